@@ -1,0 +1,152 @@
+"""N independent categorical variables of C classes: checked logits, probabilities, and draws.
+
+Every random number of the package is made here, from the torch.Generator that the caller gives.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+__all__ = [
+    "check_logits",
+    "check_one_hot",
+    "check_tau",
+    "draw_classes",
+    "draw_exponentials",
+    "draw_one_hot",
+    "log_probabilities",
+    "probabilities",
+    "relaxed_given",
+]
+
+
+def check_logits(logits: Tensor, *, ndim: int | None = None) -> Tensor:
+    """Return `logits` if they describe categorical variables along the last axis.
+
+    -inf masks a class. Raises TypeError if `logits` is no floating tensor, ValueError if it has no
+    class axis or not `ndim` axes, or holds NaN, +inf, or a row in which every class is masked.
+    """
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        kind = f"{logits.dtype} tensor" if isinstance(logits, Tensor) else type(logits).__name__
+        raise TypeError(f"logits must be a floating-point torch.Tensor, not a {kind}")
+    if logits.ndim == 0 or logits.shape[-1] == 0 or (ndim is not None and logits.ndim != ndim):
+        wanted = "[N, C]" if ndim == 2 else "[..., C]"
+        raise ValueError(
+            f"logits must have shape {wanted} with C >= 1, not {list(logits.shape)}"
+            + ("; use unsqueeze(0) for one variable" if ndim == 2 and logits.ndim == 1 else "")
+        )
+    if not _readable(logits):
+        return logits
+    top = logits.detach().amax(-1)
+    if torch.isfinite(top).all():
+        return logits
+    if torch.isnan(top).any():
+        raise ValueError("logits contain NaN; allowed are finite numbers and -inf (masked class)")
+    if (top == math.inf).any():
+        raise ValueError("logits contain +inf; allowed are finite numbers and -inf (masked class)")
+    row = (top == -math.inf).nonzero()[0].tolist()
+    raise ValueError(f"logits row {row} masks every class (all -inf); leave at least one finite")
+
+
+def _readable(tensor: Tensor) -> bool:
+    """Return whether Python may branch on the values: not under torch.func or torch.compile."""
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return not (wrapped or torch.compiler.is_compiling())
+
+
+def check_tau(tau: float, dtype: torch.dtype = torch.float64) -> None:
+    """Raise ValueError unless `tau` is positive and both it and 1/tau are finite in `dtype`."""
+    if not isinstance(tau, int | float) or not (0 < tau < math.inf):
+        raise ValueError(f"tau must be a positive finite number, not {tau!r}")
+    if tau < 1 / torch.finfo(dtype).max:
+        raise ValueError(
+            f"tau = {tau!r} is so small that 1/tau overflows in {dtype}; use a larger tau, "
+            "or ZGR, the limit of Gumbel-Rao at tau = 0"
+        )
+
+
+def check_one_hot(x: Tensor, logits: Tensor) -> Tensor:
+    """Return `x` in the dtype of `logits` if it is one-hot along the last axis, shaped as they are."""
+    if x.shape != logits.shape:
+        raise ValueError(f"x must have the shape of logits {list(logits.shape)}, not {list(x.shape)}")
+    if _readable(x) and not (((x == 0) | (x == 1)).all() and (x.sum(-1) == 1).all()):
+        raise ValueError("x must be one-hot along the class axis: one 1 a row, all else 0")
+    return x.to(logits.dtype)
+
+
+def log_probabilities(logits: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batch C"]:
+    """Return log softmax(logits) over classes; half precision is raised to float32."""
+    return torch.log_softmax(logits, -1, dtype=_working_dtype(logits))
+
+
+def probabilities(logits: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batch C"]:
+    """Return p = softmax(logits) over classes; half precision is raised to float32."""
+    return torch.softmax(logits, -1, dtype=_working_dtype(logits))
+
+
+def _working_dtype(logits: Tensor) -> torch.dtype:
+    return logits.dtype if logits.dtype in (torch.float32, torch.float64) else torch.float32
+
+
+def draw_classes(
+    p: Float[Tensor, "*batch C"], generator: Generator | None = None, n: int | None = None
+) -> Int[Tensor, "*shape"]:
+    """Draw class indices by inverting the cumulated probabilities.
+
+    Returns [*batch], or [n, *batch] for n independent draws of every row. The uniform is float64:
+    a float32 one would distort probabilities below 1e-4. A masked class is never drawn.
+    """
+    cumulated = p.detach().to(torch.float64).cumsum(-1)
+    # The last unmasked class must end at exactly 1, above every uniform.
+    cumulated = cumulated / cumulated[..., -1:]
+    draws = 1 if n is None else n
+    shape = [*p.shape[:-1], draws]
+    u = torch.rand(shape, generator=generator, dtype=torch.float64, device=p.device)
+    if n is None:
+        return (cumulated <= u).sum(-1)
+    return torch.searchsorted(cumulated, u, right=True).movedim(-1, 0)
+
+
+def draw_one_hot(
+    p: Float[Tensor, "*batch C"], generator: Generator | None = None, n: int | None = None
+) -> Float[Tensor, "*shape C"]:
+    """Draw one-hot samples x ~ Categorical(p): [*batch, C], or [n, *batch, C]; dtype of `p`."""
+    classes = draw_classes(p, generator, n).unsqueeze(-1)
+    zeros = torch.zeros_like(p) if n is None else p.new_zeros(n, *p.shape)
+    return zeros.scatter(-1, classes, 1.0)
+
+
+def draw_exponentials(
+    shape: list[int], like: Tensor, generator: Generator | None = None
+) -> Float[Tensor, "..."]:
+    """Draw Exp(1) variables in dtype and device of `like`, never exactly 0 (their log is taken)."""
+    u = torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)
+    return torch.log1p(-u).neg().clamp_min(torch.finfo(like.dtype).tiny)
+
+
+def relaxed_given(
+    log_p: Float[Tensor, "*batch C"],
+    x: Float[Tensor, "*batch2 C"],
+    tau: float,
+    k: int = 1,
+    generator: Generator | None = None,
+) -> Float[Tensor, "k *batch2 C"]:
+    r"""Draw k Gumbel-softmax samples y given that their largest entry is the class of x.
+
+    .. math:: y_c \propto (1 + E_c / (p_c E_x))^{-1/\tau}, \quad y_x \propto 1, \quad E \sim Exp(1)
+
+    with fresh noise for every sample. This ratio form keeps float32 accuracy at every temperature and
+    does not change when logits shift; masked classes get weight exactly 0. `log_p` broadcasts to `x`.
+    Returns [k, *x.shape]. Source: Maddison et al. 2014 (A* sampling, 1411.0030); Paulus et al. 2021
+    (2010.04838).
+    """
+    noise = draw_exponentials([k, *x.shape], log_p, generator)
+    winner = (noise * x).sum(-1, keepdim=True)
+    log_ratio = noise.log() - log_p - winner.log()
+    # The threshold is where softplus(t) = t to double precision.
+    weight = F.softplus(log_ratio, threshold=40.0).div(-tau).exp()
+    weight = torch.where(x > 0, 1.0, weight)
+    return weight / weight.sum(-1, keepdim=True)

@@ -1,0 +1,143 @@
+"""Estimators x temperatures on one problem, as rows of a tidy table.
+
+A row holds what was measured, how, and with which standard error; what cannot be measured is a row
+with the reason.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from gradlab import __version__
+from gradlab.categorical import check_logits
+from gradlab.estimators import Estimator, parse
+from gradlab.exact.enumeration import TooLargeError
+from gradlab.exact.moments import Enumeration, NotExactError
+from gradlab.gumbel_jacobian import QuadratureError
+from gradlab.loss import Loss, NotDifferentiableError
+from gradlab.moments import Moments
+from gradlab.montecarlo import monte_carlo
+
+__all__ = ["DEFAULT_DRAWS", "METHODS", "compare", "measure", "reproducible_columns", "with_temperatures"]
+
+METHODS = ("auto", "exact", "monte-carlo", "both")
+DEFAULT_DRAWS = 10_000
+
+
+def compare(
+    f: Loss,
+    logits: Float[Tensor, "N C"],
+    estimators: Iterable[Estimator | str],
+    temperatures: Sequence[float] | None = None,
+    draws: int | None = None,
+    seed: int = 0,
+    *,
+    method: str = "auto",
+    problem: str | None = None,
+    logits_seed: int | None = None,
+    workers: int = 1,
+    progress: bool = False,
+    enumeration: Enumeration | None = None,
+) -> pd.DataFrame:
+    """Measure each estimator, at each temperature if it has one, against the exact gradient of E f.
+
+    `method`: "exact" moments only, "monte-carlo" only (`draws`, by default 10,000, each), "both" as
+    separate rows, or "auto": exact where known, Monte Carlo where not. An estimator may be its text.
+    A row: bias2, variance (of one draw), mse (of one draw), cosine, scale-free bias2 and variance,
+    each with its `_se`; truth2 = |exact gradient|^2; `effective_draws` tells how many draws carry the
+    variance; `reason` why a pair could not be measured. Units: those of f, squared. float64.
+    Raises ValueError for bad arguments, TooLargeError if f cannot be enumerated, LossError for a bad f.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    check_logits(logits, ndim=2)
+    enumeration = enumeration or Enumeration(f, logits)
+    name = problem or str(getattr(f, "name", None) or getattr(f, "__name__", type(f).__name__))
+    shared = {"problem": name, "N": logits.shape[0], "C": logits.shape[1], "logits_seed": logits_seed}
+    rows: list[dict[str, Any]] = []
+    cells = with_temperatures(estimators, temperatures)
+    for estimator in tqdm(cells, desc=name, unit="estimator", leave=False, disable=not progress):
+        tau = getattr(estimator, "tau", None)
+        shared |= {"estimator": str(estimator), "family": estimator.name, "tau": tau}
+        shared |= {"calls": estimator.calls(logits.shape[1]), "seed": seed}
+        if method != "monte-carlo":
+            row = _timed(enumeration.moments, estimator, truth=lambda: enumeration.values.gradient)
+            if method != "auto" or not row["fallback"]:
+                rows.append(shared | {"method": "exact", "draws": None} | row)
+                if method != "both":
+                    continue
+        row = _timed(
+            monte_carlo,
+            estimator,
+            f,
+            logits.to(torch.float64),
+            draws or DEFAULT_DRAWS,
+            seed,
+            row=name,
+            workers=workers,
+            progress=progress,
+            truth=lambda: enumeration.values.gradient,
+        )
+        rows.append(shared | {"method": "monte carlo", "draws": draws or DEFAULT_DRAWS} | row)
+    return pd.DataFrame(rows).assign(version=__version__, dtype="float64").drop(columns="fallback")
+
+
+def _timed(
+    moments: Callable[..., Moments], *args: Any, truth: Callable[[], Tensor], **options: Any
+) -> dict[str, Any]:
+    """Return the measured columns, or the reason why there are none and if Monte Carlo may do."""
+    start = time.perf_counter()
+    row: dict[str, Any] = {"reason": None, "fallback": False}
+    try:
+        row |= measure(moments(*args, **options), truth())
+    except NotDifferentiableError as error:
+        row["reason"] = str(error)
+    except (NotExactError, QuadratureError) as error:
+        row |= {"reason": str(error), "fallback": True}
+    return row | {"seconds": time.perf_counter() - start}
+
+
+def measure(moments: Moments, truth: Float[Tensor, "N C"]) -> dict[str, float]:
+    """Return the numbers of a row: what `moments` say against the true gradient."""
+    row = {"truth2": float(truth.square().sum())}
+    for column, measured in {
+        "bias2": moments.bias2(truth),
+        "variance": moments.variance,
+        "mse": moments.mse(truth),
+        "cosine": moments.cosine(truth),
+        "scale_free_bias2": moments.scale_free_bias2(truth),
+        "scale_free_variance": moments.scale_free_variance(truth),
+    }.items():
+        row |= {column: measured.value, f"{column}_se": measured.se}
+    return row | {"effective_draws": moments.effective_sample_size}
+
+
+def with_temperatures(
+    estimators: Iterable[Estimator | str], temperatures: Sequence[float] | None
+) -> list[Estimator]:
+    """Return the estimators, those with a temperature repeated at each of `temperatures`."""
+    cells: list[Estimator] = []
+    for given in estimators:
+        estimator = parse(given) if isinstance(given, str) else given
+        if not isinstance(estimator, Estimator):
+            raise TypeError(f"estimators must be Estimator objects or their text, not {given!r}")
+        has_tau = any(field.name == "tau" for field in fields(estimator))  # type: ignore[arg-type]
+        if temperatures is None or not has_tau:
+            cells.append(estimator)
+        else:
+            cells += [replace(estimator, tau=float(tau)) for tau in temperatures]  # type: ignore[type-var]
+    if not cells:
+        raise ValueError("estimators (and temperatures, where given) must not be empty")
+    return cells
+
+
+def reproducible_columns(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows without the time they took: what a CSV keeps, the same on every run."""
+    return rows.drop(columns="seconds", errors="ignore")

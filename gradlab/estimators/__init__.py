@@ -1,0 +1,107 @@
+"""The estimators, one family a file, and their text forms.
+
+`ESTIMATORS` lists every class by its name; `parse` reads `GR(tau=0.1, k=10)` back into an object.
+"""
+
+import ast
+import difflib
+from dataclasses import fields
+
+from gradlab.estimators.base import Estimator, PathwiseEstimator, ValueEstimator
+from gradlab.estimators.coupled import ARSM
+from gradlab.estimators.gumbel import (
+    GumbelRao,
+    GumbelSoftmax,
+    GumbelSoftmaxST,
+    gumbel_rao,
+    gumbel_softmax,
+    gumbel_softmax_st,
+)
+from gradlab.estimators.score_function import LeaveOneOut, Reinforce
+from gradlab.estimators.straight_through import (
+    DARN,
+    STZGR,
+    ZGR,
+    SampleOnlyEstimator,
+    StraightThrough,
+    darn,
+    st_zgr,
+    straight_through,
+    zgr,
+)
+
+__all__ = [
+    "ARSM",
+    "DARN",
+    "ESTIMATORS",
+    "STZGR",
+    "ZGR",
+    "Estimator",
+    "GumbelRao",
+    "GumbelSoftmax",
+    "GumbelSoftmaxST",
+    "LeaveOneOut",
+    "PathwiseEstimator",
+    "Reinforce",
+    "SampleOnlyEstimator",
+    "StraightThrough",
+    "ValueEstimator",
+    "darn",
+    "gumbel_rao",
+    "gumbel_softmax",
+    "gumbel_softmax_st",
+    "parse",
+    "st_zgr",
+    "straight_through",
+    "zgr",
+]
+
+ESTIMATORS: dict[str, type[Estimator]] = {
+    cls.name: cls
+    for cls in (
+        StraightThrough,
+        DARN,
+        ZGR,
+        STZGR,
+        GumbelSoftmax,
+        GumbelSoftmaxST,
+        GumbelRao,
+        Reinforce,
+        LeaveOneOut,
+        ARSM,
+    )
+}
+
+
+def parse(text: str) -> Estimator:
+    """Return the estimator that `text` names, such as `ZGR`, `GS-ST(tau=0.5)` or `GR(tau=0.1, k=inf)`.
+
+    Arguments are keyword numbers; those left out take their defaults; `k=inf` is the exact mean.
+    Raises ValueError for an unknown name (with the nearest one), argument or value.
+    """
+    name, bracket, rest = text.strip().partition("(")
+    cls = _find(name.strip())
+    if not bracket:
+        return cls()
+    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    example = f"{cls.name}({', '.join(f'{k}=...' for k in known)})" if known else cls.name
+    try:
+        call = ast.parse(f"f({rest.replace('inf', 'None')}", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args:
+            raise ValueError
+        arguments = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError):
+        raise ValueError(f"cannot read estimator {text!r}; write it as {example}") from None
+    for argument in arguments:
+        if argument not in known:
+            raise ValueError(f"{cls.name} has no argument {argument!r}; write it as {example}")
+    return cls(**arguments)
+
+
+def _find(name: str) -> type[Estimator]:
+    if name in ESTIMATORS:
+        return ESTIMATORS[name]
+    by_lower = {known.lower(): known for known in ESTIMATORS}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.3)
+    hint = f"; did you mean {by_lower[near[0]]!r}?" if near else ""
+    raise ValueError(f"unknown estimator {name!r}{hint} Known: {', '.join(ESTIMATORS)}")

@@ -1,0 +1,117 @@
+r"""Score-function estimators: values of f times the score s = x - p, no gradient of f.
+
+.. math:: E[f(x)\,s] = \nabla_{logits} E f(x)
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from gradlab.categorical import draw_one_hot, probabilities
+from gradlab.estimators.base import ValueEstimator
+from gradlab.loss import Loss, evaluate
+
+__all__ = ["LeaveOneOut", "Reinforce"]
+
+
+@dataclass(frozen=True, repr=False)
+class Reinforce(ValueEstimator):
+    r"""REINFORCE, the score-function estimator with a constant baseline.
+
+    .. math:: \hat g = (f(x) - b)\,(x - p)
+
+    Unbiased for every f and every constant b; one evaluation. Williams 1992 (Machine Learning 8).
+    """
+
+    baseline: float = 0.0
+
+    name: ClassVar[str] = "REINFORCE"
+    reference: ClassVar[str] = "Williams 1992, Machine Learning 8:229-256"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.baseline, int | float) or not math.isfinite(self.baseline):
+            raise ValueError(f"baseline must be a finite number, not {self.baseline!r}")
+
+    def estimate(
+        self, f: Loss, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
+    ) -> tuple[Float[Tensor, "n *batch"], Float[Tensor, "n *batch N C"]]:
+        """Return n replicates of f(x) and (f(x) - b)(x - p)."""
+        p = probabilities(logits.detach())
+        x = draw_one_hot(p, generator, n)
+        value = evaluate(f, x.to(logits.dtype))
+        weight = (value.detach() - self.baseline)[..., None, None]
+        return value, (weight * (x - p)).to(logits.dtype)
+
+    def variance_given_moments(
+        self,
+        p: Float[Tensor, "N C"],
+        mean: Float[Tensor, ""],
+        conditional_mean: Float[Tensor, "N C"],
+        conditional_square: Float[Tensor, "N C"],
+    ) -> Float[Tensor, "N"]:
+        """Return E (f - b)^2 |s|^2 - |g|^2 for each variable."""
+        shift = mean - self.baseline
+        square = conditional_square + 2 * shift * (conditional_mean - mean) + shift**2
+        return (p * square * _score_norm2(p)).sum(-1) - (p * (conditional_mean - mean)).pow(2).sum(-1)
+
+
+@dataclass(frozen=True, repr=False)
+class LeaveOneOut(ValueEstimator):
+    r"""RF(m), REINFORCE with the leave-one-out baseline of m samples (RLOO, LOORF).
+
+    .. math:: \hat g = \frac1{m-1} \sum_j (f(x_j) - \bar f)\,x_j
+
+    Unbiased for every f; m >= 2 evaluations a draw. Salimans & Knowles 2014 (1401.1022); Mnih &
+    Rezende 2016 (1602.06725); Kool, van Hoof & Welling 2019 (ICLR workshop).
+    """
+
+    m: int = 2
+
+    name: ClassVar[str] = "RF"
+    reference: ClassVar[str] = "Kool et al. 2019, ICLR workshop DeepRLStructPred"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.m, int) or self.m < 2:
+            raise ValueError(f"m must be an int >= 2 (a baseline needs another sample), not {self.m!r}")
+
+    def calls(self, classes: int) -> int:
+        """Evaluations of f that one draw spends: m."""
+        return self.m
+
+    def estimate(
+        self, f: Loss, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
+    ) -> tuple[Float[Tensor, "n *batch"], Float[Tensor, "n *batch N C"]]:
+        """Return n replicates of the mean of f(x_j) and of the estimate (p drops out of the sum)."""
+        x = draw_one_hot(probabilities(logits.detach()), generator, self.m * n)
+        x = x.unflatten(0, (self.m, n))
+        value = evaluate(f, x.to(logits.dtype))
+        centred = value.detach() - value.detach().mean(0)
+        estimate = torch.einsum("m...,m...nc->...nc", centred.to(x.dtype), x) / (self.m - 1)
+        return value.mean(0), estimate.to(logits.dtype)
+
+    def variance_given_moments(
+        self,
+        p: Float[Tensor, "N C"],
+        mean: Float[Tensor, ""],
+        conditional_mean: Float[Tensor, "N C"],
+        conditional_square: Float[Tensor, "N C"],
+    ) -> Float[Tensor, "N"]:
+        """Return the trace of A/m + (Var f Sigma - (m - 2) g g^T) / (m (m - 1)), a U-statistic's variance.
+
+        A = E (f - mu)^2 s s^T and Sigma = E s s^T.
+        """
+        weight = p * _score_norm2(p)
+        centred = (weight * conditional_square).sum(-1)
+        variance_f = (p[0] * conditional_square[0]).sum()
+        gradient2 = (p * (conditional_mean - mean)).pow(2).sum(-1)
+        pairs = self.m * (self.m - 1)
+        return centred / self.m + (variance_f * weight.sum(-1) - (self.m - 2) * gradient2) / pairs
+
+
+def _score_norm2(p: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+    """Return |e_k - p|^2 for each class k."""
+    return 1 - 2 * p + p.pow(2).sum(-1, keepdim=True)

@@ -1,0 +1,217 @@
+r"""Straight-through estimators: functions of the sample x alone, one gradient of f at x.
+
+With p = softmax(logits), x one-hot, s = x - p and v = grad f(x), per variable:
+
+.. math:: ST = p \circ (v - p \cdot v), \quad DARN = s\,(s \cdot v), \quad
+          STZGR(\alpha) = (1 - \alpha/2)\,ST + (\alpha/2)\,DARN
+
+alpha = 0, 1, 2 are ST, ZGR and DARN.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from gradlab.categorical import check_logits, check_one_hot, draw_one_hot, probabilities
+from gradlab.estimators.base import PathwiseEstimator
+from gradlab.loss import Loss, gradient
+
+__all__ = ["DARN", "STZGR", "ZGR", "SampleOnlyEstimator", "StraightThrough", "darn", "st_zgr", "straight_through", "zgr"]
+
+
+class SampleOnlyEstimator(PathwiseEstimator):
+    """A pathwise estimator whose matrix M is a function of p and x; subclasses write `pullback`."""
+
+    def pullback(
+        self, p: Float[Tensor, "*#batch C"], x: Float[Tensor, "*#batch C"], v: Float[Tensor, "*#batch C"]
+    ) -> Float[Tensor, "*batch C"]:
+        """Return M(p, x) v in O(C)."""
+        raise NotImplementedError
+
+    def draw(
+        self,
+        f: Loss,
+        logits: Float[Tensor, "N C"],
+        n: int,
+        generator: Generator | None = None,
+    ) -> Float[Tensor, "n N C"]:
+        """Return n independent estimates; see `Estimator.draw`."""
+        p = probabilities(check_logits(logits.detach(), ndim=2))
+        x = draw_one_hot(p, generator, n)
+        return self.pullback(p, x, gradient(f, x.to(logits.dtype)).to(p.dtype)).to(logits.dtype)
+
+    def sample(
+        self,
+        logits: Float[Tensor, "*batch C"],
+        generator: Generator | None = None,
+        x: Float[Tensor, "*batch C"] | None = None,
+    ) -> Float[Tensor, "*batch C"]:
+        """Return a one-hot x whose backward is `pullback`; see `PathwiseEstimator.sample`."""
+        p = probabilities(check_logits(logits))
+        x = draw_one_hot(p, generator).to(logits.dtype) if x is None else check_one_hot(x, logits)
+        return _SampleOnly.apply(logits, p, x, self)
+
+    def conditional_jacobians(
+        self, p: Float[Tensor, "N C"]
+    ) -> tuple[Float[Tensor, "N C C C"], Float[Tensor, "N C C C"]]:
+        """Return M and M^T M for each class, read off `pullback` at unit cotangents."""
+        unit = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
+        columns = self.pullback(p[:, None, None], unit[None, :, None], unit[None, None])
+        first = columns.transpose(-1, -2)
+        return first, columns @ first
+
+
+class _SampleOnly(torch.autograd.Function):
+    """Identity on x; backward sends `estimator.pullback(p, x, grad)` to the logits."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(logits: Tensor, p: Tensor, x: Tensor, estimator: SampleOnlyEstimator) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, p, x, ctx.estimator = inputs
+        ctx.save_for_backward(p, x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        p, x = ctx.saved_tensors
+        return ctx.estimator.pullback(p, x.to(p.dtype), grad.to(p.dtype)).to(grad.dtype), None, None, None
+
+
+@dataclass(frozen=True, repr=False)
+class StraightThrough(SampleOnlyEstimator):
+    r"""ST, the straight-through estimator: the sample's gradient passed through softmax.
+
+    .. math:: \hat g = p \circ (v - p \cdot v)
+
+    Exact for f of degree 1 in each variable; one evaluation. Bengio, Leonard & Courville 2013 (1308.3432).
+    """
+
+    name: ClassVar[str] = "ST"
+    order: ClassVar[float] = 1
+    reference: ClassVar[str] = "Bengio et al. 2013, arXiv 1308.3432"
+
+    def pullback(
+        self, p: Float[Tensor, "*#batch C"], x: Float[Tensor, "*#batch C"], v: Float[Tensor, "*#batch C"]
+    ) -> Float[Tensor, "*batch C"]:
+        """Return p (v - p.v), whatever x."""
+        return p * (v - _dot(p, v))
+
+
+@dataclass(frozen=True, repr=False)
+class DARN(SampleOnlyEstimator):
+    r"""DARN: the score times a first-order Taylor baseline around the mean.
+
+    .. math:: \hat g = (x - p)\,((x - p) \cdot v)
+
+    Exact for f of degree 1 in each variable; one evaluation. On quadratics its bias is minus that of
+    ST. Gregor et al. 2014 (1310.8499).
+    """
+
+    name: ClassVar[str] = "DARN"
+    order: ClassVar[float] = 1
+    reference: ClassVar[str] = "Gregor et al. 2014, arXiv 1310.8499"
+
+    def pullback(
+        self, p: Float[Tensor, "*#batch C"], x: Float[Tensor, "*#batch C"], v: Float[Tensor, "*#batch C"]
+    ) -> Float[Tensor, "*batch C"]:
+        """Return s (s.v) with s = x - p."""
+        s = x - p
+        return s * _dot(s, v)
+
+
+@dataclass(frozen=True, repr=False)
+class ZGR(SampleOnlyEstimator):
+    r"""ZGR, the zero-temperature limit of Gumbel-Rao: the mean of ST and DARN.
+
+    .. math:: \hat g = \tfrac12 [p \circ (v - v_x) + x\,(v_x - p \cdot v)], \quad v_x = x \cdot v
+
+    Exact for f of degree 2 in each variable, jointly; no temperature; one evaluation. The same as
+    ReinMax (Liu et al. 2023, 2304.08612) at temperature 1. Shekhovtsov 2023 (ICML, PMLR 202).
+    """
+
+    name: ClassVar[str] = "ZGR"
+    order: ClassVar[float] = 2
+    reference: ClassVar[str] = "Shekhovtsov 2023, ICML, PMLR 202:30931-30955"
+
+    def pullback(
+        self, p: Float[Tensor, "*#batch C"], x: Float[Tensor, "*#batch C"], v: Float[Tensor, "*#batch C"]
+    ) -> Float[Tensor, "*batch C"]:
+        """Return the displayed product."""
+        at_x = _dot(x, v)
+        return 0.5 * (p * (v - at_x) + x * (at_x - _dot(p, v)))
+
+
+@dataclass(frozen=True, repr=False)
+class STZGR(SampleOnlyEstimator):
+    r"""ST-ZGR(alpha), the line through ST (alpha = 0), ZGR (1) and DARN (2).
+
+    .. math:: \hat g = (1 - \alpha/2)\,ST + (\alpha/2)\,DARN
+
+    Exact for f of degree 1 in each variable (2 at alpha = 1); on quadratics its bias is
+    (1 - alpha) times that of ST. Shekhovtsov 2023 (ICML, PMLR 202).
+    """
+
+    alpha: float = 0.5
+
+    name: ClassVar[str] = "ST-ZGR"
+    reference: ClassVar[str] = "Shekhovtsov 2023, ICML, PMLR 202:30931-30955"
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.alpha, int | float) and -1e6 < self.alpha < 1e6):
+            raise ValueError(f"alpha must be a finite number (0: ST, 1: ZGR, 2: DARN), not {self.alpha!r}")
+
+    @property
+    def order(self) -> float:  # type: ignore[override]
+        """Degree up to which the estimator is exact: 2 at alpha = 1, else 1."""
+        return 2 if self.alpha == 1 else 1
+
+    def pullback(
+        self, p: Float[Tensor, "*#batch C"], x: Float[Tensor, "*#batch C"], v: Float[Tensor, "*#batch C"]
+    ) -> Float[Tensor, "*batch C"]:
+        """Return the displayed combination."""
+        weight = self.alpha / 2
+        return (1 - weight) * StraightThrough().pullback(p, x, v) + weight * DARN().pullback(p, x, v)
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(-1, keepdim=True)
+
+
+def straight_through(
+    logits: Tensor, *, dim: int = -1, generator: Generator | None = None, x: Tensor | None = None
+) -> Tensor:
+    """Return a one-hot sample along `dim` with the backward of `StraightThrough`."""
+    return StraightThrough().sample_along(dim, logits, generator, x)
+
+
+def darn(
+    logits: Tensor, *, dim: int = -1, generator: Generator | None = None, x: Tensor | None = None
+) -> Tensor:
+    """Return a one-hot sample along `dim` with the backward of `DARN`."""
+    return DARN().sample_along(dim, logits, generator, x)
+
+
+def zgr(
+    logits: Tensor, *, dim: int = -1, generator: Generator | None = None, x: Tensor | None = None
+) -> Tensor:
+    """Return a one-hot sample along `dim` with the backward of `ZGR`."""
+    return ZGR().sample_along(dim, logits, generator, x)
+
+
+def st_zgr(
+    logits: Tensor,
+    alpha: float = 0.5,
+    *,
+    dim: int = -1,
+    generator: Generator | None = None,
+    x: Tensor | None = None,
+) -> Tensor:
+    """Return a one-hot sample along `dim` with the backward of `STZGR(alpha)`."""
+    return STZGR(alpha).sample_along(dim, logits, generator, x)

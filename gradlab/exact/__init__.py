@@ -1,0 +1,1 @@
+"""The exact engine: enumeration of all configurations, and exact moments of estimators."""

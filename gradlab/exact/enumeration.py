@@ -1,0 +1,195 @@
+r"""Expectations over all configurations of a small categorical model.
+
+.. math:: E f = \sum_x p(x) f(x), \qquad \partial_{ic} E f = p_{ic}\,(E[f \mid x_i = c] - E f)
+
+Configurations are a high prefix times a block of low variables kept in one buffer, so that memory is
+constant and the cost is one sweep of f. Masked classes are not visited.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from gradlab.categorical import check_logits, probabilities
+from gradlab.loss import Loss, evaluate, gradient
+
+__all__ = [
+    "MAX_CONFIGURATIONS",
+    "GradientMoments",
+    "TooLargeError",
+    "ValueMoments",
+    "exact_gradient",
+    "exact_value",
+    "gradient_moments",
+    "value_moments",
+]
+
+MAX_CONFIGURATIONS = 2**24
+# Elements of the buffer [block, N, C], and of the gradient's second moments [N, C, C, C].
+_BUFFER_ELEMENTS = 2**23
+_MOMENT_ELEMENTS = 2**25
+_BLOCK = 4096
+
+
+class TooLargeError(ValueError):
+    """The state space is too large to enumerate."""
+
+
+def exact_value(f: Loss, logits: Float[Tensor, "N C"]) -> Float[Tensor, ""]:
+    """Return E f(x), x ~ Categorical(softmax(logits)), float64.
+
+    Raises TooLargeError beyond `MAX_CONFIGURATIONS` unmasked configurations; LossError for a bad f.
+    """
+    return value_moments(f, logits).mean
+
+
+def exact_gradient(f: Loss, logits: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+    """Return d/dlogits E f(x), float64, from values of f alone.
+
+    Raises TooLargeError beyond `MAX_CONFIGURATIONS` unmasked configurations; LossError for a bad f.
+    """
+    return value_moments(f, logits).gradient
+
+
+@dataclass(frozen=True)
+class ValueMoments:
+    """Moments of f under x ~ Categorical(p).
+
+    `mean` = E f; `conditional_mean` = E[f | x_i = k] and `conditional_square` = E[(f - E f)^2 | x_i = k],
+    both [N, C] and set to E f and 0 for masked classes.
+    """
+
+    p: Float[Tensor, "N C"]
+    mean: Float[Tensor, ""]
+    conditional_mean: Float[Tensor, "N C"]
+    conditional_square: Float[Tensor, "N C"]
+
+    @property
+    def gradient(self) -> Float[Tensor, "N C"]:
+        """d/dlogits E f = p (E[f | x_i = c] - E f)."""
+        return self.p * (self.conditional_mean - self.mean)
+
+
+@dataclass(frozen=True)
+class GradientMoments:
+    """Moments of a_i = grad_i f(x) given the class of variable i.
+
+    `mean` [N, C, C] = E[a_i | x_i = k] and `covariance` [N, C, C, C], indexed [i, k, ...]; 0 where masked.
+    """
+
+    p: Float[Tensor, "N C"]
+    mean: Float[Tensor, "N C C"]
+    covariance: Float[Tensor, "N C C C"]
+
+
+@torch.no_grad()
+def value_moments(f: Loss, logits: Float[Tensor, "N C"]) -> ValueMoments:
+    """Return the moments of f by one sweep over all configurations."""
+    space = _Space(logits)
+    # f is centred at one of its values: an offset would cost digits of the gradient.
+    offset = evaluate(f, space.block[:1])[0].clone()
+    first, second = torch.zeros_like(space.block_p), torch.zeros_like(space.block_p)
+    high_first, high_second = torch.zeros_like(space.p), torch.zeros_like(space.p)
+    for prefix_p, prefix in space.prefixes():
+        value = evaluate(f, space.block).to(torch.float64) - offset
+        square = value.square()
+        first.add_(value, alpha=prefix_p)
+        second.add_(square, alpha=prefix_p)
+        rows = torch.arange(len(prefix))
+        high_first[rows, prefix] += prefix_p * (space.block_p @ value)
+        high_second[rows, prefix] += prefix_p * (space.block_p @ square)
+    mean, square = space.block_p @ first, space.block_p @ second
+    joint = torch.einsum("b,bnc->nc", space.block_p * first, space.block)
+    joint_square = torch.einsum("b,bnc->nc", space.block_p * second, space.block)
+    joint[: space.split], joint_square[: space.split] = (
+        high_first[: space.split],
+        high_second[: space.split],
+    )
+    given = torch.where(space.p > 0, joint / space.p, mean)
+    given_square = torch.where(space.p > 0, joint_square / space.p - 2 * mean * given + mean**2, 0.0)
+    return ValueMoments(space.p, mean + offset, given + offset, given_square.clamp_min(0.0))
+
+
+def gradient_moments(f: Loss, logits: Float[Tensor, "N C"]) -> GradientMoments:
+    """Return the moments of grad f by one sweep over all configurations.
+
+    Raises NotDifferentiableError if f has no gradient, TooLargeError if [N, C, C, C] is too large.
+    """
+    space = _Space(logits)
+    variables, classes = space.p.shape
+    if variables * classes**3 > _MOMENT_ELEMENTS:
+        raise TooLargeError(
+            f"moments of grad f need N C^3 = {variables * classes**3} numbers, more than "
+            f"{_MOMENT_ELEMENTS}; use monte_carlo(...) instead"
+        )
+    # grad f is centred at one of its values: then linear f has variance exactly 0.
+    offset = gradient(f, space.block[:1])[0].clone()
+    mean = torch.zeros(variables, classes, classes, dtype=torch.float64)
+    square = torch.zeros(variables, classes, classes, classes, dtype=torch.float64)
+    for prefix_p, prefix in space.prefixes():
+        a = gradient(f, space.block).to(torch.float64) - offset
+        weighted = a * (prefix_p * space.block_p)[:, None, None]
+        for i in range(variables):
+            if i < space.split:
+                mean[i, prefix[i]] += weighted[:, i].sum(0)
+                square[i, prefix[i]] += weighted[:, i].T @ a[:, i]
+                continue
+            # Configurations of the block with x_i = k are a strided slice.
+            allowed, inner = space.allowed[i], math.prod(len(c) for c in space.allowed[i + 1 :])
+            parts = [
+                t[:, i].reshape(-1, len(allowed), inner, classes).movedim(1, 0).flatten(1, 2)
+                for t in (weighted, a)
+            ]
+            mean[i, allowed] += parts[0].sum(1)
+            square[i, allowed] += parts[0].transpose(1, 2) @ parts[1]
+    p = space.p[..., None]
+    given = torch.where(p > 0, mean / p, 0.0)
+    covariance = torch.where(p[..., None] > 0, square / p[..., None], 0.0)
+    covariance = covariance - given[..., :, None] * given[..., None, :]
+    return GradientMoments(space.p, given + torch.where(p > 0, offset[:, None], 0.0), covariance)
+
+
+class _Space:
+    """All unmasked configurations: a block over variables from `split` on, and the prefixes before."""
+
+    def __init__(self, logits: Tensor) -> None:
+        logits = check_logits(logits, ndim=2).detach().to("cpu", torch.float64)
+        self.p = probabilities(logits)
+        variables, classes = logits.shape
+        self.allowed = [(row > -math.inf).nonzero()[:, 0] for row in logits]
+        sizes = [len(a) for a in self.allowed]
+        total = math.prod(sizes)
+        if total > MAX_CONFIGURATIONS:
+            raise TooLargeError(
+                f"{variables} variables of {classes} classes have {total:.3g} unmasked configurations, "
+                f"more than the {MAX_CONFIGURATIONS} that are enumerated; use monte_carlo(...) instead"
+            )
+        limit = max(1, min(_BLOCK, _BUFFER_ELEMENTS // logits.numel()))
+        self.split = variables
+        while self.split > 0 and math.prod(sizes[self.split - 1 :]) <= limit:
+            self.split -= 1
+        low = self.allowed[self.split :]
+        grids = torch.meshgrid(*low, indexing="ij") if low else ()
+        digits = torch.stack([g.flatten() for g in grids], -1) if low else torch.zeros(1, 0, dtype=torch.long)
+        self.block = torch.zeros(len(digits), variables, classes, dtype=torch.float64)
+        self.block[:, self.split :].scatter_(-1, digits.unsqueeze(-1), 1.0)
+        low_p = self.p[self.split :]
+        self.block_p = low_p[torch.arange(len(low)), digits].prod(-1)
+
+    def prefixes(self) -> Iterator[tuple[float, Tensor]]:
+        """Yield probability and classes of each prefix, after writing it into the block."""
+        high = self.allowed[: self.split]
+        count = math.prod(len(a) for a in high)
+        rows = torch.arange(self.split)
+        choices = itertools.product(*(a.tolist() for a in high))
+        for choice in tqdm(choices, total=count, desc="enumerating", delay=2, leave=False):
+            prefix = torch.tensor(choice, dtype=torch.long)
+            self.block[:, : self.split] = 0.0
+            self.block[:, rows, prefix] = 1.0
+            yield float(self.p[rows, prefix].prod()), prefix

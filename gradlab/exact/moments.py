@@ -1,0 +1,95 @@
+r"""Exact mean and variance of an estimator, from one enumeration of f.
+
+A pathwise estimate is M_i a_i for each variable, with a = grad f(x) and M_i depending on the class k of
+x_i alone, so with E[M|k], E[M^T M|k] and the moments of a_i given k nothing is left to sample:
+
+.. math:: E \hat g_i = \sum_k p_{ik}\,\bar M_{ik}\,\bar a_{ik}, \quad
+          E |\hat g_i|^2 = \sum_k p_{ik} \langle E[M^T M | k],\ Cov(a_i|k) + \bar a_{ik} \bar a_{ik}^T \rangle
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradlab.categorical import check_logits, probabilities
+from gradlab.estimators import Estimator, PathwiseEstimator, ValueEstimator
+from gradlab.exact.enumeration import (
+    GradientMoments,
+    ValueMoments,
+    gradient_moments,
+    value_moments,
+)
+from gradlab.loss import Loss
+from gradlab.moments import Moments
+from gradlab.reproducible import single_thread
+
+__all__ = ["Enumeration", "NotExactError", "exact_moments"]
+
+
+class NotExactError(ValueError):
+    """No exact moments are known for this estimator."""
+
+
+@dataclass(frozen=True)
+class Enumeration:
+    """One problem, enumerated at most once for values and once for gradients of f.
+
+    Passed to `exact_moments` it serves all estimators and temperatures.
+    """
+
+    f: Loss
+    logits: Float[Tensor, "N C"]
+
+    @cached_property
+    def values(self) -> ValueMoments:
+        """Moments of f."""
+        with single_thread():
+            return value_moments(self.f, self.logits)
+
+    @cached_property
+    def gradients(self) -> GradientMoments:
+        """Moments of grad f."""
+        with single_thread():
+            return gradient_moments(self.f, self.logits)
+
+    def moments(self, estimator: Estimator) -> Moments:
+        """Return the exact moments of `estimator`; see `exact_moments`."""
+        if isinstance(estimator, PathwiseEstimator):
+            p = probabilities(check_logits(self.logits, ndim=2).detach().to("cpu", torch.float64))
+            jacobians = estimator.conditional_jacobians(p)
+            if jacobians is not None:
+                return _pathwise(self.gradients, *jacobians)
+        elif isinstance(estimator, ValueEstimator):
+            v = self.values
+            variance = estimator.variance_given_moments(
+                v.p, v.mean, v.conditional_mean, v.conditional_square
+            )
+            if variance is not None:
+                return Moments(v.gradient, variance)
+        raise NotExactError(
+            f"no exact moments are known for {estimator}; use monte_carlo(...) instead"
+        )
+
+
+def exact_moments(estimator: Estimator, f: Loss, logits: Float[Tensor, "N C"]) -> Moments:
+    """Return mean and variance of one draw of `estimator` without sampling, float64.
+
+    Raises NotExactError where they are not known (GS, ARSM), NotDifferentiableError, TooLargeError,
+    QuadratureError (Gumbel family at extreme temperatures).
+    """
+    return Enumeration(f, logits).moments(estimator)
+
+
+def _pathwise(a: GradientMoments, first: Tensor, second: Tensor) -> Moments:
+    p = a.p
+    given = torch.einsum("nkij,nkj->nki", first, a.mean)
+    mean = torch.einsum("nk,nki->ni", p, given)
+    # Three terms that are each >= 0, instead of a difference of two large numbers.
+    of_gradient = torch.einsum("nk,nkij,nkij->n", p, second, a.covariance)
+    inner = second - first.transpose(-1, -2) @ first
+    of_noise = torch.einsum("nk,nki,nkij,nkj->n", p, a.mean, inner, a.mean)
+    of_class = torch.einsum("nk,nki->n", p, (given - mean[:, None]).square())
+    return Moments(mean, (of_gradient + of_noise + of_class).clamp_min(0.0))

@@ -1,0 +1,190 @@
+"""Mean and variance of an estimator, exact or from draws: one type for both.
+
+Against the true gradient they give squared bias, mean squared error and cosine, each with a standard
+error that is 0 when the moments are exact.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["GROUPS", "Groups", "Measured", "Moments"]
+
+# Draws are dealt to this many groups; leaving one out at a time gives standard errors.
+GROUPS = 16
+
+
+class Measured(NamedTuple):
+    """A number and its standard error."""
+
+    value: float
+    se: float
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Sums over Monte Carlo draws g, kept apart for `GROUPS` groups so that they can be jackknifed.
+
+    `count` [G], `mean` and `square` (sum of squared deviations from the group's mean) [G, N, C];
+    `radius2` and `radius4`: sums of r = |g - mean of its block|^2 and of r^2 over all draws. float64.
+    """
+
+    count: Float[Tensor, "G"]
+    mean: Float[Tensor, "G N C"]
+    square: Float[Tensor, "G N C"]
+    radius2: float
+    radius4: float
+
+    @classmethod
+    def from_draws(cls, g: Float[Tensor, "n N C"]) -> "Groups":
+        """Return the sums of one block of draws, in two passes."""
+        n = len(g)
+        g = g.detach()
+        centre = g.mean(0)
+        deviation = g - centre
+        radius = deviation.square().sum((-2, -1)).to(torch.float64)
+        full = n - n % GROUPS
+        dealt = deviation[:full].reshape(full // GROUPS, GROUPS, *g.shape[1:])
+        count = torch.full([GROUPS], full // GROUPS, dtype=torch.float64)
+        mean = dealt.sum(0).to(torch.float64) / max(1, full // GROUPS)
+        square = (dealt - mean.to(g.dtype)).square().sum(0).to(torch.float64)
+        sums = cls(count, mean + centre.to(torch.float64), square, float(radius.sum()), float(radius.square().sum()))
+        if full == n:
+            return sums
+        rest = torch.zeros_like(sums.mean)
+        rest[: n - full] = g[full:].to(torch.float64)
+        ones = (torch.arange(GROUPS) < n - full).to(torch.float64)
+        return sums.merge(cls(ones, rest, torch.zeros_like(square), 0.0, 0.0))
+
+    def merge(self, other: "Groups") -> "Groups":
+        """Return the sums over both sets of draws (Chan, Golub & LeVeque 1983)."""
+        count = self.count + other.count
+        share = (other.count / count.clamp_min(1))[:, None, None]
+        delta = other.mean - self.mean
+        return Groups(
+            count,
+            self.mean + share * delta,
+            self.square + other.square + self.count[:, None, None] * share * delta.square(),
+            self.radius2 + other.radius2,
+            self.radius4 + other.radius4,
+        )
+
+    def pooled(self, keep: Tensor | slice = slice(None)) -> tuple[Tensor, Tensor, float]:
+        """Return mean [N, C], sum of squared deviations [N, C] and count of the groups kept."""
+        count, mean, square = self.count[keep], self.mean[keep], self.square[keep]
+        n = count.sum()
+        weight = (count / n)[:, None, None]
+        centre = (weight * mean).sum(0)
+        between = (count[:, None, None] * (mean - centre).square()).sum(0)
+        return centre, square.sum(0) + between, float(n)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Moments of one draw of an estimator.
+
+    `mean` [N, C] and `variance_per_variable` [N] (trace of the covariance over the C coordinates),
+    float64, in units of f (squared); `n` draws behind them, inf when exact; `groups` only when not.
+    """
+
+    mean: Float[Tensor, "N C"]
+    variance_per_variable: Float[Tensor, "N"]
+    n: float = math.inf
+    groups: Groups | None = None
+
+    @classmethod
+    def from_groups(cls, groups: Groups) -> "Moments":
+        """Return the moments of all draws summed up in `groups`."""
+        mean, square, n = groups.pooled()
+        return cls(mean, (square / max(n - 1, 1)).sum(-1), n, groups)
+
+    @property
+    def variance(self) -> Measured:
+        """Total variance of one draw: the trace of its covariance over all N C coordinates."""
+        return self._measure(lambda m: float(m.variance_per_variable.sum()))
+
+    @property
+    def mean_se(self) -> Float[Tensor, "N C"]:
+        """Standard error of each coordinate of `mean`; 0 when exact."""
+        if self.groups is None:
+            return torch.zeros_like(self.mean)
+        _, square, n = self.groups.pooled()
+        return (square / (n - 1) / n).sqrt()
+
+    @property
+    def effective_sample_size(self) -> float:
+        """(sum r)^2 / sum r^2 for r = |draw - mean|^2: how many draws carry the variance."""
+        if self.groups is None:
+            return math.inf
+        if self.groups.radius4 == 0:
+            return self.n
+        return self.groups.radius2**2 / self.groups.radius4
+
+    def bias2(self, truth: Float[Tensor, "N C"]) -> Measured:
+        """Squared bias |E g - truth|^2, the unbiased estimate: may be negative when not exact."""
+        return self._measure(lambda m: m._bias2(truth))
+
+    def mse(self, truth: Float[Tensor, "N C"], averaged: float = 1) -> Measured:
+        """Mean squared error of the mean of `averaged` draws: bias2 + variance / averaged."""
+        if not averaged >= 1:
+            raise ValueError(f"averaged must be at least 1 draw, not {averaged!r}")
+        return self._measure(
+            lambda m: m._bias2(truth) + float(m.variance_per_variable.sum()) / averaged
+        )
+
+    def cosine(self, truth: Float[Tensor, "N C"]) -> Measured:
+        """Cosine of the angle between the mean and the truth; NaN where either is 0."""
+        return self._measure(lambda m: m._inner(truth) / _root(m._norm2() * float(truth.square().sum())))
+
+    def scale_free_bias2(self, truth: Float[Tensor, "N C"]) -> Measured:
+        """Squared bias after every draw is rescaled so that its mean has the length of the truth.
+
+        2 |truth|^2 (1 - cosine); NaN where the mean is 0.
+        """
+        length2 = float(truth.square().sum())
+        return self._measure(
+            lambda m: 2 * length2 * (1 - m._inner(truth) / _root(m._norm2() * length2))
+        )
+
+    def scale_free_variance(self, truth: Float[Tensor, "N C"]) -> Measured:
+        """Variance after the same rescaling: variance |truth|^2 / |E g|^2."""
+        length2 = float(truth.square().sum())
+        return self._measure(
+            lambda m: float(m.variance_per_variable.sum()) * length2 / (m._norm2() or math.nan)
+        )
+
+    def _bias2(self, truth: Tensor) -> float:
+        return float((self.mean - truth).square().sum()) - float(self.variance_per_variable.sum()) / self.n
+
+    def _norm2(self) -> float:
+        """Return |E g|^2, the unbiased estimate."""
+        return float(self.mean.square().sum()) - float(self.variance_per_variable.sum()) / self.n
+
+    def _inner(self, truth: Tensor) -> float:
+        return float((self.mean * truth).sum())
+
+    def _measure(self, statistic: Callable[["Moments"], float]) -> Measured:
+        """Return the statistic with its delete-one-group jackknife standard error."""
+        value = statistic(self)
+        if self.groups is None:
+            return Measured(value, 0.0)
+        if float(self.groups.count.min()) < 2:
+            return Measured(value, math.nan)
+        left = torch.tensor([statistic(m) for m in self._leave_one_out], dtype=torch.float64)
+        return Measured(value, float(((GROUPS - 1) * left.var(correction=0)).sqrt()))
+
+    @cached_property
+    def _leave_one_out(self) -> list["Moments"]:
+        assert self.groups is not None
+        pooled = (self.groups.pooled(torch.arange(GROUPS) != g) for g in range(GROUPS))
+        return [Moments(mean, (square / (n - 1)).sum(-1), n) for mean, square, n in pooled]
+
+
+def _root(square: float) -> float:
+    return math.sqrt(square) if square > 0 else math.nan

@@ -1,0 +1,97 @@
+"""Moments of an estimator from its draws, in blocks that make the result independent of how it is run.
+
+A block is the unit of computation and of randomness: its size depends on the problem alone, its
+generator is seeded from (seed, row, block index), and block sums are merged in index order. So chunk
+size, worker count and other rows never change a bit of the result.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import reduce
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from gradlab.categorical import check_logits
+from gradlab.estimators import Estimator
+from gradlab.loss import Loss
+from gradlab.moments import GROUPS, Groups, Moments
+from gradlab.reproducible import block_generator, check_seed, single_thread
+
+__all__ = ["block_size", "monte_carlo"]
+
+# Elements of a block: large enough to amortize dispatch, small enough for the cache.
+_BLOCK_ELEMENTS = 2**17
+
+
+def block_size(estimator: Estimator, variables: int, classes: int) -> int:
+    """Return the number of draws in one block: a function of the estimator and [N, C] alone."""
+    elements = variables * classes * estimator.calls(classes)
+    return max(GROUPS, min(_BLOCK_ELEMENTS // elements // GROUPS * GROUPS, 2**15))
+
+
+def monte_carlo(
+    estimator: Estimator,
+    f: Loss,
+    logits: Float[Tensor, "N C"],
+    draws: int,
+    seed: int = 0,
+    *,
+    row: str = "",
+    workers: int = 1,
+    chunk: int = 8,
+    progress: bool = False,
+) -> Moments:
+    """Return the moments of `estimator` from `draws` independent draws, with standard errors.
+
+    `row` names the row that the draws are for and separates its random numbers from those of other
+    rows; `workers` threads work on tasks of `chunk` blocks; none of these last two changes the result.
+    Memory does not grow with `draws`. Raises ValueError for bad arguments and what f raises
+    (LossError, NotDifferentiableError).
+    """
+    check_logits(logits, ndim=2)
+    for name, value, least in (("draws", draws, 2 * GROUPS), ("workers", workers, 1), ("chunk", chunk, 1)):
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be an int of at least {least}, not {value!r}")
+    check_seed(seed)
+    logits = logits.detach()
+    size = block_size(estimator, *logits.shape)
+    row = f"{row}|{estimator}"
+
+    def sums(first: int) -> list[Groups]:
+        last = min(first + chunk * size, draws)
+        return [
+            Groups.from_draws(
+                estimator.draw(
+                    f, logits, min(size, last - start), block_generator(seed, row, start // size)
+                )
+            )
+            for start in range(first, last, size)
+        ]
+
+    starts = range(0, draws, chunk * size)
+    with single_thread(), tqdm(total=draws, unit="draw", leave=False, disable=not progress) as bar:
+        total: Groups | None = None
+        for blocks in _in_order(sums, starts, workers):
+            total = reduce(Groups.merge, blocks) if total is None else reduce(Groups.merge, blocks, total)
+            bar.update(min(chunk * size, draws - bar.n))
+    assert total is not None
+    return Moments.from_groups(total)
+
+
+def _in_order(task, starts: Iterable[int], workers: int) -> Iterator[list[Groups]]:  # type: ignore[no-untyped-def]
+    """Yield task(start) in order, at most a few ahead, so that memory stays bounded."""
+    if workers == 1:
+        yield from map(task, starts)
+        return
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        waiting: deque[Future[list[Groups]]] = deque()
+        for start in starts:
+            waiting.append(pool.submit(task, start))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
