@@ -17,6 +17,7 @@ __all__ = [
     "draw_classes",
     "draw_exponentials",
     "draw_one_hot",
+    "is_readable",
     "log_probabilities",
     "probabilities",
     "relaxed_given",
@@ -38,7 +39,7 @@ def check_logits(logits: Tensor, *, ndim: int | None = None) -> Tensor:
             f"logits must have shape {wanted} with C >= 1, not {list(logits.shape)}"
             + ("; use unsqueeze(0) for one variable" if ndim == 2 and logits.ndim == 1 else "")
         )
-    if not _readable(logits):
+    if not is_readable(logits):
         return logits
     top = logits.detach().amax(-1)
     if torch.isfinite(top).all():
@@ -51,7 +52,7 @@ def check_logits(logits: Tensor, *, ndim: int | None = None) -> Tensor:
     raise ValueError(f"logits row {row} masks every class (all -inf); leave at least one finite")
 
 
-def _readable(tensor: Tensor) -> bool:
+def is_readable(tensor: Tensor) -> bool:
     """Return whether Python may branch on the values: not under torch.func or torch.compile."""
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
     return not (wrapped or torch.compiler.is_compiling())
@@ -72,7 +73,7 @@ def check_one_hot(x: Tensor, logits: Tensor) -> Tensor:
     """Return `x` in the dtype of `logits` if it is one-hot along the last axis, shaped as they are."""
     if x.shape != logits.shape:
         raise ValueError(f"x must have the shape of logits {list(logits.shape)}, not {list(x.shape)}")
-    if _readable(x) and not (((x == 0) | (x == 1)).all() and (x.sum(-1) == 1).all()):
+    if is_readable(x) and not (((x == 0) | (x == 1)).all() and (x.sum(-1) == 1).all()):
         raise ValueError("x must be one-hot along the class axis: one 1 a row, all else 0")
     return x.to(logits.dtype)
 

@@ -65,7 +65,7 @@ def compare(
     cells = with_temperatures(estimators, temperatures)
     for estimator in tqdm(cells, desc=name, unit="estimator", leave=False, disable=not progress):
         tau = getattr(estimator, "tau", None)
-        shared |= {"estimator": str(estimator), "family": estimator.name, "tau": tau}
+        shared |= {"estimator": str(estimator), "series": estimator.text(without="tau"), "tau": tau}
         shared |= {"calls": estimator.calls(logits.shape[1]), "seed": seed}
         if method != "monte-carlo":
             row = _timed(enumeration.moments, estimator, truth=lambda: enumeration.values.gradient)

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradlab.categorical import is_readable
+
 __all__ = ["Loss", "LossError", "NotDifferentiableError", "evaluate", "gradient", "why_no_gradient"]
 
 Loss = Callable[[Tensor], Tensor]
@@ -37,7 +39,7 @@ def evaluate(f: Loss, x: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch"]
             f"f must return one value for each x: shape {list(x.shape[:-2])} for x of shape "
             f"{list(x.shape)}, not {list(values.shape)}; reduce over the last two axes only"
         )
-    if not torch.isfinite(values.detach().sum()):
+    if is_readable(values) and not torch.isfinite(values.detach().sum()):
         _refuse_not_finite("f(x)", values.detach(), x)
     return values
 

@@ -57,16 +57,27 @@ class Estimator(ABC):
             return None
         return why_no_gradient(f, draw_one_hot(probabilities(logits), torch.Generator(), 1))
 
-    def __str__(self) -> str:
-        """Return the text form, such as `GR(tau=0.1, k=10)`, which `gradlab.parse` reads back."""
-        shown = ", ".join(f"{f.name}={_text(getattr(self, f.name))}" for f in fields(self))  # type: ignore[arg-type]
-        return f"{self.name}({shown})" if shown else self.name
+    def text(self, *, without: str | None = None) -> str:
+        """Return the text form, such as `GR(tau=0.1, k=10)`, leaving out the field named `without`.
 
-    __repr__ = __str__
+        `gradlab.parse` reads the full form back.
+        """
+        shown = [
+            f"{field.name}={_text(getattr(self, field.name))}"
+            for field in fields(self)  # type: ignore[arg-type]
+            if field.name != without
+        ]
+        return f"{self.name}({', '.join(shown)})" if shown else self.name
+
+    def __str__(self) -> str:
+        return self.text()
+
+    def __repr__(self) -> str:
+        return self.text()
 
 
 def _text(value: float | None) -> str:
-    return "inf" if value is None else f"{value!r}"
+    return "inf" if value is None else f"{value:.12g}"
 
 
 class PathwiseEstimator(Estimator):

@@ -1,0 +1,1 @@
+"""Rows in, matplotlib figure out; nothing here computes."""

@@ -1,0 +1,76 @@
+"""One look for all figures: fonts, and a colour and marker for each estimator series."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+__all__ = ["LOOK", "color", "marker", "save", "styled"]
+
+LOOK = {
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.labelsize": 8,
+    "legend.fontsize": 7.5,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 160,
+    "pdf.fonttype": 42,
+}
+
+# Okabe & Ito's colours, safe for colour-blind readers; one series keeps one colour in every figure.
+_SERIES = {
+    "GS": ("#999999", "s"),
+    "GS-ST": ("#D55E00", "D"),
+    "GR(k=10)": ("#E69F00", "v"),
+    "GR(k=100)": ("#B8860B", "^"),
+    "GR(k=inf)": ("#CC3311", "o"),
+    "ZGR": ("#0072B2", "*"),
+    "ST": ("#009E73", "P"),
+    "DARN": ("#CC79A7", "X"),
+    "ST-ZGR": ("#56B4E9", "h"),
+    "RF": ("#000000", "d"),
+    "REINFORCE": ("#555555", "<"),
+    "ARSM": ("#7B3FA0", ">"),
+}
+
+
+def color(series: str) -> str:
+    """Return the colour of an estimator series such as `GR(k=10)` or `RF(m=4)`."""
+    return _look_up(series)[0]
+
+
+def marker(series: str) -> str:
+    """Return the marker of an estimator series."""
+    return _look_up(series)[1]
+
+
+def _look_up(series: str) -> tuple[str, str]:
+    return _SERIES.get(series) or _SERIES.get(series.partition("(")[0]) or ("#444444", ".")
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Apply the look inside a with block, without touching the caller's settings."""
+    with mpl.rc_context(LOOK):
+        yield
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write stem.png and stem.pdf, byte-identical for identical figures; return their paths."""
+    paths = [stem.with_suffix(".png"), stem.with_suffix(".pdf")]
+    with styled():
+        figure.savefig(paths[0], metadata={"Software": None})
+        figure.savefig(paths[1], metadata={"CreationDate": None, "Producer": None, "Creator": None})
+    return paths
