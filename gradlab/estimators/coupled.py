@@ -41,7 +41,7 @@ class ARSM(ValueEstimator):
         """Return n replicates of f at the unswapped sample and of the estimate."""
         log_p = log_probabilities(logits.detach())
         classes = log_p.shape[-1]
-        log_e = draw_exponentials([n, *log_p.shape], log_p, generator).log()
+        log_e = draw_exponentials(log_p.new_empty(n, *log_p.shape), generator).log()
         first, second = torch.triu_indices(classes, classes, 1, device=logits.device)
         swaps = torch.arange(classes, device=logits.device).repeat(len(first) + 1, 1)
         rows = torch.arange(1, len(swaps), device=logits.device)

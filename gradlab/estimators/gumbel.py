@@ -7,6 +7,7 @@ With y a Gumbel-softmax sample at temperature tau and v the gradient of f, per v
 GS takes v at y itself; the others at the one-hot x = argmax y, GR averaging J over y given x.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,8 +19,9 @@ from gradlab.categorical import (
     check_logits,
     check_one_hot,
     check_tau,
+    class_first,
     draw_one_hot,
-    log_probabilities,
+    probabilities,
     relaxed_given,
 )
 from gradlab.estimators.base import PathwiseEstimator
@@ -40,10 +42,11 @@ _CHUNK = 2**17
 
 
 def relaxed_product(
-    y: Float[Tensor, "k *batch C"], v: Float[Tensor, "*#batch C"], tau: float
+    y: Float[Tensor, "*batch C"], v: Float[Tensor, "*#batch C"], tau: float
 ) -> Float[Tensor, "*batch C"]:
-    """Return the mean over k of J_tau(y) v = y (v - y.v) / tau."""
-    return (y * (v - (y * v).sum(-1, keepdim=True))).mean(0) / tau
+    """Return J_tau(y) v = y (v - y.v) / tau."""
+    weighted = y * v
+    return (weighted - y * weighted.sum(-1, keepdim=True)) / tau
 
 
 class _GumbelEstimator(PathwiseEstimator):
@@ -62,12 +65,20 @@ class _GumbelEstimator(PathwiseEstimator):
         n: int | None = None,
         x: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return log p and x, drawn where it is not given."""
-        log_p = log_probabilities(logits.detach())
-        check_tau(self.tau, log_p.dtype)
+        """Return p and x, drawn where it is not given."""
+        p = probabilities(logits.detach())
+        check_tau(self.tau, p.dtype)
         if x is None:
-            return log_p, draw_one_hot(log_p.exp(), generator, n)
-        return log_p, check_one_hot(x, logits).to(log_p.dtype)
+            return p, draw_one_hot(p, generator, n)
+        return p, check_one_hot(x, logits).to(p.dtype)
+
+    def _relaxed(self, p: Tensor, x: Tensor, k: int, generator: Generator | None) -> Iterator[Tensor]:
+        """Yield k samples of y given x, in chunks [size, *x.shape] that fit the cache."""
+        p, x = class_first(p.expand_as(x)), class_first(x)
+        chunk = max(1, min(k, _CHUNK // max(1, x.numel())))
+        for start in range(0, k, chunk):
+            size = min(chunk, k - start)
+            yield relaxed_given(p, x.expand(size, *x.shape), self.tau, generator)
 
 
 @dataclass(frozen=True, repr=False)
@@ -90,10 +101,10 @@ class GumbelSoftmax(_GumbelEstimator):
         self, f: Loss, logits: Float[Tensor, "N C"], n: int, generator: Generator | None = None
     ) -> Float[Tensor, "n N C"]:
         """Return n independent estimates; see `Estimator.draw`."""
-        log_p, x = self._given(check_logits(logits, ndim=2), generator, n)
-        y = relaxed_given(log_p, x, self.tau, 1, generator)
-        v = gradient(f, y[0].to(logits.dtype)).to(y.dtype)
-        return relaxed_product(y, v, self.tau).to(logits.dtype)
+        p, x = self._given(check_logits(logits, ndim=2), generator, n)
+        (y,) = self._relaxed(p, x, 1, generator)
+        v = gradient(f, y[0].contiguous().to(logits.dtype)).to(y.dtype)
+        return relaxed_product(y[0], class_first(v), self.tau).to(logits.dtype)
 
     def sample(
         self,
@@ -102,9 +113,9 @@ class GumbelSoftmax(_GumbelEstimator):
         x: Float[Tensor, "*batch C"] | None = None,
     ) -> Float[Tensor, "*batch C"]:
         """Return a relaxed y (not one-hot); a given one-hot `x` fixes its argmax."""
-        log_p, x = self._given(check_logits(logits), generator, x=x)
-        y = relaxed_given(log_p, x, self.tau, 1, generator)
-        return _Relaxed.apply(logits, y[0].to(logits.dtype), y, self.tau)
+        p, x = self._given(check_logits(logits), generator, x=x)
+        (y,) = self._relaxed(p, x, 1, generator)
+        return _Relaxed.apply(logits, y[0].contiguous().to(logits.dtype), self.tau, y)
 
 
 @dataclass(frozen=True, repr=False)
@@ -134,17 +145,11 @@ class GumbelRao(_GumbelEstimator):
         self, f: Loss, logits: Float[Tensor, "N C"], n: int, generator: Generator | None = None
     ) -> Float[Tensor, "n N C"]:
         """Return n independent estimates; see `Estimator.draw`."""
-        log_p, x = self._given(check_logits(logits, ndim=2), generator, n)
+        p, x = self._given(check_logits(logits, ndim=2), generator, n)
         v = gradient(f, x.to(logits.dtype)).to(x.dtype)
         if self.k is None:
-            return _table_product(_mean_jacobian(log_p, x, self.tau), v).to(logits.dtype)
-        chunk = max(1, min(self.k, _CHUNK // max(1, x.numel())))
-        total = torch.zeros_like(x)
-        for start in range(0, self.k, chunk):
-            size = min(chunk, self.k - start)
-            y = relaxed_given(log_p, x, self.tau, size, generator)
-            total += relaxed_product(y, v, self.tau) * size
-        return (total / self.k).to(logits.dtype)
+            return _table_product(_mean_jacobian(p, x, self.tau), v).to(logits.dtype)
+        return _mean_product(self._relaxed(p, x, self.k, generator), v, self.tau).to(logits.dtype)
 
     def sample(
         self,
@@ -153,11 +158,11 @@ class GumbelRao(_GumbelEstimator):
         x: Float[Tensor, "*batch C"] | None = None,
     ) -> Float[Tensor, "*batch C"]:
         """Return a one-hot x whose backward averages J over y given x; see `PathwiseEstimator.sample`."""
-        log_p, x = self._given(check_logits(logits), generator, x=x)
+        p, x = self._given(check_logits(logits), generator, x=x)
         if self.k is None:
-            return _Tabled.apply(logits, x.to(logits.dtype), _mean_jacobian(log_p, x, self.tau))
-        y = relaxed_given(log_p, x, self.tau, self.k, generator)
-        return _Relaxed.apply(logits, x.to(logits.dtype), y, self.tau)
+            return _Tabled.apply(logits, x.to(logits.dtype), _mean_jacobian(p, x, self.tau))
+        y = self._relaxed(p, x, self.k, generator)
+        return _Relaxed.apply(logits, x.to(logits.dtype), self.tau, *y)
 
     def conditional_jacobians(
         self, p: Float[Tensor, "N C"]
@@ -206,9 +211,18 @@ class GumbelSoftmaxST(_GumbelEstimator):
         return GumbelRao(self.tau, 1).conditional_jacobians(p)
 
 
-def _mean_jacobian(log_p: Tensor, x: Tensor, tau: float) -> Tensor:
-    """Return E[J | x] for every row of x: [*x.shape, C]; log_p broadcasts to x."""
-    table = conditional_jacobians(log_p.exp(), tau)[0].to(device=x.device, dtype=x.dtype)
+def _mean_product(chunks: Iterable[Tensor], v: Tensor, tau: float) -> Tensor:
+    """Return the mean of J_tau(y) v over all y of all chunks [size, *v.shape]."""
+    v, total, count = class_first(v), torch.zeros_like(v), 0
+    for y in chunks:
+        total = total + relaxed_product(y, v, tau).sum(0)
+        count += len(y)
+    return (total / count).contiguous()
+
+
+def _mean_jacobian(p: Tensor, x: Tensor, tau: float) -> Tensor:
+    """Return E[J | x] for every row of x: [*x.shape, C]; p broadcasts to x."""
+    table = conditional_jacobians(p, tau)[0].to(device=x.device, dtype=x.dtype)
     return torch.einsum("...k,...kij->...ij", x, table)
 
 
@@ -222,18 +236,19 @@ class _Relaxed(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(logits: Tensor, out: Tensor, y: Tensor, tau: float) -> Tensor:
+    def forward(logits: Tensor, out: Tensor, tau: float, *chunks: Tensor) -> Tensor:
         return out.clone()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.tau = inputs[3]
-        ctx.save_for_backward(inputs[2])
+        ctx.tau = inputs[2]
+        ctx.save_for_backward(*inputs[3:])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        (y,) = ctx.saved_tensors
-        return relaxed_product(y, grad.to(y.dtype), ctx.tau).to(grad.dtype), None, None, None
+        chunks = ctx.saved_tensors
+        product = _mean_product(chunks, grad.to(chunks[0].dtype), ctx.tau)
+        return product.to(grad.dtype), None, None, *(None for _ in chunks)
 
 
 class _Tabled(torch.autograd.Function):

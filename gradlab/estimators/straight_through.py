@@ -181,7 +181,8 @@ class STZGR(SampleOnlyEstimator):
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum(-1, keepdim=True)
+    # A product with ones adds up short rows several times faster than sum(-1).
+    return (a * b) @ a.new_ones(a.shape[-1], 1)
 
 
 def straight_through(

@@ -1,0 +1,106 @@
+"""The exact engine against a bare sweep of f over the same configurations, and against sampling."""
+
+import resource
+import subprocess
+import sys
+import time
+
+import torch
+
+from benchmarks.ratios import Ratio, measure
+from gradlab import ZGR, GumbelRao, exact_gradient, exact_moments, monte_carlo
+from gradlab.categorical import probabilities
+from gradlab.exact.enumeration import gradient_moments
+from gradlab.gumbel_jacobian import conditional_jacobians
+from gradlab.problems import problem, regime
+
+__all__ = ["run"]
+
+
+def run() -> list[Ratio]:
+    """Return all ratios of this file."""
+    return [*_sweeps(), _one_more_temperature(), *_equal_time(), *_memory()]
+
+
+def _sweeps() -> list[Ratio]:
+    lines = []
+    for name in ("mlp", "quadratic"):
+        f, logits = problem(name, 10, 4), regime("moderate", 10, 4, 0)
+        x = torch.zeros(4096, 10, 4, dtype=torch.float64)
+        x[:, :, 0] = 1.0
+
+        def forward(f=f, x=x) -> None:  # type: ignore[no-untyped-def]
+            with torch.no_grad():
+                for _ in range(4**10 // 4096):
+                    f(x)
+
+        what = f"exact gradient, 4^10 configurations, {name}, against a forward sweep"
+        lines.append(measure(what, lambda: exact_gradient(f, logits), forward, 1.25, 6.0))  # noqa: B023
+    f, logits = problem("mlp", 8, 4), regime("moderate", 8, 4, 0)
+    x = torch.zeros(4096, 8, 4, dtype=torch.float64)
+    x[:, :, 0] = 1.0
+
+    def forward_backward() -> None:
+        for _ in range(4**8 // 4096):
+            leaf = x.detach().requires_grad_()
+            torch.autograd.grad(f(leaf).sum(), leaf)
+
+    what = "exact moments, 4^8 configurations, mlp, against a forward-backward sweep"
+    return [*lines, measure(what, lambda: gradient_moments(f, logits), forward_backward, 2.0, 4.0)]
+
+
+def _one_more_temperature() -> Ratio:
+    p = probabilities(regime("moderate", 8, 4, 0))
+    worst = 0.0
+    for tau in (0.01, 0.1, 0.5, 1.0, 2.0):
+        times = []
+        for _ in range(5):
+            start = time.process_time()
+            conditional_jacobians(p, tau)
+            times.append(time.process_time() - start)
+        worst = max(worst, sorted(times)[2])
+    return Ratio("one more temperature, (8, 4), exact, worst of tau in [.01, 2]", 1e3 * worst, 40, "ms")
+
+
+def _equal_time() -> list[Ratio]:
+    f, logits = problem("mlp", 4, 4), regime("moderate", 4, 4, 0)
+    estimator = GumbelRao(0.5, None)
+    truth = exact_gradient(f, logits)
+    exact_moments(estimator, f, logits)
+    start = time.process_time()
+    exact = exact_moments(estimator, f, logits)
+    spent = time.process_time() - start
+    start = time.process_time()
+    monte_carlo(ZGR(), f, logits, 2**14)
+    draws = max(32, int(2**14 * spent / (time.process_time() - start)))
+    sampled = monte_carlo(ZGR(), f, logits, draws)
+    error = sampled.bias2(truth).se
+    rounding = max(1e-10, float((exact.mean.sum(-1)).abs().max())) ** 1
+    what = f"error of bias^2, {draws} Monte Carlo draws over exact (1e-10), equal time"
+    return [Ratio(what, error / rounding, 1e4, at_least=True)]
+
+
+def _memory() -> list[Ratio]:
+    """Return peak memory of a large job over that of a small one, each in a process of its own."""
+    lines = []
+    for what, small, large in (
+        ("peak memory, 2e6 draws over 5e4", _DRAWS.format(50_000), _DRAWS.format(2_000_000)),
+        ("peak memory, 4^10 configurations over 4^7", _SWEEP.format(7), _SWEEP.format(10)),
+    ):
+        peaks = [
+            int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+            for code in (small, large)
+        ]
+        lines.append(Ratio(what, peaks[1] / peaks[0], 1.1))
+    return lines
+
+
+_PEAK = "; import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+_DRAWS = (
+    "import gradlab; from gradlab.problems import problem, regime; "
+    "gradlab.monte_carlo(gradlab.ZGR(), problem('mlp', 8, 4), regime('moderate', 8, 4, 0), {})" + _PEAK
+)
+_SWEEP = (
+    "import gradlab; from gradlab.problems import problem, regime; "
+    "gradlab.exact_gradient(problem('mlp', {0}, 4), regime('moderate', {0}, 4, 0))" + _PEAK
+)
