@@ -32,7 +32,7 @@ class Groups:
     """Sums over Monte Carlo draws g, kept apart for `GROUPS` groups so that they can be jackknifed.
 
     `count` [G], `mean` and `square` (sum of squared deviations from the group's mean) [G, N, C];
-    `radius2` and `radius4`: sums of r = |g - mean of its block|^2 and of r^2 over all draws. float64.
+    `radius2`, `radius4`: sums of r = |g - mean near it|^2 and of r^2 over all draws. float64.
     """
 
     count: Float[Tensor, "G"]
@@ -43,24 +43,32 @@ class Groups:
 
     @classmethod
     def from_draws(cls, g: Float[Tensor, "n N C"]) -> "Groups":
-        """Return the sums of one block of draws, in two passes."""
-        n = len(g)
+        """Return the sums of one block of draws, in two passes over it."""
         g = g.detach()
-        centre = g.mean(0)
-        deviation = g - centre
-        radius = deviation.square().sum((-2, -1)).to(torch.float64)
-        full = n - n % GROUPS
-        dealt = deviation[:full].reshape(full // GROUPS, GROUPS, *g.shape[1:])
-        count = torch.full([GROUPS], full // GROUPS, dtype=torch.float64)
-        mean = dealt.sum(0).to(torch.float64) / max(1, full // GROUPS)
-        square = (dealt - mean.to(g.dtype)).square().sum(0).to(torch.float64)
-        sums = cls(count, mean + centre.to(torch.float64), square, float(radius.sum()), float(radius.square().sum()))
-        if full == n:
-            return sums
-        rest = torch.zeros_like(sums.mean)
-        rest[: n - full] = g[full:].to(torch.float64)
-        ones = (torch.arange(GROUPS) < n - full).to(torch.float64)
-        return sums.merge(cls(ones, rest, torch.zeros_like(square), 0.0, 0.0))
+        rounds, left = divmod(len(g), GROUPS)
+        dealt = g[: len(g) - left].reshape(rounds, GROUPS, *g.shape[1:])
+        centre = dealt.sum(0) / max(1, rounds)
+        deviation = dealt - centre
+        flat = deviation.flatten(0, 1).flatten(1)
+        radius = torch.linalg.vecdot(flat, flat).to(torch.float64)
+        sums = cls(
+            torch.full([GROUPS], rounds, dtype=torch.float64),
+            centre.to(torch.float64),
+            deviation.square_().sum(0).to(torch.float64),
+            float(radius.sum()),
+            float(radius.square().sum()),
+        )
+        return sums if left == 0 else sums.merge(cls._one_each(g[len(g) - left :], centre.mean(0)))
+
+    @classmethod
+    def _one_each(cls, g: Tensor, centre: Tensor) -> "Groups":
+        """Return the sums of fewer than `GROUPS` draws, one to a group."""
+        count = (torch.arange(GROUPS) < len(g)).to(torch.float64)
+        mean = torch.zeros(GROUPS, *g.shape[1:], dtype=torch.float64)
+        mean[: len(g)] = g.to(torch.float64)
+        radius = (g - centre).to(torch.float64).square().sum((-2, -1))
+        total, total2 = float(radius.sum()), float(radius.square().sum())
+        return cls(count, mean, torch.zeros_like(mean), total, total2)
 
     def merge(self, other: "Groups") -> "Groups":
         """Return the sums over both sets of draws (Chan, Golub & LeVeque 1983)."""

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from gradlab.categorical import check_logits, probabilities
 from gradlab.loss import Loss, evaluate, gradient
+from gradlab.reproducible import single_thread
 
 __all__ = [
     "MAX_CONFIGURATIONS",
@@ -88,6 +89,7 @@ class GradientMoments:
     covariance: Float[Tensor, "N C C C"]
 
 
+@single_thread()
 @torch.no_grad()
 def value_moments(f: Loss, logits: Float[Tensor, "N C"]) -> ValueMoments:
     """Return the moments of f by one sweep over all configurations."""
@@ -116,6 +118,7 @@ def value_moments(f: Loss, logits: Float[Tensor, "N C"]) -> ValueMoments:
     return ValueMoments(space.p, mean + offset, given + offset, given_square.clamp_min(0.0))
 
 
+@single_thread()
 def gradient_moments(f: Loss, logits: Float[Tensor, "N C"]) -> GradientMoments:
     """Return the moments of grad f by one sweep over all configurations.
 

@@ -24,7 +24,6 @@ from gradlab.exact.enumeration import (
 )
 from gradlab.loss import Loss
 from gradlab.moments import Moments
-from gradlab.reproducible import single_thread
 
 __all__ = ["Enumeration", "NotExactError", "exact_moments"]
 
@@ -46,14 +45,12 @@ class Enumeration:
     @cached_property
     def values(self) -> ValueMoments:
         """Moments of f."""
-        with single_thread():
-            return value_moments(self.f, self.logits)
+        return value_moments(self.f, self.logits)
 
     @cached_property
     def gradients(self) -> GradientMoments:
         """Moments of grad f."""
-        with single_thread():
-            return gradient_moments(self.f, self.logits)
+        return gradient_moments(self.f, self.logits)
 
     def moments(self, estimator: Estimator) -> Moments:
         """Return the exact moments of `estimator`; see `exact_moments`."""
