@@ -30,8 +30,12 @@ SMALLEST_LOG_TIME = 30.0
 # exp(-NEGLIGIBLE) is below the rounding of one.
 NEGLIGIBLE = 37.0
 
-# Numbers in the largest temporary array of one block: 8 MB, of which about ten are alive at once.
-BLOCK = 2**20
+# Numbers in the largest temporary array: 4 MB, and about ten such arrays are alive at once.
+BLOCK = 2**19
+
+# OpenBLAS keeps a product of so few multiplications on one thread; waiting for the other threads
+# costs more than they bring, and several times as much when the cores are busy.
+PRODUCT = 500_000
 
 
 class QuadratureError(ArithmeticError):
@@ -43,8 +47,8 @@ def conditional_jacobians(
 ) -> tuple[Float[Tensor, "*rows C C C"], Float[Tensor, "*rows C C C"]]:
     """Return E[J | x = k] and E[J J | x = k] for every class k and every row of probabilities.
 
-    J = (diag(y) - y y^T) / tau is the Jacobian of the relaxed sample y = softmax((logits + G) / tau)
-    with respect to the logits, and x = k says that logits + G is largest at k. Given x = k,
+    J = (diag(y) - y y^T) / tau is the Jacobian with respect to the logits of the relaxed sample
+    y = softmax((logits + G) / tau), and x = k says that logits + G is largest at k. Given x = k,
 
         y = w / sum_i w_i,   w_k = 1,   w_i = (1 + E_i / (p_i m))^(-1 / tau),   E_i, m ~ Exp(1),
 
@@ -78,28 +82,10 @@ def conditional_jacobians(
     classes = rows.shape[-1]
     first = np.empty((len(rows), classes, classes, classes))
     second = np.empty_like(first)
-    open_rows = np.arange(len(rows))
-    coarse = _tables(rows, tau, LEVELS[0])
-    for level in LEVELS[1:]:
-        if not len(open_rows):
-            break
-        fine = _tables(rows[open_rows], tau, level)
-        first[open_rows], second[open_rows] = fine
-        error = np.maximum(
-            np.abs(fine[0] - coarse[0]).max(axis=(1, 2, 3)),
-            np.abs(fine[1] - coarse[1]).max(axis=(1, 2, 3)) * min(1.0, tau),
-        )
-        # Written so that a row with NaN counts as not reached.
-        missed = ~(error <= accuracy)
-        open_rows = open_rows[missed]
-        coarse = fine[0][missed], fine[1][missed]
-    if len(open_rows):
-        smallest = rows[open_rows].min(initial=1.0, where=rows[open_rows] > 0)
-        raise QuadratureError(
-            f"conditional Jacobians at tau={tau:g}: error {error[missed].max():.1e} after "
-            f"{LEVELS[-1]} nodes an axis, above accuracy={accuracy:g} (smallest probability "
-            f"{smallest:.1e}, {classes} classes); ask for less accuracy or use Monte Carlo"
-        )
+    step = max(1, BLOCK // (classes * max(4 * LEVELS[1] ** 2, classes**2)))
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        first[part], second[part] = _refined(rows[part], tau, accuracy)
     shape = (*p.shape, classes, classes)
     return torch.from_numpy(first).reshape(shape), torch.from_numpy(second).reshape(shape)
 
@@ -123,19 +109,41 @@ def _check_positive(name: str, value: float) -> None:
         raise ValueError(f"{name} must be a positive finite number, got {value}")
 
 
+def _refined(p: Array, tau: float, accuracy: float) -> tuple[Array, Array]:
+    """Return both tables of the rows p `[R, C]`, each row at the first level that settles it."""
+    coarse = _tables(p, tau, LEVELS[0])
+    first, second = np.empty_like(coarse[0]), np.empty_like(coarse[1])
+    unsettled = np.arange(len(p))
+    for level in LEVELS[1:]:
+        fine = _tables(p[unsettled], tau, level)
+        first[unsettled], second[unsettled] = fine
+        error = np.maximum(
+            np.abs(fine[0] - coarse[0]).max(axis=(1, 2, 3)),
+            np.abs(fine[1] - coarse[1]).max(axis=(1, 2, 3)) * min(1.0, tau),
+        )
+        # Written so that an error of NaN counts as too large.
+        missed = ~(error <= accuracy)
+        unsettled = unsettled[missed]
+        if not len(unsettled):
+            return first, second
+        coarse = fine[0][missed], fine[1][missed]
+    left = p[unsettled]
+    raise QuadratureError(
+        f"conditional Jacobians at tau={tau:g}: error {error[missed].max():.1e} after "
+        f"{LEVELS[-1]} nodes an axis, above accuracy={accuracy:g} (smallest probability "
+        f"{left.min(where=left > 0, initial=1.0):.1e}, {p.shape[-1]} classes); "
+        "ask for less accuracy or use Monte Carlo"
+    )
+
+
 def _tables(p: Array, tau: float, n: int) -> tuple[Array, Array]:
-    """Return both tables of the rows p `[R, C]` at one number of nodes, block by block."""
+    """Return both tables of the rows p `[R, C]` at one number of nodes."""
     rows, classes = p.shape
     nodes = _nodes(tau, n, _span(p, tau))
-    # The integrals over classes need this many numbers for one row and one node of m.
-    width = classes * max(len(nodes.growth), 4 * n)
-    row_block = max(1, BLOCK // (width * n))
-    m_block = min(n, max(1, BLOCK // width))
+    step = max(1, BLOCK // (rows * classes * max(len(nodes.growth), 4 * n)))
     pairs = np.zeros((2, rows, classes, classes + 1, classes + 1))
-    for row in range(0, rows, row_block):
-        for m in range(0, n, m_block):
-            part = slice(row, row + row_block)
-            _add_pair_moments(pairs[:, part], p[part], nodes, slice(m, m + m_block))
+    for start in range(0, n, step):
+        _add_pair_moments(pairs, p, nodes, slice(start, start + step))
     return -_with_winner(pairs[0]) / tau, _with_winner(pairs[1]) / tau / tau
 
 
@@ -157,8 +165,8 @@ def _nodes(tau: float, n: int, span: float) -> _Nodes:
     m and s by u = exp(v - exp(-v)); the weight variable z = -log w by E / a = exp(v - exp(-v)) at
     tau >= 1, and at tau < 1, where it varies over z rather than over tau z, by the same map from v
     to expm1(z). Both are uniform in z far out, hence blind to where tiny probabilities act.
-    `growth` is expm1(tau z), and the columns of `kernel` `[L, 4 n]` are the factors that do not
-    depend on the class in the integrals q_0 .. q_3 at every s.
+    `growth` is expm1(tau z), and `kernel` `[4, L, n]` holds what does not depend on the class in
+    the integrals q_0 .. q_3 at every s. What lies outside the ends is below rounding.
     """
     m, m_weight = _half_line(-3.75, 3.75, n)
     s, s_weight = _half_line(-3.2, 3.75, n)
@@ -168,10 +176,10 @@ def _nodes(tau: float, n: int, span: float) -> _Nodes:
     z = np.logaddexp(0, x) / scale
     dz = step * (1 + np.exp(-v)) / (1 + np.exp(-x)) / scale
     decay = np.exp(-s * np.exp(-z)[:, None])
-    columns = [(dz * np.exp(-z))[:, None] * s * decay]
-    columns += [(tau * dz * np.exp((tau - r) * z))[:, None] * decay for r in (1, 2, 3)]
+    factors = [(dz * np.exp(-z))[:, None] * s * decay]
+    factors += [(tau * dz * np.exp((tau - r) * z))[:, None] * decay for r in (1, 2, 3)]
     return _Nodes(
-        m, m_weight * np.exp(-m), s, s_weight * np.exp(-s), np.expm1(tau * z), np.hstack(columns)
+        m, m_weight * np.exp(-m), s, s_weight * np.exp(-s), np.expm1(tau * z), np.stack(factors)
     )
 
 
@@ -183,7 +191,10 @@ def _half_line(low: float, high: float, n: int) -> tuple[Array, Array]:
 
 
 def _span(p: Array, tau: float) -> float:
-    """Return the largest v that matters: beyond it w is negligible, or the class has lost."""
+    """Return the largest v that matters: beyond it w is negligible, or the class has lost.
+
+    The second bound moves in steps of 8, so that few sets of nodes serve all probabilities.
+    """
     smallest = p.min(initial=1.0, where=p > 0)
     lost = SMALLEST_LOG_TIME + math.log(NEGLIGIBLE) - math.log(smallest)
     return min(NEGLIGIBLE * max(tau, 1.0), 8.0 * math.ceil(lost / 8), 700.0)
@@ -200,13 +211,13 @@ def _add_pair_moments(pairs: Array, p: Array, nodes: _Nodes, part: slice) -> Non
     m, s = nodes.m[part], nodes.s
     a = p[:, :, None] * m
     survival = np.exp(-a[..., None] * nodes.growth)
-    q = (survival.reshape(-1, len(nodes.growth)) @ nodes.kernel).reshape(*a.shape, 4, len(s))
+    q = survival[:, :, None] @ nodes.kernel
     # Where p = 0 the truncated integral of q_0 misses mass at w = 0.
-    q0 = np.where(a[..., None] > 0, np.exp(-s) + q[..., 0, :], 1.0)
+    q0 = np.where(a[..., None] > 0, np.exp(-s) + q[:, :, 0], 1.0)
     # ratio[r - 1] = q_r / q_0, at most 1; the winner has w = 1, all of whose ratios are 1.
     ratio = np.ones((3, rows, classes + 1, len(m), len(s)))
     for r in (1, 2, 3):
-        ratio[r - 1, :, :classes] = a[..., None] * q[..., r, :] / q0
+        ratio[r - 1, :, :classes] = a[..., None] * q[:, :, r] / q0
     w1, w2, w3 = ratio.reshape(3, rows, classes + 1, -1)
 
     q0 = q0.reshape(rows, classes, -1)
@@ -218,11 +229,15 @@ def _add_pair_moments(pairs: Array, p: Array, nodes: _Nodes, part: slice) -> Non
     half = fourth * (w1 * (w2.sum(axis=1, keepdims=True) / 2 - w2) + w3) - cubed * w2
     without_k = np.concatenate([density, density * fourth * w2[:, :classes]], axis=1)
     for i in range(classes):
-        product = w1[:, i, None] * w1[:, i + 1 :]
-        square = w1[:, i, None] * half[:, i + 1 :] + half[:, i, None] * w1[:, i + 1 :]
-        both = without_k @ product.swapaxes(1, 2)
-        pairs[0, :, :, i, i + 1 :] += both[:, :classes]
-        pairs[1, :, :, i, i + 1 :] += density @ square.swapaxes(1, 2) - both[:, classes:]
+        step = max(1, PRODUCT // (2 * classes * (classes - i)))
+        for start in range(0, len(s), step):
+            at = slice(start, start + step)
+            u, v, given = w1[..., at], half[..., at], density[..., at]
+            one = u[:, i, None] * u[:, i + 1 :]
+            two = u[:, i, None] * v[:, i + 1 :] + v[:, i, None] * u[:, i + 1 :]
+            both = without_k[..., at] @ one.swapaxes(1, 2)
+            pairs[0, :, :, i, i + 1 :] += both[:, :classes]
+            pairs[1, :, :, i, i + 1 :] += given @ two.swapaxes(1, 2) - both[:, classes:]
 
 
 def _with_winner(pairs: Array) -> Array:

@@ -59,7 +59,9 @@ class SampleOnlyEstimator(PathwiseEstimator):
     ) -> tuple[Float[Tensor, "N C C C"], Float[Tensor, "N C C C"]]:
         """Return M and M^T M for each class, read off `pullback` at unit cotangents."""
         unit = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
-        columns = self.pullback(p[:, None, None], unit[None, :, None], unit[None, None])
+        # Spelled out for each class k, as ST does not look at x.
+        each_class = p[:, None, None].expand(-1, p.shape[-1], 1, -1)
+        columns = self.pullback(each_class, unit[None, :, None], unit[None, None])
         first = columns.transpose(-1, -2)
         return first, columns @ first
 

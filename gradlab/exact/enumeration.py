@@ -47,7 +47,7 @@ def exact_value(f: Loss, logits: Float[Tensor, "N C"]) -> Float[Tensor, ""]:
 
     Raises TooLargeError beyond `MAX_CONFIGURATIONS` unmasked configurations; LossError for a bad f.
     """
-    return value_moments(f, logits).mean
+    return value_moments(f, logits, squares=False).mean
 
 
 def exact_gradient(f: Loss, logits: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
@@ -55,7 +55,7 @@ def exact_gradient(f: Loss, logits: Float[Tensor, "N C"]) -> Float[Tensor, "N C"
 
     Raises TooLargeError beyond `MAX_CONFIGURATIONS` unmasked configurations; LossError for a bad f.
     """
-    return value_moments(f, logits).gradient
+    return value_moments(f, logits, squares=False).gradient
 
 
 @dataclass(frozen=True)
@@ -91,31 +91,30 @@ class GradientMoments:
 
 @single_thread()
 @torch.no_grad()
-def value_moments(f: Loss, logits: Float[Tensor, "N C"]) -> ValueMoments:
-    """Return the moments of f by one sweep over all configurations."""
+def value_moments(f: Loss, logits: Float[Tensor, "N C"], *, squares: bool = True) -> ValueMoments:
+    """Return the moments of f by one sweep over all configurations; without squares those are NaN."""
     space = _Space(logits)
     # f is centred at one of its values: an offset would cost digits of the gradient.
     offset = evaluate(f, space.block[:1])[0].clone()
-    first, second = torch.zeros_like(space.block_p), torch.zeros_like(space.block_p)
-    high_first, high_second = torch.zeros_like(space.p), torch.zeros_like(space.p)
-    for prefix_p, prefix in space.prefixes():
-        value = evaluate(f, space.block).to(torch.float64) - offset
-        square = value.square()
-        first.add_(value, alpha=prefix_p)
-        second.add_(square, alpha=prefix_p)
-        rows = torch.arange(len(prefix))
-        high_first[rows, prefix] += prefix_p * (space.block_p @ value)
-        high_second[rows, prefix] += prefix_p * (space.block_p @ square)
-    mean, square = space.block_p @ first, space.block_p @ second
-    joint = torch.einsum("b,bnc->nc", space.block_p * first, space.block)
-    joint_square = torch.einsum("b,bnc->nc", space.block_p * second, space.block)
-    joint[: space.split], joint_square[: space.split] = (
-        high_first[: space.split],
-        high_second[: space.split],
+    powers = 2 if squares else 1
+    low = torch.zeros(powers, len(space.block), dtype=torch.float64)
+    high = torch.zeros(powers, space.prefix_count, dtype=torch.float64)
+    for index, (prefix_p, _) in enumerate(space.prefixes()):
+        power = value = evaluate(f, space.block).to(torch.float64) - offset
+        for k in range(powers):
+            power = value if k == 0 else power * value
+            low[k].add_(power, alpha=prefix_p)
+            high[k, index] = prefix_p * torch.dot(space.block_p, power)
+    mean, *mean_square = low @ space.block_p
+    given, *given_square = (
+        torch.where(space.p > 0, space.joint(high[k], low[k]) / space.p, mean if k == 0 else 0.0)
+        for k in range(powers)
     )
-    given = torch.where(space.p > 0, joint / space.p, mean)
-    given_square = torch.where(space.p > 0, joint_square / space.p - 2 * mean * given + mean**2, 0.0)
-    return ValueMoments(space.p, mean + offset, given + offset, given_square.clamp_min(0.0))
+    square = torch.full_like(given, math.nan)
+    if squares:
+        square = (given_square[0] - 2 * mean * given + mean**2).clamp_min(0.0)
+        square = torch.where(space.p > 0, square, 0.0)
+    return ValueMoments(space.p, mean + offset, given + offset, square)
 
 
 @single_thread()
@@ -167,11 +166,11 @@ class _Space:
         variables, classes = logits.shape
         self.allowed = [(row > -math.inf).nonzero()[:, 0] for row in logits]
         sizes = [len(a) for a in self.allowed]
-        total = math.prod(sizes)
-        if total > MAX_CONFIGURATIONS:
+        if math.prod(sizes) > MAX_CONFIGURATIONS:
             raise TooLargeError(
-                f"{variables} variables of {classes} classes have {total:.3g} unmasked configurations, "
-                f"more than the {MAX_CONFIGURATIONS} that are enumerated; use monte_carlo(...) instead"
+                f"{variables} variables of {classes} classes have about "
+                f"10^{sum(map(math.log10, sizes)):.1f} unmasked configurations, more than the "
+                f"{MAX_CONFIGURATIONS} that are enumerated; use monte_carlo(...) instead"
             )
         limit = max(1, min(_BLOCK, _BUFFER_ELEMENTS // logits.numel()))
         self.split = variables
@@ -182,17 +181,35 @@ class _Space:
         digits = torch.stack([g.flatten() for g in grids], -1) if low else torch.zeros(1, 0, dtype=torch.long)
         self.block = torch.zeros(len(digits), variables, classes, dtype=torch.float64)
         self.block[:, self.split :].scatter_(-1, digits.unsqueeze(-1), 1.0)
+        self.first = tuple(int(a[0]) for a in self.allowed[: self.split])
+        self.block[:, torch.arange(self.split), self.first] = 1.0
         low_p = self.p[self.split :]
         self.block_p = low_p[torch.arange(len(low)), digits].prod(-1)
+        self.prefix_count = math.prod(sizes[: self.split])
 
-    def prefixes(self) -> Iterator[tuple[float, Tensor]]:
+    def prefixes(self) -> Iterator[tuple[float, tuple[int, ...]]]:
         """Yield probability and classes of each prefix, after writing it into the block."""
-        high = self.allowed[: self.split]
-        count = math.prod(len(a) for a in high)
-        rows = torch.arange(self.split)
-        choices = itertools.product(*(a.tolist() for a in high))
-        for choice in tqdm(choices, total=count, desc="enumerating", delay=2, leave=False):
-            prefix = torch.tensor(choice, dtype=torch.long)
-            self.block[:, : self.split] = 0.0
-            self.block[:, rows, prefix] = 1.0
-            yield float(self.p[rows, prefix].prod()), prefix
+        p = self.p.tolist()
+        choices = itertools.product(*(a.tolist() for a in self.allowed[: self.split]))
+        bar = {"total": self.prefix_count, "desc": "enumerating", "delay": 2, "leave": False}
+        before = self.first
+        for prefix in tqdm(choices, disable=None, **bar):
+            for i, (old, new) in enumerate(zip(before, prefix, strict=True)):
+                if old != new:
+                    self.block[:, i] = 0.0
+                    self.block[:, i, new] = 1.0
+            before = prefix
+            yield math.prod(p[i][c] for i, c in enumerate(prefix)), prefix
+
+    def joint(
+        self, high: Float[Tensor, "prefixes"], low: Float[Tensor, "block"]
+    ) -> Float[Tensor, "N C"]:
+        """Return E[h 1{x_i = c}] from the sums of p h over each prefix and over each block entry."""
+        joint = torch.zeros_like(self.p)
+        weighted = low * self.block_p
+        for i, allowed in enumerate(self.allowed):
+            part = high if i < self.split else weighted
+            same_part = self.allowed[i + 1 : self.split] if i < self.split else self.allowed[i + 1 :]
+            inner = math.prod(len(a) for a in same_part)
+            joint[i, allowed] = part.reshape(-1, len(allowed), inner).sum((0, 2))
+        return joint

@@ -1,0 +1,87 @@
+"""Which of two families of estimators has the better trade-off between bias and variance.
+
+A family is a curve of moments along its parameter; a point of one curve is dominated when a point of
+the other has neither more squared bias nor more variance, and less of one of them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.interpolate import CubicSpline
+
+__all__ = ["MomentCurve", "dominated", "dominated_share"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class MomentCurve:
+    """Moments of a family of estimators along its parameter.
+
+    `parameter` [T], increasing; `mean` [T, D], the expectation with N C coordinates in a row;
+    `variance` [T], the trace of the covariance of one draw.
+    """
+
+    parameter: Array
+    mean: Array
+    variance: Array
+
+    def at(self, parameter: ArrayLike) -> "MomentCurve":
+        """Return the curve at other values of the parameter, by a cubic spline.
+
+        Exact for polynomials: of degree 2 from three points on, of degree 3 from four.
+        """
+        x = np.asarray(parameter, dtype=float)
+        mean, variance = (CubicSpline(self.parameter, y)(x) for y in (self.mean, self.variance))
+        return MomentCurve(x, mean, variance)
+
+    def scaled(self, factor: ArrayLike) -> "MomentCurve":
+        """Return the curve of draws multiplied by `factor` [T]."""
+        factor = np.asarray(factor, dtype=float)
+        return MomentCurve(
+            self.parameter, self.mean * factor[:, None], self.variance * factor**2
+        )
+
+    def plane(self, truth: ArrayLike, *, scale_free: bool = False) -> Array:
+        """Return (bias^2, variance) [T, 2] against the true gradient [D].
+
+        With `scale_free` those of draws rescaled so that their mean has the length of the truth:
+        (2 |g|^2 (1 - cosine), variance |g|^2 / |mean|^2); NaN where the mean is 0.
+        """
+        g = np.asarray(truth, dtype=float).ravel()
+        if scale_free:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return self.scaled(
+                    np.linalg.norm(g) / np.linalg.norm(self.mean, axis=-1)
+                ).plane(g)
+        return np.stack([((self.mean - g) ** 2).sum(-1), self.variance], -1)
+
+
+def dominated(points: ArrayLike, curve: ArrayLike, *, rounding: float = 1e-9) -> NDArray[np.bool_]:
+    """Return for each of `points` [P, 2] whether some point of the polyline `curve` [Q, 2] dominates it.
+
+    Both coordinates are costs, >= 0. Coordinates that differ relatively by less than `rounding` count
+    as equal, so that a point does not dominate itself.
+    """
+    p, q = np.asarray(points, dtype=float), np.asarray(curve, dtype=float)
+    start, step = q[:-1], np.diff(q, axis=0)
+    if len(q) == 1:
+        start, step = q, np.zeros_like(q)
+    limit = (p * (1 + rounding))[:, None]
+    # start + t step <= limit holds for t in [low, high], in both coordinates.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = (limit - start) / step
+    low = np.where(step < 0, t, np.where((step == 0) & (start > limit), np.inf, 0.0)).max(-1)
+    high = np.where(step > 0, t, 1.0).min(-1)
+    low, high = low.clip(min=0.0), high.clip(max=1.0)
+    # A linear function is least at an end of the interval.
+    ends = np.stack([low, high])
+    ends = start + np.where(np.isfinite(ends), ends, 0.0)[..., None] * step
+    strict = (ends.min(0) < (p * (1 - rounding))[:, None]).any(-1)
+    return ((low <= high) & strict).any(-1)
+
+
+def dominated_share(points: ArrayLike, curve: ArrayLike, *, rounding: float = 1e-9) -> float:
+    """Return the share of `points` [P, 2] that the polyline `curve` [Q, 2] dominates."""
+    return float(dominated(points, curve, rounding=rounding).mean())

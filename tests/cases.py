@@ -1,0 +1,169 @@
+"""The tables that the tests run over: estimators with their claims, problems, logits.
+
+A new estimator is one row of `CLAIMS`, a new problem one entry of `STATISTICAL` or `LADDER`.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+
+from gradlab.categorical import log_probabilities
+from gradlab.estimators import (
+    ARSM,
+    DARN,
+    STZGR,
+    ZGR,
+    Estimator,
+    GumbelRao,
+    GumbelSoftmax,
+    GumbelSoftmaxST,
+    LeaveOneOut,
+    PathwiseEstimator,
+    Reinforce,
+    SampleOnlyEstimator,
+    StraightThrough,
+    darn,
+    gumbel_rao,
+    gumbel_softmax,
+    gumbel_softmax_st,
+    st_zgr,
+    straight_through,
+    zgr,
+)
+from gradlab.problems import problem, regime
+
+__all__ = [
+    "CLAIMS",
+    "DROP_IN",
+    "DTYPES",
+    "LADDER",
+    "REGIME_SEEDS",
+    "STATISTICAL",
+    "Claim",
+    "all_states",
+    "differentiable",
+    "enumerated_estimates",
+    "estimators",
+    "generator",
+    "logits_of",
+    "loss_of",
+    "state_probabilities",
+]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is claimed of an estimator: its order, its cost, and what can be done with it.
+
+    `calls`: evaluations of f a draw for 4 classes; `exact`: exact moments are known; `one_hot`: f sees
+    one-hot points only; `vmap`: `sample` works under torch.func.vmap.
+    """
+
+    estimator: Estimator
+    order: float
+    calls: int = 1
+    exact: bool = True
+    one_hot: bool = True
+    vmap: bool = True
+
+    @property
+    def pathwise(self) -> bool:
+        return isinstance(self.estimator, PathwiseEstimator)
+
+    @property
+    def sample_only(self) -> bool:
+        return isinstance(self.estimator, SampleOnlyEstimator)
+
+
+CLAIMS = [
+    Claim(StraightThrough(), order=1),
+    Claim(DARN(), order=1),
+    Claim(ZGR(), order=2),
+    Claim(STZGR(0.5), order=1),
+    Claim(STZGR(1.0), order=2),
+    Claim(STZGR(1.7), order=1),
+    Claim(GumbelSoftmax(0.7), order=0, exact=False, one_hot=False),
+    Claim(GumbelSoftmaxST(0.5), order=0),
+    Claim(GumbelRao(0.5, 4), order=0),
+    Claim(GumbelRao(1.0, 10), order=0),
+    Claim(GumbelRao(0.5, None), order=0, vmap=False),
+    Claim(Reinforce(), order=math.inf),
+    Claim(Reinforce(0.8), order=math.inf),
+    Claim(LeaveOneOut(2), order=math.inf, calls=2),
+    Claim(LeaveOneOut(4), order=math.inf, calls=4),
+    Claim(ARSM(), order=math.inf, calls=7, exact=False),
+]
+
+DROP_IN = [
+    pytest.param(straight_through, {}, StraightThrough(), id="straight_through"),
+    pytest.param(darn, {}, DARN(), id="darn"),
+    pytest.param(zgr, {}, ZGR(), id="zgr"),
+    pytest.param(st_zgr, {"alpha": 1.7}, STZGR(1.7), id="st_zgr"),
+    pytest.param(gumbel_softmax, {"tau": 0.7}, GumbelSoftmax(0.7), id="gumbel_softmax"),
+    pytest.param(gumbel_softmax_st, {"tau": 0.5}, GumbelSoftmaxST(0.5), id="gumbel_softmax_st"),
+    pytest.param(gumbel_rao, {"tau": 0.5, "k": 4}, GumbelRao(0.5, 4), id="gumbel_rao"),
+]
+
+DTYPES = [torch.float32, torch.float64, torch.bfloat16]
+
+# Polynomials by their degree in each variable.
+LADDER = {
+    "constant": 0,
+    "linear": 1,
+    "multilinear": 1,
+    "quadratic": 2,
+    "multiquadratic": 2,
+    "cubic": 3,
+}
+
+# Losses on which exact moments and draws are compared, the last without a gradient.
+STATISTICAL = ["linear", "quadratic", "multiquadratic", "cubic", "softplus", "mlp", "norm:1.5", "table"]
+
+# Seeds of the logits. `peaked` is one of the least extreme (classes from 0.006 to 0.98): where a class
+# turns up a few times only, a mean over draws is not normal. `masked` has a variable of one class.
+REGIME_SEEDS = {"uniform": 0, "moderate": 0, "peaked": 32, "masked": 3}
+
+
+def estimators(**wanted: Any) -> Any:
+    """Return the parametrization over those estimators whose claims have the given values."""
+    rows = [c for c in CLAIMS if all(getattr(c, key) == value for key, value in wanted.items())]
+    return pytest.mark.parametrize("claim", rows, ids=[str(row.estimator) for row in rows])
+
+
+def differentiable(name: str) -> bool:
+    return name != "table"
+
+
+def loss_of(name: str, variables: int = 2, classes: int = 3, seed: int = 3) -> Any:
+    return problem(name, variables, classes, seed)
+
+
+def logits_of(name: str, variables: int = 2, classes: int = 3) -> torch.Tensor:
+    return regime(name, variables, classes, REGIME_SEEDS[name])
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def all_states(variables: int, classes: int) -> torch.Tensor:
+    """Return every one-hot x, [C^N, N, C]."""
+    digits = torch.cartesian_prod(*[torch.arange(classes)] * variables).reshape(-1, variables)
+    return torch.nn.functional.one_hot(digits, classes).to(torch.float64)
+
+
+def state_probabilities(logits: torch.Tensor) -> torch.Tensor:
+    """Return p(x) of `all_states`, [C^N]."""
+    x = all_states(*logits.shape)
+    return torch.where(x > 0, log_probabilities(logits), 0.0).sum((-2, -1)).exp()
+
+
+def enumerated_estimates(estimator: Any, f: Any, logits: torch.Tensor) -> torch.Tensor:
+    """Return the estimate of a pathwise estimator at each of `all_states`, through its backward."""
+    x = all_states(*logits.shape)
+    leaf = logits.expand(x.shape).clone().requires_grad_()
+    f(estimator.sample(leaf, generator(), x=x)).sum().backward()
+    return leaf.grad

@@ -1,0 +1,14 @@
+"""What all tests share: one thread, and calls without the checks of shapes and types."""
+
+import jaxtyping
+import pytest
+import torch
+
+# The tests run in parallel processes; more threads would wait for each other.
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Turn off the jaxtyping checks, which only tests have, to see the errors that users see."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
