@@ -20,6 +20,7 @@ __all__ = [
     "draw_one_hot",
     "is_readable",
     "log_probabilities",
+    "one_hot",
     "probabilities",
     "relaxed_given",
 ]
@@ -41,6 +42,8 @@ def check_logits(logits: Tensor, *, ndim: int | None = None) -> Tensor:
             + ("; use unsqueeze(0) for one variable" if ndim == 2 and logits.ndim == 1 else "")
         )
     if not is_readable(logits):
+        return logits
+    if torch.isfinite(torch.stack(torch.aminmax(logits.detach()))).all():
         return logits
     top = logits.detach().amax(-1)
     if torch.isfinite(top).all():
@@ -101,18 +104,19 @@ def draw_classes(
     Returns [*batch], or [n, *batch] for n independent draws of every row. The uniform is float64:
     a float32 one would distort probabilities below 1e-4. A masked class is never drawn.
     """
-    cumulated = p.detach().to(torch.float64).cumsum(-1)
-    # The last unmasked class must end at exactly 1, above every uniform.
-    cumulated = cumulated / cumulated[..., -1:]
+    cumulated = p.detach().cumsum(-1, dtype=torch.float64)
+    total = cumulated[..., -1:]
     shape = [*p.shape[:-1], 1 if n is None else n]
     u = torch.rand(shape, generator=generator, dtype=torch.float64, device=p.device)
+    # Rounding may bring u * total up to total, past the last class.
+    u = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
     if n is None:
         return (cumulated <= u).sum(-1)
     if p.shape[-1] > _FEW_CLASSES:
         return torch.searchsorted(cumulated, u, right=True).movedim(-1, 0)
     classes = torch.zeros(shape, dtype=torch.uint8, device=p.device)
     for c in range(p.shape[-1] - 1):
-        classes += u >= cumulated[..., c, None]
+        classes = classes + (u >= cumulated[..., c, None])
     return classes.movedim(-1, 0).long()
 
 
@@ -120,10 +124,14 @@ def draw_one_hot(
     p: Float[Tensor, "*batch C"], generator: Generator | None = None, n: int | None = None
 ) -> Float[Tensor, "*shape C"]:
     """Draw one-hot samples x ~ Categorical(p): [*batch, C], or [n, *batch, C]; dtype of `p`."""
-    classes = draw_classes(p, generator, n)
-    if n is not None and p.shape[-1] <= _TABLE_CLASSES:
-        return F.embedding(classes, torch.eye(p.shape[-1], dtype=p.dtype, device=p.device))
-    zeros = torch.zeros_like(p) if n is None else p.new_zeros(n, *p.shape)
+    return one_hot(draw_classes(p, generator, n), p)
+
+
+def one_hot(classes: Int[Tensor, "*shape"], like: Float[Tensor, "*batch C"]) -> Tensor:
+    """Return the one-hot form [*shape, C] of class indices, in the dtype and classes of `like`."""
+    if classes.ndim == like.ndim and like.shape[-1] <= _TABLE_CLASSES:
+        return F.embedding(classes, torch.eye(like.shape[-1], dtype=like.dtype, device=like.device))
+    zeros = like.new_zeros(*classes.shape, like.shape[-1])
     return zeros.scatter(-1, classes.unsqueeze(-1), 1.0)
 
 
@@ -159,7 +167,8 @@ def relaxed_given(
     """
     noise = draw_exponentials(x, generator)
     of_winner = noise * x
-    scale = p * of_winner.sum(-1, keepdim=True)
-    # Without its own noise the winner's ratio is 0 and its weight exactly 1.
+    # For the winner the ratio is 0 and the weight exactly 1; its scale is its own noise, as p times
+    # noise may vanish.
+    scale = torch.addcmul(of_winner, p, of_winner.sum(-1, keepdim=True))
     weight = (noise - of_winner).div_(scale).log1p_().mul_(-1 / tau).exp_()
     return weight / weight.sum(-1, keepdim=True)

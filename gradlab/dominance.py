@@ -39,9 +39,7 @@ class MomentCurve:
     def scaled(self, factor: ArrayLike) -> "MomentCurve":
         """Return the curve of draws multiplied by `factor` [T]."""
         factor = np.asarray(factor, dtype=float)
-        return MomentCurve(
-            self.parameter, self.mean * factor[:, None], self.variance * factor**2
-        )
+        return MomentCurve(self.parameter, self.mean * factor[:, None], self.variance * factor**2)
 
     def plane(self, truth: ArrayLike, *, scale_free: bool = False) -> Array:
         """Return (bias^2, variance) [T, 2] against the true gradient [D].
@@ -52,9 +50,7 @@ class MomentCurve:
         g = np.asarray(truth, dtype=float).ravel()
         if scale_free:
             with np.errstate(divide="ignore", invalid="ignore"):
-                return self.scaled(
-                    np.linalg.norm(g) / np.linalg.norm(self.mean, axis=-1)
-                ).plane(g)
+                return self.scaled(np.linalg.norm(g) / np.linalg.norm(self.mean, axis=-1)).plane(g)
         return np.stack([((self.mean - g) ** 2).sum(-1), self.variance], -1)
 
 

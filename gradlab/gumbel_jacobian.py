@@ -24,17 +24,14 @@ Array = NDArray[np.float64]
 # serve many classes at high temperature.
 LEVELS = (24, 32, 48, 72, 108)
 
-# Below m = exp(-SMALLEST_LOG_TIME) lies less than 1e-13 of the probability of the winning time.
-SMALLEST_LOG_TIME = 30.0
-
-# exp(-NEGLIGIBLE) is below the rounding of one.
-NEGLIGIBLE = 37.0
+# exp(-NEGLIGIBLE) is below the rounding of one, and m < exp(-EARLIEST) has probability 1e-13.
+NEGLIGIBLE, EARLIEST = 37.0, 30.0
 
 # Numbers in the largest temporary array: 4 MB, and about ten such arrays are alive at once.
 BLOCK = 2**19
 
-# OpenBLAS keeps a product of so few multiplications on one thread; waiting for the other threads
-# costs more than they bring, and several times as much when the cores are busy.
+# OpenBLAS keeps a matrix product of so few multiplications on one thread: more threads gain little
+# here, cost much when the cores are busy, and change the rounding.
 PRODUCT = 500_000
 
 
@@ -47,21 +44,20 @@ def conditional_jacobians(
 ) -> tuple[Float[Tensor, "*rows C C C"], Float[Tensor, "*rows C C C"]]:
     """Return E[J | x = k] and E[J J | x = k] for every class k and every row of probabilities.
 
-    J = (diag(y) - y y^T) / tau is the Jacobian with respect to the logits of the relaxed sample
-    y = softmax((logits + G) / tau), and x = k says that logits + G is largest at k. Given x = k,
+    J = (diag(y) - y y^T) / tau is the Jacobian of y = softmax((logits + G) / tau) with respect to
+    the logits, and x = k says that logits + G is largest at k. Given x = k,
 
         y = w / sum_i w_i,   w_k = 1,   w_i = (1 + E_i / (p_i m))^(-1 / tau),   E_i, m ~ Exp(1),
 
-    so that with S = sum_i w_i and S^-n = int_0^inf s^(n-1) / (n-1)! exp(-s S) ds every moment of y
-    is a double integral over (m, s) of products of one-class integrals.
+    so that by S^-n = int_0^inf s^(n-1) / (n-1)! exp(-s S) ds, S = sum_i w_i, every moment of y is
+    a double integral over (m, s) of products of one-class integrals.
 
     Args:
         p: probabilities, any leading shape; a class of probability 0 is masked: its rows, columns
             and its own slice k are 0. Rows must sum to 1 within 1e-6 and are normalised.
         tau: temperature, positive; tested from 1e-3 to 10.
         accuracy: bound on the estimated error of every entry, absolute for the first table and
-            relative to max(1, 1 / tau), the size of its entries, for the second. Rounding puts the
-            floor near 1e-14, at 64 classes near 1e-13.
+            relative to max(1, 1 / tau) for the second, whose entries grow so. Not below 3e-14.
 
     Returns:
         first, second, both float64 `[*rows, C, C, C]`; entry `[..., k, :, :]` belongs to x = k.
@@ -71,9 +67,8 @@ def conditional_jacobians(
         ValueError: p is no table of probabilities, or tau or accuracy is not positive and finite.
         QuadratureError: the accuracy was not reached; use Monte Carlo there.
 
-    Gumbel-softmax: Jang, Gu & Poole 2017 (arXiv:1611.01144), Maddison, Mnih & Teh 2017
-    (arXiv:1611.00712); the conditional expectation: Paulus, Maddison & Krause 2021
-    (arXiv:2010.04838).
+    Jang, Gu & Poole 2017 (arXiv:1611.01144) and Maddison, Mnih & Teh 2017 (arXiv:1611.00712); the
+    conditional expectation: Paulus, Maddison & Krause 2021 (arXiv:2010.04838).
     """
     rows = _checked_probabilities(p)
     _check_positive("tau", tau)
@@ -140,7 +135,8 @@ def _tables(p: Array, tau: float, n: int) -> tuple[Array, Array]:
     """Return both tables of the rows p `[R, C]` at one number of nodes."""
     rows, classes = p.shape
     nodes = _nodes(tau, n, _span(p, tau))
-    step = max(1, BLOCK // (rows * classes * max(len(nodes.growth), 4 * n)))
+    length = len(nodes.growth)
+    step = max(1, min(BLOCK // (rows * classes * max(length, 4 * n)), PRODUCT // (length * n)))
     pairs = np.zeros((2, rows, classes, classes + 1, classes + 1))
     for start in range(0, n, step):
         _add_pair_moments(pairs, p, nodes, slice(start, start + step))
@@ -148,8 +144,6 @@ def _tables(p: Array, tau: float, n: int) -> tuple[Array, Array]:
 
 
 class _Nodes(NamedTuple):
-    """Quadrature nodes: m `[n]`, s `[n]`, and z `[L]` in the form in which it is used."""
-
     m: Array
     m_weight: Array
     s: Array
@@ -162,11 +156,14 @@ class _Nodes(NamedTuple):
 def _nodes(tau: float, n: int, span: float) -> _Nodes:
     """Place the nodes of the three integrals by substitutions that make the trapezoid rule exact.
 
-    m and s by u = exp(v - exp(-v)); the weight variable z = -log w by E / a = exp(v - exp(-v)) at
-    tau >= 1, and at tau < 1, where it varies over z rather than over tau z, by the same map from v
-    to expm1(z). Both are uniform in z far out, hence blind to where tiny probabilities act.
-    `growth` is expm1(tau z), and `kernel` `[4, L, n]` holds what does not depend on the class in
-    the integrals q_0 .. q_3 at every s. What lies outside the ends is below rounding.
+    m and s by u = exp(v - exp(-v)), z = -log w by expm1(max(tau, 1) z) = exp(v - exp(-v)): far out
+    uniform in z, so that it does not matter where tiny probabilities act. With a = p m,
+
+        q_r = E[w^r exp(-s w)] = a tau int_0^inf exp((tau - r) z - s e^-z - a expm1(tau z)) dz
+        q_0 = e^-s + s int_0^inf exp(-z - s e^-z - a expm1(tau z)) dz
+
+    `growth` is expm1(tau z), and `kernel` `[4, L, n]` holds what does not depend on a in q_0 ..
+    q_3 at every s. What lies outside the ends of v is below rounding.
     """
     m, m_weight = _half_line(-3.75, 3.75, n)
     s, s_weight = _half_line(-3.2, 3.75, n)
@@ -195,8 +192,7 @@ def _span(p: Array, tau: float) -> float:
 
     The second bound moves in steps of 8, so that few sets of nodes serve all probabilities.
     """
-    smallest = p.min(initial=1.0, where=p > 0)
-    lost = SMALLEST_LOG_TIME + math.log(NEGLIGIBLE) - math.log(smallest)
+    lost = EARLIEST + math.log(NEGLIGIBLE) - math.log(p.min(initial=1.0, where=p > 0))
     return min(NEGLIGIBLE * max(tau, 1.0), 8.0 * math.ceil(lost / 8), 700.0)
 
 

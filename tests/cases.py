@@ -59,7 +59,7 @@ class Claim:
     """What is claimed of an estimator: its order, its cost, and what can be done with it.
 
     `calls`: evaluations of f a draw for 4 classes; `exact`: exact moments are known; `one_hot`: f sees
-    one-hot points only; `vmap`: `sample` works under torch.func.vmap.
+    one-hot points only; `tabled`: needs a table for each row of logits, so no large batches, no torch.func.
     """
 
     estimator: Estimator
@@ -67,7 +67,7 @@ class Claim:
     calls: int = 1
     exact: bool = True
     one_hot: bool = True
-    vmap: bool = True
+    tabled: bool = False
 
     @property
     def pathwise(self) -> bool:
@@ -89,7 +89,7 @@ CLAIMS = [
     Claim(GumbelSoftmaxST(0.5), order=0),
     Claim(GumbelRao(0.5, 4), order=0),
     Claim(GumbelRao(1.0, 10), order=0),
-    Claim(GumbelRao(0.5, None), order=0, vmap=False),
+    Claim(GumbelRao(0.5, None), order=0, tabled=True),
     Claim(Reinforce(), order=math.inf),
     Claim(Reinforce(0.8), order=math.inf),
     Claim(LeaveOneOut(2), order=math.inf, calls=2),

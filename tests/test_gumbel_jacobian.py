@@ -208,7 +208,7 @@ def test_accuracy_against_many_more_nodes(name, tau, monkeypatch):
     assert distance(second, refined_second) < 1e-11 * max(1, 1 / tau)
 
 
-@pytest.mark.parametrize("tau", [0.001, *TEMPERATURES])
+@pytest.mark.parametrize("tau", [0.001, 0.1, 1.0, 10.0])
 @pytest.mark.parametrize("name", PROBABILITIES)
 def test_tables_are_symmetric_positive_and_sum_to_zero(name, tau):
     first, second = conditional_jacobians(PROBABILITIES[name], tau)

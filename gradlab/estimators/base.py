@@ -77,7 +77,10 @@ class Estimator(ABC):
 
 
 def _text(value: float | None) -> str:
-    return "inf" if value is None else f"{value:.12g}"
+    if value is None:
+        return "inf"
+    short = f"{value:.12g}"
+    return short if float(short) == value else repr(float(value))
 
 
 class PathwiseEstimator(Estimator):
@@ -157,13 +160,13 @@ class ValueEstimator(Estimator):
         self,
         p: Float[Tensor, "N C"],
         mean: Float[Tensor, ""],
-        conditional_mean: Float[Tensor, "N C"],
+        excess: Float[Tensor, "N C"],
         conditional_square: Float[Tensor, "N C"],
     ) -> Float[Tensor, "N"] | None:
         """Return the exact variance of one draw for each variable, or None if not known.
 
-        From mu = E f (`mean`), E[f | x_i = k] and E[(f - mu)^2 | x_i = k]; the variance is the trace
-        of the covariance over the C coordinates of a variable.
+        From mu = E f (`mean`), E[f | x_i = k] - mu (`excess`) and E[(f - mu)^2 | x_i = k]; the
+        variance is the trace of the covariance over the C coordinates of a variable.
         """
         return None
 

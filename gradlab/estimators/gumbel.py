@@ -21,6 +21,7 @@ from gradlab.categorical import (
     check_tau,
     class_first,
     draw_one_hot,
+    is_readable,
     probabilities,
     relaxed_given,
 )
@@ -222,6 +223,8 @@ def _mean_product(chunks: Iterable[Tensor], v: Tensor, tau: float) -> Tensor:
 
 def _mean_jacobian(p: Tensor, x: Tensor, tau: float) -> Tensor:
     """Return E[J | x] for every row of x: [*x.shape, C]; p broadcasts to x."""
+    if not is_readable(p):
+        raise ValueError("k = None (exact Gumbel-Rao) is not for torch.func; give k a number")
     table = conditional_jacobians(p, tau)[0].to(device=x.device, dtype=x.dtype)
     return torch.einsum("...k,...kij->...ij", x, table)
 

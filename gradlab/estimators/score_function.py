@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from gradlab.categorical import draw_one_hot, probabilities
+from gradlab.categorical import draw_classes, draw_one_hot, one_hot, probabilities
 from gradlab.estimators.base import ValueEstimator
 from gradlab.loss import Loss, evaluate
 
@@ -50,13 +50,13 @@ class Reinforce(ValueEstimator):
         self,
         p: Float[Tensor, "N C"],
         mean: Float[Tensor, ""],
-        conditional_mean: Float[Tensor, "N C"],
+        excess: Float[Tensor, "N C"],
         conditional_square: Float[Tensor, "N C"],
     ) -> Float[Tensor, "N"]:
         """Return E (f - b)^2 |s|^2 - |g|^2 for each variable."""
         shift = mean - self.baseline
-        square = conditional_square + 2 * shift * (conditional_mean - mean) + shift**2
-        return (p * square * _score_norm2(p)).sum(-1) - (p * (conditional_mean - mean)).pow(2).sum(-1)
+        square = conditional_square + 2 * shift * excess + shift**2
+        return (p * square * _score_norm2(p)).sum(-1) - (p * excess).pow(2).sum(-1)
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,18 +86,21 @@ class LeaveOneOut(ValueEstimator):
         self, f: Loss, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
     ) -> tuple[Float[Tensor, "n *batch"], Float[Tensor, "n *batch N C"]]:
         """Return n replicates of the mean of f(x_j) and of the estimate (p drops out of the sum)."""
-        x = draw_one_hot(probabilities(logits.detach()), generator, self.m * n)
-        x = x.unflatten(0, (self.m, n))
-        value = evaluate(f, x.to(logits.dtype))
-        centred = value.detach() - value.detach().mean(0)
-        estimate = torch.einsum("m...,m...nc->...nc", centred.to(x.dtype), x) / (self.m - 1)
+        p = probabilities(logits.detach())
+        classes = draw_classes(p, generator, self.m * n)
+        value = evaluate(f, one_hot(classes, p).to(logits.dtype)).unflatten(0, (self.m, n))
+        weight = (value.detach() - value.detach().mean(0)).to(p.dtype) / (self.m - 1)
+        # Adding weights at the drawn classes is the sum of weight * x without forming it.
+        at = classes.unflatten(0, (self.m, n)).movedim(0, -1)
+        weight = weight.movedim(0, -1).unsqueeze(-2).expand(at.shape)
+        estimate = p.new_zeros(n, *p.shape).scatter_add(-1, at, weight)
         return value.mean(0), estimate.to(logits.dtype)
 
     def variance_given_moments(
         self,
         p: Float[Tensor, "N C"],
         mean: Float[Tensor, ""],
-        conditional_mean: Float[Tensor, "N C"],
+        excess: Float[Tensor, "N C"],
         conditional_square: Float[Tensor, "N C"],
     ) -> Float[Tensor, "N"]:
         """Return the trace of A/m + (Var f Sigma - (m - 2) g g^T) / (m (m - 1)), a U-statistic's variance.
@@ -107,7 +110,7 @@ class LeaveOneOut(ValueEstimator):
         weight = p * _score_norm2(p)
         centred = (weight * conditional_square).sum(-1)
         variance_f = (p[0] * conditional_square[0]).sum()
-        gradient2 = (p * (conditional_mean - mean)).pow(2).sum(-1)
+        gradient2 = (p * excess).pow(2).sum(-1)
         pairs = self.m * (self.m - 1)
         return centred / self.m + (variance_f * weight.sum(-1) - (self.m - 2) * gradient2) / pairs
 

@@ -132,7 +132,7 @@ class DARN(SampleOnlyEstimator):
 class ZGR(SampleOnlyEstimator):
     r"""ZGR, the zero-temperature limit of Gumbel-Rao: the mean of ST and DARN.
 
-    .. math:: \hat g = \tfrac12 [p \circ (v - v_x) + x\,(v_x - p \cdot v)], \quad v_x = x \cdot v
+    .. math:: \hat g = p \circ (h - x \cdot h) + x\,(x \cdot h - p \cdot h), \quad h = v / 2
 
     Exact for f of degree 2 in each variable, jointly; no temperature; one evaluation. The same as
     ReinMax (Liu et al. 2023, 2304.08612) at temperature 1. Shekhovtsov 2023 (ICML, PMLR 202).
@@ -146,8 +146,9 @@ class ZGR(SampleOnlyEstimator):
         self, p: Float[Tensor, "*#batch C"], x: Float[Tensor, "*#batch C"], v: Float[Tensor, "*#batch C"]
     ) -> Float[Tensor, "*batch C"]:
         """Return the displayed product."""
-        at_x = _dot(x, v)
-        return 0.5 * (p * (v - at_x) + x * (at_x - _dot(p, v)))
+        half = 0.5 * v
+        at_x = _dot(x, half)
+        return torch.addcmul(p * (half - at_x), x, at_x - _dot(p, half))
 
 
 @dataclass(frozen=True, repr=False)

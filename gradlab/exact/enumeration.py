@@ -62,19 +62,19 @@ def exact_gradient(f: Loss, logits: Float[Tensor, "N C"]) -> Float[Tensor, "N C"
 class ValueMoments:
     """Moments of f under x ~ Categorical(p).
 
-    `mean` = E f; `conditional_mean` = E[f | x_i = k] and `conditional_square` = E[(f - E f)^2 | x_i = k],
-    both [N, C] and set to E f and 0 for masked classes.
+    `mean` = E f; `excess` = E[f | x_i = k] - E f and `conditional_square` = E[(f - E f)^2 | x_i = k],
+    both [N, C] and 0 for masked classes. The excess keeps its digits when f has a large offset.
     """
 
     p: Float[Tensor, "N C"]
     mean: Float[Tensor, ""]
-    conditional_mean: Float[Tensor, "N C"]
+    excess: Float[Tensor, "N C"]
     conditional_square: Float[Tensor, "N C"]
 
     @property
     def gradient(self) -> Float[Tensor, "N C"]:
         """d/dlogits E f = p (E[f | x_i = c] - E f)."""
-        return self.p * (self.conditional_mean - self.mean)
+        return self.p * self.excess
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def value_moments(f: Loss, logits: Float[Tensor, "N C"], *, squares: bool = True
     if squares:
         square = (given_square[0] - 2 * mean * given + mean**2).clamp_min(0.0)
         square = torch.where(space.p > 0, square, 0.0)
-    return ValueMoments(space.p, mean + offset, given + offset, square)
+    return ValueMoments(space.p, mean + offset, given - mean, square)
 
 
 @single_thread()
@@ -134,22 +134,19 @@ def gradient_moments(f: Loss, logits: Float[Tensor, "N C"]) -> GradientMoments:
     offset = gradient(f, space.block[:1])[0].clone()
     mean = torch.zeros(variables, classes, classes, dtype=torch.float64)
     square = torch.zeros(variables, classes, classes, classes, dtype=torch.float64)
+    root = space.block_p.sqrt()
+    roots = [space.by_class(root, i) for i in range(space.split, variables)]
     for prefix_p, prefix in space.prefixes():
-        a = gradient(f, space.block).to(torch.float64) - offset
-        weighted = a * (prefix_p * space.block_p)[:, None, None]
+        # q q^T sums to the weighted second moment.
+        q = (gradient(f, space.block).to(torch.float64) - offset).mul_(root[:, None, None])
         for i in range(variables):
             if i < space.split:
-                mean[i, prefix[i]] += weighted[:, i].sum(0)
-                square[i, prefix[i]] += weighted[:, i].T @ a[:, i]
+                mean[i, prefix[i]].add_(root @ q[:, i], alpha=prefix_p)
+                square[i, prefix[i]].addmm_(q[:, i].T, q[:, i], alpha=prefix_p)
                 continue
-            # Configurations of the block with x_i = k are a strided slice.
-            allowed, inner = space.allowed[i], math.prod(len(c) for c in space.allowed[i + 1 :])
-            parts = [
-                t[:, i].reshape(-1, len(allowed), inner, classes).movedim(1, 0).flatten(1, 2)
-                for t in (weighted, a)
-            ]
-            mean[i, allowed] += parts[0].sum(1)
-            square[i, allowed] += parts[0].transpose(1, 2) @ parts[1]
+            part, weight = space.by_class(q[:, i], i), roots[i - space.split]
+            mean[i, space.allowed[i]] += prefix_p * torch.einsum("kb,kbc->kc", weight, part)
+            square[i, space.allowed[i]] += prefix_p * (part.transpose(1, 2) @ part)
     p = space.p[..., None]
     given = torch.where(p > 0, mean / p, 0.0)
     covariance = torch.where(p[..., None] > 0, square / p[..., None], 0.0)
@@ -200,6 +197,12 @@ class _Space:
                     self.block[:, i, new] = 1.0
             before = prefix
             yield math.prod(p[i][c] for i, c in enumerate(prefix)), prefix
+
+    def by_class(self, of_block: Tensor, i: int) -> Tensor:
+        """Return the block's entries [block, ...] as [classes, rest, ...] by the class of variable i."""
+        inner = math.prod(len(a) for a in self.allowed[i + 1 :])
+        strided = of_block.reshape(-1, len(self.allowed[i]), inner, *of_block.shape[1:])
+        return strided.movedim(1, 0).flatten(1, 2)
 
     def joint(
         self, high: Float[Tensor, "prefixes"], low: Float[Tensor, "block"]

@@ -62,7 +62,7 @@ class Enumeration:
         elif isinstance(estimator, ValueEstimator):
             v = self.values
             variance = estimator.variance_given_moments(
-                v.p, v.mean, v.conditional_mean, v.conditional_square
+                v.p, v.mean, v.excess, v.conditional_square
             )
             if variance is not None:
                 return Moments(v.gradient, variance)

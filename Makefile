@@ -1,0 +1,67 @@
+# Every target works on a fresh clone: the first one makes the environment, .venv.
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+JOBS ?= 2
+# Pythons to try, in this order; make PYTHON=... names another.
+PYTHON ?= python3.11 python3.12 python3.13 python3
+
+.DEFAULT_GOAL := help
+.PHONY: help figures test test-all lint format notebooks bench clean
+
+help: ## this list
+	@echo "make TARGET, where TARGET is one of"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+figures: $(READY) ## the main job: every figure and its rows, into figures/
+	@$(BIN)/gradlab figures
+
+# One thread a worker: more only makes the workers wait for each other.
+test test-all: export OMP_NUM_THREADS := 1
+test test-all: export MPLBACKEND := Agg
+
+test: $(READY) ## the tests, without the slow ones
+	@$(BIN)/pytest -n $(JOBS)
+
+test-all: $(READY) ## all tests, with the slow ones and those on full data sets
+	@$(BIN)/pytest -n $(JOBS) -m ""
+
+lint: $(READY) ## format, lint and types, checked
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: $(READY) ## format, and what lint can mend by itself
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+notebooks: $(READY) ## run the notebooks and store their outputs in them
+	@$(BIN)/jupyter nbconvert --to notebook --execute --inplace --log-level=WARN \
+	  --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+
+bench: $(READY) ## speed; beside other packages where the bench extra is installed
+	@$(BIN)/python -m benchmarks
+
+clean: ## remove the environment, caches and builds (figures stay)
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+
+# The mark is written last and taken away first, so an interrupted install leaves no mark; without
+# one the environment is made from nothing.
+$(READY): pyproject.toml constraints.txt
+	@if [ -e $@ ]; then \
+	  echo "Updating $(VENV)"; rm $@; \
+	else \
+	  for python in $(PYTHON) ""; do \
+	    $$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+	      >/dev/null 2>&1 && break; \
+	  done; \
+	  [ -n "$$python" ] || { echo "No Python 3.11 or newer with the venv module is found" \
+	    "(tried $(PYTHON)); name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }; \
+	  echo "Making $(VENV) (once, some minutes)"; \
+	  $$python -m venv --clear $(VENV); \
+	fi
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt \
+	  -e '.[dev,notebooks]'
+	@touch $@

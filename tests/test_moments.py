@@ -1,0 +1,159 @@
+"""Sums over draws, their merging, and the numbers against a truth that they give."""
+
+import math
+
+import pytest
+import torch
+from cases import generator
+
+from gradlab.moments import GROUPS, Groups, Moments
+
+TRUTH = torch.tensor([[0.3, -0.2, -0.1], [0.5, 0.1, -0.6]], dtype=torch.float64)
+
+
+def draws(n: int, offset: float = 0.0) -> torch.Tensor:
+    """Skewed draws with unequal variances."""
+    e = torch.empty(n, 2, 3, dtype=torch.float64).exponential_(generator=generator(n))
+    return e * torch.tensor([[1.0, 2.0, 0.5], [0.1, 1.0, 3.0]], dtype=torch.float64) + offset
+
+
+def from_blocks(g: torch.Tensor, sizes: list[int]) -> Moments:
+    total = Groups.from_draws(g[: sizes[0]])
+    start = sizes[0]
+    for size in sizes[1:]:
+        total = total.merge(Groups.from_draws(g[start : start + size]))
+        start += size
+    return Moments.from_groups(total)
+
+
+def exact(mean: torch.Tensor, variance: list[float]) -> Moments:
+    return Moments(mean, torch.tensor(variance, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [[400], [160, 240], [16] * 25, [399, 1], [5, 395], [17, 33, 350], [1] * 400],
+    ids=["one", "two", "of 16", "last of 1", "first of 5", "odd", "of 1"],
+)
+def test_mean_and_variance_are_those_of_all_draws(sizes):
+    g = draws(400)
+    moments = from_blocks(g, sizes)
+    torch.testing.assert_close(moments.mean, g.mean(0), rtol=1e-13, atol=0)
+    torch.testing.assert_close(
+        moments.variance_per_variable, g.var(0).sum(-1), rtol=1e-12, atol=0
+    )
+    assert moments.variance.value == pytest.approx(float(g.var(0).sum()), rel=1e-12)
+    torch.testing.assert_close(moments.mean_se, g.std(0) / 20, rtol=1e-12, atol=0)
+    assert moments.n == 400
+
+
+def test_a_large_offset_costs_no_digits_of_the_variance():
+    plain, shifted = from_blocks(draws(400), [96, 304]), from_blocks(draws(400, 2.0**20), [96, 304])
+    assert shifted.variance.value == pytest.approx(plain.variance.value, rel=1e-8)
+
+
+def test_float32_draws_are_summed_as_well():
+    moments = from_blocks(draws(4000).float() + 100, [2000, 2000])
+    assert moments.mean.dtype == moments.variance_per_variable.dtype == torch.float64
+    expected = float(draws(4000).var(0).sum())
+    assert moments.variance.value == pytest.approx(expected, rel=1e-4)
+
+
+def test_numbers_against_the_truth():
+    moments = from_blocks(draws(400), [400])
+    mean, variance = moments.mean, moments.variance.value
+    bias2 = float((mean - TRUTH).square().sum()) - variance / 400
+    length2 = float(mean.square().sum()) - variance / 400
+    truth2 = float(TRUTH.square().sum())
+    cosine = float((mean * TRUTH).sum()) / math.sqrt(length2 * truth2)
+    assert moments.bias2(TRUTH).value == pytest.approx(bias2, rel=1e-12)
+    assert moments.mse(TRUTH).value == pytest.approx(bias2 + variance, rel=1e-12)
+    assert moments.mse(TRUTH, 10).value == pytest.approx(bias2 + variance / 10, rel=1e-12)
+    assert moments.cosine(TRUTH).value == pytest.approx(cosine, rel=1e-12)
+    assert moments.scale_free_bias2(TRUTH).value == pytest.approx(2 * truth2 * (1 - cosine), rel=1e-12)
+    assert moments.scale_free_variance(TRUTH).value == pytest.approx(
+        variance * truth2 / length2, rel=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        lambda m: m.variance,
+        lambda m: m.bias2(TRUTH),
+        lambda m: m.mse(TRUTH),
+        lambda m: m.mse(TRUTH, 50),
+        lambda m: m.cosine(TRUTH),
+        lambda m: m.scale_free_bias2(TRUTH),
+        lambda m: m.scale_free_variance(TRUTH),
+    ],
+    ids=["variance", "bias2", "mse", "mse of 50", "cosine", "scale-free bias2", "scale-free variance"],
+)
+def test_exact_numbers_have_no_error_and_measured_ones_the_jackknife(number):
+    assert number(exact(TRUTH * 2, [0.5, 1.0])).se == 0
+    g = draws(400)
+    found = number(from_blocks(g, [400]))
+    # Draw i belongs to group i mod GROUPS.
+    group = torch.arange(400) % GROUPS
+    left = [number(from_blocks(g[group != k], [375])).value for k in range(GROUPS)]
+    variance = (GROUPS - 1) * torch.tensor(left, dtype=torch.float64).var(correction=0)
+    assert found.se == pytest.approx(float(variance.sqrt()), rel=1e-9)
+    assert found.se > 0
+
+
+def test_exact_numbers():
+    moments = exact(2 * TRUTH, [0.5, 1.0])
+    truth2 = float(TRUTH.square().sum())
+    assert moments.n == math.inf
+    assert moments.variance == (1.5, 0)
+    assert moments.bias2(TRUTH).value == pytest.approx(truth2, rel=1e-14)
+    assert moments.mse(TRUTH, 3).value == pytest.approx(truth2 + 0.5, rel=1e-14)
+    assert moments.cosine(TRUTH).value == pytest.approx(1, abs=1e-14)
+    # Twice too long is right after rescaling, and so has a quarter of the variance.
+    assert moments.scale_free_bias2(TRUTH).value == pytest.approx(0, abs=1e-14)
+    assert moments.scale_free_variance(TRUTH).value == pytest.approx(1.5 / 4, rel=1e-14)
+    assert (moments.mean_se == 0).all()
+    assert moments.effective_sample_size == math.inf
+
+
+def test_squared_bias_of_an_unbiased_estimator_is_not_clipped():
+    found = []
+    for seed in range(20):
+        noise = torch.randn(64, 2, 3, dtype=torch.float64, generator=generator(seed))
+        found.append(from_blocks(TRUTH + noise, [64]).bias2(TRUTH).value)
+    assert min(found) < 0 < max(found)
+
+
+def test_no_direction_where_the_mean_or_the_truth_is_zero():
+    zero = torch.zeros(2, 3, dtype=torch.float64)
+    assert math.isnan(exact(TRUTH, [1.0, 1.0]).cosine(zero).value)
+    assert math.isnan(exact(zero, [1.0, 1.0]).cosine(TRUTH).value)
+    assert math.isnan(exact(zero, [1.0, 1.0]).scale_free_bias2(TRUTH).value)
+    assert math.isnan(exact(zero, [1.0, 1.0]).scale_free_variance(TRUTH).value)
+
+
+def test_constant_draws_have_no_variance_and_all_draws_count():
+    moments = from_blocks(TRUTH.expand(100, 2, 3), [48, 52])
+    assert moments.variance.value < 1e-30
+    assert moments.bias2(TRUTH).value == pytest.approx(0, abs=1e-30)
+
+
+def test_few_draws_that_carry_the_variance_are_told():
+    g = torch.zeros(10_000, 1, 2, dtype=torch.float64)
+    g[:20] = torch.tensor([100.0, -100.0])
+    assert from_blocks(g[torch.randperm(10_000, generator=generator())], [10_000]).effective_sample_size == (
+        pytest.approx(20, rel=0.1)
+    )
+    # |g - mean|^2 of two normal coordinates is exponential: (E r)^2 / E r^2 = 1/2.
+    normal = torch.randn(10_000, 1, 2, dtype=torch.float64, generator=generator())
+    assert from_blocks(normal, [5000, 5000]).effective_sample_size == pytest.approx(5000, rel=0.05)
+
+
+@pytest.mark.parametrize("averaged", [0, 0.5, -1, math.nan])
+def test_an_average_over_less_than_one_draw_is_refused(averaged):
+    with pytest.raises(ValueError, match="averaged must be at least 1 draw"):
+        exact(TRUTH, [1.0, 1.0]).mse(TRUTH, averaged)
+
+
+def test_too_few_draws_for_a_standard_error_say_nan():
+    assert math.isnan(from_blocks(draws(20), [20]).variance.se)
