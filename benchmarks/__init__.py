@@ -1,1 +1,1 @@
-"""Speed of gradlab as ratios measured in one run; `python -m benchmarks` prints them beside targets."""
+"""Speed of gradlab as ratios of one run; `python -m benchmarks` prints them beside targets."""

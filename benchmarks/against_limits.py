@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.ratios import Ratio, measure, measure_all
-from gradlab import GumbelRao, GumbelSoftmaxST, LeaveOneOut, ZGR
+from gradlab import ZGR, GumbelRao, GumbelSoftmaxST, LeaveOneOut
 from gradlab.categorical import draw_exponentials, draw_one_hot, probabilities
 from gradlab.loss import Loss
 from gradlab.moments import Groups
@@ -41,13 +41,13 @@ def run() -> list[Ratio]:
             lines.append(
                 measure(
                     f"{estimator} on {case} against its limit",
-                    lambda: estimator.draw(f, logits, n),  # noqa: B023
-                    lambda: (_noise(logits, n, inner), _sweep(f, x)),  # noqa: B023
+                    lambda: estimator.draw(f, logits, n),
+                    lambda: (_noise(logits, n, inner), _sweep(f, x)),
                     target,
                 )
             )
         lines += _leave_one_out(f, logits, case, bound_rf)
-    return lines + [_streaming()]
+    return [*lines, _streaming()]
 
 
 def _leave_one_out(f: Loss, logits: Tensor, case: str, target: float) -> list[Ratio]:
@@ -59,7 +59,7 @@ def _leave_one_out(f: Loss, logits: Tensor, case: str, target: float) -> list[Ra
         with torch.no_grad():
             return _noise(logits, 4 * n, 0), f(x)
 
-    work = lambda: estimator.draw(f, logits, n)  # noqa: E731
+    work = lambda: estimator.draw(f, logits, n)
     return [measure(f"{estimator} on {case} against its limit", work, limit, target)]
 
 
@@ -73,7 +73,9 @@ def _streaming() -> Ratio:
             "draws": lambda: ZGR().draw(f, logits, len(g)),
         }
     )
-    return Ratio("streaming moments against ZGR draws, mlp (8, 4)", times["moments"] / times["draws"], 0.10)
+    return Ratio(
+        "streaming moments against ZGR draws, mlp (8, 4)", times["moments"] / times["draws"], 0.10
+    )
 
 
 def _noise(logits: Tensor, n: int, inner: int) -> None:

@@ -1,6 +1,5 @@
 """The exact engine against a bare sweep of f over the same configurations, and against sampling."""
 
-import resource
 import subprocess
 import sys
 import time
@@ -35,7 +34,7 @@ def _sweeps() -> list[Ratio]:
                     f(x)
 
         what = f"exact gradient, 4^10 configurations, {name}, against a forward sweep"
-        lines.append(measure(what, lambda: exact_gradient(f, logits), forward, 1.25, 6.0))  # noqa: B023
+        lines.append(measure(what, lambda: exact_gradient(f, logits), forward, 1.25, 6.0))
     f, logits = problem("mlp", 8, 4), regime("moderate", 8, 4, 0)
     x = torch.zeros(4096, 8, 4, dtype=torch.float64)
     x[:, :, 0] = 1.0
@@ -59,7 +58,9 @@ def _one_more_temperature() -> Ratio:
             conditional_jacobians(p, tau)
             times.append(time.process_time() - start)
         worst = max(worst, sorted(times)[2])
-    return Ratio("one more temperature, (8, 4), exact, worst of tau in [.01, 2]", 1e3 * worst, 40, "ms")
+    return Ratio(
+        "one more temperature, (8, 4), exact, worst of tau in [.01, 2]", 1e3 * worst, 40, "ms"
+    )
 
 
 def _equal_time() -> list[Ratio]:
@@ -88,7 +89,9 @@ def _memory() -> list[Ratio]:
         ("peak memory, 4^10 configurations over 4^7", _SWEEP.format(7), _SWEEP.format(10)),
     ):
         peaks = [
-            int(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+            int(
+                subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+            )
             for code in (small, large)
         ]
         lines.append(Ratio(what, peaks[1] / peaks[0], 1.1))
@@ -98,7 +101,8 @@ def _memory() -> list[Ratio]:
 _PEAK = "; import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
 _DRAWS = (
     "import gradlab; from gradlab.problems import problem, regime; "
-    "gradlab.monte_carlo(gradlab.ZGR(), problem('mlp', 8, 4), regime('moderate', 8, 4, 0), {})" + _PEAK
+    "gradlab.monte_carlo(gradlab.ZGR(), problem('mlp', 8, 4), regime('moderate', 8, 4, 0), {})"
+    + _PEAK
 )
 _SWEEP = (
     "import gradlab; from gradlab.problems import problem, regime; "

@@ -22,7 +22,9 @@ def run() -> list[Ratio]:
     for shape, targets in _TARGETS.items():
         logits = torch.randn(shape, requires_grad=True)
         v = torch.randn(shape)
-        works: dict[str, Work] = {"torch": lambda: _step(F.gumbel_softmax(logits, hard=True), logits, v)}  # noqa: B023
+        works: dict[str, Work] = {
+            "torch": lambda: _step(F.gumbel_softmax(logits, hard=True), logits, v)
+        }
         for estimator in (StraightThrough(), ZGR(), GumbelRao(1.0, 10), GumbelRao(1.0, 100)):
             works[str(estimator)] = _layer(estimator, logits, v)
         works |= _rivals(logits, v)

@@ -46,7 +46,9 @@ def measure_all(works: dict[str, Work], seconds: float = 1.5) -> dict[str, float
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def measure(what: str, work: Work, limit: Work, target: float | None, seconds: float = 1.5) -> Ratio:
+def measure(
+    what: str, work: Work, limit: Work, target: float | None, seconds: float = 1.5
+) -> Ratio:
     """Return the time of `work` over that of `limit`."""
     times = measure_all({"work": work, "limit": limit}, seconds)
     return Ratio(what, times["work"] / times["limit"], target)

@@ -24,8 +24,8 @@ def run() -> list[Ratio]:
         logits = regime("moderate", variables, classes, 0).to(torch.float32)
         n = block_size(ZGR(), variables, classes)
         works: dict[str, tuple[Work, int]] = {
-            "loop over F.gumbel_softmax(hard=True)": (lambda: _torch(f, logits, 1), 1),  # noqa: B023
-            "vectorized F.gumbel_softmax(hard=True)": (lambda: _torch(f, logits, n), n),  # noqa: B023
+            "loop over F.gumbel_softmax(hard=True)": (lambda: _torch(f, logits, 1), 1),
+            "vectorized F.gumbel_softmax(hard=True)": (lambda: _torch(f, logits, n), n),
         }
         works |= _reinmax(f, logits, n) | _storchastic(f, logits)
         for estimator in (GumbelSoftmaxST(1.0), ZGR(), GumbelRao(1.0, 10), LeaveOneOut(2)):

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 __all__ = [
+    "check_floating",
     "check_logits",
     "check_one_hot",
     "check_tau",
@@ -32,16 +33,14 @@ def check_logits(logits: Tensor, *, ndim: int | None = None) -> Tensor:
     -inf masks a class. Raises TypeError if `logits` is no floating tensor, ValueError if it has no
     class axis or not `ndim` axes, or holds NaN, +inf, or a row in which every class is masked.
     """
-    if not isinstance(logits, Tensor) or not logits.is_floating_point():
-        kind = f"{logits.dtype} tensor" if isinstance(logits, Tensor) else type(logits).__name__
-        raise TypeError(f"logits must be a floating-point torch.Tensor, not a {kind}")
+    check_floating(logits)
     if logits.ndim == 0 or logits.shape[-1] == 0 or (ndim is not None and logits.ndim != ndim):
         wanted = "[N, C]" if ndim == 2 else "[..., C]"
         raise ValueError(
             f"logits must have shape {wanted} with C >= 1, not {list(logits.shape)}"
             + ("; use unsqueeze(0) for one variable" if ndim == 2 and logits.ndim == 1 else "")
         )
-    if not is_readable(logits):
+    if not is_readable(logits) or logits.numel() == 0:
         return logits
     if torch.isfinite(torch.stack(torch.aminmax(logits.detach()))).all():
         return logits
@@ -54,6 +53,13 @@ def check_logits(logits: Tensor, *, ndim: int | None = None) -> Tensor:
         raise ValueError("logits contain +inf; allowed are finite numbers and -inf (masked class)")
     row = (top == -math.inf).nonzero()[0].tolist()
     raise ValueError(f"logits row {row} masks every class (all -inf); leave at least one finite")
+
+
+def check_floating(logits: Tensor) -> None:
+    """Raise TypeError unless `logits` is a floating-point tensor."""
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        kind = f"{logits.dtype} tensor" if isinstance(logits, Tensor) else type(logits).__name__
+        raise TypeError(f"logits must be a floating-point torch.Tensor, not a {kind}")
 
 
 def is_readable(tensor: Tensor) -> bool:
@@ -74,9 +80,11 @@ def check_tau(tau: float, dtype: torch.dtype = torch.float64) -> None:
 
 
 def check_one_hot(x: Tensor, logits: Tensor) -> Tensor:
-    """Return `x` in the dtype of `logits` if it is one-hot along the last axis, shaped as they are."""
+    """Return `x` in the dtype of `logits` if it is one-hot and shaped as they are."""
     if x.shape != logits.shape:
-        raise ValueError(f"x must have the shape of logits {list(logits.shape)}, not {list(x.shape)}")
+        raise ValueError(
+            f"x must have the shape of logits {list(logits.shape)}, not {list(x.shape)}"
+        )
     if is_readable(x) and not (((x == 0) | (x == 1)).all() and (x.sum(-1) == 1).all()):
         raise ValueError("x must be one-hot along the class axis: one 1 a row, all else 0")
     return x.to(logits.dtype)
@@ -161,9 +169,9 @@ def relaxed_given(
 
     .. math:: y_c \propto (1 + E_c / (p_c E_x))^{-1/\tau}, \quad y_x \propto 1, \quad E \sim Exp(1)
 
-    The ratio form keeps float32 accuracy at every temperature and does not change when logits shift;
-    masked classes get weight exactly 0. Fastest on `class_first` tensors; y has the layout of x.
-    Source: Maddison et al. 2014 (A* sampling, 1411.0030); Paulus et al. 2021 (2010.04838).
+    The ratio form keeps float32 accuracy at every temperature and does not change when logits
+    shift; masked classes get weight exactly 0. Fastest on `class_first` tensors; y has the layout
+    of x. Source: Maddison et al. 2014 (A* sampling, 1411.0030); Paulus et al. 2021 (2010.04838).
     """
     noise = draw_exponentials(x, generator)
     of_winner = noise * x

@@ -18,14 +18,21 @@ from tqdm import tqdm
 from gradlab import __version__
 from gradlab.categorical import check_logits
 from gradlab.estimators import Estimator, parse
-from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import Enumeration, NotExactError
 from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.loss import Loss, NotDifferentiableError
 from gradlab.moments import Moments
 from gradlab.montecarlo import monte_carlo
+from gradlab.reproducible import check_seed
 
-__all__ = ["DEFAULT_DRAWS", "METHODS", "compare", "measure", "reproducible_columns", "with_temperatures"]
+__all__ = [
+    "DEFAULT_DRAWS",
+    "METHODS",
+    "compare",
+    "measure",
+    "reproducible_columns",
+    "with_temperatures",
+]
 
 METHODS = ("auto", "exact", "monte-carlo", "both")
 DEFAULT_DRAWS = 10_000
@@ -49,18 +56,26 @@ def compare(
     """Measure each estimator, at each temperature if it has one, against the exact gradient of E f.
 
     `method`: "exact" moments only, "monte-carlo" only (`draws`, by default 10,000, each), "both" as
-    separate rows, or "auto": exact where known, Monte Carlo where not. An estimator may be its text.
-    A row: bias2, variance (of one draw), mse (of one draw), cosine, scale-free bias2 and variance,
-    each with its `_se`; truth2 = |exact gradient|^2; `effective_draws` tells how many draws carry the
-    variance; `reason` why a pair could not be measured. Units: those of f, squared. float64.
-    Raises ValueError for bad arguments, TooLargeError if f cannot be enumerated, LossError for a bad f.
+    separate rows, or "auto": exact where known, Monte Carlo where not. An estimator may be its
+    text. A row: bias2, variance (of one draw), mse (of one draw), cosine, scale-free bias2 and
+    variance, each with its `_se`; truth2 = |exact gradient|^2; `effective_draws` tells how many
+    draws carry the variance; `reason` why a pair could not be measured. Units: those of f, squared.
+    float64. Raises ValueError for bad arguments, TooLargeError if f cannot be enumerated, LossError
+    for a bad f.
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     check_logits(logits, ndim=2)
+    check_seed(seed)
+    draws = DEFAULT_DRAWS if draws is None else draws
     enumeration = enumeration or Enumeration(f, logits)
     name = problem or str(getattr(f, "name", None) or getattr(f, "__name__", type(f).__name__))
-    shared = {"problem": name, "N": logits.shape[0], "C": logits.shape[1], "logits_seed": logits_seed}
+    shared = {
+        "problem": name,
+        "N": logits.shape[0],
+        "C": logits.shape[1],
+        "logits_seed": logits_seed,
+    }
     rows: list[dict[str, Any]] = []
     cells = with_temperatures(estimators, temperatures)
     for estimator in tqdm(cells, desc=name, unit="estimator", leave=False, disable=not progress):
@@ -78,14 +93,14 @@ def compare(
             estimator,
             f,
             logits.to(torch.float64),
-            draws or DEFAULT_DRAWS,
+            draws,
             seed,
             row=name,
             workers=workers,
             progress=progress,
             truth=lambda: enumeration.values.gradient,
         )
-        rows.append(shared | {"method": "monte carlo", "draws": draws or DEFAULT_DRAWS} | row)
+        rows.append(shared | {"method": "monte carlo", "draws": draws} | row)
     return pd.DataFrame(rows).assign(version=__version__, dtype="float64").drop(columns="fallback")
 
 
@@ -123,6 +138,9 @@ def with_temperatures(
     estimators: Iterable[Estimator | str], temperatures: Sequence[float] | None
 ) -> list[Estimator]:
     """Return the estimators, those with a temperature repeated at each of `temperatures`."""
+    for name, values in (("estimators", estimators), ("temperatures", temperatures)):
+        if isinstance(values, str | Estimator | int | float):
+            raise TypeError(f"{name} must be a list, such as [{values}], not {values!r} alone")
     cells: list[Estimator] = []
     for given in estimators:
         estimator = parse(given) if isinstance(given, str) else given
@@ -133,7 +151,7 @@ def with_temperatures(
             cells.append(estimator)
         else:
             cells += [replace(estimator, tau=float(tau)) for tau in temperatures]  # type: ignore[type-var]
-    if not cells:
+    if not cells or (temperatures is not None and len(temperatures) == 0):
         raise ValueError("estimators (and temperatures, where given) must not be empty")
     return cells
 

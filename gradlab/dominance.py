@@ -1,7 +1,7 @@
 """Which of two families of estimators has the better trade-off between bias and variance.
 
-A family is a curve of moments along its parameter; a point of one curve is dominated when a point of
-the other has neither more squared bias nor more variance, and less of one of them.
+A family is a curve of moments along its parameter; a point of one curve is dominated when a point
+of the other has neither more squared bias nor more variance, and less of one of them.
 """
 
 from dataclasses import dataclass
@@ -54,30 +54,31 @@ class MomentCurve:
         return np.stack([((self.mean - g) ** 2).sum(-1), self.variance], -1)
 
 
-def dominated(points: ArrayLike, curve: ArrayLike, *, rounding: float = 1e-9) -> NDArray[np.bool_]:
-    """Return for each of `points` [P, 2] whether some point of the polyline `curve` [Q, 2] dominates it.
+def dominated(points: ArrayLike, curve: ArrayLike, *, margin: float = 0.0) -> NDArray[np.bool_]:
+    """Return for each of `points` [P, 2] whether some point of the polyline `curve` [Q, 2] is better.
 
-    Both coordinates are costs, >= 0. Coordinates that differ relatively by less than `rounding` count
-    as equal, so that a point does not dominate itself.
+    Both coordinates are costs, >= 0. Better is b <= (1 - margin) a in both and b < a in one; a
+    margin above the error of the coordinates keeps a curve from dominating itself.
     """
     p, q = np.asarray(points, dtype=float), np.asarray(curve, dtype=float)
-    start, step = q[:-1], np.diff(q, axis=0)
-    if len(q) == 1:
-        start, step = q, np.zeros_like(q)
-    limit = (p * (1 + rounding))[:, None]
-    # start + t step <= limit holds for t in [low, high], in both coordinates.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = (limit - start) / step
-    low = np.where(step < 0, t, np.where((step == 0) & (start > limit), np.inf, 0.0)).max(-1)
-    high = np.where(step > 0, t, 1.0).min(-1)
-    low, high = low.clip(min=0.0), high.clip(max=1.0)
+    start, step = (q[:-1], np.diff(q, axis=0)) if len(q) > 1 else (q, np.zeros_like(q))
+    low, high = 0.0, 1.0
+    # start + t step is no worse than the point for t in [low, high], in both coordinates.
+    for allowed, a, d in zip((p * (1 - margin)).T, start.T, step.T, strict=True):
+        room = allowed[:, None] - a
+        with np.errstate(divide="ignore", invalid="ignore"):
+            t = room / d
+        low = np.maximum(low, np.where(d < 0, t, np.where((d == 0) & (room < 0), np.inf, 0.0)))
+        high = np.minimum(high, np.where(d > 0, t, 1.0))
+    point, segment = np.nonzero(low <= high)
     # A linear function is least at an end of the interval.
-    ends = np.stack([low, high])
-    ends = start + np.where(np.isfinite(ends), ends, 0.0)[..., None] * step
-    strict = (ends.min(0) < (p * (1 - rounding))[:, None]).any(-1)
-    return ((low <= high) & strict).any(-1)
+    ends = np.stack([low[point, segment], high[point, segment]])[..., None] * step[segment]
+    better = ((start[segment] + ends).min(0) < p[point]).any(-1)
+    found = np.zeros(len(p), dtype=bool)
+    found[point[better]] = True
+    return found
 
 
-def dominated_share(points: ArrayLike, curve: ArrayLike, *, rounding: float = 1e-9) -> float:
+def dominated_share(points: ArrayLike, curve: ArrayLike, *, margin: float = 0.0) -> float:
     """Return the share of `points` [P, 2] that the polyline `curve` [Q, 2] dominates."""
-    return float(dominated(points, curve, rounding=rounding).mean())
+    return float(dominated(points, curve, margin=margin).mean())

@@ -23,12 +23,18 @@ class LossError(ValueError):
 class NotDifferentiableError(LossError):
     """The loss f has no gradient in x, and the estimator needs one."""
 
+    def __init__(self) -> None:
+        super().__init__(
+            "f is not differentiable: f(x) does not depend on x through differentiable torch "
+            "operations; use a score-function estimator such as RF(m=4)"
+        )
+
 
 def evaluate(f: Loss, x: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch"]:
     """Return f(x), checked to be one finite value for each x.
 
-    Raises LossError if f returns no floating tensor of shape x.shape[:-2], or NaN or an infinity (the
-    message shows for which x).
+    Raises LossError if f returns no floating tensor of shape x.shape[:-2], or NaN or an infinity
+    (the message shows for which x).
     """
     values = f(x)
     if not isinstance(values, Tensor) or not values.is_floating_point():
@@ -57,10 +63,7 @@ def gradient(f: Loss, x: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch N
         if values.requires_grad:
             (v,) = torch.autograd.grad(values, x, torch.ones_like(values), allow_unused=True)
     if v is None:
-        raise NotDifferentiableError(
-            "f is not differentiable: f(x) does not depend on x through differentiable torch "
-            "operations; use a score-function estimator such as RF(m=4)"
-        )
+        raise NotDifferentiableError
     if not torch.isfinite(v.sum()):
         _refuse_not_finite("grad f(x)", v.sum((-2, -1)), x.detach())
     return v

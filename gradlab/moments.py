@@ -1,7 +1,7 @@
 """Mean and variance of an estimator, exact or from draws: one type for both.
 
-Against the true gradient they give squared bias, mean squared error and cosine, each with a standard
-error that is 0 when the moments are exact.
+Against the true gradient they give squared bias, mean squared error and cosine, each with a
+standard error that is 0 when the moments are exact.
 """
 
 import math
@@ -35,7 +35,7 @@ class Groups:
     `radius2`, `radius4`: sums of r = |g - mean near it|^2 and of r^2 over all draws. float64.
     """
 
-    count: Float[Tensor, "G"]
+    count: Float[Tensor, " G"]
     mean: Float[Tensor, "G N C"]
     square: Float[Tensor, "G N C"]
     radius2: float
@@ -102,7 +102,7 @@ class Moments:
     """
 
     mean: Float[Tensor, "N C"]
-    variance_per_variable: Float[Tensor, "N"]
+    variance_per_variable: Float[Tensor, " N"]
     n: float = math.inf
     groups: Groups | None = None
 
@@ -148,7 +148,9 @@ class Moments:
 
     def cosine(self, truth: Float[Tensor, "N C"]) -> Measured:
         """Cosine of the angle between the mean and the truth; NaN where either is 0."""
-        return self._measure(lambda m: m._inner(truth) / _root(m._norm2() * float(truth.square().sum())))
+        return self._measure(
+            lambda m: m._inner(truth) / _root(m._norm2() * float(truth.square().sum()))
+        )
 
     def scale_free_bias2(self, truth: Float[Tensor, "N C"]) -> Measured:
         """Squared bias after every draw is rescaled so that its mean has the length of the truth.
@@ -168,7 +170,10 @@ class Moments:
         )
 
     def _bias2(self, truth: Tensor) -> float:
-        return float((self.mean - truth).square().sum()) - float(self.variance_per_variable.sum()) / self.n
+        return (
+            float((self.mean - truth).square().sum())
+            - float(self.variance_per_variable.sum()) / self.n
+        )
 
     def _norm2(self) -> float:
         """Return |E g|^2, the unbiased estimate."""

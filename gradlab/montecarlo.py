@@ -1,8 +1,8 @@
-"""Moments of an estimator from its draws, in blocks that make the result independent of how it is run.
+"""Moments of an estimator from its draws, in blocks that fix the result however it is run.
 
 A block is the unit of computation and of randomness: its size depends on the problem alone, its
-generator is seeded from (seed, row, block index), and block sums are merged in index order. So chunk
-size, worker count and other rows never change a bit of the result.
+generator is seeded from (seed, row, block index), and block sums are merged in index order. So
+chunk size, worker count and other rows never change a bit of the result.
 """
 
 from collections import deque
@@ -48,12 +48,16 @@ def monte_carlo(
     """Return the moments of `estimator` from `draws` independent draws, with standard errors.
 
     `row` names the row that the draws are for and separates its random numbers from those of other
-    rows; `workers` threads work on tasks of `chunk` blocks; none of these last two changes the result.
-    Memory does not grow with `draws`. Raises ValueError for bad arguments and what f raises
+    rows; `workers` threads work on tasks of `chunk` blocks; none of these last two changes the
+    result. Memory does not grow with `draws`. Raises ValueError for bad arguments and what f raises
     (LossError, NotDifferentiableError).
     """
     check_logits(logits, ndim=2)
-    for name, value, least in (("draws", draws, 2 * GROUPS), ("workers", workers, 1), ("chunk", chunk, 1)):
+    for name, value, least in (
+        ("draws", draws, 2 * GROUPS),
+        ("workers", workers, 1),
+        ("chunk", chunk, 1),
+    ):
         if not isinstance(value, int) or value < least:
             raise ValueError(f"{name} must be an int of at least {least}, not {value!r}")
     check_seed(seed)
@@ -76,7 +80,11 @@ def monte_carlo(
     with single_thread(), tqdm(total=draws, unit="draw", leave=False, disable=not progress) as bar:
         total: Groups | None = None
         for blocks in _in_order(sums, starts, workers):
-            total = reduce(Groups.merge, blocks) if total is None else reduce(Groups.merge, blocks, total)
+            total = (
+                reduce(Groups.merge, blocks)
+                if total is None
+                else reduce(Groups.merge, blocks, total)
+            )
             bar.update(min(chunk * size, draws - bar.n))
     assert total is not None
     return Moments.from_groups(total)

@@ -22,8 +22,8 @@ def check_seed(seed: int) -> None:
 def block_generator(seed: int, row: str, block: int = 0) -> Generator:
     """Return the generator of block number `block` of the row named `row`.
 
-    Hashing the name keeps a row's random numbers apart from those of any other row, whatever rows are
-    asked for.
+    Hashing the name keeps a row's random numbers apart from those of any other row, whatever rows
+    are asked for.
     """
     words = np.frombuffer(hashlib.sha256(row.encode()).digest(), dtype=np.uint32)
     state = np.random.SeedSequence([seed, block, *words.tolist()]).generate_state(1, np.uint64)

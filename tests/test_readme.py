@@ -23,7 +23,9 @@ def test_table_lists_every_estimator() -> None:
 def test_table_row_agrees_with_code(name: str) -> None:
     estimator = gradlab.ESTIMATORS[name]()
     _, constructor, exact, calls, needs_gradient, source = TABLE[name]
-    built = eval(constructor.strip("`"), vars(gradlab) | {c.__name__: c for c in gradlab.ESTIMATORS.values()})
+    built = eval(
+        constructor.strip("`"), vars(gradlab) | {c.__name__: c for c in gradlab.ESTIMATORS.values()}
+    )
     assert built == estimator
     order = {"constants": 0, "degree 1": 1, "degree 2": 2, "every f": float("inf")}[exact]
     assert estimator.order == order

@@ -9,14 +9,16 @@ from dataclasses import fields
 
 from gradlab.estimators.base import Estimator, PathwiseEstimator, ValueEstimator
 from gradlab.estimators.coupled import ARSM
-from gradlab.estimators.gumbel import (
-    GumbelRao,
-    GumbelSoftmax,
-    GumbelSoftmaxST,
+from gradlab.estimators.functional import (
+    darn,
     gumbel_rao,
     gumbel_softmax,
     gumbel_softmax_st,
+    st_zgr,
+    straight_through,
+    zgr,
 )
+from gradlab.estimators.gumbel import GumbelRao, GumbelSoftmax, GumbelSoftmaxST
 from gradlab.estimators.score_function import LeaveOneOut, Reinforce
 from gradlab.estimators.straight_through import (
     DARN,
@@ -24,10 +26,6 @@ from gradlab.estimators.straight_through import (
     ZGR,
     SampleOnlyEstimator,
     StraightThrough,
-    darn,
-    st_zgr,
-    straight_through,
-    zgr,
 )
 
 __all__ = [
@@ -74,7 +72,7 @@ ESTIMATORS: dict[str, type[Estimator]] = {
 
 
 def parse(text: str) -> Estimator:
-    """Return the estimator that `text` names, such as `ZGR`, `GS-ST(tau=0.5)` or `GR(tau=0.1, k=inf)`.
+    """Return the estimator that `text` names, such as `ZGR` or `GR(tau=0.1, k=inf)`.
 
     Arguments are keyword numbers; those left out take their defaults; `k=inf` is the exact mean.
     Raises ValueError for an unknown name (with the nearest one), argument or value.
@@ -87,9 +85,11 @@ def parse(text: str) -> Estimator:
     example = f"{cls.name}({', '.join(f'{k}=...' for k in known)})" if known else cls.name
     try:
         call = ast.parse(f"f({rest.replace('inf', 'None')}", mode="eval").body
-        if not isinstance(call, ast.Call) or call.args:
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
             raise ValueError
-        arguments = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+        arguments = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg}
+        if len(arguments) < len(call.keywords):  # given twice, or as **
+            raise ValueError
     except (SyntaxError, ValueError):
         raise ValueError(f"cannot read estimator {text!r}; write it as {example}") from None
     for argument in arguments:

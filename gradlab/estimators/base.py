@@ -1,11 +1,13 @@
 """The contract of an estimator of d/dlogits E f(x), x ~ Categorical(softmax(logits)).
 
 An estimator is a frozen dataclass whose fields are its hyperparameters. A family overrides few
-methods: `sample` and a product (pathwise estimators), or `estimate` (those that need values of f only).
+methods: `sample` and a product (pathwise estimators), or `estimate` (those that need values of f
+only).
 """
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, ClassVar
 
@@ -13,17 +15,24 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from gradlab.categorical import check_logits, draw_one_hot, probabilities
-from gradlab.loss import Loss, evaluate, why_no_gradient
+from gradlab.categorical import (
+    check_floating,
+    check_logits,
+    draw_one_hot,
+    is_readable,
+    probabilities,
+)
+from gradlab.loss import Loss, NotDifferentiableError, evaluate, why_no_gradient
 
-__all__ = ["Estimator", "PathwiseEstimator", "ValueEstimator"]
+__all__ = ["Estimator", "PathwiseEstimator", "ValueEstimator", "with_product"]
 
 
 class Estimator(ABC):
     """An estimator of g = d/dlogits E f(x); subclasses are frozen dataclasses.
 
     Declares `order` (exact when f is polynomial of at most this degree in each variable; inf means
-    unbiased, 0 constants only), `calls` (evaluations of f a draw), `needs_gradient` and `reference`.
+    unbiased, 0 constants only), `calls` (evaluations of f a draw), `needs_gradient` and
+    `reference`.
     """
 
     name: ClassVar[str]
@@ -49,7 +58,7 @@ class Estimator(ABC):
     def surrogate(
         self, f: Loss, logits: Float[Tensor, "*batch N C"], generator: Generator | None = None
     ) -> Float[Tensor, "*batch"]:
-        """Return values whose backward gives one estimate for the logits and the gradient for f's parameters."""
+        """Return values whose backward is one estimate for the logits and f's own gradient."""
 
     def supports(self, f: Loss, logits: Float[Tensor, "N C"]) -> str | None:
         """Return the reason why this estimator cannot be used on f, or None if it can."""
@@ -86,8 +95,8 @@ def _text(value: float | None) -> str:
 class PathwiseEstimator(Estimator):
     """An estimator that back-propagates v = grad f(x) through the sample x by a product of its own.
 
-    Given x the estimate is M a with a = grad f and a random [C, C] matrix M for each variable, which
-    depends on x only through the class of that variable.
+    Given x the estimate is M a with a = grad f and a random [C, C] matrix M for each variable,
+    which depends on x only through the class of that variable.
     """
 
     needs_gradient: ClassVar[bool] = True
@@ -108,6 +117,7 @@ class PathwiseEstimator(Estimator):
         self, dim: int, logits: Tensor, generator: Generator | None = None, x: Tensor | None = None
     ) -> Tensor:
         """Return `sample` with the classes along axis `dim`, as the drop-in functions do."""
+        check_floating(logits)
         if not -logits.ndim <= dim < logits.ndim:
             raise ValueError(f"dim = {dim} is no axis of logits of shape {list(logits.shape)}")
         x = None if x is None else x.movedim(dim, -1)
@@ -117,13 +127,49 @@ class PathwiseEstimator(Estimator):
         self, f: Loss, logits: Float[Tensor, "*batch N C"], generator: Generator | None = None
     ) -> Float[Tensor, "*batch"]:
         """Return f(sample(logits)); see `Estimator.surrogate`."""
-        return evaluate(f, self.sample(logits, generator))
+        x = self.sample(logits, generator)
+        values = evaluate(f, x)
+        if is_readable(values) and x.requires_grad and not values.requires_grad:
+            raise NotDifferentiableError
+        return values
 
     def conditional_jacobians(
         self, p: Float[Tensor, "N C"]
     ) -> tuple[Float[Tensor, "N C C C"], Float[Tensor, "N C C C"]] | None:
         """Return E[M | x = k] and E[M^T M | x = k], indexed [variable, k], or None if not known."""
         return None
+
+
+def with_product(
+    out: Float[Tensor, "*batch C"],
+    logits: Float[Tensor, "*batch C"],
+    product: Callable[..., Tensor],
+    *saved: Tensor,
+) -> Float[Tensor, "*batch C"]:
+    """Return `out` with the backward logits.grad += product(grad, *saved), under torch.func too.
+
+    The product works in the dtype of `saved`, which may be finer than that of the logits.
+    """
+    return _WithProduct.apply(out.to(logits.dtype), logits, product, *saved)
+
+
+class _WithProduct(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(out: Tensor, logits: Tensor, product: Callable[..., Tensor], *saved: Tensor) -> Any:
+        return out.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.product = inputs[2]
+        ctx.save_for_backward(*inputs[3:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        to_logits = ctx.product(grad.to(saved[0].dtype), *saved).to(grad.dtype)
+        return None, to_logits, None, *(None for _ in saved)
 
 
 class ValueEstimator(Estimator):
@@ -135,7 +181,7 @@ class ValueEstimator(Estimator):
     @abstractmethod
     def estimate(
         self, f: Loss, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
-    ) -> tuple[Float[Tensor, "n *batch"], Float[Tensor, "n *batch N C"]]:
+    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
         """Return n replicates of (a value whose mean is E f, with f's graph; the estimate)."""
 
     def draw(
@@ -152,7 +198,7 @@ class ValueEstimator(Estimator):
     def surrogate(
         self, f: Loss, logits: Float[Tensor, "*batch N C"], generator: Generator | None = None
     ) -> Float[Tensor, "*batch"]:
-        """Return the value with the estimate attached as its gradient; see `Estimator.surrogate`."""
+        """Return the value with the estimate as its gradient; see `Estimator.surrogate`."""
         value, estimate = self.estimate(f, check_logits(logits), 1, generator)
         return _Attach.apply(value[0], logits, estimate[0].detach())
 
@@ -162,7 +208,7 @@ class ValueEstimator(Estimator):
         mean: Float[Tensor, ""],
         excess: Float[Tensor, "N C"],
         conditional_square: Float[Tensor, "N C"],
-    ) -> Float[Tensor, "N"] | None:
+    ) -> Float[Tensor, " N"] | None:
         """Return the exact variance of one draw for each variable, or None if not known.
 
         From mu = E f (`mean`), E[f | x_i = k] - mu (`excess`) and E[(f - mu)^2 | x_i = k]; the
@@ -185,6 +231,6 @@ class _Attach(torch.autograd.Function):
         ctx.save_for_backward(inputs[2])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (estimate,) = ctx.saved_tensors
         return grad, grad[..., None, None] * estimate, None

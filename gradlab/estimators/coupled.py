@@ -18,13 +18,13 @@ __all__ = ["ARSM"]
 class ARSM(ValueEstimator):
     r"""ARSM, augment-REINFORCE-swap-merge: all swaps of one flat Dirichlet vector a variable.
 
-    With pi ~ Dirichlet(1_C), z^{cj} = argmin_b (log pi_b^{c<->j} - logits_b) in all variables jointly
-    and f^{cj} = f(z^{cj}):
+    With pi ~ Dirichlet(1_C), z^{cj} = argmin_b (log pi_b^{c<->j} - logits_b) in all variables
+    jointly and f^{cj} = f(z^{cj}):
 
-    .. math:: \hat g_{c} = \sum_j \Big(f^{cj} - \tfrac1C \sum_m f^{mj}\Big)\Big(\tfrac1C - \pi_j\Big)
+    .. math:: \hat g_c = \sum_j (f^{cj} - \tfrac1C \sum_m f^{mj}) (\tfrac1C - \pi_j)
 
-    Unbiased for every f; C(C-1)/2 + 1 evaluations a draw. The estimate for a masked class has mean 0
-    but is not 0: it is spread over the classes left, which keeps the mean and the zero row sum.
+    Unbiased for every f; C(C-1)/2 + 1 evaluations a draw. The estimate for a masked class has mean
+    0 but is not 0: it is spread over the classes left, which keeps the mean and the zero row sum.
     Yin, Yue & Zhou 2019 (1905.01413).
     """
 
@@ -37,7 +37,7 @@ class ARSM(ValueEstimator):
 
     def estimate(
         self, f: Loss, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
-    ) -> tuple[Float[Tensor, "n *batch"], Float[Tensor, "n *batch N C"]]:
+    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
         """Return n replicates of f at the unswapped sample and of the estimate."""
         log_p = log_probabilities(logits.detach())
         classes = log_p.shape[-1]

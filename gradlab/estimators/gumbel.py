@@ -9,7 +9,7 @@ GS takes v at y itself; the others at the one-hot x = argmax y, GR averaging J o
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -25,18 +25,11 @@ from gradlab.categorical import (
     probabilities,
     relaxed_given,
 )
-from gradlab.estimators.base import PathwiseEstimator
+from gradlab.estimators.base import PathwiseEstimator, with_product
 from gradlab.gumbel_jacobian import conditional_jacobians
 from gradlab.loss import Loss, gradient
 
-__all__ = [
-    "GumbelRao",
-    "GumbelSoftmax",
-    "GumbelSoftmaxST",
-    "gumbel_rao",
-    "gumbel_softmax",
-    "gumbel_softmax_st",
-]
+__all__ = ["GumbelSoftmax", "GumbelSoftmaxST", "GumbelRao", "relaxed_product"]
 
 # Elements of one chunk of inner Gumbel samples: fits the cache.
 _CHUNK = 2**17
@@ -51,7 +44,7 @@ def relaxed_product(
 
 
 class _GumbelEstimator(PathwiseEstimator):
-    """What the family shares: a sample x, and y given x (which has the joint law of Gumbel-argmax)."""
+    """What the family shares: a sample x, and y given x: the joint law of Gumbel-argmax."""
 
     tau: float
     order: ClassVar[float] = 0
@@ -73,13 +66,27 @@ class _GumbelEstimator(PathwiseEstimator):
             return p, draw_one_hot(p, generator, n)
         return p, check_one_hot(x, logits).to(p.dtype)
 
-    def _relaxed(self, p: Tensor, x: Tensor, k: int, generator: Generator | None) -> Iterator[Tensor]:
+    def _relaxed(
+        self, p: Tensor, x: Tensor, k: int, generator: Generator | None
+    ) -> Iterator[Tensor]:
         """Yield k samples of y given x, in chunks [size, *x.shape] that fit the cache."""
         p, x = class_first(p.expand_as(x)), class_first(x)
         chunk = max(1, min(k, _CHUNK // max(1, x.numel())))
         for start in range(0, k, chunk):
             size = min(chunk, k - start)
             yield relaxed_given(p, x.expand(size, *x.shape), self.tau, generator)
+
+    def _product(self, v: Tensor, chunks: Iterable[Tensor]) -> Tensor:
+        """Return the mean of J_tau(y) v over all y of all chunks [size, *v.shape]."""
+        v = class_first(v)
+        total, count = torch.zeros_like(v), 0
+        for y in chunks:
+            total = total + relaxed_product(y, v, self.tau).sum(0)
+            count += len(y)
+        return (total / count).contiguous()
+
+    def _attach(self, out: Tensor, logits: Tensor, chunks: Iterable[Tensor]) -> Tensor:
+        return with_product(out, logits, lambda v, *ys: self._product(v, ys), *chunks)
 
 
 @dataclass(frozen=True, repr=False)
@@ -89,8 +96,8 @@ class GumbelSoftmax(_GumbelEstimator):
     .. math:: \hat g = J_\tau(y)\,\nabla f(y), \quad y = softmax((logits + Gumbel) / \tau)
 
     Its mean is the gradient of a relaxed loss: exact for constants only; biased at every tau > 0,
-    with variance of order 1/tau. One evaluation, at a point that is not one-hot. Jang, Gu & Poole 2017
-    (1611.01144); Maddison, Mnih & Teh 2017 (1611.00712).
+    with variance of order 1/tau. One evaluation, at a point that is not one-hot. Jang, Gu & Poole
+    2017 (1611.01144); Maddison, Mnih & Teh 2017 (1611.00712).
     """
 
     tau: float = 1.0
@@ -105,7 +112,7 @@ class GumbelSoftmax(_GumbelEstimator):
         p, x = self._given(check_logits(logits, ndim=2), generator, n)
         (y,) = self._relaxed(p, x, 1, generator)
         v = gradient(f, y[0].contiguous().to(logits.dtype)).to(y.dtype)
-        return relaxed_product(y[0], class_first(v), self.tau).to(logits.dtype)
+        return self._product(v, [y]).to(logits.dtype)
 
     def sample(
         self,
@@ -116,19 +123,75 @@ class GumbelSoftmax(_GumbelEstimator):
         """Return a relaxed y (not one-hot); a given one-hot `x` fixes its argmax."""
         p, x = self._given(check_logits(logits), generator, x=x)
         (y,) = self._relaxed(p, x, 1, generator)
-        return _Relaxed.apply(logits, y[0].contiguous().to(logits.dtype), self.tau, y)
+        return self._attach(y[0].contiguous(), logits, [y])
+
+
+class _OneHotForward(_GumbelEstimator):
+    """The straight-through members: f at the one-hot x, J averaged over k samples of y given x."""
+
+    @property
+    def _inner(self) -> int | None:
+        """Samples of y given x that are averaged; None for the exact mean."""
+        return 1
+
+    def draw(
+        self, f: Loss, logits: Float[Tensor, "N C"], n: int, generator: Generator | None = None
+    ) -> Float[Tensor, "n N C"]:
+        """Return n independent estimates; see `Estimator.draw`."""
+        p, x = self._given(check_logits(logits, ndim=2), generator, n)
+        v = gradient(f, x.to(logits.dtype)).to(x.dtype)
+        if self._inner is None:
+            return _table_product(v, _mean_jacobian(p, x, self.tau)).to(logits.dtype)
+        return self._product(v, self._relaxed(p, x, self._inner, generator)).to(logits.dtype)
+
+    def sample(
+        self,
+        logits: Float[Tensor, "*batch C"],
+        generator: Generator | None = None,
+        x: Float[Tensor, "*batch C"] | None = None,
+    ) -> Float[Tensor, "*batch C"]:
+        """Return a one-hot x whose backward averages J over y given x; see `PathwiseEstimator`."""
+        p, x = self._given(check_logits(logits), generator, x=x)
+        if self._inner is None:
+            return with_product(x, logits, _table_product, _mean_jacobian(p, x, self.tau))
+        return self._attach(x, logits, self._relaxed(p, x, self._inner, generator))
+
+    def conditional_jacobians(
+        self, p: Float[Tensor, "N C"]
+    ) -> tuple[Float[Tensor, "N C C C"], Float[Tensor, "N C C C"]]:
+        """Return E[M | x = k] and E[M^T M | x = k] from the quadrature tables."""
+        first, second = conditional_jacobians(p, self.tau)
+        if self._inner is None:
+            return first, first @ first
+        return first, second / self._inner + (1 - 1 / self._inner) * (first @ first)
 
 
 @dataclass(frozen=True, repr=False)
-class GumbelRao(_GumbelEstimator):
-    r"""GR(tau, k), Gumbel-Rao: GS-ST averaged over k Gumbel samples given x; k = None is the exact mean.
+class GumbelSoftmaxST(_OneHotForward):
+    r"""GS-ST(tau), straight-through Gumbel-softmax: f at the one-hot x, Jacobian at the relaxed y.
 
-    .. math:: \hat g = \frac1k \sum_r J_\tau(y_r)\,\nabla f(x), \quad y_r \sim p(y \mid \arg\max y = x)
+    .. math:: \hat g = J_\tau(y)\,\nabla f(x), \quad y = softmax((logits + G)/\tau),\ x = \arg\max y
+
+    The same law as GR(tau, k=1). Exact for constants only; the variance grows like 1/tau as tau ->
+    0. One evaluation. Jang, Gu & Poole 2017 (1611.01144).
+    """
+
+    tau: float = 1.0
+
+    name: ClassVar[str] = "GS-ST"
+    reference: ClassVar[str] = "Jang et al. 2017, arXiv 1611.01144"
+
+
+@dataclass(frozen=True, repr=False)
+class GumbelRao(_OneHotForward):
+    r"""GR(tau, k), Gumbel-Rao: GS-ST averaged over k Gumbel samples given x (None: exactly).
+
+    .. math:: \hat g = \frac1k \sum_r J_\tau(y_r)\,\nabla f(x), \quad y_r \sim p(y | \arg\max y = x)
 
     Same mean as GS-ST(tau), less variance; no derivative flows through the conditional noise. As
-    tau -> 0, k = None tends to ZGR, while for fixed k the variance grows like 1/(k tau). One evaluation.
-    k = None works from tables [N, C, C, C]: for analysis, not for large C. Raises QuadratureError where
-    those miss their accuracy. Paulus, Maddison & Krause 2021 (2010.04838).
+    tau -> 0, k = None tends to ZGR, while for fixed k the variance grows like 1/(k tau). One
+    evaluation. k = None works from tables [N, C, C, C]: for analysis, not for large C. Raises
+    QuadratureError where those miss their accuracy. Paulus, Maddison & Krause 2021 (2010.04838).
     """
 
     tau: float = 1.0
@@ -140,85 +203,13 @@ class GumbelRao(_GumbelEstimator):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.k is not None and (not isinstance(self.k, int) or self.k < 1):
-            raise ValueError(f"k must be a positive int, or None for the exact mean, not {self.k!r}")
+            raise ValueError(
+                f"k must be a positive int, or None for the exact mean, not {self.k!r}"
+            )
 
-    def draw(
-        self, f: Loss, logits: Float[Tensor, "N C"], n: int, generator: Generator | None = None
-    ) -> Float[Tensor, "n N C"]:
-        """Return n independent estimates; see `Estimator.draw`."""
-        p, x = self._given(check_logits(logits, ndim=2), generator, n)
-        v = gradient(f, x.to(logits.dtype)).to(x.dtype)
-        if self.k is None:
-            return _table_product(_mean_jacobian(p, x, self.tau), v).to(logits.dtype)
-        return _mean_product(self._relaxed(p, x, self.k, generator), v, self.tau).to(logits.dtype)
-
-    def sample(
-        self,
-        logits: Float[Tensor, "*batch C"],
-        generator: Generator | None = None,
-        x: Float[Tensor, "*batch C"] | None = None,
-    ) -> Float[Tensor, "*batch C"]:
-        """Return a one-hot x whose backward averages J over y given x; see `PathwiseEstimator.sample`."""
-        p, x = self._given(check_logits(logits), generator, x=x)
-        if self.k is None:
-            return _Tabled.apply(logits, x.to(logits.dtype), _mean_jacobian(p, x, self.tau))
-        y = self._relaxed(p, x, self.k, generator)
-        return _Relaxed.apply(logits, x.to(logits.dtype), self.tau, *y)
-
-    def conditional_jacobians(
-        self, p: Float[Tensor, "N C"]
-    ) -> tuple[Float[Tensor, "N C C C"], Float[Tensor, "N C C C"]]:
-        """Return E[M | x = k] and E[M^T M | x = k] from the quadrature tables."""
-        first, second = conditional_jacobians(p, self.tau)
-        if self.k is None:
-            return first, first @ first
-        return first, second / self.k + (1 - 1 / self.k) * (first @ first)
-
-
-@dataclass(frozen=True, repr=False)
-class GumbelSoftmaxST(_GumbelEstimator):
-    r"""GS-ST(tau), straight-through Gumbel-softmax: f at the one-hot x, Jacobian at the relaxed y.
-
-    .. math:: \hat g = J_\tau(y)\,\nabla f(x), \quad y = softmax((logits + Gumbel)/\tau),\ x = \arg\max y
-
-    The same law as GR(tau, k=1). Exact for constants only; the variance grows like 1/tau as tau -> 0.
-    One evaluation. Jang, Gu & Poole 2017 (1611.01144).
-    """
-
-    tau: float = 1.0
-
-    name: ClassVar[str] = "GS-ST"
-    reference: ClassVar[str] = "Jang et al. 2017, arXiv 1611.01144"
-
-    def draw(
-        self, f: Loss, logits: Float[Tensor, "N C"], n: int, generator: Generator | None = None
-    ) -> Float[Tensor, "n N C"]:
-        """Return n independent estimates; see `Estimator.draw`."""
-        return GumbelRao(self.tau, 1).draw(f, logits, n, generator)
-
-    def sample(
-        self,
-        logits: Float[Tensor, "*batch C"],
-        generator: Generator | None = None,
-        x: Float[Tensor, "*batch C"] | None = None,
-    ) -> Float[Tensor, "*batch C"]:
-        """Return a one-hot x whose backward is J_tau(y); see `PathwiseEstimator.sample`."""
-        return GumbelRao(self.tau, 1).sample(logits, generator, x)
-
-    def conditional_jacobians(
-        self, p: Float[Tensor, "N C"]
-    ) -> tuple[Float[Tensor, "N C C C"], Float[Tensor, "N C C C"]]:
-        """Return E[M | x = k] and E[M^T M | x = k] from the quadrature tables."""
-        return GumbelRao(self.tau, 1).conditional_jacobians(p)
-
-
-def _mean_product(chunks: Iterable[Tensor], v: Tensor, tau: float) -> Tensor:
-    """Return the mean of J_tau(y) v over all y of all chunks [size, *v.shape]."""
-    v, total, count = class_first(v), torch.zeros_like(v), 0
-    for y in chunks:
-        total = total + relaxed_product(y, v, tau).sum(0)
-        count += len(y)
-    return (total / count).contiguous()
+    @property
+    def _inner(self) -> int | None:
+        return self.k
 
 
 def _mean_jacobian(p: Tensor, x: Tensor, tau: float) -> Tensor:
@@ -229,82 +220,5 @@ def _mean_jacobian(p: Tensor, x: Tensor, tau: float) -> Tensor:
     return torch.einsum("...k,...kij->...ij", x, table)
 
 
-def _table_product(jacobian: Tensor, v: Tensor) -> Tensor:
+def _table_product(v: Tensor, jacobian: Tensor) -> Tensor:
     return (jacobian @ v.unsqueeze(-1)).squeeze(-1)
-
-
-class _Relaxed(torch.autograd.Function):
-    """Identity on `out`; backward sends the mean of J_tau(y) grad to the logits."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(logits: Tensor, out: Tensor, tau: float, *chunks: Tensor) -> Tensor:
-        return out.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.tau = inputs[2]
-        ctx.save_for_backward(*inputs[3:])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        chunks = ctx.saved_tensors
-        product = _mean_product(chunks, grad.to(chunks[0].dtype), ctx.tau)
-        return product.to(grad.dtype), None, None, *(None for _ in chunks)
-
-
-class _Tabled(torch.autograd.Function):
-    """Identity on x; backward sends E[J | x] grad to the logits."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(logits: Tensor, x: Tensor, jacobian: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[2])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        (jacobian,) = ctx.saved_tensors
-        return _table_product(jacobian, grad.to(jacobian.dtype)).to(grad.dtype), None, None
-
-
-def gumbel_softmax(
-    logits: Tensor,
-    tau: float = 1.0,
-    *,
-    dim: int = -1,
-    generator: Generator | None = None,
-    x: Tensor | None = None,
-) -> Tensor:
-    """Return a relaxed sample along `dim` with the backward of `GumbelSoftmax(tau)`."""
-    return GumbelSoftmax(tau).sample_along(dim, logits, generator, x)
-
-
-def gumbel_softmax_st(
-    logits: Tensor,
-    tau: float = 1.0,
-    *,
-    dim: int = -1,
-    generator: Generator | None = None,
-    x: Tensor | None = None,
-) -> Tensor:
-    """Return a one-hot sample along `dim` with the backward of `GumbelSoftmaxST(tau)`."""
-    return GumbelSoftmaxST(tau).sample_along(dim, logits, generator, x)
-
-
-def gumbel_rao(
-    logits: Tensor,
-    tau: float = 1.0,
-    k: int | None = 10,
-    *,
-    dim: int = -1,
-    generator: Generator | None = None,
-    x: Tensor | None = None,
-) -> Tensor:
-    """Return a one-hot sample along `dim` with the backward of `GumbelRao(tau, k)`."""
-    return GumbelRao(tau, k).sample_along(dim, logits, generator, x)

@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
@@ -38,7 +37,7 @@ class Reinforce(ValueEstimator):
 
     def estimate(
         self, f: Loss, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
-    ) -> tuple[Float[Tensor, "n *batch"], Float[Tensor, "n *batch N C"]]:
+    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
         """Return n replicates of f(x) and (f(x) - b)(x - p)."""
         p = probabilities(logits.detach())
         x = draw_one_hot(p, generator, n)
@@ -52,7 +51,7 @@ class Reinforce(ValueEstimator):
         mean: Float[Tensor, ""],
         excess: Float[Tensor, "N C"],
         conditional_square: Float[Tensor, "N C"],
-    ) -> Float[Tensor, "N"]:
+    ) -> Float[Tensor, " N"]:
         """Return E (f - b)^2 |s|^2 - |g|^2 for each variable."""
         shift = mean - self.baseline
         square = conditional_square + 2 * shift * excess + shift**2
@@ -76,7 +75,9 @@ class LeaveOneOut(ValueEstimator):
 
     def __post_init__(self) -> None:
         if not isinstance(self.m, int) or self.m < 2:
-            raise ValueError(f"m must be an int >= 2 (a baseline needs another sample), not {self.m!r}")
+            raise ValueError(
+                f"m must be an int >= 2 (a baseline needs another sample), not {self.m!r}"
+            )
 
     def calls(self, classes: int) -> int:
         """Evaluations of f that one draw spends: m."""
@@ -84,8 +85,8 @@ class LeaveOneOut(ValueEstimator):
 
     def estimate(
         self, f: Loss, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
-    ) -> tuple[Float[Tensor, "n *batch"], Float[Tensor, "n *batch N C"]]:
-        """Return n replicates of the mean of f(x_j) and of the estimate (p drops out of the sum)."""
+    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
+        """Return n replicates of the mean of f(x_j) and of the estimate."""
         p = probabilities(logits.detach())
         classes = draw_classes(p, generator, self.m * n)
         value = evaluate(f, one_hot(classes, p).to(logits.dtype)).unflatten(0, (self.m, n))
@@ -102,8 +103,8 @@ class LeaveOneOut(ValueEstimator):
         mean: Float[Tensor, ""],
         excess: Float[Tensor, "N C"],
         conditional_square: Float[Tensor, "N C"],
-    ) -> Float[Tensor, "N"]:
-        """Return the trace of A/m + (Var f Sigma - (m - 2) g g^T) / (m (m - 1)), a U-statistic's variance.
+    ) -> Float[Tensor, " N"]:
+        """Return the trace of A/m + (Var f Sigma - (m - 2) g g^T) / (m (m - 1)) for each variable.
 
         A = E (f - mu)^2 s s^T and Sigma = E s s^T.
         """

@@ -9,24 +9,27 @@ alpha = 0, 1, 2 are ST, ZGR and DARN.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from gradlab.categorical import check_logits, check_one_hot, draw_one_hot, probabilities
-from gradlab.estimators.base import PathwiseEstimator
+from gradlab.estimators.base import PathwiseEstimator, with_product
 from gradlab.loss import Loss, gradient
 
-__all__ = ["DARN", "STZGR", "ZGR", "SampleOnlyEstimator", "StraightThrough", "darn", "st_zgr", "straight_through", "zgr"]
+__all__ = ["SampleOnlyEstimator", "StraightThrough", "DARN", "ZGR", "STZGR"]
 
 
 class SampleOnlyEstimator(PathwiseEstimator):
     """A pathwise estimator whose matrix M is a function of p and x; subclasses write `pullback`."""
 
     def pullback(
-        self, p: Float[Tensor, "*#batch C"], x: Float[Tensor, "*#batch C"], v: Float[Tensor, "*#batch C"]
+        self,
+        p: Float[Tensor, "*#batch C"],
+        x: Float[Tensor, "*#batch C"],
+        v: Float[Tensor, "*#batch C"],
     ) -> Float[Tensor, "*batch C"]:
         """Return M(p, x) v in O(C)."""
         raise NotImplementedError
@@ -39,7 +42,7 @@ class SampleOnlyEstimator(PathwiseEstimator):
         generator: Generator | None = None,
     ) -> Float[Tensor, "n N C"]:
         """Return n independent estimates; see `Estimator.draw`."""
-        p = probabilities(check_logits(logits.detach(), ndim=2))
+        p = probabilities(check_logits(logits, ndim=2).detach())
         x = draw_one_hot(p, generator, n)
         return self.pullback(p, x, gradient(f, x.to(logits.dtype)).to(p.dtype)).to(logits.dtype)
 
@@ -51,8 +54,8 @@ class SampleOnlyEstimator(PathwiseEstimator):
     ) -> Float[Tensor, "*batch C"]:
         """Return a one-hot x whose backward is `pullback`; see `PathwiseEstimator.sample`."""
         p = probabilities(check_logits(logits))
-        x = draw_one_hot(p, generator).to(logits.dtype) if x is None else check_one_hot(x, logits)
-        return _SampleOnly.apply(logits, p, x, self)
+        x = draw_one_hot(p, generator) if x is None else check_one_hot(x, logits).to(p.dtype)
+        return with_product(x, logits, lambda v, p, x: self.pullback(p, x, v), p, x)
 
     def conditional_jacobians(
         self, p: Float[Tensor, "N C"]
@@ -66,33 +69,14 @@ class SampleOnlyEstimator(PathwiseEstimator):
         return first, columns @ first
 
 
-class _SampleOnly(torch.autograd.Function):
-    """Identity on x; backward sends `estimator.pullback(p, x, grad)` to the logits."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(logits: Tensor, p: Tensor, x: Tensor, estimator: SampleOnlyEstimator) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, p, x, ctx.estimator = inputs
-        ctx.save_for_backward(p, x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        p, x = ctx.saved_tensors
-        return ctx.estimator.pullback(p, x.to(p.dtype), grad.to(p.dtype)).to(grad.dtype), None, None, None
-
-
 @dataclass(frozen=True, repr=False)
 class StraightThrough(SampleOnlyEstimator):
     r"""ST, the straight-through estimator: the sample's gradient passed through softmax.
 
     .. math:: \hat g = p \circ (v - p \cdot v)
 
-    Exact for f of degree 1 in each variable; one evaluation. Bengio, Leonard & Courville 2013 (1308.3432).
+    Exact for f of degree 1 in each variable; one evaluation. Bengio, Leonard & Courville 2013
+    (1308.3432).
     """
 
     name: ClassVar[str] = "ST"
@@ -100,7 +84,10 @@ class StraightThrough(SampleOnlyEstimator):
     reference: ClassVar[str] = "Bengio et al. 2013, arXiv 1308.3432"
 
     def pullback(
-        self, p: Float[Tensor, "*#batch C"], x: Float[Tensor, "*#batch C"], v: Float[Tensor, "*#batch C"]
+        self,
+        p: Float[Tensor, "*#batch C"],
+        x: Float[Tensor, "*#batch C"],
+        v: Float[Tensor, "*#batch C"],
     ) -> Float[Tensor, "*batch C"]:
         """Return p (v - p.v), whatever x."""
         return p * (v - _dot(p, v))
@@ -112,8 +99,8 @@ class DARN(SampleOnlyEstimator):
 
     .. math:: \hat g = (x - p)\,((x - p) \cdot v)
 
-    Exact for f of degree 1 in each variable; one evaluation. On quadratics its bias is minus that of
-    ST. Gregor et al. 2014 (1310.8499).
+    Exact for f of degree 1 in each variable; one evaluation. On quadratics its bias is minus that
+    of ST. Gregor et al. 2014 (1310.8499).
     """
 
     name: ClassVar[str] = "DARN"
@@ -121,7 +108,10 @@ class DARN(SampleOnlyEstimator):
     reference: ClassVar[str] = "Gregor et al. 2014, arXiv 1310.8499"
 
     def pullback(
-        self, p: Float[Tensor, "*#batch C"], x: Float[Tensor, "*#batch C"], v: Float[Tensor, "*#batch C"]
+        self,
+        p: Float[Tensor, "*#batch C"],
+        x: Float[Tensor, "*#batch C"],
+        v: Float[Tensor, "*#batch C"],
     ) -> Float[Tensor, "*batch C"]:
         """Return s (s.v) with s = x - p."""
         s = x - p
@@ -143,7 +133,10 @@ class ZGR(SampleOnlyEstimator):
     reference: ClassVar[str] = "Shekhovtsov 2023, ICML, PMLR 202:30931-30955"
 
     def pullback(
-        self, p: Float[Tensor, "*#batch C"], x: Float[Tensor, "*#batch C"], v: Float[Tensor, "*#batch C"]
+        self,
+        p: Float[Tensor, "*#batch C"],
+        x: Float[Tensor, "*#batch C"],
+        v: Float[Tensor, "*#batch C"],
     ) -> Float[Tensor, "*batch C"]:
         """Return the displayed product."""
         half = 0.5 * v
@@ -168,7 +161,9 @@ class STZGR(SampleOnlyEstimator):
 
     def __post_init__(self) -> None:
         if not (isinstance(self.alpha, int | float) and -1e6 < self.alpha < 1e6):
-            raise ValueError(f"alpha must be a finite number (0: ST, 1: ZGR, 2: DARN), not {self.alpha!r}")
+            raise ValueError(
+                f"alpha must be a finite number (0: ST, 1: ZGR, 2: DARN), not {self.alpha!r}"
+            )
 
     @property
     def order(self) -> float:  # type: ignore[override]
@@ -176,46 +171,18 @@ class STZGR(SampleOnlyEstimator):
         return 2 if self.alpha == 1 else 1
 
     def pullback(
-        self, p: Float[Tensor, "*#batch C"], x: Float[Tensor, "*#batch C"], v: Float[Tensor, "*#batch C"]
+        self,
+        p: Float[Tensor, "*#batch C"],
+        x: Float[Tensor, "*#batch C"],
+        v: Float[Tensor, "*#batch C"],
     ) -> Float[Tensor, "*batch C"]:
         """Return the displayed combination."""
         weight = self.alpha / 2
-        return (1 - weight) * StraightThrough().pullback(p, x, v) + weight * DARN().pullback(p, x, v)
+        return (1 - weight) * StraightThrough().pullback(p, x, v) + weight * DARN().pullback(
+            p, x, v
+        )
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     # A product with ones adds up short rows several times faster than sum(-1).
     return (a * b) @ a.new_ones(a.shape[-1], 1)
-
-
-def straight_through(
-    logits: Tensor, *, dim: int = -1, generator: Generator | None = None, x: Tensor | None = None
-) -> Tensor:
-    """Return a one-hot sample along `dim` with the backward of `StraightThrough`."""
-    return StraightThrough().sample_along(dim, logits, generator, x)
-
-
-def darn(
-    logits: Tensor, *, dim: int = -1, generator: Generator | None = None, x: Tensor | None = None
-) -> Tensor:
-    """Return a one-hot sample along `dim` with the backward of `DARN`."""
-    return DARN().sample_along(dim, logits, generator, x)
-
-
-def zgr(
-    logits: Tensor, *, dim: int = -1, generator: Generator | None = None, x: Tensor | None = None
-) -> Tensor:
-    """Return a one-hot sample along `dim` with the backward of `ZGR`."""
-    return ZGR().sample_along(dim, logits, generator, x)
-
-
-def st_zgr(
-    logits: Tensor,
-    alpha: float = 0.5,
-    *,
-    dim: int = -1,
-    generator: Generator | None = None,
-    x: Tensor | None = None,
-) -> Tensor:
-    """Return a one-hot sample along `dim` with the backward of `STZGR(alpha)`."""
-    return STZGR(alpha).sample_along(dim, logits, generator, x)

@@ -2,8 +2,8 @@ r"""Expectations over all configurations of a small categorical model.
 
 .. math:: E f = \sum_x p(x) f(x), \qquad \partial_{ic} E f = p_{ic}\,(E[f \mid x_i = c] - E f)
 
-Configurations are a high prefix times a block of low variables kept in one buffer, so that memory is
-constant and the cost is one sweep of f. Masked classes are not visited.
+Configurations are a high prefix times a block of low variables kept in one buffer, so that memory
+is constant and the cost is one sweep of f. Masked classes are not visited.
 """
 
 import itertools
@@ -62,8 +62,8 @@ def exact_gradient(f: Loss, logits: Float[Tensor, "N C"]) -> Float[Tensor, "N C"
 class ValueMoments:
     """Moments of f under x ~ Categorical(p).
 
-    `mean` = E f; `excess` = E[f | x_i = k] - E f and `conditional_square` = E[(f - E f)^2 | x_i = k],
-    both [N, C] and 0 for masked classes. The excess keeps its digits when f has a large offset.
+    `mean` = E f; `excess` = E[f | x_i = k] - E f and `conditional_square` = E[(f - E f)^2 | x_i =
+    k], both [N, C] and 0 for masked classes. The excess keeps its digits when f has a large offset.
     """
 
     p: Float[Tensor, "N C"]
@@ -81,7 +81,8 @@ class ValueMoments:
 class GradientMoments:
     """Moments of a_i = grad_i f(x) given the class of variable i.
 
-    `mean` [N, C, C] = E[a_i | x_i = k] and `covariance` [N, C, C, C], indexed [i, k, ...]; 0 where masked.
+    `mean` [N, C, C] = E[a_i | x_i = k] and `covariance` [N, C, C, C], indexed [i, k, ...]; 0 where
+    masked.
     """
 
     p: Float[Tensor, "N C"]
@@ -92,7 +93,7 @@ class GradientMoments:
 @single_thread()
 @torch.no_grad()
 def value_moments(f: Loss, logits: Float[Tensor, "N C"], *, squares: bool = True) -> ValueMoments:
-    """Return the moments of f by one sweep over all configurations; without squares those are NaN."""
+    """Return the moments of f by one sweep over all configurations (no squares: NaN there)."""
     space = _Space(logits)
     # f is centred at one of its values: an offset would cost digits of the gradient.
     offset = evaluate(f, space.block[:1])[0].clone()
@@ -105,7 +106,7 @@ def value_moments(f: Loss, logits: Float[Tensor, "N C"], *, squares: bool = True
             power = value if k == 0 else power * value
             low[k].add_(power, alpha=prefix_p)
             high[k, index] = prefix_p * torch.dot(space.block_p, power)
-    mean, *mean_square = low @ space.block_p
+    mean = low[0] @ space.block_p
     given, *given_square = (
         torch.where(space.p > 0, space.joint(high[k], low[k]) / space.p, mean if k == 0 else 0.0)
         for k in range(powers)
@@ -155,7 +156,7 @@ def gradient_moments(f: Loss, logits: Float[Tensor, "N C"]) -> GradientMoments:
 
 
 class _Space:
-    """All unmasked configurations: a block over variables from `split` on, and the prefixes before."""
+    """All unmasked configurations: a block of variables from `split` on, prefixes before it."""
 
     def __init__(self, logits: Tensor) -> None:
         logits = check_logits(logits, ndim=2).detach().to("cpu", torch.float64)
@@ -175,7 +176,11 @@ class _Space:
             self.split -= 1
         low = self.allowed[self.split :]
         grids = torch.meshgrid(*low, indexing="ij") if low else ()
-        digits = torch.stack([g.flatten() for g in grids], -1) if low else torch.zeros(1, 0, dtype=torch.long)
+        digits = (
+            torch.stack([g.flatten() for g in grids], -1)
+            if low
+            else torch.zeros(1, 0, dtype=torch.long)
+        )
         self.block = torch.zeros(len(digits), variables, classes, dtype=torch.float64)
         self.block[:, self.split :].scatter_(-1, digits.unsqueeze(-1), 1.0)
         self.first = tuple(int(a[0]) for a in self.allowed[: self.split])
@@ -199,20 +204,22 @@ class _Space:
             yield math.prod(p[i][c] for i, c in enumerate(prefix)), prefix
 
     def by_class(self, of_block: Tensor, i: int) -> Tensor:
-        """Return the block's entries [block, ...] as [classes, rest, ...] by the class of variable i."""
+        """Return the block's entries [block, ...] as [classes, rest, ...] by the class of x_i."""
         inner = math.prod(len(a) for a in self.allowed[i + 1 :])
         strided = of_block.reshape(-1, len(self.allowed[i]), inner, *of_block.shape[1:])
         return strided.movedim(1, 0).flatten(1, 2)
 
     def joint(
-        self, high: Float[Tensor, "prefixes"], low: Float[Tensor, "block"]
+        self, high: Float[Tensor, " prefixes"], low: Float[Tensor, " block"]
     ) -> Float[Tensor, "N C"]:
-        """Return E[h 1{x_i = c}] from the sums of p h over each prefix and over each block entry."""
+        """Return E[h 1{x_i = c}] from the sums of p h over prefixes and over block entries."""
         joint = torch.zeros_like(self.p)
         weighted = low * self.block_p
         for i, allowed in enumerate(self.allowed):
             part = high if i < self.split else weighted
-            same_part = self.allowed[i + 1 : self.split] if i < self.split else self.allowed[i + 1 :]
+            same_part = (
+                self.allowed[i + 1 : self.split] if i < self.split else self.allowed[i + 1 :]
+            )
             inner = math.prod(len(a) for a in same_part)
             joint[i, allowed] = part.reshape(-1, len(allowed), inner).sum((0, 2))
         return joint

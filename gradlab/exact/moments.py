@@ -1,10 +1,11 @@
 r"""Exact mean and variance of an estimator, from one enumeration of f.
 
-A pathwise estimate is M_i a_i for each variable, with a = grad f(x) and M_i depending on the class k of
-x_i alone, so with E[M|k], E[M^T M|k] and the moments of a_i given k nothing is left to sample:
+A pathwise estimate is M_i a_i for each variable, with a = grad f(x) and M_i depending on the class
+k of x_i alone, so with E[M|k], E[M^T M|k] and the moments of a_i given k nothing is left to sample:
 
 .. math:: E \hat g_i = \sum_k p_{ik}\,\bar M_{ik}\,\bar a_{ik}, \quad
-          E |\hat g_i|^2 = \sum_k p_{ik} \langle E[M^T M | k],\ Cov(a_i|k) + \bar a_{ik} \bar a_{ik}^T \rangle
+          E |\hat g_i|^2 = \sum_k p_{ik} \langle E[M^T M | k],\ Cov(a_i|k) + \bar a_{ik} \bar
+          a_{ik}^T \rangle
 """
 
 from dataclasses import dataclass
@@ -61,9 +62,7 @@ class Enumeration:
                 return _pathwise(self.gradients, *jacobians)
         elif isinstance(estimator, ValueEstimator):
             v = self.values
-            variance = estimator.variance_given_moments(
-                v.p, v.mean, v.excess, v.conditional_square
-            )
+            variance = estimator.variance_given_moments(v.p, v.mean, v.excess, v.conditional_square)
             if variance is not None:
                 return Moments(v.gradient, variance)
         raise NotExactError(
