@@ -47,6 +47,7 @@ __all__ = [
     "differentiable",
     "enumerated_estimates",
     "estimators",
+    "fix_samples",
     "generator",
     "logits_of",
     "loss_of",
@@ -58,8 +59,9 @@ __all__ = [
 class Claim:
     """What is claimed of an estimator: its order, its cost, and what can be done with it.
 
-    `calls`: evaluations of f a draw for 4 classes; `exact`: exact moments are known; `one_hot`: f sees
-    one-hot points only; `tabled`: needs a table for each row of logits, so no large batches, no torch.func.
+    `calls`: evaluations of f a draw for 4 classes; `exact`: exact moments are known; `one_hot`: f
+    sees one-hot points only; `tabled`: needs a table for each row of logits, so no large batches
+    and no torch.func.
     """
 
     estimator: Estimator
@@ -120,10 +122,20 @@ LADDER = {
 }
 
 # Losses on which exact moments and draws are compared, the last without a gradient.
-STATISTICAL = ["linear", "quadratic", "multiquadratic", "cubic", "softplus", "mlp", "norm:1.5", "table"]
+STATISTICAL = [
+    "linear",
+    "quadratic",
+    "multiquadratic",
+    "cubic",
+    "softplus",
+    "mlp",
+    "norm:1.5",
+    "table",
+]
 
-# Seeds of the logits. `peaked` is one of the least extreme (classes from 0.006 to 0.98): where a class
-# turns up a few times only, a mean over draws is not normal. `masked` has a variable of one class.
+# Seeds of the logits. `peaked` is one of the least extreme (classes from 0.006 to 0.98): where a
+# class turns up a few times only, a mean over draws is not normal. `masked` has a variable of one
+# class.
 REGIME_SEEDS = {"uniform": 0, "moderate": 0, "peaked": 32, "masked": 3}
 
 
@@ -153,6 +165,12 @@ def all_states(variables: int, classes: int) -> torch.Tensor:
     """Return every one-hot x, [C^N, N, C]."""
     digits = torch.cartesian_prod(*[torch.arange(classes)] * variables).reshape(-1, variables)
     return torch.nn.functional.one_hot(digits, classes).to(torch.float64)
+
+
+def fix_samples(monkeypatch: pytest.MonkeyPatch, module: Any, x: torch.Tensor) -> None:
+    """Make the estimators of a module draw x [n, N, C], as one-hot or as classes."""
+    for name, value in (("draw_one_hot", x), ("draw_classes", x.argmax(-1))):
+        monkeypatch.setattr(module, name, lambda *_, value=value: value, raising=False)
 
 
 def state_probabilities(logits: torch.Tensor) -> torch.Tensor:

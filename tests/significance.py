@@ -21,7 +21,7 @@ P_VALUE = ALPHA / COMPARISONS
 
 
 def limit(dof: float = math.inf) -> float:
-    """Return the bound on |z| of one comparison whose standard error has so many degrees of freedom."""
+    """Return the bound on |z| of one comparison, `dof` the degrees of freedom of its error."""
     return float(t.isf(P_VALUE / 2, dof))
 
 

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+
 from cases import (
     CLAIMS,
     LADDER,
@@ -13,13 +14,12 @@ from cases import (
     differentiable,
     enumerated_estimates,
     estimators,
+    fix_samples,
     generator,
     logits_of,
     loss_of,
     state_probabilities,
 )
-from significance import limit, scores
-
 from gradlab.categorical import probabilities
 from gradlab.estimators import (
     ARSM,
@@ -38,6 +38,7 @@ from gradlab.exact.enumeration import exact_gradient
 from gradlab.exact.moments import exact_moments
 from gradlab.montecarlo import monte_carlo
 from gradlab.problems import problem, regime
+from significance import limit, scores
 
 SIZES = [(1, 2), (1, 4), (2, 3), (3, 2), (3, 3)]
 
@@ -189,8 +190,7 @@ def test_leave_one_out_over_all_tuples(m, size, name, logits, monkeypatch):
     states, p = all_states(*size), state_probabilities(logits)
     tuples = torch.tensor(list(itertools.product(range(len(states)), repeat=m)))
     # The estimator draws m * n samples, sample by sample.
-    drawn = states[tuples.T].flatten(0, 1)
-    monkeypatch.setattr(score_function, "draw_one_hot", lambda *_: drawn)
+    fix_samples(monkeypatch, score_function, states[tuples.T].flatten(0, 1))
     estimates = LeaveOneOut(m).draw(f, logits, len(tuples))
     weight = p[tuples].prod(-1)
     mean = torch.einsum("t,tnc->nc", weight, estimates)

@@ -5,9 +5,8 @@ import math
 import pandas as pd
 import pytest
 import torch
-from cases import logits_of, loss_of
-from significance import limit, scores
 
+from cases import logits_of, loss_of
 from gradlab import __version__
 from gradlab.comparison import (
     DEFAULT_DRAWS,
@@ -23,6 +22,7 @@ from gradlab.exact.moments import Enumeration, exact_moments
 from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.moments import GROUPS
 from gradlab.montecarlo import monte_carlo
+from significance import limit, scores
 
 TEXTS = ["ZGR", "GS", "GR(k=inf)", "RF(m=4)", "ARSM"]
 NUMBERS = ["bias2", "variance", "mse", "cosine", "scale_free_bias2", "scale_free_variance"]
@@ -203,7 +203,12 @@ def test_float32_logits_are_measured_in_double():
 
 def test_few_draws_that_carry_the_variance_are_told():
     rows = compare(
-        loss_of("quadratic"), logits_of("moderate"), ["GS-ST"], [0.01, 1.0], 5000, method="monte-carlo"
+        loss_of("quadratic"),
+        logits_of("moderate"),
+        ["GS-ST"],
+        [0.01, 1.0],
+        5000,
+        method="monte-carlo",
     )
     cold, warm = rows.effective_draws
     assert cold < 500 < 1500 < warm < 5000

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from cases import CLAIMS, DTYPES, LADDER, estimators, generator, logits_of, loss_of
 
+from cases import CLAIMS, DTYPES, LADDER, estimators, generator, logits_of, loss_of
 from gradlab.comparison import compare
 from gradlab.estimators import ARSM, ESTIMATORS, GumbelRao, LeaveOneOut, parse
 from gradlab.exact.enumeration import exact_gradient
@@ -212,7 +212,9 @@ def test_text_form_is_read_back(claim):
     assert repr(claim.estimator) == str(claim.estimator)
 
 
-@pytest.mark.parametrize("tau", [1 / 3, 0.1 + 0.2, 1e-3, np.float64(10**-1.7), 123456.789012345, 2, 1e-300])
+@pytest.mark.parametrize(
+    "tau", [1 / 3, 0.1 + 0.2, 1e-3, np.float64(10**-1.7), 123456.789012345, 2, 1e-300]
+)
 @pytest.mark.parametrize("name", ["GS", "GS-ST", "GR"])
 def test_any_temperature_is_read_back(name, tau):
     estimator = ESTIMATORS[name](tau)

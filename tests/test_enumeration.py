@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from cases import STATISTICAL, all_states, differentiable, logits_of, loss_of, state_probabilities
 
+from cases import STATISTICAL, all_states, differentiable, logits_of, loss_of, state_probabilities
+from gradlab.estimators import ZGR, LeaveOneOut, Reinforce
 from gradlab.exact import enumeration
 from gradlab.exact.enumeration import (
     exact_gradient,
@@ -12,7 +13,6 @@ from gradlab.exact.enumeration import (
     value_moments,
 )
 from gradlab.exact.moments import Enumeration
-from gradlab.estimators import LeaveOneOut, Reinforce, ZGR
 from gradlab.problems import regime
 
 SIZES = [(1, 1), (1, 5), (3, 1), (2, 3), (5, 2), (4, 3)]
@@ -111,7 +111,7 @@ def test_masked_states_are_not_visited(block, monkeypatch):
     assert (found[masked] == 0).all()
 
 
-# Values that are multiples of 2^-20 stay exact when 2^27 is added: only the engine could lose digits.
+# Multiples of 2^-20 stay exact when 2^27 is added: only the engine could lose digits.
 def test_a_large_offset_costs_no_digits():
     table = loss_of("table", 3, 3)
     logits = logits_of("moderate", 3, 3)

@@ -1,4 +1,4 @@
-"""Bad input is refused by an error that names the argument, says what is wrong, and what is allowed.
+"""Bad input is refused: an error names the argument, says what is wrong and what is allowed.
 
 The checks of shapes and types that only tests have are off: the messages are those that users see.
 """
@@ -9,9 +9,9 @@ import re
 import numpy as np
 import pytest
 import torch
-from cases import DROP_IN, estimators, generator, logits_of, loss_of
 
 import gradlab
+from cases import DROP_IN, estimators, generator, logits_of, loss_of
 from gradlab.comparison import compare
 from gradlab.estimators import (
     ESTIMATORS,
@@ -145,7 +145,9 @@ def test_bad_tau(cls, tau):
 
 @pytest.mark.parametrize("cls", [GumbelSoftmax, GumbelSoftmaxST, GumbelRao])
 def test_tau_whose_reciprocal_overflows(cls):
-    with pytest.raises(ValueError, match=r"1e-310 is so small that 1/tau overflows in torch.float64"):
+    with pytest.raises(
+        ValueError, match=r"1e-310 is so small that 1/tau overflows in torch.float64"
+    ):
         cls(1e-310)
 
 
@@ -208,7 +210,7 @@ def test_bad_given_samples(claim, x, message):
 
 
 def test_exact_gumbel_rao_says_that_it_is_not_for_torch_func():
-    with pytest.raises(ValueError, match="k = None .* is not for torch.func; give k a number"):
+    with pytest.raises(ValueError, match=r"k = None .* is not for torch\.func; give k a number"):
         torch.func.grad(lambda row: F(GumbelRao(0.5, None).sample(row)))(LOGITS)
 
 
@@ -253,7 +255,9 @@ def test_values_that_are_not_finite_are_shown_with_their_x(entry, value):
     def f(x):
         return torch.where(x[..., 0, 1] * x[..., 1, 2] == 1, value, F(x))
 
-    with pytest.raises(LossError, match=rf"f\(x\) is {value} for classes \[1, 2\]; it must be finite"):
+    with pytest.raises(
+        LossError, match=rf"f\(x\) is {value} for classes \[1, 2\]; it must be finite"
+    ):
         entry(f, torch.zeros_like(LOGITS))
 
 
@@ -379,7 +383,9 @@ def test_bad_comparisons(arguments, error, message):
 
 @pytest.mark.parametrize("text", ["GS", "ARSM"])
 def test_what_has_no_exact_moments_says_what_to_use(text):
-    with pytest.raises(NotExactError, match=rf"known for {text}.*; use monte_carlo\(\.\.\.\) instead"):
+    with pytest.raises(
+        NotExactError, match=rf"known for {text}.*; use monte_carlo\(\.\.\.\) instead"
+    ):
         exact_moments(parse(text), F, LOGITS)
 
 
@@ -388,7 +394,9 @@ def test_what_has_no_exact_moments_says_what_to_use(text):
     [ENTRIES[name] for name in ("exact_value", "exact_moments", "exact_moments of RF", "compare")],
 )
 def test_too_many_configurations(entry):
-    message = r"20 variables of 4 classes have about 10\^12\.0 .*than the 16777216 .*use monte_carlo"
+    message = (
+        r"20 variables of 4 classes have about 10\^12\.0 .*than the 16777216 .*use monte_carlo"
+    )
     with pytest.raises(TooLargeError, match=message):
         entry(lambda x: x[..., 0].sum(-1), torch.zeros(20, 4))
 
@@ -410,7 +418,14 @@ def test_more_classes_than_tables_hold(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "nearest"), [("ZRG", "ZGR"), ("zgr", "ZGR"), ("GS_ST", "GS-ST"), ("Reinforce", "REINFORCE"), ("rf(m=2)", "RF")]
+    ("text", "nearest"),
+    [
+        ("ZRG", "ZGR"),
+        ("zgr", "ZGR"),
+        ("GS_ST", "GS-ST"),
+        ("Reinforce", "REINFORCE"),
+        ("rf(m=2)", "RF"),
+    ],
 )
 def test_unknown_estimators_list_the_known_and_suggest_the_nearest(text, nearest):
     with pytest.raises(ValueError, match=f"unknown estimator .*did you mean '{nearest}'") as caught:
@@ -420,7 +435,7 @@ def test_unknown_estimators_list_the_known_and_suggest_the_nearest(text, nearest
 
 @pytest.mark.parametrize("text", ["", "   ", "123", "(tau=1)", "!"])
 def test_what_is_like_no_estimator_lists_the_known(text):
-    with pytest.raises(ValueError, match="unknown estimator .*Known: ST, DARN, ZGR"):
+    with pytest.raises(ValueError, match=r"unknown estimator .*Known: ST, DARN, ZGR"):
         parse(text)
 
 

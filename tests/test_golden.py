@@ -1,4 +1,4 @@
-"""Exact moments against the golden numbers of fixtures.json, computed elsewhere by other formulas."""
+"""Exact moments against the golden numbers of fixtures.json, which come from other formulas."""
 
 import json
 import math
@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import generator
-from significance import limit, scores
 
+from cases import fix_samples, generator
 from gradlab.estimators import (
     DARN,
     STZGR,
@@ -33,13 +32,22 @@ from gradlab.problems import (
     Quadratic,
     Softplus,
 )
+from significance import limit, scores
 
 CASES = {
     (case["N"], case["C"]): case
     for case in json.loads((Path(__file__).parent / "fixtures.json").read_text())["cases"]
 }
 SIZES = list(CASES)
-FUNCTIONS = ["constant", "linear", "multilinear", "quadratic", "multiquadratic", "cubic", "softplus"]
+FUNCTIONS = [
+    "constant",
+    "linear",
+    "multilinear",
+    "quadratic",
+    "multiquadratic",
+    "cubic",
+    "softplus",
+]
 
 ESTIMATORS = {
     "ST": StraightThrough(),
@@ -171,20 +179,24 @@ def test_the_estimate_at_the_reference_state(size, name, estimator):
     x = torch.nn.functional.one_hot(torch.tensor(CASES[size]["reference_state"]), size[1])
     logits = logits_of(size).requires_grad_()
     recipe(name, *size)(ESTIMATORS[estimator].sample(logits, x=x.to(logits.dtype))).backward()
-    assert distance(logits.grad, golden(size, name, estimator)["estimate_at_reference_state"]) < 1e-10
+    assert (
+        distance(logits.grad, golden(size, name, estimator)["estimate_at_reference_state"]) < 1e-10
+    )
 
 
 @over_functions
 @over_cases
 def test_the_estimate_of_reinforce_at_the_reference_state(size, name, monkeypatch):
     x = torch.nn.functional.one_hot(torch.tensor(CASES[size]["reference_state"]), size[1])
-    monkeypatch.setattr(score_function, "draw_one_hot", lambda p, *_: x.to(p.dtype).unsqueeze(0))
+    fix_samples(monkeypatch, score_function, x.to(torch.float64).unsqueeze(0))
     estimate = Reinforce().draw(recipe(name, *size), logits_of(size), 1)[0]
-    assert distance(estimate, golden(size, name, "REINFORCE")["estimate_at_reference_state"]) < 1e-10
+    assert (
+        distance(estimate, golden(size, name, "REINFORCE")["estimate_at_reference_state"]) < 1e-10
+    )
 
 
 def gs_scores(size: tuple[int, int], name: str, drawn_tau: float, tau: str) -> float:
-    """The largest deviation of the mean of GS at drawn_tau from the golden mean at tau, in errors."""
+    """Largest deviation of the mean of GS at drawn_tau from the golden mean at tau, in errors."""
     f = recipe(name, *size)
     moments = monte_carlo(GumbelSoftmax(drawn_tau), f, logits_of(size), 60_000, seed=5)
     expected = golden(size, name, f"GS(tau={tau})")["mean"]

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from cases import generator
 
+from cases import generator
 from gradlab.moments import GROUPS, Groups, Moments
 
 TRUTH = torch.tensor([[0.3, -0.2, -0.1], [0.5, 0.1, -0.6]], dtype=torch.float64)
@@ -39,9 +39,7 @@ def test_mean_and_variance_are_those_of_all_draws(sizes):
     g = draws(400)
     moments = from_blocks(g, sizes)
     torch.testing.assert_close(moments.mean, g.mean(0), rtol=1e-13, atol=0)
-    torch.testing.assert_close(
-        moments.variance_per_variable, g.var(0).sum(-1), rtol=1e-12, atol=0
-    )
+    torch.testing.assert_close(moments.variance_per_variable, g.var(0).sum(-1), rtol=1e-12, atol=0)
     assert moments.variance.value == pytest.approx(float(g.var(0).sum()), rel=1e-12)
     torch.testing.assert_close(moments.mean_se, g.std(0) / 20, rtol=1e-12, atol=0)
     assert moments.n == 400
@@ -70,7 +68,9 @@ def test_numbers_against_the_truth():
     assert moments.mse(TRUTH).value == pytest.approx(bias2 + variance, rel=1e-12)
     assert moments.mse(TRUTH, 10).value == pytest.approx(bias2 + variance / 10, rel=1e-12)
     assert moments.cosine(TRUTH).value == pytest.approx(cosine, rel=1e-12)
-    assert moments.scale_free_bias2(TRUTH).value == pytest.approx(2 * truth2 * (1 - cosine), rel=1e-12)
+    assert moments.scale_free_bias2(TRUTH).value == pytest.approx(
+        2 * truth2 * (1 - cosine), rel=1e-12
+    )
     assert moments.scale_free_variance(TRUTH).value == pytest.approx(
         variance * truth2 / length2, rel=1e-12
     )
@@ -87,7 +87,15 @@ def test_numbers_against_the_truth():
         lambda m: m.scale_free_bias2(TRUTH),
         lambda m: m.scale_free_variance(TRUTH),
     ],
-    ids=["variance", "bias2", "mse", "mse of 50", "cosine", "scale-free bias2", "scale-free variance"],
+    ids=[
+        "variance",
+        "bias2",
+        "mse",
+        "mse of 50",
+        "cosine",
+        "scale-free bias2",
+        "scale-free variance",
+    ],
 )
 def test_exact_numbers_have_no_error_and_measured_ones_the_jackknife(number):
     assert number(exact(TRUTH * 2, [0.5, 1.0])).se == 0
@@ -141,9 +149,9 @@ def test_constant_draws_have_no_variance_and_all_draws_count():
 def test_few_draws_that_carry_the_variance_are_told():
     g = torch.zeros(10_000, 1, 2, dtype=torch.float64)
     g[:20] = torch.tensor([100.0, -100.0])
-    assert from_blocks(g[torch.randperm(10_000, generator=generator())], [10_000]).effective_sample_size == (
-        pytest.approx(20, rel=0.1)
-    )
+    assert from_blocks(
+        g[torch.randperm(10_000, generator=generator())], [10_000]
+    ).effective_sample_size == (pytest.approx(20, rel=0.1))
     # |g - mean|^2 of two normal coordinates is exponential: (E r)^2 / E r^2 = 1/2.
     normal = torch.randn(10_000, 1, 2, dtype=torch.float64, generator=generator())
     assert from_blocks(normal, [5000, 5000]).effective_sample_size == pytest.approx(5000, rel=0.05)

@@ -11,6 +11,8 @@ from functools import cache
 
 import pytest
 import torch
+from scipy.stats import chisquare, ks_2samp, kstest, t
+
 from cases import (
     CLAIMS,
     REGIME_SEEDS,
@@ -21,9 +23,6 @@ from cases import (
     logits_of,
     loss_of,
 )
-from scipy.stats import chisquare, ks_2samp, kstest, t
-from significance import COMPARISONS, P_VALUE, limit, scores
-
 from gradlab import montecarlo
 from gradlab.categorical import draw_classes, draw_one_hot, probabilities, relaxed_given
 from gradlab.estimators import (
@@ -42,6 +41,7 @@ from gradlab.exact.enumeration import exact_gradient
 from gradlab.exact.moments import Enumeration
 from gradlab.moments import GROUPS, Moments
 from gradlab.montecarlo import block_size, monte_carlo
+from significance import ALPHA, COMPARISONS, P_VALUE, limit, scores
 
 DRAWS = 20_000
 REGIMES = list(REGIME_SEEDS)
@@ -54,7 +54,9 @@ def enumeration(name: str, logits: str) -> Enumeration:
 
 @cache
 def measured(estimator, name: str, logits: str) -> Moments:
-    return monte_carlo(estimator, loss_of(name), logits_of(logits), DRAWS, seed=11, row=name + logits)
+    return monte_carlo(
+        estimator, loss_of(name), logits_of(logits), DRAWS, seed=11, row=name + logits
+    )
 
 
 def worst_mean(moments: Moments, expected: torch.Tensor) -> float:
@@ -335,7 +337,7 @@ def test_standard_errors_are_calibrated(quantity):
     law = t(639 if quantity == "mean" else GROUPS - 1).cdf
     assert kstest(z, law).pvalue > P_VALUE
     # The same with a standard error of a third of the size.
-    assert kstest([3 * value for value in z], law).pvalue < P_VALUE
+    assert kstest([3 * value for value in z], law).pvalue < ALPHA
 
 
 def same(first: Moments, second: Moments) -> bool:

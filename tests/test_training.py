@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+
 from cases import (
     CLAIMS,
     DROP_IN,
@@ -16,15 +17,13 @@ from cases import (
     logits_of,
     loss_of,
 )
-from significance import limit, scores
-
 from gradlab.categorical import probabilities, relaxed_given
 from gradlab.estimators import (
+    ZGR,
     GumbelRao,
     GumbelSoftmax,
     GumbelSoftmaxST,
     LeaveOneOut,
-    ZGR,
     gumbel,
     gumbel_softmax,
     zgr,
@@ -32,6 +31,7 @@ from gradlab.estimators import (
 from gradlab.exact.enumeration import exact_gradient, exact_value
 from gradlab.exact.moments import exact_moments
 from gradlab.montecarlo import monte_carlo
+from significance import limit, scores
 
 ON_SIMPLEX = GumbelSoftmax
 drop_in = pytest.mark.parametrize(("function", "arguments", "estimator"), DROP_IN)

@@ -7,7 +7,7 @@ import ast
 import difflib
 from dataclasses import fields
 
-from gradlab.estimators.base import Estimator, PathwiseEstimator, ValueEstimator
+from gradlab.estimators.base import Estimator
 from gradlab.estimators.coupled import ARSM
 from gradlab.estimators.functional import (
     darn,
@@ -19,14 +19,15 @@ from gradlab.estimators.functional import (
     zgr,
 )
 from gradlab.estimators.gumbel import GumbelRao, GumbelSoftmax, GumbelSoftmaxST
+from gradlab.estimators.pathwise import PathwiseEstimator, SampleOnlyEstimator
 from gradlab.estimators.score_function import LeaveOneOut, Reinforce
 from gradlab.estimators.straight_through import (
     DARN,
     STZGR,
     ZGR,
-    SampleOnlyEstimator,
     StraightThrough,
 )
+from gradlab.estimators.values import ValueEstimator
 
 __all__ = [
     "ARSM",

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from gradlab.categorical import draw_exponentials, log_probabilities
-from gradlab.estimators.base import ValueEstimator
+from gradlab.estimators.values import ValueEstimator
 from gradlab.loss import Loss, evaluate
 
 __all__ = ["ARSM"]

@@ -25,22 +25,14 @@ from gradlab.categorical import (
     probabilities,
     relaxed_given,
 )
-from gradlab.estimators.base import PathwiseEstimator, with_product
+from gradlab.estimators.pathwise import PathwiseEstimator, with_product
 from gradlab.gumbel_jacobian import conditional_jacobians
 from gradlab.loss import Loss, gradient
 
-__all__ = ["GumbelSoftmax", "GumbelSoftmaxST", "GumbelRao", "relaxed_product"]
+__all__ = ["GumbelSoftmax", "GumbelSoftmaxST", "GumbelRao"]
 
 # Elements of one chunk of inner Gumbel samples: fits the cache.
 _CHUNK = 2**17
-
-
-def relaxed_product(
-    y: Float[Tensor, "*batch C"], v: Float[Tensor, "*#batch C"], tau: float
-) -> Float[Tensor, "*batch C"]:
-    """Return J_tau(y) v = y (v - y.v) / tau."""
-    weighted = y * v
-    return (weighted - y * weighted.sum(-1, keepdim=True)) / tau
 
 
 class _GumbelEstimator(PathwiseEstimator):
@@ -53,11 +45,7 @@ class _GumbelEstimator(PathwiseEstimator):
         check_tau(self.tau)
 
     def _given(
-        self,
-        logits: Tensor,
-        generator: Generator | None,
-        n: int | None = None,
-        x: Tensor | None = None,
+        self, logits: Tensor, generator: Generator | None, n: int | None, x: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Return p and x, drawn where it is not given."""
         p = probabilities(logits.detach())
@@ -81,9 +69,10 @@ class _GumbelEstimator(PathwiseEstimator):
         v = class_first(v)
         total, count = torch.zeros_like(v), 0
         for y in chunks:
-            total = total + relaxed_product(y, v, self.tau).sum(0)
+            weighted = y * v
+            total = total + (weighted - y * weighted.sum(-1, keepdim=True)).sum(0)
             count += len(y)
-        return (total / count).contiguous()
+        return (total / (count * self.tau)).contiguous()
 
     def _attach(self, out: Tensor, logits: Tensor, chunks: Iterable[Tensor]) -> Tensor:
         return with_product(out, logits, lambda v, *ys: self._product(v, ys), *chunks)
@@ -106,22 +95,19 @@ class GumbelSoftmax(_GumbelEstimator):
     reference: ClassVar[str] = "Jang et al. 2017, arXiv 1611.01144"
 
     def draw(
-        self, f: Loss, logits: Float[Tensor, "N C"], n: int, generator: Generator | None = None
+        self, f: Loss, logits: Tensor, n: int, generator: Generator | None = None
     ) -> Float[Tensor, "n N C"]:
         """Return n independent estimates; see `Estimator.draw`."""
-        p, x = self._given(check_logits(logits, ndim=2), generator, n)
+        p, x = self._given(check_logits(logits, ndim=2), generator, n, None)
         (y,) = self._relaxed(p, x, 1, generator)
         v = gradient(f, y[0].contiguous().to(logits.dtype)).to(y.dtype)
         return self._product(v, [y]).to(logits.dtype)
 
     def sample(
-        self,
-        logits: Float[Tensor, "*batch C"],
-        generator: Generator | None = None,
-        x: Float[Tensor, "*batch C"] | None = None,
+        self, logits: Tensor, generator: Generator | None = None, x: Tensor | None = None
     ) -> Float[Tensor, "*batch C"]:
         """Return a relaxed y (not one-hot); a given one-hot `x` fixes its argmax."""
-        p, x = self._given(check_logits(logits), generator, x=x)
+        p, x = self._given(check_logits(logits), generator, None, x)
         (y,) = self._relaxed(p, x, 1, generator)
         return self._attach(y[0].contiguous(), logits, [y])
 
@@ -135,23 +121,20 @@ class _OneHotForward(_GumbelEstimator):
         return 1
 
     def draw(
-        self, f: Loss, logits: Float[Tensor, "N C"], n: int, generator: Generator | None = None
+        self, f: Loss, logits: Tensor, n: int, generator: Generator | None = None
     ) -> Float[Tensor, "n N C"]:
         """Return n independent estimates; see `Estimator.draw`."""
-        p, x = self._given(check_logits(logits, ndim=2), generator, n)
+        p, x = self._given(check_logits(logits, ndim=2), generator, n, None)
         v = gradient(f, x.to(logits.dtype)).to(x.dtype)
         if self._inner is None:
             return _table_product(v, _mean_jacobian(p, x, self.tau)).to(logits.dtype)
         return self._product(v, self._relaxed(p, x, self._inner, generator)).to(logits.dtype)
 
     def sample(
-        self,
-        logits: Float[Tensor, "*batch C"],
-        generator: Generator | None = None,
-        x: Float[Tensor, "*batch C"] | None = None,
+        self, logits: Tensor, generator: Generator | None = None, x: Tensor | None = None
     ) -> Float[Tensor, "*batch C"]:
         """Return a one-hot x whose backward averages J over y given x; see `PathwiseEstimator`."""
-        p, x = self._given(check_logits(logits), generator, x=x)
+        p, x = self._given(check_logits(logits), generator, None, x)
         if self._inner is None:
             return with_product(x, logits, _table_product, _mean_jacobian(p, x, self.tau))
         return self._attach(x, logits, self._relaxed(p, x, self._inner, generator))
@@ -203,9 +186,7 @@ class GumbelRao(_OneHotForward):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.k is not None and (not isinstance(self.k, int) or self.k < 1):
-            raise ValueError(
-                f"k must be a positive int, or None for the exact mean, not {self.k!r}"
-            )
+            raise ValueError(f"k must be a positive int, or None (exact mean), not {self.k!r}")
 
     @property
     def _inner(self) -> int | None:
@@ -213,7 +194,7 @@ class GumbelRao(_OneHotForward):
 
 
 def _mean_jacobian(p: Tensor, x: Tensor, tau: float) -> Tensor:
-    """Return E[J | x] for every row of x: [*x.shape, C]; p broadcasts to x."""
+    """Return E[J | x], [*x.shape, C]."""
     if not is_readable(p):
         raise ValueError("k = None (exact Gumbel-Rao) is not for torch.func; give k a number")
     table = conditional_jacobians(p, tau)[0].to(device=x.device, dtype=x.dtype)

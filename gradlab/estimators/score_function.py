@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from gradlab.categorical import draw_classes, draw_one_hot, one_hot, probabilities
-from gradlab.estimators.base import ValueEstimator
+from gradlab.estimators.values import ValueEstimator
 from gradlab.loss import Loss, evaluate
 
 __all__ = ["LeaveOneOut", "Reinforce"]

@@ -13,60 +13,11 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Tensor
 
-from gradlab.categorical import check_logits, check_one_hot, draw_one_hot, probabilities
-from gradlab.estimators.base import PathwiseEstimator, with_product
-from gradlab.loss import Loss, gradient
+from gradlab.estimators.pathwise import SampleOnlyEstimator
 
-__all__ = ["SampleOnlyEstimator", "StraightThrough", "DARN", "ZGR", "STZGR"]
-
-
-class SampleOnlyEstimator(PathwiseEstimator):
-    """A pathwise estimator whose matrix M is a function of p and x; subclasses write `pullback`."""
-
-    def pullback(
-        self,
-        p: Float[Tensor, "*#batch C"],
-        x: Float[Tensor, "*#batch C"],
-        v: Float[Tensor, "*#batch C"],
-    ) -> Float[Tensor, "*batch C"]:
-        """Return M(p, x) v in O(C)."""
-        raise NotImplementedError
-
-    def draw(
-        self,
-        f: Loss,
-        logits: Float[Tensor, "N C"],
-        n: int,
-        generator: Generator | None = None,
-    ) -> Float[Tensor, "n N C"]:
-        """Return n independent estimates; see `Estimator.draw`."""
-        p = probabilities(check_logits(logits, ndim=2).detach())
-        x = draw_one_hot(p, generator, n)
-        return self.pullback(p, x, gradient(f, x.to(logits.dtype)).to(p.dtype)).to(logits.dtype)
-
-    def sample(
-        self,
-        logits: Float[Tensor, "*batch C"],
-        generator: Generator | None = None,
-        x: Float[Tensor, "*batch C"] | None = None,
-    ) -> Float[Tensor, "*batch C"]:
-        """Return a one-hot x whose backward is `pullback`; see `PathwiseEstimator.sample`."""
-        p = probabilities(check_logits(logits))
-        x = draw_one_hot(p, generator) if x is None else check_one_hot(x, logits).to(p.dtype)
-        return with_product(x, logits, lambda v, p, x: self.pullback(p, x, v), p, x)
-
-    def conditional_jacobians(
-        self, p: Float[Tensor, "N C"]
-    ) -> tuple[Float[Tensor, "N C C C"], Float[Tensor, "N C C C"]]:
-        """Return M and M^T M for each class, read off `pullback` at unit cotangents."""
-        unit = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
-        # Spelled out for each class k, as ST does not look at x.
-        each_class = p[:, None, None].expand(-1, p.shape[-1], 1, -1)
-        columns = self.pullback(each_class, unit[None, :, None], unit[None, None])
-        first = columns.transpose(-1, -2)
-        return first, columns @ first
+__all__ = ["StraightThrough", "DARN", "ZGR", "STZGR"]
 
 
 @dataclass(frozen=True, repr=False)

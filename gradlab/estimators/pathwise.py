@@ -1,0 +1,153 @@
+"""Pathwise estimators: back-propagate grad f(x) through the sample by a product of their own.
+
+The mechanism is written once here; a family writes its product, and its own sample where the
+product needs more than x.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from gradlab.categorical import (
+    check_floating,
+    check_logits,
+    check_one_hot,
+    draw_one_hot,
+    is_readable,
+    probabilities,
+)
+from gradlab.estimators.base import Estimator
+from gradlab.loss import Loss, NotDifferentiableError, evaluate, gradient
+
+__all__ = ["PathwiseEstimator", "SampleOnlyEstimator", "with_product"]
+
+
+class PathwiseEstimator(Estimator):
+    """An estimator that back-propagates v = grad f(x) through the sample x by a product of its own.
+
+    Given x the estimate is M a with a = grad f and a random [C, C] matrix M for each variable,
+    which depends on x only through the class of that variable.
+    """
+
+    needs_gradient: ClassVar[bool] = True
+
+    @abstractmethod
+    def sample(
+        self,
+        logits: Float[Tensor, "*batch C"],
+        generator: Generator | None = None,
+        x: Float[Tensor, "*batch C"] | None = None,
+    ) -> Float[Tensor, "*batch C"]:
+        """Return x ~ Categorical(softmax(logits)), whose backward is this estimator's product.
+
+        A given one-hot `x` is used instead of a fresh draw.
+        """
+
+    def sample_along(
+        self, dim: int, logits: Tensor, generator: Generator | None = None, x: Tensor | None = None
+    ) -> Tensor:
+        """Return `sample` with the classes along axis `dim`, as the drop-in functions do."""
+        check_floating(logits)
+        if not -logits.ndim <= dim < logits.ndim:
+            raise ValueError(f"dim = {dim} is no axis of logits of shape {list(logits.shape)}")
+        x = None if x is None else x.movedim(dim, -1)
+        return self.sample(logits.movedim(dim, -1), generator, x).movedim(-1, dim)
+
+    def surrogate(
+        self, f: Loss, logits: Float[Tensor, "*batch N C"], generator: Generator | None = None
+    ) -> Float[Tensor, "*batch"]:
+        """Return f(sample(logits)); see `Estimator.surrogate`."""
+        x = self.sample(logits, generator)
+        values = evaluate(f, x)
+        if is_readable(values) and x.requires_grad and not values.requires_grad:
+            raise NotDifferentiableError
+        return values
+
+    def conditional_jacobians(
+        self, p: Float[Tensor, "N C"]
+    ) -> tuple[Float[Tensor, "N C C C"], Float[Tensor, "N C C C"]] | None:
+        """Return E[M | x = k] and E[M^T M | x = k], indexed [variable, k], or None if not known."""
+        return None
+
+
+class SampleOnlyEstimator(PathwiseEstimator):
+    """A pathwise estimator whose matrix M is a function of p and x; subclasses write `pullback`."""
+
+    def pullback(
+        self,
+        p: Float[Tensor, "*#batch C"],
+        x: Float[Tensor, "*#batch C"],
+        v: Float[Tensor, "*#batch C"],
+    ) -> Float[Tensor, "*batch C"]:
+        """Return M(p, x) v in O(C)."""
+        raise NotImplementedError
+
+    def draw(
+        self,
+        f: Loss,
+        logits: Float[Tensor, "N C"],
+        n: int,
+        generator: Generator | None = None,
+    ) -> Float[Tensor, "n N C"]:
+        """Return n independent estimates; see `Estimator.draw`."""
+        p = probabilities(check_logits(logits, ndim=2).detach())
+        x = draw_one_hot(p, generator, n)
+        return self.pullback(p, x, gradient(f, x.to(logits.dtype)).to(p.dtype)).to(logits.dtype)
+
+    def sample(
+        self,
+        logits: Float[Tensor, "*batch C"],
+        generator: Generator | None = None,
+        x: Float[Tensor, "*batch C"] | None = None,
+    ) -> Float[Tensor, "*batch C"]:
+        """Return a one-hot x whose backward is `pullback`; see `PathwiseEstimator.sample`."""
+        p = probabilities(check_logits(logits))
+        x = draw_one_hot(p, generator) if x is None else check_one_hot(x, logits).to(p.dtype)
+        return with_product(x, logits, lambda v, p, x: self.pullback(p, x, v), p, x)
+
+    def conditional_jacobians(
+        self, p: Float[Tensor, "N C"]
+    ) -> tuple[Float[Tensor, "N C C C"], Float[Tensor, "N C C C"]]:
+        """Return M and M^T M for each class, read off `pullback` at unit cotangents."""
+        unit = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
+        # Spelled out for each class k, as ST does not look at x.
+        each_class = p[:, None, None].expand(-1, p.shape[-1], 1, -1)
+        columns = self.pullback(each_class, unit[None, :, None], unit[None, None])
+        first = columns.transpose(-1, -2)
+        return first, columns @ first
+
+
+def with_product(
+    out: Float[Tensor, "*batch C"],
+    logits: Float[Tensor, "*batch C"],
+    product: Callable[..., Tensor],
+    *saved: Tensor,
+) -> Float[Tensor, "*batch C"]:
+    """Return `out` with the backward logits.grad += product(grad, *saved), under torch.func too.
+
+    The product works in the dtype of `saved`, which may be finer than that of the logits.
+    """
+    return _WithProduct.apply(out.to(logits.dtype), logits, product, *saved)
+
+
+class _WithProduct(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(out: Tensor, logits: Tensor, product: Callable[..., Tensor], *saved: Tensor) -> Any:
+        return out.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.product = inputs[2]
+        ctx.save_for_backward(*inputs[3:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        to_logits = ctx.product(grad.to(saved[0].dtype), *saved).to(grad.dtype)
+        return None, to_logits, None, *(None for _ in saved)

@@ -1,0 +1,201 @@
+"""The shape of the code: imports point one way and are cheap, files are short and described."""
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gradlab
+
+PACKAGE = Path(gradlab.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+FAMILIES = [f for f in (PACKAGE / "estimators").glob("*.py") if f.stem not in ("__init__", "base")]
+
+# A part may import from earlier lines, and from itself; parts of one line do not know each other.
+ORDER = [
+    {"categorical"},
+    {"loss"},
+    {"gumbel_jacobian"},
+    {"estimators", "problems"},
+    {"moments", "reproducible"},
+    {"montecarlo", "exact"},
+    {"comparison", "dominance"},
+    {"plots"},
+    {"figures", "tables"},
+    {"cli", "__main__"},
+]
+LAYER = {part: i for i, parts in enumerate(ORDER) for part in parts}
+
+# Plots read rows: of everything that is installed they may use these.
+FOR_PLOTS = {"matplotlib", "numpy", "pandas", "seaborn"}
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(file: Path) -> set[str]:
+    """Return the full names of all that a file imports, wherever the statement stands."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: import by the full name"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def part_of(name: str) -> str | None:
+    """Return the part of the package that a module belongs to, None for the package itself."""
+    top, _, rest = name.partition(".")
+    part = rest.partition(".")[0]
+    return part if top == "gradlab" and part not in ("", "__version__") else None
+
+
+modules = pytest.mark.parametrize("file", FILES, ids=module_name)
+parts = pytest.mark.parametrize(
+    "file", [f for f in FILES if f.parent != PACKAGE or f.stem != "__init__"], ids=module_name
+)
+
+
+@parts
+def test_imports_point_one_way(file):
+    own = part_of(module_name(file))
+    assert own in LAYER, f"give {own} a place in the order of imports"
+    for name in imports_of(file):
+        part = part_of(name)
+        if part is not None and part != own:
+            assert part in LAYER, f"{module_name(file)} imports {name} through the package"
+            assert LAYER[part] < LAYER[own], f"{module_name(file)} must not import {name}"
+
+
+@pytest.mark.parametrize("file", sorted((PACKAGE / "plots").glob("*.py")), ids=module_name)
+def test_plots_know_rows_only(file):
+    for name in imports_of(file):
+        top = name.partition(".")[0]
+        assert top in FOR_PLOTS | {"gradlab"} | sys.stdlib_module_names, f"plots import {name}"
+        assert top != "gradlab" or part_of(name) == "plots", f"plots import {name}"
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "statement", ["import gradlab", "import gradlab; gradlab.__version__; dir(gradlab)"]
+)
+def test_importing_the_package_is_cheap(statement):
+    heavy = {"torch", "numpy", "pandas", "scipy", "matplotlib", "seaborn"}
+    assert not loaded_by(statement) & heavy
+
+
+def test_plots_do_not_load_torch():
+    names = [module_name(f) for f in (PACKAGE / "plots").glob("*.py")]
+    assert "torch" not in loaded_by(f"import {', '.join(names)}")
+
+
+@pytest.mark.parametrize("module", ["estimators", "comparison", "problems"])
+def test_importing_changes_nothing_in_torch(module):
+    code = f"""
+import torch
+def state():
+    return (torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled(),
+            torch.are_deterministic_algorithms_enabled(), torch.get_rng_state().tolist())
+before = state()
+import gradlab.{module}
+assert state() == before
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", gradlab.__all__)
+def test_public_names_load_and_are_what_their_home_calls_them(name):
+    value = getattr(gradlab, name)
+    assert name in dir(gradlab)
+    if inspect.isclass(value) or inspect.isfunction(value):
+        assert value.__name__ == name
+
+
+def test_every_estimator_and_drop_in_function_is_public():
+    from gradlab import estimators
+
+    assert {cls.__name__ for cls in estimators.ESTIMATORS.values()} <= set(gradlab.__all__)
+    functions = {n for n in estimators.__all__ if inspect.isfunction(getattr(estimators, n))}
+    assert functions <= set(gradlab.__all__)
+
+
+def test_type_checkers_see_the_names_that_load_on_first_use():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    imported = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("gradlab")
+        for alias in node.names
+    }
+    assert imported == set(gradlab.__all__) - {"__version__"}
+
+
+@modules
+def test_files_are_short(file):
+    assert len(file.read_text().splitlines()) < 250
+
+
+@pytest.mark.parametrize("file", FAMILIES, ids=module_name)
+def test_families_of_estimators_are_shorter(file):
+    assert len(file.read_text().splitlines()) < 200
+
+
+@modules
+def test_folders_are_at_most_two_deep(file):
+    assert len(file.relative_to(PACKAGE).parts) <= 3
+
+
+@modules
+def test_modules_are_described_and_list_their_public_names(file):
+    tree = ast.parse(file.read_text())
+    assert ast.get_docstring(tree)
+    assigned = [
+        target.id
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    ]
+    if any(isinstance(node, ast.FunctionDef | ast.ClassDef) for node in tree.body):
+        assert "__all__" in assigned
+
+
+def public_things(file: Path) -> list[tuple[str, object]]:
+    module = importlib.import_module(module_name(file))
+    named = [(n, getattr(module, n)) for n in getattr(module, "__all__", ())]
+    return [(n, thing) for n, thing in named if inspect.isclass(thing) or inspect.isfunction(thing)]
+
+
+@modules
+def test_public_names_exist_and_are_described(file):
+    for name, thing in public_things(file):
+        assert thing.__doc__, name
+        # A dataclass without a docstring gets its signature.
+        assert not thing.__doc__.startswith(f"{name}("), name
+        if inspect.isclass(thing):
+            for method, value in vars(thing).items():
+                if not method.startswith("_") and inspect.isfunction(value):
+                    assert value.__doc__, f"{name}.{method}"
+
+
+@modules
+def test_public_functions_are_annotated(file):
+    for name, thing in public_things(file):
+        if inspect.isfunction(thing):
+            signature = inspect.signature(thing)
+            assert signature.return_annotation is not inspect.Signature.empty, name
+            for parameter in signature.parameters.values():
+                assert parameter.annotation is not inspect.Parameter.empty, f"{name}: {parameter}"
