@@ -31,8 +31,7 @@ from gradlab.loss import Loss, gradient
 
 __all__ = ["GumbelSoftmax", "GumbelSoftmaxST", "GumbelRao"]
 
-# Elements of one chunk of inner Gumbel samples: fits the cache.
-_CHUNK = 2**17
+_CHUNK = 2**17  # elements of one chunk of inner Gumbel samples: fits the cache
 
 
 class _GumbelEstimator(PathwiseEstimator):
@@ -50,9 +49,8 @@ class _GumbelEstimator(PathwiseEstimator):
         """Return p and x, drawn where it is not given."""
         p = probabilities(logits.detach())
         check_tau(self.tau, p.dtype)
-        if x is None:
-            return p, draw_one_hot(p, generator, n)
-        return p, check_one_hot(x, logits).to(p.dtype)
+        given = draw_one_hot(p, generator, n) if x is None else check_one_hot(x, logits)
+        return p, given.to(p.dtype)
 
     def _relaxed(
         self, p: Tensor, x: Tensor, k: int, generator: Generator | None
@@ -61,8 +59,8 @@ class _GumbelEstimator(PathwiseEstimator):
         p, x = class_first(p.expand_as(x)), class_first(x)
         chunk = max(1, min(k, _CHUNK // max(1, x.numel())))
         for start in range(0, k, chunk):
-            size = min(chunk, k - start)
-            yield relaxed_given(p, x.expand(size, *x.shape), self.tau, generator)
+            several = x.expand(min(chunk, k - start), *x.shape)
+            yield relaxed_given(p, several, self.tau, generator)
 
     def _product(self, v: Tensor, chunks: Iterable[Tensor]) -> Tensor:
         """Return the mean of J_tau(y) v over all y of all chunks [size, *v.shape]."""
@@ -85,8 +83,8 @@ class GumbelSoftmax(_GumbelEstimator):
     .. math:: \hat g = J_\tau(y)\,\nabla f(y), \quad y = softmax((logits + Gumbel) / \tau)
 
     Its mean is the gradient of a relaxed loss: exact for constants only; biased at every tau > 0,
-    with variance of order 1/tau. One evaluation, at a point that is not one-hot. Jang, Gu & Poole
-    2017 (1611.01144); Maddison, Mnih & Teh 2017 (1611.00712).
+    with variance of order 1/tau. One evaluation, at a relaxed point. Jang, Gu & Poole 2017
+    (1611.01144); Maddison, Mnih & Teh 2017 (1611.00712).
     """
 
     tau: float = 1.0
@@ -100,25 +98,24 @@ class GumbelSoftmax(_GumbelEstimator):
         """Return n independent estimates; see `Estimator.draw`."""
         p, x = self._given(check_logits(logits, ndim=2), generator, n, None)
         (y,) = self._relaxed(p, x, 1, generator)
-        v = gradient(f, y[0].contiguous().to(logits.dtype)).to(y.dtype)
-        return self._product(v, [y]).to(logits.dtype)
+        v = gradient(f, y[0].contiguous().to(logits.dtype))
+        return self._product(v.to(y.dtype), [y]).to(logits.dtype)
 
     def sample(
         self, logits: Tensor, generator: Generator | None = None, x: Tensor | None = None
     ) -> Float[Tensor, "*batch C"]:
         """Return a relaxed y (not one-hot); a given one-hot `x` fixes its argmax."""
         p, x = self._given(check_logits(logits), generator, None, x)
-        (y,) = self._relaxed(p, x, 1, generator)
+        y = next(self._relaxed(p, x, 1, generator))
         return self._attach(y[0].contiguous(), logits, [y])
 
 
 class _OneHotForward(_GumbelEstimator):
-    """The straight-through members: f at the one-hot x, J averaged over k samples of y given x."""
+    """f at the one-hot x, J averaged over `_inner` samples of y given x (None: exact mean)."""
 
     @property
     def _inner(self) -> int | None:
-        """Samples of y given x that are averaged; None for the exact mean."""
-        return 1
+        return getattr(self, "k", 1)  # GS-ST has no k: it is the case of one sample
 
     def draw(
         self, f: Loss, logits: Tensor, n: int, generator: Generator | None = None
@@ -144,9 +141,8 @@ class _OneHotForward(_GumbelEstimator):
     ) -> tuple[Float[Tensor, "N C C C"], Float[Tensor, "N C C C"]]:
         """Return E[M | x = k] and E[M^T M | x = k] from the quadrature tables."""
         first, second = conditional_jacobians(p, self.tau)
-        if self._inner is None:
-            return first, first @ first
-        return first, second / self._inner + (1 - 1 / self._inner) * (first @ first)
+        k, square = self._inner, first @ first
+        return first, square if k is None else second / k + (1 - 1 / k) * square
 
 
 @dataclass(frozen=True, repr=False)
@@ -188,13 +184,8 @@ class GumbelRao(_OneHotForward):
         if self.k is not None and (not isinstance(self.k, int) or self.k < 1):
             raise ValueError(f"k must be a positive int, or None (exact mean), not {self.k!r}")
 
-    @property
-    def _inner(self) -> int | None:
-        return self.k
-
 
 def _mean_jacobian(p: Tensor, x: Tensor, tau: float) -> Tensor:
-    """Return E[J | x], [*x.shape, C]."""
     if not is_readable(p):
         raise ValueError("k = None (exact Gumbel-Rao) is not for torch.func; give k a number")
     table = conditional_jacobians(p, tau)[0].to(device=x.device, dtype=x.dtype)
