@@ -55,14 +55,14 @@ class MomentCurve:
 
 
 def dominated(points: ArrayLike, curve: ArrayLike, *, margin: float = 0.0) -> NDArray[np.bool_]:
-    """Return for each of `points` [P, 2] whether some point of the polyline `curve` [Q, 2] is better.
+    """Return whether some point of the polyline `curve` [Q, 2] is better than each `points` [P, 2].
 
     Both coordinates are costs, >= 0. Better is b <= (1 - margin) a in both and b < a in one; a
     margin above the error of the coordinates keeps a curve from dominating itself.
     """
     p, q = np.asarray(points, dtype=float), np.asarray(curve, dtype=float)
     start, step = (q[:-1], np.diff(q, axis=0)) if len(q) > 1 else (q, np.zeros_like(q))
-    low, high = 0.0, 1.0
+    low, high = np.zeros([len(p), len(start)]), np.ones([len(p), len(start)])
     # start + t step is no worse than the point for t in [low, high], in both coordinates.
     for allowed, a, d in zip((p * (1 - margin)).T, start.T, step.T, strict=True):
         room = allowed[:, None] - a

@@ -127,7 +127,6 @@ STATISTICAL = [
     "quadratic",
     "multiquadratic",
     "cubic",
-    "softplus",
     "mlp",
     "norm:1.5",
     "table",

@@ -198,7 +198,7 @@ def test_the_estimate_of_reinforce_at_the_reference_state(size, name, monkeypatc
 def gs_scores(size: tuple[int, int], name: str, drawn_tau: float, tau: str) -> float:
     """Largest deviation of the mean of GS at drawn_tau from the golden mean at tau, in errors."""
     f = recipe(name, *size)
-    moments = monte_carlo(GumbelSoftmax(drawn_tau), f, logits_of(size), 60_000, seed=5)
+    moments = monte_carlo(GumbelSoftmax(drawn_tau), f, logits_of(size), 30_000, seed=5)
     expected = golden(size, name, f"GS(tau={tau})")["mean"]
     return float(scores(moments.mean, expected, moments.mean_se).abs().max())
 

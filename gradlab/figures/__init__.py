@@ -1,0 +1,185 @@
+"""The catalogue of figures, and how they are made: in parallel processes, each file whole.
+
+Every figure is a module with `rows(seed)`, which computes, and `plot(rows)`, which only reads rows.
+Importing the catalogue imports none of them.
+"""
+
+import ast
+import difflib
+import importlib
+import importlib.util
+import io
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tqdm import tqdm
+
+__all__ = ["FIGURES", "Drawn", "about", "draw", "named", "usable_cores"]
+
+FIGURES = {
+    name: f"{__name__}.{name.replace('-', '_')}"
+    for name in (
+        "temperature",
+        "trade-off",
+        "quadratics",
+        "degree",
+        "cold-limit",
+        "classes",
+        "budget",
+        "snapshots",
+    )
+}
+"""Modules by the name of their figure; the slowest first, so that all processes end together."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """How a figure came out: why there is none (`error`), what it wrote to stderr (`notes`)."""
+
+    name: str
+    seconds: float = 0.0
+    error: str | None = None
+    notes: str = ""
+
+
+def about(name: str) -> str:
+    """Return the first line of the figure's module, without importing it: what the figure shows."""
+    spec = importlib.util.find_spec(FIGURES[name])
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"the module {FIGURES[name]} of the figure {name!r} is missing")
+    return (ast.get_docstring(ast.parse(Path(spec.origin).read_bytes())) or "").partition("\n")[0]
+
+
+def draw(
+    names: Iterable[str] = (),
+    out: Path = Path("figures"),
+    seed: int = 0,
+    *,
+    workers: int | None = None,
+    redraw: bool = False,
+    progress: bool = False,
+) -> list[Drawn]:
+    """Make the named figures, or all: out/NAME.csv, .png and .pdf; return how each came out.
+
+    The same seed gives the same CSVs, whatever the number of `workers` (processes; by default one
+    for each usable core). `redraw` plots from the CSVs that are there, without computing. A figure
+    that fails does not stop the others. `progress` goes to stderr. An interrupt ends the processes
+    and leaves no half-written file. Raises ValueError for an unknown name, OSError where `out`
+    cannot be written. Processes are spawned: a script calls this under `if __name__ ==
+    "__main__"`.
+    """
+    chosen = named(names)
+    workers = min(workers or usable_cores(), len(chosen))
+    out.mkdir(parents=True, exist_ok=True)
+    drawn: dict[str, Drawn] = {}
+    with (
+        TemporaryDirectory(dir=out, prefix=".drawing-") as staging,
+        _processes(workers) as pool,
+        tqdm(
+            desc="figures", total=len(chosen), leave=False, disable=None if progress else True
+        ) as bar,
+    ):
+        futures = {
+            pool.submit(_make, name, FIGURES[name], out, Path(staging), seed, redraw): name
+            for name in chosen
+        }
+        for future in as_completed(futures):
+            name = futures[future]
+            died = future.exception()  # the process, say for want of memory
+            done = Drawn(name, error=f"{type(died).__name__}: {died}") if died else future.result()
+            drawn[name] = done
+            if progress:
+                outcome = f"failed: {done.error}" if done.error else f"{done.seconds:.1f} s"
+                tqdm.write(f"{done.notes}{name}: {outcome}", file=sys.stderr)
+            bar.update()
+    return [drawn[name] for name in chosen]
+
+
+def named(names: Iterable[str] = ()) -> list[str]:
+    """Return the named figures, or all, in the catalogue's order; ValueError for an unknown one."""
+    wanted = set(names)
+    for name in sorted(wanted - set(FIGURES)):
+        near = difflib.get_close_matches(name, FIGURES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown figure {name!r}{hint} (known: {', '.join(FIGURES)})")
+    return [name for name in FIGURES if name in wanted or not wanted]
+
+
+def usable_cores() -> int:
+    """Return how many processors this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def _processes(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Yield a pool of fresh processes; an interrupt inside the block ends them at once."""
+    others = set(multiprocessing.active_children())
+    # Spawned, not forked: torch's threads do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown()
+
+
+def _start_worker() -> None:
+    """Leave interrupts to the parent, end when it ends, and compute on one thread."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _make(name: str, module: str, out: Path, staging: Path, seed: int, redraw: bool) -> Drawn:
+    """Compute and write one figure; an error is caught and told."""
+    start = time.perf_counter()
+    notes = io.StringIO()
+    error = None
+    # Not a terminal: bars of single computations stay silent, warnings go to the parent.
+    with redirect_stderr(notes):
+        try:
+            import pandas as pd
+
+            from gradlab.comparison import reproducible_columns
+            from gradlab.plots.files import save_with_rows
+
+            figure = importlib.import_module(module)
+            csv = out / f"{name}.csv"
+            if redraw and not csv.exists():
+                raise OSError(f"there is no {csv} to draw again; make it first, without redraw")
+            rows = pd.read_csv(csv) if redraw else reproducible_columns(figure.rows(seed))
+            save_with_rows(rows, figure.plot, out, name, staging)
+        except OSError as fault:
+            error = str(fault)
+        except Exception as fault:
+            traceback.print_exc()
+            error = f"{type(fault).__name__}: {fault}"
+    return Drawn(name, time.perf_counter() - start, error, notes.getvalue())

@@ -1,0 +1,140 @@
+"""The error that is left after a number of evaluations of f, for biased and unbiased estimators.
+
+The root mean squared error of the average of n draws, n = evaluations / calls a draw: an unbiased
+estimator goes down without end, a biased one comes to rest at its bias, and where the lines cross
+says which of them a budget is better spent on.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from torch import Tensor
+
+from gradlab.comparison import compare, reproducible_columns
+from gradlab.estimators import parse
+from gradlab.plots.curves import problem_title
+from gradlab.plots.ladder import label, logarithmic
+from gradlab.plots.style import color, styled
+from gradlab.problems import Problem, TinyVAE, problem, regime
+
+__all__ = ["crossing", "plot", "rows"]
+
+LINES = {
+    "ST": "-",
+    "ZGR": "-",
+    "GS-ST(tau=0.5)": "-",
+    "GR(tau=1, k=10)": "-",
+    "GR(tau=0.1, k=10)": ":",
+    "RF(m=4)": "-",
+    "RF(m=2)": "--",
+    "REINFORCE(baseline=0)": "-.",
+    "ARSM": "-",
+}
+COLUMNS = [
+    *("problem", "N", "C", "logits_seed", "estimator", "series", "tau", "calls", "seed", "method"),
+    *("draws", "truth2", "bias2", "variance", "variance_se"),
+]
+
+
+def rows(
+    seed: int = 0,
+    *,
+    draws: int = 4096,
+    estimators: Sequence[str] = tuple(LINES),
+    points: int = 25,
+    largest: float = 1e4,
+) -> pd.DataFrame:
+    """Return `points` of the curve of each estimator against evaluations of f, on four problems.
+
+    The moments of one draw are exact, those of ARSM come from `draws`; the bias of estimators that
+    are unbiased for every f is 0. `crossing` is where RF(4) overtakes ZGR on this problem.
+    """
+    tables = []
+    for f, logits in _problems(seed):
+        table = compare(f, logits, estimators, None, draws, seed, logits_seed=seed)
+        table = reproducible_columns(table)[COLUMNS]
+        unbiased = [parse(text).order == np.inf for text in table["estimator"]]
+        table["bias2"] = table["bias2"].mask(unbiased, 0.0)
+        table["crossing"] = crossing(table.set_index("estimator"), "ZGR", "RF(m=4)")
+        for _, row in table.iterrows():
+            spent = np.geomspace(row["calls"], largest, points)
+            n = spent / row["calls"]
+            curve = {
+                "evaluations": spent,
+                "mse": row["bias2"] + row["variance"] / n,
+                "mse_se": row["variance_se"] / n,
+            }
+            tables.append(pd.DataFrame([row] * points).assign(**curve))
+    return pd.concat(tables, ignore_index=True)
+
+
+def crossing(moments: pd.DataFrame, biased: str, unbiased: str) -> float:
+    """Return from how many evaluations on `unbiased` has the smaller error.
+
+    At least those of its first draw; NaN where `biased` has no bias. `moments` has a row for each
+    of the two, by its text.
+    """
+    b, u = moments.loc[biased], moments.loc[unbiased]
+    if b["bias2"] < 1e-20 * b["truth2"]:
+        return np.nan
+    at = (u["calls"] * u["variance"] - b["calls"] * b["variance"]) / b["bias2"]
+    return float(max(at, u["calls"]))
+
+
+def _problems(seed: int) -> list[tuple[Problem, Tensor]]:
+    logits = regime("moderate", 4, 4, seed)
+    vae = TinyVAE("some", image=seed % 300)
+    synthetic = [(problem(name, 4, 4, seed), logits) for name in ("quadratic", "cubic", "mlp")]
+    return [*synthetic, (vae, vae.logits)]
+
+
+def plot(rows: pd.DataFrame) -> Figure:
+    """Return the figure: a panel for each problem, with the crossing of ZGR and RF(4)."""
+    with styled():
+        names = list(rows["problem"].unique())
+        figure = Figure(figsize=(11, 3.8))
+        axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+        for ax, name in zip(axes, names, strict=True):
+            _panel(ax, rows[rows["problem"] == name])
+            ax.set_title(problem_title(name))
+        axes[0].set_ylabel("RMSE of the average / |g|")
+        entries = []
+        for name, part in rows.groupby("estimator", sort=False):
+            measured = part["method"].iloc[0] == "monte carlo"
+            text = label(str(name)) + (": Monte Carlo ± 2 s.e." if measured else "")
+            shade, line = color(part["series"].iloc[0]), LINES.get(str(name), "-")
+            entries.append(Line2D([], [], color=shade, ls=line, label=text))
+        entries.append(Line2D([], [], ls="", label="(all others exact)"))
+        figure.legend(handles=entries, loc="outside lower center", ncols=5)
+    return figure
+
+
+def _panel(ax: Axes, rows: pd.DataFrame) -> None:
+    for name, part in rows.groupby("estimator", sort=False):
+        spent, shade = part["evaluations"], color(part["series"].iloc[0])
+        square, error = part["mse"] / part["truth2"], part["mse_se"] / part["truth2"]
+        ax.plot(spent, square**0.5, LINES.get(str(name), "-"), color=shade)
+        low, high = ((square + side * error).clip(lower=0) ** 0.5 for side in (-2, 2))
+        ax.fill_between(spent, low, high, color=shade, alpha=0.3, lw=0)
+    logarithmic(ax)
+    ax.set(xlim=(1, rows["evaluations"].max()), ylim=(0.01, 30))
+    ax.set_xlabel("evaluations of f (or of f and ∇f)")
+    _mark_crossing(ax, rows[rows["estimator"] == "ZGR"].iloc[0])
+
+
+def _mark_crossing(ax: Axes, zgr: pd.Series) -> None:
+    """Ring the point where RF(4) overtakes ZGR, or say why there is none."""
+    at = zgr["crossing"]
+    if np.isnan(at):
+        text = "ZGR is unbiased here"
+    elif at <= 4:
+        text = "RF(4) ahead of ZGR from the start"
+    else:
+        text = f"○ RF(4) overtakes ZGR at {at:,.0f}"
+        height = ((zgr["bias2"] + zgr["variance"] / at) / zgr["truth2"]) ** 0.5
+        ax.plot(at, height, "o", mfc="none", mec="k", ms=8, mew=1, zorder=5)
+    ax.text(0.03, 0.03, text, transform=ax.transAxes, fontsize=7.5, color="0.15")

@@ -1,0 +1,209 @@
+"""Squared bias against variance of one draw: one curve a family, and whose curve is the better.
+
+The temperature runs along the curves of Gumbel-softmax and Gumbel-Rao, alpha along that from ST
+over ZGR to DARN. Above raw, in the middle scale-free (each estimate rescaled so that its mean has
+the length of the truth: an optimizer forgives scale). Below, over many problems, the share of
+GR(k=inf), tau in [0.01, 10], that ST-ZGR, alpha in [0, 1], dominates, and the other way round.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from torch import Tensor
+
+from gradlab.categorical import probabilities
+from gradlab.comparison import compare
+from gradlab.dominance import MomentCurve, dominated_share
+from gradlab.estimators import STZGR, Estimator, GumbelRao, parse
+from gradlab.exact.moments import Enumeration
+from gradlab.figures.temperature import problems
+from gradlab.gumbel_jacobian import conditional_jacobians
+from gradlab.plots.curves import problem_title, series_handle
+from gradlab.plots.plane import SCALES, draw_plane, plane_key
+from gradlab.plots.shares import draw_shares, shares_key
+from gradlab.plots.style import styled
+from gradlab.problems import SNAPSHOTS, TinyVAE, problem, regime
+from gradlab.reproducible import single_thread
+
+__all__ = ["domination_rows", "gumbel_rao_curve", "plot", "rows", "tabled_rao"]
+
+TEMPERATURES = tuple(np.geomspace(0.01, 10, 19).tolist())
+ALPHAS = tuple(np.linspace(0, 2, 41).tolist())
+FAMILIES = ("GS-ST", "GR(k=10)", "GR(k=100)", "GR(k=inf)")
+DRAWS = 4096
+
+# At uniform logits both families are the same curve up to scale: nothing to compare there.
+REGIMES = ("moderate", "peaked")
+# Temperatures between which the moments of GR are interpolated, to 1 %: smooth in log tau.
+NODES = np.linspace(np.log(0.01), np.log(10), 16)
+GRID = np.linspace(NODES[0], NODES[-1], 151)
+# As the dominating curve ST-ZGR is resolved most finely near ZGR, where cold GR ends.
+FINE_ALPHA = 1 - np.linspace(1, 0, 201) ** 2
+EVEN_ALPHA = np.linspace(0, 1, 101)
+# Well above rounding, well below anything to be seen.
+MARGIN = 1e-6
+
+COLUMNS = [
+    *("kind", "problem", "regime", "N", "C", "logits_seed", "estimator", "series", "tau", "alpha"),
+    *("seed", "method", "draws", "truth2", "bias2", "bias2_se", "variance", "variance_se"),
+    *("scale_free_bias2", "scale_free_bias2_se", "scale_free_variance", "scale_free_variance_se"),
+    *("scale", "dominated_by", "share", "version", "dtype"),
+]
+
+
+@single_thread()
+def rows(
+    seed: int = 0,
+    *,
+    temperatures: Sequence[float] = TEMPERATURES,
+    alphas: Sequence[float] = ALPHAS,
+    draws: int = DRAWS,
+    seeds: int = 20,
+    images: int = 10,
+) -> pd.DataFrame:
+    """Return rows of kind "curve", as from `compare`, and of kind "domination", with the shares.
+
+    Domination is asked for `seeds` problems of each class and `images` of the VAE.
+    """
+    found: list[dict[str, Any]] = []
+    for f, logits in problems(seed):
+        given: dict[str, Any] = {
+            "seed": seed,
+            "logits_seed": seed,
+            "enumeration": Enumeration(f, logits),
+        }
+        free: list[Estimator | str] = [*(STZGR(alpha) for alpha in alphas), "RF(m=4)"]
+        for table in (
+            compare(f, logits, FAMILIES, temperatures, method="exact", **given),
+            compare(f, logits, free, method="exact", **given),
+            compare(f, logits, ["GS"], temperatures[::2], draws, method="monte-carlo", **given),
+        ):
+            alpha = [getattr(parse(text), "alpha", None) for text in table["estimator"]]
+            found += table.assign(kind="curve", alpha=alpha).to_dict("records")
+    shown = [(seed * images + i) % 300 for i in range(images)]
+    found += domination_rows(range(seed * seeds, (seed + 1) * seeds), shown)
+    return pd.DataFrame(found, columns=COLUMNS)
+
+
+def domination_rows(seeds: Iterable[int], images: Iterable[int]) -> Iterator[dict[str, Any]]:
+    """Yield the shares of GR(k=inf) and ST-ZGR that the other dominates, raw and scale-free.
+
+    For each seed: three problems with 4 variables of 4 classes at moderate and at peaked logits;
+    for each image: the VAE at its snapshots.
+    """
+    for seed in seeds:
+        for name in REGIMES:
+            logits = regime(name, 4, 4, seed)
+            tabled = tabled_rao(logits)
+            for kind in ("quadratic", "cubic", "mlp"):
+                row = {"problem": kind, "regime": name, "logits_seed": seed}
+                yield from _shares(Enumeration(problem(kind, 4, 4, seed), logits), tabled, row)
+    for image in images:
+        for snapshot in SNAPSHOTS:
+            f = TinyVAE(snapshot, image)
+            row = {"problem": "vae", "regime": snapshot, "logits_seed": image}
+            yield from _shares(Enumeration(f, f.logits), tabled_rao(f.logits), row)
+
+
+@dataclass(frozen=True, repr=False)
+class _TabledRao(GumbelRao):
+    """GR(k=inf) with its table at hand, so that problems with the same logits share it."""
+
+    table: Tensor | None = None
+
+    def conditional_jacobians(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        assert self.table is not None
+        return self.table, self.table @ self.table
+
+
+def tabled_rao(logits: Tensor) -> list[Estimator]:
+    """Return GR(k=inf) for these logits at the temperatures exp(NODES)."""
+    p = probabilities(logits)
+    return [
+        _TabledRao(tau, None, conditional_jacobians(p, tau, accuracy=1e-8)[0])
+        for tau in np.exp(NODES).tolist()
+    ]
+
+
+def gumbel_rao_curve(
+    exact: Enumeration, rao: Sequence[Estimator], log_tau: np.ndarray
+) -> MomentCurve:
+    """Return the moments of GR(k=inf) at any log tau, interpolated from `tabled_rao`."""
+    # Without this factor the moments fall off steeply beyond tau = 1.
+    warmed = _curve(exact, rao, NODES).scaled(1 + np.exp(NODES))
+    return warmed.at(log_tau).scaled(1 / (1 + np.exp(log_tau)))
+
+
+def _shares(
+    exact: Enumeration, rao: Sequence[Estimator], row: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    truth = exact.values.gradient.numpy()
+    gr = gumbel_rao_curve(exact, rao, GRID)
+    # The mean is linear in alpha and the variance quadratic: three points are all of it.
+    st = _curve(exact, [STZGR(0.0), STZGR(1.0), STZGR(2.0)], np.array([0.0, 1.0, 2.0]))
+    for scale in SCALES:
+        of_gr, even, fine = (
+            curve.plane(truth, scale_free=scale == "scale-free")
+            for curve in (gr, st.at(EVEN_ALPHA), st.at(FINE_ALPHA))
+        )
+        row |= {"kind": "domination", "N": 4, "C": 4, "scale": scale}
+        share = dominated_share(of_gr, fine, margin=MARGIN)
+        yield row | {"series": "GR(k=inf)", "dominated_by": "ST-ZGR", "share": share}
+        share = dominated_share(even, of_gr, margin=MARGIN)
+        yield row | {"series": "ST-ZGR", "dominated_by": "GR(k=inf)", "share": share}
+
+
+def _curve(exact: Enumeration, family: Sequence[Estimator], parameter: np.ndarray) -> MomentCurve:
+    moments = [exact.moments(estimator) for estimator in family]
+    return MomentCurve(
+        parameter,
+        np.stack([m.mean.numpy().ravel() for m in moments]),
+        np.array([m.variance.value for m in moments]),
+    )
+
+
+def plot(rows: pd.DataFrame) -> Figure:
+    """Return the figure: raw and scale-free planes of the four problems, shares of domination."""
+    curves, shares = (rows[rows["kind"] == kind] for kind in ("curve", "domination"))
+    names = curves["problem"].unique()
+    with styled():
+        figure = Figure(figsize=(11, 8.8))
+        grid = figure.add_gridspec(3, len(names), height_ratios=(1, 1, 0.66))
+        for column, name in enumerate(names):
+            of_problem = curves[curves["problem"] == name]
+            for row, scale in enumerate(SCALES):
+                ax = figure.add_subplot(grid[row, column])
+                draw_plane(ax, of_problem, FAMILIES, scale, named=column == 0)
+                ax.set_title(problem_title(name) if row == 0 else "")
+                ax.set_xlabel(f"bias² / |g|², {scale}")
+                ax.set_ylabel(f"variance / |g|², {scale}" if column == 0 else "")
+            ax = figure.add_subplot(grid[2, column])
+            kind = name.partition("(")[0]
+            draw_shares(ax, shares[shares["problem"] == kind])
+            count = shares.loc[shares["problem"] == kind, "logits_seed"].nunique()
+            cases = (
+                "images at each snapshot" if kind == "vae" else "problems at each kind of logits"
+            )
+            ax.set_title(f"{count} {cases}", fontsize=8)
+            ax.set_xlabel("share dominated by the other family")
+        figure.legend(handles=_legend(), loc="outside lower center", ncols=4, columnspacing=1.2)
+    return figure
+
+
+def _legend() -> list[Line2D]:
+    return [
+        *(series_handle(s, marked=s != "ST-ZGR") for s in ("GS", *FAMILIES, "ST-ZGR")),
+        *(series_handle(s, ls="") for s in ("ST", "ZGR", "DARN", "RF(m=4)")),
+        *plane_key(),
+        *shares_key(
+            {
+                "GR(k=inf)": "share of GR(k=inf), τ in [0.01, 10] (log), dominated by ST-ZGR",
+                "ST-ZGR": "share of ST-ZGR, α in [0, 1], dominated by GR(k=inf)",
+            }
+        ),
+    ]

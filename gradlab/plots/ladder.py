@@ -1,0 +1,157 @@
+"""Relative errors of exact estimates, from zero and rounding up to the size of the gradient.
+
+What the figures of exactness share: a logarithmic axis with the empty decades between rounding and
+errors cut out, and many random problems summed up by their median and a range.
+"""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import FigureBase
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
+
+from gradlab.plots.style import color, marker
+
+__all__ = [
+    "COLUMNS",
+    "ROUNDING",
+    "ZERO",
+    "draw_median",
+    "handle",
+    "label",
+    "logarithmic",
+    "on_axis",
+    "relative",
+    "split_axes",
+]
+
+COLUMNS = [
+    *("problem", "N", "C", "logits_seed", "estimator", "series", "tau", "seed", "method"),
+    *("truth2", "bias2", "variance"),
+]
+"""What the figures of exactness keep of a row of `compare`."""
+
+ZERO = 1e-18
+"""Where values of exactly 0 are drawn."""
+
+ROUNDING = 1e-13
+"""Relative values below this are zero up to rounding."""
+
+ERRORS = (1e-3, 20.0)
+
+
+def relative(rows: pd.DataFrame, column: str) -> pd.Series:
+    """Return the root of `column` (bias2, variance) of exact rows in units of |true gradient|."""
+    return (rows[column] / rows["truth2"]) ** 0.5
+
+
+def on_axis(values: pd.Series) -> pd.Series:
+    """Return values for a logarithmic axis with room for zeros, which go to `ZERO`."""
+    return values.where(values > 0, ZERO)
+
+
+def split_axes(
+    figure: FigureBase, axis: str, errors: tuple[float, float] = ERRORS
+) -> tuple[Axes, Axes]:
+    """Return the axes of `errors` and of rounding: one logarithmic "x" or "y" axis with a cut.
+
+    The caller draws everything on both.
+    """
+    if axis == "y":
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+        upper.spines["bottom"].set_visible(False)
+        upper.tick_params(axis="x", length=0)
+    else:
+        lower, upper = figure.subplots(1, 2, sharey=True, width_ratios=[1, 3])
+        upper.spines["left"].set_visible(False)
+        upper.tick_params(axis="y", length=0)
+    pair = (upper, lower)
+    logarithmic(upper, axis, errors)
+    logarithmic(lower, axis, (ZERO / 5, ROUNDING))
+    getattr(lower, f"set_{axis}ticks")([ZERO, 1e-16, 1e-14])
+    pair[1].set_facecolor("0.95")
+    _mark_cut(*pair, axis)
+    return pair
+
+
+def logarithmic(ax: Axes, axes: str = "xy", limits: tuple[float, float] | None = None) -> None:
+    """Make "x", "y" or both logarithmic, with few plain ticks, as many take seconds to draw."""
+    for axis in axes:
+        ax.set(**{f"{axis}scale": "log"})
+        if limits is not None:
+            ax.set(**{f"{axis}lim": limits})
+        ticks = getattr(ax, f"{axis}axis")
+        ticks.set_major_formatter(FuncFormatter(_power))
+        ticks.minorticks_off()
+
+
+def _power(value: float, position: int | None = None) -> str:
+    """Return 0.01, 1, 100, or 10⁻⁴ and 10⁵ further out; 0 at `ZERO`."""
+    if value <= ZERO:
+        return "0"
+    exponent = round(math.log10(value))
+    if -3 < exponent < 4:
+        return f"{value:g}"
+    return "10" + str(exponent).translate(_SUPERSCRIPT)
+
+
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def _mark_cut(above: Axes, below: Axes, axis: str) -> None:
+    """Draw the two slanted strokes of a cut axis."""
+    slant = [(-1, -0.6), (1, 0.6)] if axis == "y" else [(-0.6, -1), (0.6, 1)]
+    look = {"marker": slant, "markersize": 8, "color": "k", "mec": "k", "mew": 1, "ls": "none"}
+    start, end = (0, 0), (0, 1) if axis == "y" else (1, 0)
+    for ax, at in ((above, start), (below, end)):
+        ax.plot(*at, transform=ax.transAxes, clip_on=False, zorder=5, **look)
+
+
+def draw_median(
+    axes: Sequence[Axes],
+    x: str,
+    values: pd.Series,
+    rows: pd.DataFrame,
+    series: str,
+    *,
+    within: tuple[float, float] = (0.15, 0.85),
+    dodge: float = 0.0,
+    factor: float = 1.0,
+    line: str = "-",
+) -> None:
+    """Draw the median of `values` over the rows of equal `x`, whiskers between two quantiles.
+
+    `dodge` moves the points along a linear axis, `factor` along a logarithmic one. Only points
+    inside the limits of an axis are joined.
+    """
+    groups = values.groupby(rows[x])
+    at = groups.median().index.to_numpy(float) * factor + dodge
+    low, median, high = (on_axis(groups.quantile(q)) for q in (within[0], 0.5, within[1]))
+    for ax in axes:
+        ax.vlines(at, low, high, color=color(series), lw=1, alpha=0.5, zorder=2)
+        inside = median.where(median.between(*ax.get_ylim()))
+        ax.plot(at, inside, line, color=color(series), marker=marker(series), zorder=3)
+
+
+def handle(series: str, text: str, line: str = "-") -> Line2D:
+    """Return the legend entry of a series drawn by `draw_median`."""
+    return Line2D([], [], color=color(series), marker=marker(series), ls=line, label=text)
+
+
+def label(text: str) -> str:
+    """Return the text form of an estimator as figures show it."""
+    for written, shown in _SHOWN.items():
+        text = text.replace(written, shown)
+    return text
+
+
+_SHOWN = {
+    "(baseline=0)": "",
+    "RF(m=": "RF(",
+    "(alpha=": "(α=",
+    "(tau=": "(τ=",
+    "k=inf": "k=∞",
+}

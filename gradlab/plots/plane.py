@@ -1,0 +1,178 @@
+"""The plane of squared bias and variance: families as curves, lines of equal mean squared error.
+
+Both axes are logarithmic and relative to the squared length of the true gradient; a strip on the
+left holds what has no bias at all.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from gradlab.plots.style import color, marker
+
+__all__ = ["SCALES", "draw_plane", "plane_key"]
+
+SCALES = {"raw": "", "scale-free": "scale_free_"}
+"""The prefix of the columns bias2 and variance in each scale."""
+
+ZERO = 1e-12
+"""A relative squared bias below this is zero up to rounding."""
+
+Array = NDArray[np.float64]
+
+
+def draw_plane(
+    ax: Axes, rows: pd.DataFrame, families: Sequence[str], scale: str, *, named: bool = False
+) -> None:
+    """Draw the rows of one problem: families with a temperature, ST-ZGR, and single estimators.
+
+    Markers stand at the decades of the temperature; `named` writes low ones beside GR(k=inf).
+    Monte Carlo rows, of GS, are joined points. The window is set by what has no temperature.
+    """
+    prefix = SCALES[scale]
+    exact = rows[rows["method"] == "exact"]
+    free = _relative(exact[exact["tau"].isna()], f"{prefix}variance")
+    _frame(ax, (_left(rows), 5), (free.min() / 25, free.max() * 25))
+    for series in families:
+        part = exact[exact["series"] == series]
+        _curve(ax, part, series, prefix)
+        decades = np.log10(part["tau"].to_numpy(float))
+        marked = part[np.abs(decades - decades.round()) < 1e-6]
+        _point(ax, marked, series, prefix, ms=4)
+        if series == "GR(k=inf)" and named:
+            cold = marked[marked["tau"] < 0.5]
+            _names(ax, cold, [f"τ={tau:g}" for tau in cold["tau"]], series, prefix)
+    _measured_curve(ax, rows[rows["series"] == "GS"], "GS", prefix)
+    line = exact[exact["alpha"].notna()]
+    _curve(ax, line, "ST-ZGR", prefix, lw=2.2)
+    for series, alpha in (("ST", 0), ("ZGR", 1), ("DARN", 2)):
+        _point(ax, line[line["alpha"] == alpha], series, prefix)
+    single = exact[exact["tau"].isna() & exact["alpha"].isna()]
+    for series, part in single.groupby("series", sort=False):
+        _point(ax, part, str(series), prefix)
+    _equal_mse(ax)
+
+
+def plane_key() -> list[Line2D]:
+    """Return the legend entries of everything but the series."""
+    grey: dict[str, Any] = {"color": "0.35", "ls": ""}
+    mse = "equal MSE of one draw: 0.1, 1, 10, ..."
+    limit = "GS (Monte Carlo): bias² unresolved, limit + 2 s.e."
+    markers = "markers along GS-ST, GR: τ = 0.01, 0.1, 1, 10"
+    return [
+        Line2D([], [], color="0.6", ls="--", lw=0.8, label=mse),
+        Line2D([], [], marker=r"$\leftarrow$", ms=7, label=limit, **grey),
+        Line2D([], [], marker="o", ms=4, label=markers, **grey),
+    ]
+
+
+def _relative(rows: pd.DataFrame, column: str) -> Array:
+    """Return a squared quantity relative to |truth|^2."""
+    return (rows[column] / rows["truth2"]).to_numpy(float)
+
+
+def _left(rows: pd.DataFrame) -> float:
+    """Return the power of ten below all bias^2 with a temperature, raw and scale-free."""
+    found = [1.0]
+    for prefix in SCALES.values():
+        found += [
+            *_relative(rows[rows["method"] == "exact"].dropna(subset="tau"), f"{prefix}bias2")
+        ]
+        # Half of a limit is where the tip of its arrow is.
+        found += [*_limits(rows[rows["method"] == "monte carlo"], prefix) / 2]
+    return float(10 ** np.floor(np.log10(max(min(found), 1e-7))))
+
+
+def _limits(rows: pd.DataFrame, prefix: str) -> Array:
+    """Return the bias^2 of Monte Carlo rows, if positive, + 2 standard errors."""
+    above = 2 * _relative(rows, f"{prefix}bias2_se")
+    return np.maximum(_relative(rows, f"{prefix}bias2"), 0.0) + above
+
+
+def _frame(ax: Axes, x: tuple[float, float], y: tuple[float, float]) -> None:
+    """Set logarithmic axes with these limits, left of them the strip of no bias."""
+    width = (x[1] / x[0]) ** 0.1
+    ax.set(xscale="log", yscale="log", xlim=(x[0] / width, x[1]), ylim=y, autoscale_on=False)
+    ax.axvspan(x[0] / width, x[0], color="0.94", lw=0, zorder=0)
+    # The decade at the strip is kept clear for the strip's own label.
+    decades = np.arange(np.floor(np.log10(x[0])) + 1, np.log10(x[1]) + 0.01)
+    decades = decades if len(decades) <= 4 else decades[::-2]
+    labels = [f"$10^{{{d:.0f}}}$" for d in decades]
+    ax.set_xticks([_strip(ax), *10.0**decades], ["0", *labels])
+    ax.minorticks_off()
+
+
+def _strip(ax: Axes) -> float:
+    """Return the middle of the strip of no bias, a tenth of the axis on its left."""
+    left, right = ax.get_xlim()
+    return float(left * (right / left) ** (0.05 / 1.1))
+
+
+def _coordinates(ax: Axes, rows: pd.DataFrame, prefix: str) -> tuple[Array, Array]:
+    bias2 = _relative(rows, f"{prefix}bias2")
+    return np.where(bias2 < ZERO, _strip(ax), bias2), _relative(rows, f"{prefix}variance")
+
+
+def _curve(ax: Axes, rows: pd.DataFrame, series: str, prefix: str, **look: Any) -> None:
+    bias2, variance = _coordinates(ax, rows, prefix)
+    ax.plot(bias2, variance, color=color(series), zorder=2, **look)
+
+
+def _point(ax: Axes, rows: pd.DataFrame, series: str, prefix: str, **look: Any) -> None:
+    bias2, variance = _coordinates(ax, rows, prefix)
+    style: dict[str, Any] = {
+        "marker": marker(series),
+        "ls": "",
+        "ms": 7,
+        "mec": "white",
+        "mew": 0.5,
+        "zorder": 5,
+    }
+    ax.plot(bias2, variance, color=color(series), **(style | look))
+
+
+def _names(ax: Axes, rows: pd.DataFrame, names: Sequence[str], series: str, prefix: str) -> None:
+    look: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 6.5, "zorder": 6}
+    for x, y, name in zip(*_coordinates(ax, rows, prefix), names, strict=True):
+        below: dict[str, Any] = {"xytext": (0, -4), "textcoords": "offset points"}
+        ax.annotate(name, (x, y), color=color(series), **below, **look)
+
+
+def _measured_curve(ax: Axes, rows: pd.DataFrame, series: str, prefix: str) -> None:
+    """Draw joined points with +-1 standard error; arrows where bias^2 is within two of zero."""
+    bias2, bias2_se, variance, variance_se = (
+        _relative(rows, prefix + column)
+        for column in ("bias2", "bias2_se", "variance", "variance_se")
+    )
+    resolved = ~(bias2 <= 2 * bias2_se)
+    limit = _limits(rows, prefix)[~resolved]
+    look: dict[str, Any] = {"color": color(series), "elinewidth": 0.7, "zorder": 3}
+    ax.errorbar(
+        bias2[resolved],
+        variance[resolved],
+        xerr=bias2_se[resolved],
+        yerr=variance_se[resolved],
+        fmt=marker(series),
+        markersize=3,
+        ls="-",
+        lw=0.8,
+        **look,
+    )
+    ax.errorbar(
+        limit, variance[~resolved], xerr=0.5 * limit, xuplims=True, fmt="|", ms=3, alpha=0.8, **look
+    )
+
+
+def _equal_mse(ax: Axes) -> None:
+    """Draw the lines bias^2 + variance = 0.1, 1, 10, ... (times |g|^2) that cross the panel."""
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    for exponent in np.arange(np.floor(np.log10(bottom)), np.log10(top + right)):
+        mse = 10.0**exponent
+        bias2 = mse * (1 - np.geomspace(1, 1e-7, 400))
+        bias2 = np.concatenate([[left], bias2[bias2 > left]])
+        ax.plot(bias2, mse - bias2, color="0.72", lw=0.6, ls=(0, (4, 3)), zorder=0.5)

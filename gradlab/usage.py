@@ -1,0 +1,62 @@
+"""What the command line does when something is wrong: one line on stderr, and an exit status.
+
+0: all was done, 1: a fault, 2: bad usage, 130: interrupted.
+"""
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import typer
+
+__all__ = ["blaming", "fail", "run", "staging"]
+
+
+def run(app: typer.Typer, arguments: Sequence[str] | None) -> int:
+    """Run the application on `arguments`, by default those of the program; return the status."""
+    if arguments is None:
+        # Whoever terminates the program is obeyed as cleanly as whoever presses Ctrl-C.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        status = int(app(arguments, prog_name="gradlab", standalone_mode=False) or 0)
+    except _UsageError as error:
+        message = " ".join(error.format_message().split())
+        return fail(message, 2)
+    except (typer.Abort, KeyboardInterrupt):
+        status = 130
+    except (OSError, MemoryError) as error:
+        return fail(str(error) or "out of memory", 1)
+    return fail("interrupted", status) if status == 130 else status
+
+
+# What typer raises on bad usage; not all of its versions have a public name for it.
+_UsageError: Any = typer.BadParameter.__base__
+
+
+def fail(message: str, status: int) -> int:
+    """Print the message to stderr and return the status."""
+    print(f"gradlab: {message}", file=sys.stderr)
+    return status
+
+
+@contextmanager
+def blaming(argument: str, fault: type[Exception] = ValueError) -> Iterator[None]:
+    """Turn a fault inside the block into bad usage of `argument`."""
+    try:
+        yield
+    except fault as error:
+        raise typer.BadParameter(str(error), param_hint=argument) from None
+
+
+@contextmanager
+def staging(out: Path) -> Iterator[Path]:
+    """Make the folder `out` and yield a folder in it that will be gone, or blame --out."""
+    with blaming("--out", OSError):
+        out.mkdir(parents=True, exist_ok=True)
+        passing = TemporaryDirectory(dir=out, prefix=".writing-")
+    with passing:
+        yield Path(passing.name)
