@@ -7,7 +7,6 @@ Commands read their arguments, call the library and print. Heavy imports stay in
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gradlab import __version__
-from gradlab.usage import blaming, fail, run, staging
+from gradlab.usage import blaming, blaming_out, fail, run, staging
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,16 +43,23 @@ def _show_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def gradlab(
+    context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="And exit.")
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Exact and measured bias and variance of gradient estimators for categorical variables."""
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(2)
 
 
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Chooses all random numbers.")]
+Seed = Annotated[int, typer.Option(min=0, max=10**9, help="Chooses all random numbers.")]
 Workers = Annotated[
     int | None,
     typer.Option(min=1, help="How many run in parallel; changes no result.  [default: all cores]"),
@@ -61,7 +67,7 @@ Workers = Annotated[
 Folder = typer.Option(metavar="FOLDER", help="Where CSV, PNG and PDF are written.")
 
 
-@app.command("list")
+@app.command("list", short_help="Show estimators, problems, regimes, figures.")
 def list_(
     seed: Annotated[int, typer.Option(help="Changes nothing here.", show_default=False)] = 0,
     out: Annotated[
@@ -77,15 +83,15 @@ def list_(
     from gradlab.problems import REGIMES, SNAPSHOTS
     from gradlab.tables import KEY, aligned, estimator_rows, problem_table
 
-    rows = estimator_rows()
+    with staging(out) as passing:
+        rows = estimator_rows()
+        if out is not None:
+            rows.to_csv(passing / "estimators.csv", index=False, lineterminator="\n")
+            os.replace(passing / "estimators.csv", out / "estimators.csv")
     print(aligned([list(rows), *rows.itertuples(index=False)]), aligned(KEY), sep="\n\n")
     print("\nproblems", aligned(problem_table()), sep="\n")
     print(f"\nregimes of logits\n{', '.join(REGIMES)}\n\nsnapshots of vae\n{', '.join(SNAPSHOTS)}")
     print("\nfigures", aligned((name, about(name)) for name in FIGURES), sep="\n")
-    if out is not None:
-        with staging(out) as passing:
-            rows.to_csv(passing / "estimators.csv", index=False, lineterminator="\n")
-            os.replace(passing / "estimators.csv", out / "estimators.csv")
 
 
 class Method(StrEnum):
@@ -97,13 +103,13 @@ class Method(StrEnum):
     both = "both"
 
 
-@app.command()
+@app.command(short_help="Measure estimators on one problem.")
 def compare(
     estimators: Annotated[
         list[str] | None,
         typer.Argument(
             help='Such as ZGR or "GR(tau=0.1, k=10)"; see `gradlab list`.  [default: all]',
-            metavar="[ESTIMATOR]...",
+            metavar="ESTIMATOR",
         ),
     ] = None,
     problem: Annotated[
@@ -136,9 +142,7 @@ def compare(
     """
     cells = _cells(estimators, tau)
     f, logits, regime = _problem(problem, N, C, regime, seed)
-    with ExitStack() as stack:
-        passing = stack.enter_context(staging(out)) if out else None
-
+    with staging(out) as passing:
         from gradlab.comparison import compare, reproducible_columns
         from gradlab.exact.enumeration import TooLargeError
         from gradlab.figures import usable_cores
@@ -158,7 +162,7 @@ def compare(
             )
         rows.insert(list(rows).index("logits_seed"), "regime", regime)
         print(comparison_text(rows))
-        if out and passing:
+        if out is not None:
             from gradlab.plots.comparison import plot
             from gradlab.plots.files import save_with_rows
 
@@ -168,7 +172,6 @@ def compare(
 
 def _cells(texts: Sequence[str] | None, tau: str | None) -> list["Estimator"]:
     """Return the estimators at their temperatures, each once."""
-    from gradlab.categorical import check_tau
     from gradlab.comparison import with_temperatures
     from gradlab.estimators import ESTIMATORS, parse
 
@@ -177,10 +180,19 @@ def _cells(texts: Sequence[str] | None, tau: str | None) -> list["Estimator"]:
     temperatures = None
     if tau is not None:
         with blaming("--tau"):
-            temperatures = [float(text) for text in tau.split(",")]
-            for temperature in temperatures:
-                check_tau(temperature)
+            temperatures = [_temperature(text) for text in tau.split(",")]
     return list(dict.fromkeys(with_temperatures(estimators, temperatures)))
+
+
+def _temperature(text: str) -> float:
+    from gradlab.categorical import check_tau
+
+    try:
+        tau = float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no number; write for example 0.1,0.5,1") from None
+    check_tau(tau)
+    return tau
 
 
 # A quadratic has (N C)^2 coefficients: more would fill the memory.
@@ -197,7 +209,7 @@ def _problem(
         raise typer.BadParameter(
             f"N C must be at most {_LARGEST}, not {N * C}", param_hint="--N, --C"
         )
-    with blaming("--problem"):
+    with blaming(f"--problem {name} --N {N} --C {C} --seed {seed}"):
         f = problems.problem(name, N, C, seed)
     if regime is None and isinstance(f, problems.TinyVAE):
         return f, f.logits, "encoder"
@@ -205,12 +217,12 @@ def _problem(
         return f, problems.regime(regime or "moderate", N, C, seed), regime or "moderate"
 
 
-@app.command()
+@app.command(short_help="Make the figures, each beside its rows.")
 def figures(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Such as temperature; see `gradlab list`.  [default: all]", metavar="[NAME]..."
+            help="Such as temperature; see `gradlab list`.  [default: all]", metavar="NAME"
         ),
     ] = None,
     seed: Seed = 0,
@@ -229,7 +241,7 @@ def figures(
 
     with blaming("NAME"):
         chosen = named(names or ())
-    with blaming("--out", OSError):
+    with blaming_out(out):
         drawn = draw(chosen, out, seed, workers=workers, redraw=redraw, progress=True)
     for done in drawn:
         if not done.error:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
+
+from gradlab.gumbel_nodes import Nodes, place_nodes, span
 
 __all__ = ["QuadratureError", "conditional_jacobians"]
 
@@ -23,9 +24,6 @@ Array = NDArray[np.float64]
 # Nodes of one axis at each level; 24 nodes give about 1e-10, 32 about 1e-13, and the later ones
 # serve many classes at high temperature.
 LEVELS = (24, 32, 48, 72, 108)
-
-# exp(-NEGLIGIBLE) is below the rounding of one, and m < exp(-EARLIEST) has probability 1e-13.
-NEGLIGIBLE, EARLIEST = 37.0, 30.0
 
 # Numbers in the largest temporary array: 4 MB, and about ten such arrays are alive at once.
 BLOCK = 2**19
@@ -73,7 +71,18 @@ def conditional_jacobians(
     rows = _checked_probabilities(p)
     _check_positive("tau", tau)
     _check_positive("accuracy", accuracy)
-    tau = float(tau)
+    first, second = _cached_tables(rows.tobytes(), rows.shape, float(tau), accuracy)
+    shape = (*p.shape, p.shape[-1], p.shape[-1])
+    return torch.tensor(first).reshape(shape), torch.tensor(second).reshape(shape)
+
+
+# GS-ST, Gumbel-Rao at every k and each block of draws ask for the same tables one after another.
+@lru_cache(maxsize=4)
+def _cached_tables(
+    data: bytes, shape: tuple[int, int], tau: float, accuracy: float
+) -> tuple[Array, Array]:
+    """Return both tables of the rows in `data`, some rows at a time."""
+    rows = np.frombuffer(data).reshape(shape)
     classes = rows.shape[-1]
     first = np.empty((len(rows), classes, classes, classes))
     second = np.empty_like(first)
@@ -81,8 +90,7 @@ def conditional_jacobians(
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
         first[part], second[part] = _refined(rows[part], tau, accuracy)
-    shape = (*p.shape, classes, classes)
-    return torch.from_numpy(first).reshape(shape), torch.from_numpy(second).reshape(shape)
+    return first, second
 
 
 def _checked_probabilities(p: Tensor) -> Array:
@@ -134,7 +142,7 @@ def _refined(p: Array, tau: float, accuracy: float) -> tuple[Array, Array]:
 def _tables(p: Array, tau: float, n: int) -> tuple[Array, Array]:
     """Return both tables of the rows p `[R, C]` at one number of nodes."""
     rows, classes = p.shape
-    nodes = _nodes(tau, n, _span(p, tau))
+    nodes = place_nodes(tau, n, span(p, tau))
     length = len(nodes.growth)
     step = max(1, min(BLOCK // (rows * classes * max(length, 4 * n)), PRODUCT // (length * n)))
     pairs = np.zeros((2, rows, classes, classes + 1, classes + 1))
@@ -143,60 +151,7 @@ def _tables(p: Array, tau: float, n: int) -> tuple[Array, Array]:
     return -_with_winner(pairs[0]) / tau, _with_winner(pairs[1]) / tau / tau
 
 
-class _Nodes(NamedTuple):
-    m: Array
-    m_weight: Array
-    s: Array
-    s_weight: Array
-    growth: Array
-    kernel: Array
-
-
-@lru_cache(maxsize=64)
-def _nodes(tau: float, n: int, span: float) -> _Nodes:
-    """Place the nodes of the three integrals by substitutions that make the trapezoid rule exact.
-
-    m and s by u = exp(v - exp(-v)), z = -log w by expm1(max(tau, 1) z) = exp(v - exp(-v)): far out
-    uniform in z, so that it does not matter where tiny probabilities act. With a = p m,
-
-        q_r = E[w^r exp(-s w)] = a tau int_0^inf exp((tau - r) z - s e^-z - a expm1(tau z)) dz
-        q_0 = e^-s + s int_0^inf exp(-z - s e^-z - a expm1(tau z)) dz
-
-    `growth` is expm1(tau z), and `kernel` `[4, L, n]` holds what does not depend on a in q_0 ..
-    q_3 at every s. What lies outside the ends of v is below rounding.
-    """
-    m, m_weight = _half_line(-3.75, 3.75, n)
-    s, s_weight = _half_line(-3.2, 3.75, n)
-    scale = max(tau, 1.0)
-    v, step = np.linspace(-3.6, span, math.ceil((span + 3.6) * n / 10), retstep=True)
-    x = v - np.exp(-v)
-    z = np.logaddexp(0, x) / scale
-    dz = step * (1 + np.exp(-v)) / (1 + np.exp(-x)) / scale
-    decay = np.exp(-s * np.exp(-z)[:, None])
-    factors = [(dz * np.exp(-z))[:, None] * s * decay]
-    factors += [(tau * dz * np.exp((tau - r) * z))[:, None] * decay for r in (1, 2, 3)]
-    return _Nodes(
-        m, m_weight * np.exp(-m), s, s_weight * np.exp(-s), np.expm1(tau * z), np.stack(factors)
-    )
-
-
-def _half_line(low: float, high: float, n: int) -> tuple[Array, Array]:
-    """Return n nodes and weights for (0, inf) by u = exp(v - exp(-v)), v uniform."""
-    v, step = np.linspace(low, high, n, retstep=True)
-    u = np.exp(v - np.exp(-v))
-    return u, step * u * (1 + np.exp(-v))
-
-
-def _span(p: Array, tau: float) -> float:
-    """Return the largest v that matters: beyond it w is negligible, or the class has lost.
-
-    The second bound moves in steps of 8, so that few sets of nodes serve all probabilities.
-    """
-    lost = EARLIEST + math.log(NEGLIGIBLE) - math.log(p.min(initial=1.0, where=p > 0))
-    return min(NEGLIGIBLE * max(tau, 1.0), 8.0 * math.ceil(lost / 8), 700.0)
-
-
-def _add_pair_moments(pairs: Array, p: Array, nodes: _Nodes, part: slice) -> None:
+def _add_pair_moments(pairs: Array, p: Array, nodes: Nodes, part: slice) -> None:
     """Add the share of some nodes of m to the off-diagonal moments given every class k.
 
     `pairs` `[2, R, C, C + 1, C + 1]` holds, above the diagonal of its last two axes, E[y_i y_j | k]

@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-__all__ = ["blaming", "fail", "run", "staging"]
+__all__ = ["blaming", "blaming_out", "fail", "run", "staging"]
 
 
 def run(app: typer.Typer, arguments: Sequence[str] | None) -> int:
@@ -53,10 +53,24 @@ def blaming(argument: str, fault: type[Exception] = ValueError) -> Iterator[None
 
 
 @contextmanager
-def staging(out: Path) -> Iterator[Path]:
-    """Make the folder `out` and yield a folder in it that will be gone, or blame --out."""
-    with blaming("--out", OSError):
-        out.mkdir(parents=True, exist_ok=True)
+def staging(out: Path | None) -> Iterator[Path]:
+    """Make the folder `out` and yield a folder in it that will be gone, or blame --out.
+
+    Without `out` it lies where temporary files do.
+    """
+    with blaming_out(out):
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
         passing = TemporaryDirectory(dir=out, prefix=".writing-")
     with passing:
         yield Path(passing.name)
+
+
+@contextmanager
+def blaming_out(out: Path | None) -> Iterator[None]:
+    """Turn a failure to write inside the block into bad usage of --out."""
+    try:
+        yield
+    except OSError as error:
+        message = f"{out} is no folder that can be written: {error.strerror}"
+        raise typer.BadParameter(message, param_hint="--out") from None

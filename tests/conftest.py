@@ -10,5 +10,5 @@ torch.set_num_threads(1)
 
 @pytest.fixture
 def unchecked(monkeypatch):
-    """Turn off the jaxtyping checks, which only tests have, to see the errors that users see."""
+    """Turn off the jaxtyping checks, which only tests have: to see what users see, or for speed."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

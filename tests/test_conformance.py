@@ -36,8 +36,10 @@ def test_shape_and_dtype_of_draws(claim, dtype):
 def test_draws_sum_to_zero_over_classes(claim, name, dtype):
     logits = logits_of("masked", 3, 4).to(dtype)
     g = claim.estimator.draw(loss_of(name, 3, 4), logits, 200, generator()).double()
-    # Rounding of the result is all that may be left.
-    assert g.sum(-1).abs().max() <= 8 * torch.finfo(dtype).eps * g.abs().amax()
+    # Rounding of the result is all that may be left, and that of gradients of size 1 on the way.
+    final = torch.finfo(dtype).eps
+    inner = min(final, torch.finfo(torch.float32).eps)
+    assert g.sum(-1).abs().max() <= 4 * final * g.abs().amax() + 16 * inner
 
 
 @with_dtypes

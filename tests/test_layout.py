@@ -19,13 +19,14 @@ FAMILIES = [f for f in (PACKAGE / "estimators").glob("*.py") if f.stem not in ("
 ORDER = [
     {"categorical"},
     {"loss"},
+    {"gumbel_nodes"},
     {"gumbel_jacobian"},
     {"estimators", "problems"},
     {"moments", "reproducible"},
     {"montecarlo", "exact"},
     {"comparison", "dominance"},
     {"plots"},
-    {"figures", "tables"},
+    {"figures", "tables", "usage"},
     {"cli", "__main__"},
 ]
 LAYER = {part: i for i, parts in enumerate(ORDER) for part in parts}

@@ -90,6 +90,7 @@ def test_the_comparisons_are_counted():
     assert 2 * cells * (6 + 3) <= COMPARISONS
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("logits", REGIMES)
 @pytest.mark.parametrize(("estimator", "name"), PAIRS)
 def test_draws_agree_with_exact_moments(estimator, name, logits):
@@ -102,6 +103,7 @@ def test_draws_agree_with_exact_moments(estimator, name, logits):
 
 
 # One cell forgives a variance that is off by a fifth; all cells of an estimator together do not.
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("claim", [c for c in CLAIMS if c.exact], ids=lambda c: str(c.estimator))
 def test_deviations_of_the_variance_do_not_add_up(claim):
     cells = [
@@ -349,6 +351,7 @@ def same(first: Moments, second: Moments) -> bool:
     )
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     "options",
     [{}, {"chunk": 1}, {"chunk": 3}, {"workers": 2}, {"workers": 3, "chunk": 2}, {"chunk": 1000}],

@@ -274,7 +274,7 @@ def test_descent_finds_the_least_value(claim):
     f = loss_of("linear", 3, 3)
     logits = torch.zeros(32, 3, 3, dtype=torch.float64, requires_grad=True)
     optimizer, source = torch.optim.Adam([logits], lr=0.3), generator()
-    for _ in range(40):
+    for _ in range(60):
         optimizer.zero_grad()
         claim.estimator.surrogate(f, logits, source).sum().backward()
         optimizer.step()

@@ -145,8 +145,7 @@ def plot(rows: pd.DataFrame) -> Figure:
             axes[1, column].set_xlabel("temperature τ")
         axes[0, 0].set_ylabel("|E ĝ − E ZGR| / |g|")
         axes[1, 0].set_ylabel("|Var ĝ − Var ZGR| / |g|²")
-        entries = [_look(series) | {"label": f"{text}, exact"} for series, text in SERIES.items()]
-        handles = [Line2D([], [], ls="", **entry) for entry in entries]
+        handles = [_points(series, label=f"{text}, exact") for series, text in SERIES.items()]
         law = "leading term (τ²: through the coldest point)"
         handles.append(Line2D([], [], color="k", ls="--", lw=0.9, label=law))
         handles.append(Line2D([], [], color="0.6", lw=2, label="ZGR itself"))
@@ -159,7 +158,7 @@ def _panel(ax: Axes, rows: pd.DataFrame) -> None:
     lines = []
     for series, part in rows.groupby("series", sort=False):
         ax.plot(part["tau"], part["law"].abs(), "--", color="k", lw=0.9, zorder=2)
-        ax.plot(part["tau"], part["difference"].abs(), ls="", zorder=3, **_look(str(series)))
+        ax.add_line(_points(str(series), part["tau"].tolist(), part["difference"].abs().tolist()))
         coldest = part.iloc[0]
         who = {"mean": "both"}.get(
             coldest["quantity"],
@@ -171,13 +170,11 @@ def _panel(ax: Axes, rows: pd.DataFrame) -> None:
     ax.text(0.98, 0.03, text, transform=ax.transAxes, ha="right", va="bottom")
 
 
-def _look(series: str) -> dict[str, object]:
-    """Return the marker of a series: GR fits inside GS-ST where both coincide."""
-    hollow = series == "GS-ST"
-    shade = color(series)
-    return {
-        "color": shade,
-        "marker": marker(series),
-        "mfc": "none" if hollow else shade,
-        "ms": 6.5 if hollow else 3,
-    }
+def _points(
+    series: str, x: Sequence[float] = (), y: Sequence[float] = (), label: str = ""
+) -> Line2D:
+    """Return the markers of a series: those of GR fit inside those of GS-ST where both coincide."""
+    hollow, shade = series == "GS-ST", color(series)
+    points = Line2D(x, y, ls="", color=shade, marker=marker(series), label=label, zorder=3)
+    points.set(markersize=6.5 if hollow else 3, markerfacecolor="none" if hollow else shade)
+    return points

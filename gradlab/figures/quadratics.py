@@ -60,15 +60,28 @@ def rows(
         size = SIZES[index % len(SIZES)]
         f, logits = problem("quadratic", *size, number), regime("moderate", *size, number)
         enumeration = Enumeration(f, logits)
-        given = {"seed": seed, "logits_seed": number, "enumeration": enumeration}
-        table = compare(f, logits, estimators, method="exact", **given)
+        table = compare(
+            f,
+            logits,
+            estimators,
+            seed=seed,
+            method="exact",
+            logits_seed=number,
+            enumeration=enumeration,
+        )
         exact.append(reproducible_columns(table)[COLUMNS])
         truth = enumeration.values.gradient
-        given = {"problem": f.name, "N": size[0], "C": size[1], "logits_seed": number, "seed": seed}
+        shared = {
+            "problem": f.name,
+            "N": size[0],
+            "C": size[1],
+            "logits_seed": number,
+            "seed": seed,
+        }
         for text in sampled:
             z = _score(text, f, logits, truth, draws, seed)
             row = {"estimator": text, "series": text, "method": "monte carlo", "draws": draws}
-            scores.append(given | row | {"z": z})
+            scores.append(shared | row | {"z": z})
     ranked = [_ranked(part) for _, part in pd.DataFrame(scores).groupby("estimator", sort=False)]
     return pd.concat([*exact, *ranked], ignore_index=True)
 
@@ -97,7 +110,7 @@ def plot(rows: pd.DataFrame) -> Figure:
     """Return the figure: exact relative biases on the left, scores of draws on the right."""
     with styled():
         figure = Figure(figsize=(10, 3.7))
-        left, right = figure.subfigures(1, 2, width_ratios=[1.45, 1])
+        left, right = figure.subfigures(1, 2, width_ratios=[1.45, 1], squeeze=False)[0]
         _draw_biases(left, rows[rows["method"] == "exact"])
         _draw_scores(right.subplots(), rows[rows["method"] == "monte carlo"])
     return figure
@@ -111,13 +124,13 @@ def _draw_biases(figure: SubFigure, rows: pd.DataFrame) -> None:
         bias = relative(part, "bias2")
         # Golden-ratio steps spread the points evenly, without random numbers.
         spread = place + 0.5 * ((np.arange(len(part)) * 0.618034) % 1 - 0.5)
-        look = {"color": color(part["series"].iloc[0]), "zorder": 3}
+        shade, middle = color(part["series"].iloc[0]), on_axis(bias).median()
         for ax in (errors, rounding):
-            ax.scatter(on_axis(bias), spread, s=8, alpha=0.6, lw=0, **look)
-            ax.vlines(on_axis(bias).median(), place - 0.4, place + 0.4, lw=1.6, **look)
+            ax.scatter(on_axis(bias), spread, s=8, alpha=0.6, lw=0, color=shade, zorder=3)
+            ax.vlines(middle, place - 0.4, place + 0.4, lw=1.6, color=shade, zorder=3)
         shown = "unbiased" if bias.max() == 0 else f"{bias.median():.2g}"
-        ax = errors
-        ax.text(0.99, place, shown, transform=ax.get_yaxis_transform(), ha="right", va="center")
+        beside = errors.get_yaxis_transform()
+        errors.text(0.99, place, shown, transform=beside, ha="right", va="center")
     rounding.set_yticks(range(len(names)), [label(name) for name in names])
     rounding.set_ylim(len(names) - 0.4, -0.6)
     for ax in (errors, rounding):
@@ -136,7 +149,7 @@ def _draw_scores(ax: Axes, rows: pd.DataFrame) -> None:
     ax.plot(first["normal"], first["normal"], color="0.4", lw=0.8, zorder=1)
     for name, part in rows.groupby("estimator", sort=False):
         p_value = part["p_value"].iloc[0]
-        shown = f"= {p_value:.2g}" if p_value >= 0.001 else "< 0.001"
+        shown = f"= {p_value:.2f}" if p_value >= 0.001 else "< 0.001"
         ax.plot(
             part["normal"],
             part["z"],

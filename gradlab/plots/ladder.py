@@ -103,11 +103,11 @@ _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 def _mark_cut(above: Axes, below: Axes, axis: str) -> None:
     """Draw the two slanted strokes of a cut axis."""
-    slant = [(-1, -0.6), (1, 0.6)] if axis == "y" else [(-0.6, -1), (0.6, 1)]
-    look = {"marker": slant, "markersize": 8, "color": "k", "mec": "k", "mew": 1, "ls": "none"}
-    start, end = (0, 0), (0, 1) if axis == "y" else (1, 0)
-    for ax, at in ((above, start), (below, end)):
-        ax.plot(*at, transform=ax.transAxes, clip_on=False, zorder=5, **look)
+    slant = [(-5, -3), (5, 3)] if axis == "y" else [(-3, -5), (3, 5)]
+    for ax, at in ((above, (0, 0)), (below, (0, 1) if axis == "y" else (1, 0))):
+        stroke = Line2D([at[0]], [at[1]], marker=slant, markersize=8, ls="none", color="k")
+        stroke.set(transform=ax.transAxes, clip_on=False, zorder=5)
+        ax.add_artist(stroke)
 
 
 def draw_median(
