@@ -55,7 +55,7 @@ class MomentCurve:
 
 
 def dominated(points: ArrayLike, curve: ArrayLike, *, margin: float = 0.0) -> NDArray[np.bool_]:
-    """Return whether some point of the polyline `curve` [Q, 2] is better than each `points` [P, 2].
+    """Return which of `points` [P, 2] have a better one somewhere on the polyline `curve` [Q, 2].
 
     Both coordinates are costs, >= 0. Better is b <= (1 - margin) a in both and b < a in one; a
     margin above the error of the coordinates keeps a curve from dominating itself.

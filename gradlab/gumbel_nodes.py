@@ -21,6 +21,8 @@ NEGLIGIBLE, EARLIEST = 37.0, 30.0
 
 
 class Nodes(NamedTuple):
+    """Nodes and weights of m and s `[n]`; `growth` `[L]`, `kernel` `[4, L, n]` as z is used."""
+
     m: Array
     m_weight: Array
     s: Array
