@@ -23,6 +23,7 @@ from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.loss import Loss, NotDifferentiableError
 from gradlab.moments import Moments
 from gradlab.montecarlo import monte_carlo
+from gradlab.reproducible import single_thread
 from gradlab.reproducible import check_seed
 
 __all__ = [
@@ -38,6 +39,7 @@ METHODS = ("auto", "exact", "monte-carlo", "both")
 DEFAULT_DRAWS = 10_000
 
 
+@single_thread()
 def compare(
     f: Loss,
     logits: Float[Tensor, "N C"],

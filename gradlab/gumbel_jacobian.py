@@ -25,6 +25,9 @@ Array = NDArray[np.float64]
 # serve many classes at high temperature.
 LEVELS = (24, 32, 48, 72, 108)
 
+# Numbers in a table that is small enough to be remembered.
+REMEMBERED = 2**16
+
 # Numbers in the largest temporary array: 4 MB, and about ten such arrays are alive at once.
 BLOCK = 2**19
 
@@ -71,13 +74,15 @@ def conditional_jacobians(
     rows = _checked_probabilities(p)
     _check_positive("tau", tau)
     _check_positive("accuracy", accuracy)
-    first, second = _cached_tables(rows.tobytes(), rows.shape, float(tau), accuracy)
+    small = rows.size * rows.shape[-1] ** 2 <= REMEMBERED
+    tables = _cached_tables if small else _cached_tables.__wrapped__
+    first, second = tables(rows.tobytes(), rows.shape, float(tau), accuracy)
     shape = (*p.shape, p.shape[-1], p.shape[-1])
     return torch.tensor(first).reshape(shape), torch.tensor(second).reshape(shape)
 
 
 # GS-ST, Gumbel-Rao at every k and each block of draws ask for the same tables one after another.
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=64)
 def _cached_tables(
     data: bytes, shape: tuple[int, int], tau: float, accuracy: float
 ) -> tuple[Array, Array]:

@@ -36,6 +36,8 @@ def evaluate(f: Loss, x: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch"]
     Raises LossError if f returns no floating tensor of shape x.shape[:-2], or NaN or an infinity
     (the message shows for which x).
     """
+    if not callable(f):
+        raise TypeError(f"f must be a callable x -> values, not {type(f).__name__}")
     values = f(x)
     if not isinstance(values, Tensor) or not values.is_floating_point():
         kind = f"a {values.dtype} tensor" if isinstance(values, Tensor) else repr(type(values))

@@ -155,19 +155,20 @@ class Moments:
     def scale_free_bias2(self, truth: Float[Tensor, "N C"]) -> Measured:
         """Squared bias after every draw is rescaled so that its mean has the length of the truth.
 
-        2 |truth|^2 (1 - cosine); NaN where the mean is 0.
+        NaN where the mean is 0.
         """
         length2 = float(truth.square().sum())
-        return self._measure(
-            lambda m: 2 * length2 * (1 - m._inner(truth) / _root(m._norm2() * length2))
-        )
+        return self._measure(lambda m: m._rescaled(length2)._bias2(truth))
 
     def scale_free_variance(self, truth: Float[Tensor, "N C"]) -> Measured:
         """Variance after the same rescaling: variance |truth|^2 / |E g|^2."""
         length2 = float(truth.square().sum())
-        return self._measure(
-            lambda m: float(m.variance_per_variable.sum()) * length2 / (m._norm2() or math.nan)
-        )
+        return self._measure(lambda m: float(m._rescaled(length2).variance_per_variable.sum()))
+
+    def _rescaled(self, length2: float) -> "Moments":
+        """Return the moments of draws rescaled so that |E g|^2 = length2."""
+        factor = math.sqrt(length2) / _root(self._norm2())
+        return Moments(factor * self.mean, factor**2 * self.variance_per_variable, self.n)
 
     def _bias2(self, truth: Tensor) -> float:
         return (

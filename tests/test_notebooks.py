@@ -1,7 +1,7 @@
 """The notebooks run, and what is stored in them is what they give.
 
-Fresh text is compared with stored text number by number, so that another rounding of the last digit,
-or of a zero, is no difference.
+Fresh text is compared with stored text number by number, so that another rounding of the last
+digit, or of a zero, is no difference.
 """
 
 import re
@@ -40,7 +40,7 @@ def shown(cell: Any) -> tuple[str, int]:
 
 
 def same(text: str, other: str) -> bool:
-    """Return whether two texts have the same words, and numbers equal to one unit of the last digit."""
+    """Return whether words are the same, and numbers equal to one unit of the last digit."""
     return NUMBER.sub("#", text).split() == NUMBER.sub("#", other).split() and all(
         map(close, NUMBER.findall(text), NUMBER.findall(other))
     )

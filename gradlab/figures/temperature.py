@@ -17,6 +17,7 @@ from matplotlib.ticker import NullLocator
 from torch import Tensor
 
 from gradlab.comparison import compare
+from gradlab.estimators import parse
 from gradlab.exact.moments import Enumeration
 from gradlab.plots.curves import (
     ROUNDING,
@@ -75,14 +76,17 @@ def rows(
     steps = np.arange(REFINED * (len(log_tau) - 1) + 1) / REFINED
     fine = np.exp(np.interp(steps, np.arange(len(log_tau)), log_tau))
     exact = [series for series in draws if series != "GS"]
+    tempered = [series for series in exact if hasattr(parse(series), "tau")]
+    free = [series for series in exact if series not in tempered]
     tables = []
     for f, logits in problems(seed):
-        given: dict[str, Any] = {
-            "seed": seed,
-            "logits_seed": seed,
-            "enumeration": Enumeration(f, logits),
-        }
-        tables.append(compare(f, logits, exact, fine.tolist(), method="exact", **given))
+        given: dict[str, Any] = {"seed": seed, "logits_seed": seed}
+        given["enumeration"] = Enumeration(f, logits)
+        # One temperature after the other: its table serves all series.
+        for tau in fine.tolist():
+            tables.append(compare(f, logits, tempered, [tau], method="exact", **given))
+        if free:
+            tables.append(compare(f, logits, free, method="exact", **given))
         for series, n in draws.items():
             # One evaluation of the decoder of 784 pixels costs as much as many of the others.
             n = n // 2 if isinstance(f, TinyVAE) else n

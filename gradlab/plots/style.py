@@ -72,5 +72,7 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     paths = [stem.with_suffix(".png"), stem.with_suffix(".pdf")]
     with styled():
         figure.savefig(paths[0], metadata={"Software": None})
+        # The layout found for the PNG is kept: finding it again costs seconds.
+        figure.set_layout_engine("none")
         figure.savefig(paths[1], metadata={"CreationDate": None, "Producer": None, "Creator": None})
     return paths
