@@ -23,8 +23,7 @@ from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.loss import Loss, NotDifferentiableError
 from gradlab.moments import Moments
 from gradlab.montecarlo import monte_carlo
-from gradlab.reproducible import single_thread
-from gradlab.reproducible import check_seed
+from gradlab.reproducible import check_seed, single_thread
 
 __all__ = [
     "DEFAULT_DRAWS",

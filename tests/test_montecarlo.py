@@ -41,6 +41,7 @@ from gradlab.exact.enumeration import exact_gradient
 from gradlab.exact.moments import Enumeration
 from gradlab.moments import GROUPS, Moments
 from gradlab.montecarlo import block_size, monte_carlo
+from gradlab.reproducible import block_generator
 from significance import ALPHA, COMPARISONS, P_VALUE, limit, scores
 
 DRAWS = 12_000
@@ -408,3 +409,29 @@ def test_the_global_generator_is_left_alone(monkeypatch):
     monte_carlo(Reinforce(), loss_of("table"), logits_of("moderate"), 100)
     assert all(isinstance(g, torch.Generator) for g in seen)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_blocks_have_draws_of_their_own(monkeypatch):
+    monkeypatch.setattr(montecarlo, "_BLOCK_ELEMENTS", 6 * 64)
+    f, seen = loss_of("cubic"), []
+    moments = monte_carlo(
+        StraightThrough(),
+        lambda x: seen.append(x.detach().argmax(-1).clone()) or f(x),
+        logits_of("uniform"),
+        64 * 60,
+    )
+    blocks = torch.stack(seen).flatten(1)
+    assert len(blocks.unique(dim=0)) == len(blocks) == 60
+    # Standard errors would be too small if blocks repeated each other.
+    exact = enumeration("cubic", "uniform").moments(StraightThrough())
+    assert worst_mean(moments, exact.mean) < limit()
+
+
+def test_streams_depend_on_seed_row_and_block():
+    named = itertools.product((0, 1, 2**63 - 1), ("", "ZGR", "ZGR|0", "quadratic|ZGR"), (0, 1, 10))
+    seeds = [block_generator(*key).initial_seed() for key in named]
+    assert len(set(seeds)) == len(seeds) == 36
+
+
+def test_streams_are_the_same_everywhere():
+    assert block_generator(0, "quadratic|ZGR", 1).initial_seed() == 2892257404259623022

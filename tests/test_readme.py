@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import gradlab
@@ -55,3 +56,26 @@ def test_own_estimator_example_is_zgr() -> None:
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)", README))
 def test_links_lead_somewhere(link: str) -> None:
     assert (Path(__file__).parent.parent / link).exists()
+
+
+def test_findings_are_those_of_the_committed_rows() -> None:
+    rows = pd.read_csv(Path(__file__).parent.parent / "figures" / "trade-off.csv")
+    rows = rows[(rows["kind"] == "domination") & (rows["scale"] == "raw")]
+    cubic = rows[(rows["problem"] == "cubic") & (rows["regime"] == "moderate")]
+    shares = [part.groupby("series")["share"] for part in (rows, cubic)]
+    (gr, st), (gr_cubic, st_cubic) = (
+        (by.median()["GR(k=inf)"], by.median()["ST-ZGR"]) for by in shares
+    )
+    whole = shares[0].agg(lambda share: (share == 1).mean())
+    text = " ".join(README.split())
+    assert len(rows) == 2 * 160
+    assert f"median of {gr:.0%}".replace("%", " %") in text
+    assert f"and {st:.0%} of the ST-ZGR curve".replace("%", " %", 1) in text
+    assert f"({gr_cubic:.0%} against {st_cubic:.0%})".replace("%", " %") in text
+    assert all(f"{share:.0%}".replace("%", " %") + " of the problems" in text for share in whole)
+    quadratics = pd.read_csv(Path(__file__).parent.parent / "figures" / "quadratics.csv")
+    exact = quadratics[quadratics["method"] == "exact"]
+    relative = (exact["bias2"] / exact["truth2"]).pow(0.5).groupby(exact["series"])
+    assert f"median {relative.median()['ST']:.0%}".replace("%", " %") in text
+    assert f"median {relative.median()['DARN']:.0%}".replace("%", " %") in text
+    assert relative.max()["ZGR"] < 1e-12

@@ -63,7 +63,7 @@ def _look_up(series: str) -> tuple[str, str]:
 @contextmanager
 def styled() -> Iterator[None]:
     """Apply the look inside a with block, without touching the caller's settings."""
-    with mpl.rc_context(LOOK):
+    with mpl.rc_context(LOOK):  # type: ignore[arg-type]
         yield
 
 

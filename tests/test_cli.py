@@ -1,0 +1,359 @@
+"""The command line as a user meets it: what it prints and writes, its exit status, its one-line faults."""
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from gradlab import __version__, comparison, figures
+from gradlab.cli import Method, main
+from gradlab.estimators import ESTIMATORS
+from gradlab.moments import GROUPS
+from gradlab.problems import PROBLEMS, REGIMES, problem
+from gradlab.tables import problem_table
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+COMMANDS = ("list", "compare", "figures")
+SMALL = ["--N", "2", "--C", "3"]
+
+
+# ---- help -------------------------------------------------------------------------------------
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = """
+        import sys
+        from gradlab.cli import main
+        main(["--help"])
+        print([m for m in ("torch", "numpy", "pandas", "matplotlib", "rich") if m in sys.modules])
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example_seed_and_out(command, capsys) -> None:
+    assert main([command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f"Example:  gradlab {command}" in shown
+    assert "--seed" in shown
+    assert "--out" in shown
+
+
+def test_without_command_the_help_goes_to_stderr(capsys) -> None:
+    assert main([]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert all(command in err for command in COMMANDS)
+
+
+def test_version(capsys) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"gradlab {__version__}\n"
+
+
+def test_options_agree_with_the_library() -> None:
+    assert [*Method] == [*comparison.METHODS]
+    defaults = dict(zip(("draws",), (comparison.DEFAULT_DRAWS,), strict=True))
+    assert defaults == {"draws": 10_000}
+
+
+# ---- list -------------------------------------------------------------------------------------
+
+
+def test_list_names_everything_within_100_columns(capsys) -> None:
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    first = {line.split(" ")[0].partition("(")[0].partition(":")[0] for line in lines if line}
+    assert {*ESTIMATORS, *PROBLEMS, *figures.FIGURES} <= first
+    assert ", ".join(REGIMES) in lines
+
+
+@pytest.mark.parametrize("name", [name for name, _ in problem_table()])
+def test_list_shows_an_argument_where_a_problem_takes_one(name) -> None:
+    kind, _, argument = name.partition(":")
+    takes_none = pytest.raises(ValueError, match="takes no argument")
+    bad = pytest.raises(ValueError, match="must be a number|unknown snapshot")
+    with bad if argument else takes_none:
+        problem(f"{kind}:nonsense", 4, 4)
+
+
+def test_list_writes_the_estimators(tmp_path) -> None:
+    assert main(["list", "--out", str(tmp_path / "new")]) == 0
+    rows = pd.read_csv(tmp_path / "new" / "estimators.csv").set_index("estimator")
+    assert len(rows) == len(ESTIMATORS)
+    assert rows.loc["ZGR", "degree"] == "2"
+    assert rows.loc["ARSM", "moments"] == "draws"
+
+
+# ---- bad usage --------------------------------------------------------------------------------
+
+BAD_USAGE = {
+    "comapre": "Did you mean 'compare'",
+    "list extra": "extra",
+    "compare --draw 100": "--draws",
+    "compare ZRG": "ESTIMATOR: unknown estimator 'ZRG'; did you mean 'ZGR'",
+    "compare GR(k=0)": "ESTIMATOR: k must be",
+    "compare GS-ST(tau=0)": "ESTIMATOR: tau must be a positive",
+    "compare ST-ZGR(a=1)": "ESTIMATOR: ST-ZGR has no argument 'a'",
+    "compare GS --tau 0": "--tau: tau must be a positive finite number, not 0.0",
+    "compare GS --tau 1,-1": "--tau: tau must be a positive finite number, not -1.0",
+    "compare GS --tau nan": "--tau: tau must be a positive finite number, not nan",
+    "compare GS --tau 1e-320": "--tau: tau = 1e-320 is so small",
+    "compare GS --tau 0.1,x": "--tau: 'x' is no number",
+    "compare --method exacct": "'exact', 'monte-carlo', 'both'",
+    "compare --draws 31": "--draws",
+    "compare --draws many": "--draws",
+    "compare --seed -1": "--seed",
+    "compare --workers 0": "--workers",
+    "compare --N 0": "--N",
+    "compare --N 30 --C 10": "--N, --C: 30 variables of 10 classes have about 10^30",
+    "compare --N 1000 --C 10": "--N, --C: N C must be at most 4096, not 10000",
+    "compare --problem quadratik": "--problem quadratik --N 4 --C 4 --seed 0: unknown problem",
+    "compare --problem vae --N 3": "the problem vae has N=4, C=4, not N=3",
+    "compare --problem vae:lang": "unknown snapshot 'lang'",
+    "compare --problem vae --seed 300": "--seed 300: image must be a whole number from 0 to 299",
+    "compare --regime modrate": "--regime: unknown regime 'modrate'; did you mean 'moderate'",
+    "compare --out FILE": "--out: FILE is no folder that can be written",
+    "compare --out FILE/sub": "--out: FILE/sub is no folder that can be written",
+    "list --out FILE": "--out: FILE is no folder that can be written",
+    "figures --out FILE": "--out: FILE is no folder that can be written",
+    "figures temprature": "NAME: unknown figure 'temprature'; did you mean 'temperature'? (known: ",
+    "figures --workers 0": "--workers",
+}
+
+
+@pytest.mark.parametrize("usage", BAD_USAGE)
+def test_bad_usage_is_told_in_one_line(usage, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("FILE").write_text("not a folder")
+    assert main(usage.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("gradlab: ")
+    assert BAD_USAGE[usage] in err
+    assert os.listdir() == ["FILE"]
+
+
+def test_other_faults_exit_1(monkeypatch, capsys) -> None:
+    def fail() -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("gradlab.tables.estimator_rows", fail)
+    assert main(["list"]) == 1
+    assert capsys.readouterr() == ("", "gradlab: the disk is full\n")
+
+
+# ---- compare ----------------------------------------------------------------------------------
+
+
+def compared(folder: Path, *arguments: str) -> pd.DataFrame:
+    assert main(["compare", *arguments, "--out", str(folder)]) == 0
+    assert {path.name for path in folder.iterdir()} == {
+        f"compare.{x}" for x in ("csv", "png", "pdf")
+    }
+    return pd.read_csv(folder / "compare.csv")
+
+
+def test_compare_writes_rows_beside_a_picture(tmp_path, capsys) -> None:
+    texts = ["ZGR", "GS-ST(tau=0.5)", "GS-ST", "GS", "RF"]
+    rows = compared(
+        tmp_path, *texts, *SMALL, "--tau", "0.1,1", "--method", "both", "--draws", "3000"
+    )
+    out, err = capsys.readouterr()
+    # The two forms of GS-ST are one estimator at the same temperatures.
+    assert rows["estimator"].nunique() == 1 + 2 + 2 + 1
+    assert set(rows["method"]) == {"exact", "monte carlo"}
+    assert rows.loc[rows["reason"].isna(), "bias2"].notna().all()
+    assert set(rows.loc[rows["reason"].notna(), "series"]) == {"GS"}
+    assert "seconds" not in rows
+    assert set(rows["regime"]) == {"moderate"}
+    assert err == ""
+    assert max(map(len, out.splitlines())) <= 100
+    assert "GS (exact): no exact moments are known for GS" in out
+    assert out.endswith(f"\n{tmp_path / 'compare.png'}\n")
+
+
+def test_compare_agrees_with_the_library(tmp_path) -> None:
+    from gradlab.problems import regime
+
+    rows = compared(
+        tmp_path, "ST", "GR", "--problem", "cubic", "--seed", "3", "--regime", "peaked", *SMALL
+    )
+    f, logits = problem("cubic", 2, 3, 3), regime("peaked", 2, 3, 3)
+    expected = comparison.compare(f, logits, ["ST", "GR"], seed=3)
+    assert rows["bias2"].tolist() == expected["bias2"].tolist()
+    assert rows["variance"].tolist() == expected["variance"].tolist()
+
+
+def test_compare_takes_all_estimators_and_gives_reasons(tmp_path, capsys) -> None:
+    rows = compared(tmp_path, "--problem", "table", *SMALL, "--draws", "64")
+    assert len(rows) == len(ESTIMATORS)
+    refused = {name for name, cls in ESTIMATORS.items() if cls.needs_gradient}
+    assert {
+        text.partition("(")[0] for text in rows.loc[rows["reason"].notna(), "series"]
+    } == refused
+    assert "f is not differentiable" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["ST", "--problem", "table"], ["--problem", "constant"], ["--problem", "linear", "--C", "1"]],
+    ids=["nothing measured", "no gradient", "one class"],
+)
+def test_compare_draws_what_has_no_place_on_a_log_axis(arguments, tmp_path) -> None:
+    compared(tmp_path, "--N", "2", "--tau", "0.1,1", "--draws", "64", *arguments)
+
+
+def test_vae_brings_its_logits(tmp_path, capsys) -> None:
+    assert main(["compare", "ZGR", "--problem", "vae:little"]) == 0
+    assert "vae(snapshot=little, image=0), logits: encoder" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_same_seed_gives_the_same_csv(workers, tmp_path) -> None:
+    arguments = ["ZGR", "GR", *SMALL, "--method", "both", "--draws", "100000", "--seed", "5"]
+    compared(tmp_path / "a", *arguments)
+    compared(tmp_path / "b", *arguments, "--workers", workers)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# ---- figures ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", figures.FIGURES)
+def test_catalogue_holds_figures(name) -> None:
+    figure = importlib.import_module(figures.FIGURES[name])
+    assert callable(figure.rows)
+    assert callable(figure.plot)
+    assert figures.about(name) == (figure.__doc__ or "").partition("\n")[0] != ""
+
+
+FAKES = {
+    "wave": '''
+        """A wave of random numbers."""
+        import warnings
+        import numpy as np
+        import pandas as pd
+        from matplotlib.figure import Figure
+
+        def rows(seed=0):
+            warnings.warn("the wave is high")
+            y = np.random.default_rng(seed).standard_normal(50)
+            return pd.DataFrame({"y": y / 3, "seconds": 0.1})
+
+        def plot(rows):
+            figure = Figure(figsize=(2, 1))
+            figure.subplots().plot(rows["y"])
+            return figure
+        ''',
+    "broken": '''
+        """A figure that cannot be made."""
+        def rows(seed=0):
+            raise ValueError("no rows today")
+        ''',
+    "slow": '''
+        """A figure that takes its time."""
+        import pathlib, time
+        def rows(seed=0):
+            pathlib.Path("started").touch()
+            time.sleep(60)
+        ''',
+}
+
+
+@pytest.fixture(scope="module")
+def fakes(tmp_path_factory) -> Iterator[Path]:
+    """Put fake figures into the place of the catalogue; yield the folder of their modules."""
+    folder = tmp_path_factory.mktemp("fakes")
+    for name, code in FAKES.items():
+        (folder / f"fake_{name}.py").write_text(textwrap.dedent(code))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.setattr(figures, "FIGURES", {name: f"fake_{name}" for name in FAKES})
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def made(fakes, tmp_path_factory) -> Path:
+    """Return the folder of a fake figure with seed 1."""
+    folder = tmp_path_factory.mktemp("made")
+    assert main(["figures", "wave", "--seed", "1", "--out", str(folder)]) == 0
+    return folder
+
+
+def test_a_figure_is_whole_and_alone(made) -> None:
+    assert {path.name for path in made.iterdir()} == {"wave.csv", "wave.png", "wave.pdf"}
+    # Every float is read back as it was.
+    import numpy as np
+
+    y = np.random.default_rng(1).standard_normal(50) / 3
+    assert pd.read_csv(made / "wave.csv")["y"].tolist() == y.tolist()
+
+
+def test_a_failing_figure_stops_no_other(fakes, made, tmp_path, capfd) -> None:
+    names = ["broken", "wave"]
+    status = main(["figures", *names, "--seed", "1", "--out", str(tmp_path), "--workers", "2"])
+    assert status == 1
+    assert contents(tmp_path) == contents(made)
+    out, err = capfd.readouterr()
+    assert out == f"{tmp_path / 'wave.png'}\n"
+    assert "broken: failed: ValueError: no rows today" in err
+    assert "UserWarning: the wave is high" in err
+    assert err.endswith("gradlab: failed: broken\n")
+
+
+def test_redraw_computes_nothing(fakes, made, tmp_path, capfd) -> None:
+    (tmp_path / "broken.csv").write_text("y\n1\n")
+    (tmp_path / "wave.csv").write_bytes((made / "wave.csv").read_bytes())
+    names = ["wave", "slow"]
+    assert main(["figures", *names, "--redraw", "--out", str(tmp_path)]) == 1
+    (tmp_path / "broken.csv").unlink()
+    assert contents(tmp_path) == contents(made)
+    assert (
+        f"slow: failed: there is no {tmp_path / 'slow.csv'} to draw again" in capfd.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["interrupt", "terminate"])
+def test_an_interrupt_leaves_nothing_behind(sent, fakes, tmp_path) -> None:
+    code = f"""
+        import sys
+        sys.path.insert(0, {str(fakes)!r})
+        from gradlab import cli, figures
+        figures.FIGURES = {{"slow": "fake_slow"}}
+        sys.argv = ["gradlab", "figures", "--out", "out"]
+        sys.exit(cli.main())
+    """
+    run = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while run.poll() is None and not (tmp_path / "started").exists():
+        time.sleep(0.05)
+    start = time.monotonic()
+    run.send_signal(sent)
+    _, err = run.communicate(timeout=20)
+    assert time.monotonic() - start < 20
+    assert run.returncode == 130
+    assert err == "gradlab: interrupted\n"
+    assert os.listdir(tmp_path / "out") == []
