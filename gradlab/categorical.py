@@ -150,8 +150,14 @@ _TABLE_CLASSES = 64
 
 def draw_exponentials(like: Tensor, generator: Generator | None = None) -> Tensor:
     """Draw Exp(1) variables with shape, dtype and memory layout of `like`, never exactly 0."""
+    return _draw_logs(like, generator).neg_()
+
+
+def _draw_logs(like: Tensor, generator: Generator | None) -> Tensor:
+    """Draw log u, u uniform in (0, 1): minus an Exp(1) variable."""
     u = torch.empty_like(like).uniform_(generator=generator)
-    return u.neg_().log1p_().neg_().clamp_min_(torch.finfo(like.dtype).tiny)
+    # A draw of exactly 0 stands for the lower half of its cell.
+    return u.clamp_min_(torch.finfo(like.dtype).eps / 4).log_()
 
 
 def class_first(tensor: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batch C"]:
@@ -173,10 +179,9 @@ def relaxed_given(
     shift; masked classes get weight exactly 0. Fastest on `class_first` tensors; y has the layout
     of x. Source: Maddison et al. 2014 (A* sampling, 1411.0030); Paulus et al. 2021 (2010.04838).
     """
-    noise = draw_exponentials(x, generator)
-    of_winner = noise * x
-    # For the winner the ratio is 0 and the weight exactly 1; its scale is its own noise, as p times
-    # noise may vanish.
-    scale = torch.addcmul(of_winner, p, of_winner.sum(-1, keepdim=True))
-    weight = (noise - of_winner).div_(scale).log1p_().mul_(-1 / tau).exp_()
+    noise = _draw_logs(x, generator)
+    of_winner = (noise * x).sum(-1, keepdim=True)
+    # A ratio of logarithms is the ratio of exponentials; infinite p gives the winner the ratio 0.
+    ratio = noise.div_(torch.where(x > 0, math.inf, p)).div_(of_winner)
+    weight = ratio.log1p_().mul_(-1 / tau).exp_()
     return weight / weight.sum(-1, keepdim=True)

@@ -32,12 +32,12 @@ FIGURES = {
     for name in (
         "temperature",
         "trade-off",
+        "classes",
+        "snapshots",
         "quadratics",
         "degree",
-        "cold-limit",
-        "classes",
         "budget",
-        "snapshots",
+        "cold-limit",
     )
 }
 """Modules by the name of their figure; the slowest first, so that all processes end together."""
@@ -75,11 +75,13 @@ def draw(
     The same seed gives the same CSVs, whatever the number of `workers` (processes; by default one
     for each usable core). `redraw` plots from the CSVs that are there, without computing. A figure
     that fails does not stop the others. `progress` goes to stderr. An interrupt ends the processes
-    and leaves no half-written file. Raises ValueError for an unknown name, OSError where `out`
-    cannot be written. Processes are spawned: a script calls this under `if __name__ ==
+    and leaves no half-written file. Raises ValueError for an unknown name or no worker, OSError
+    where `out` cannot be written. Processes are spawned: a script calls this under `if __name__ ==
     "__main__"`.
     """
     chosen = named(names)
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1, not {workers}")
     workers = min(workers or usable_cores(), len(chosen))
     out.mkdir(parents=True, exist_ok=True)
     drawn: dict[str, Drawn] = {}
@@ -108,7 +110,7 @@ def draw(
 
 def named(names: Iterable[str] = ()) -> list[str]:
     """Return the named figures, or all, in the catalogue's order; ValueError for an unknown one."""
-    wanted = set(names)
+    wanted = {names} if isinstance(names, str) else set(names)
     for name in sorted(wanted - set(FIGURES)):
         near = difflib.get_close_matches(name, FIGURES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -145,10 +147,8 @@ def _start_worker() -> None:
     """Leave interrupts to the parent, end when it ends, and compute on one thread."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ["OMP_NUM_THREADS"] = "1"
-    import torch
-
-    torch.set_num_threads(1)
+    # Read by torch and numpy when they are imported, in this process not before its first figure.
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 def _end_with_parent() -> None:
@@ -168,14 +168,13 @@ def _make(name: str, module: str, out: Path, staging: Path, seed: int, redraw: b
         try:
             import pandas as pd
 
-            from gradlab.comparison import reproducible_columns
             from gradlab.plots.files import save_with_rows
 
             figure = importlib.import_module(module)
             csv = out / f"{name}.csv"
             if redraw and not csv.exists():
                 raise OSError(f"there is no {csv} to draw again; make it first, without redraw")
-            rows = pd.read_csv(csv) if redraw else reproducible_columns(figure.rows(seed))
+            rows = pd.read_csv(csv) if redraw else figure.rows(seed)
             save_with_rows(rows, figure.plot, out, name, staging)
         except OSError as fault:
             error = str(fault)
