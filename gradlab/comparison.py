@@ -18,6 +18,7 @@ from tqdm import tqdm
 from gradlab import __version__
 from gradlab.categorical import check_logits
 from gradlab.estimators import Estimator, parse
+from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import Enumeration, NotExactError
 from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.loss import Loss, NotDifferentiableError
@@ -70,6 +71,7 @@ def compare(
     check_seed(seed)
     draws = DEFAULT_DRAWS if draws is None else draws
     enumeration = enumeration or Enumeration(f, logits)
+    truth = enumeration.values.gradient
     name = problem or str(getattr(f, "name", None) or getattr(f, "__name__", type(f).__name__))
     shared = {
         "problem": name,
@@ -84,7 +86,7 @@ def compare(
         shared |= {"estimator": str(estimator), "series": estimator.text(without="tau"), "tau": tau}
         shared |= {"calls": estimator.calls(logits.shape[1]), "seed": seed}
         if method != "monte-carlo":
-            row = _timed(enumeration.moments, estimator, truth=lambda: enumeration.values.gradient)
+            row = _timed(enumeration.moments, estimator, truth=truth)
             if method != "auto" or not row["fallback"]:
                 rows.append(shared | {"method": "exact", "draws": None} | row)
                 if method != "both":
@@ -99,23 +101,23 @@ def compare(
             row=name,
             workers=workers,
             progress=progress,
-            truth=lambda: enumeration.values.gradient,
+            truth=truth,
         )
         rows.append(shared | {"method": "monte carlo", "draws": draws} | row)
     return pd.DataFrame(rows).assign(version=__version__, dtype="float64").drop(columns="fallback")
 
 
 def _timed(
-    moments: Callable[..., Moments], *args: Any, truth: Callable[[], Tensor], **options: Any
+    moments: Callable[..., Moments], *args: Any, truth: Tensor, **options: Any
 ) -> dict[str, Any]:
     """Return the measured columns, or the reason why there are none and if Monte Carlo may do."""
     start = time.perf_counter()
     row: dict[str, Any] = {"reason": None, "fallback": False}
     try:
-        row |= measure(moments(*args, **options), truth())
+        row |= measure(moments(*args, **options), truth)
     except NotDifferentiableError as error:
         row["reason"] = str(error)
-    except (NotExactError, QuadratureError) as error:
+    except (NotExactError, QuadratureError, TooLargeError) as error:
         row |= {"reason": str(error), "fallback": True}
     return row | {"seconds": time.perf_counter() - start}
 

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -21,6 +22,9 @@ def run(app: typer.Typer, arguments: Sequence[str] | None) -> int:
     if arguments is None:
         # Whoever terminates the program is obeyed as cleanly as whoever presses Ctrl-C.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):  # a terminal without ± and ² gets a ?
+                stream.reconfigure(errors="replace")
     try:
         status = int(app(arguments, prog_name="gradlab", standalone_mode=False) or 0)
     except _UsageError as error:

@@ -235,3 +235,10 @@ def test_arsm_of_one_class():
     rows = compare(loss_of("cubic", 2, 1), torch.zeros(2, 1), [ARSM(), ZGR()], draws=100)
     assert list(rows.bias2) == [0, 0]
     assert list(rows.variance) == [0, 0]
+
+
+def test_too_many_classes_for_exact_moments_are_measured_by_draws():
+    f, logits = loss_of("mlp", 1, 400), torch.zeros(1, 400, dtype=torch.float64)
+    rows = compare(f, logits, ["ZGR", "RF(m=2)"], draws=64)
+    assert rows["method"].tolist() == ["monte carlo", "exact"]
+    assert rows["reason"].isna().all()
