@@ -58,20 +58,19 @@ def blaming(argument: str, fault: type[Exception] = ValueError) -> Iterator[None
 
 @contextmanager
 def staging(out: Path | None) -> Iterator[Path]:
-    """Make the folder `out` and yield a folder in it that will be gone, or blame --out.
-
-    Without `out` it lies where temporary files do.
-    """
+    """Make the folder `out`, if any, and yield a folder in it that will be gone, or blame --out."""
+    if out is None:
+        yield Path()
+        return
     with blaming_out(out):
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
         passing = TemporaryDirectory(dir=out, prefix=".writing-")
     with passing:
         yield Path(passing.name)
 
 
 @contextmanager
-def blaming_out(out: Path | None) -> Iterator[None]:
+def blaming_out(out: Path) -> Iterator[None]:
     """Turn a failure to write inside the block into bad usage of --out."""
     try:
         yield
