@@ -122,10 +122,8 @@ def draw_classes(
         return (cumulated <= u).sum(-1)
     if p.shape[-1] > _FEW_CLASSES:
         return torch.searchsorted(cumulated, u, right=True).movedim(-1, 0)
-    classes = torch.zeros(shape, dtype=torch.uint8, device=p.device)
-    for c in range(p.shape[-1] - 1):
-        classes = classes + (u >= cumulated[..., c, None])
-    return classes.movedim(-1, 0).long()
+    bounds = cumulated[..., :-1].movedim(-1, 0).unsqueeze(-1)
+    return (u >= bounds).to(torch.uint8).sum(0, dtype=torch.uint8).movedim(-1, 0).long()
 
 
 def draw_one_hot(
@@ -144,7 +142,7 @@ def one_hot(classes: Int[Tensor, "*shape"], like: Float[Tensor, "*batch C"]) -> 
 
 
 # Where comparing with each class beats bisection, and copying unit rows beats scattering ones.
-_FEW_CLASSES = 8
+_FEW_CLASSES = 32
 _TABLE_CLASSES = 64
 
 

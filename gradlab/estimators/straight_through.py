@@ -73,7 +73,7 @@ class DARN(SampleOnlyEstimator):
 class ZGR(SampleOnlyEstimator):
     r"""ZGR, the zero-temperature limit of Gumbel-Rao: the mean of ST and DARN.
 
-    .. math:: \hat g = p \circ (h - x \cdot h) + x\,(x \cdot h - p \cdot h), \quad h = v / 2
+    .. math:: \hat g = \tfrac12 [p \circ (v - v_x) + x\,(v_x - p \cdot v)], \quad v_x = x \cdot v
 
     Exact for f of degree 2 in each variable, jointly; no temperature; one evaluation. The same as
     ReinMax (Liu et al. 2023, 2304.08612) at temperature 1. Shekhovtsov 2023 (ICML, PMLR 202).
@@ -90,9 +90,8 @@ class ZGR(SampleOnlyEstimator):
         v: Float[Tensor, "*#batch C"],
     ) -> Float[Tensor, "*batch C"]:
         """Return the displayed product."""
-        half = 0.5 * v
-        at_x = _dot(x, half)
-        return torch.addcmul(p * (half - at_x), x, at_x - _dot(p, half))
+        at_x = _dot(x, v)
+        return torch.addcmul(0.5 * p * (v - at_x), x, 0.5 * (at_x - _dot(p, v)))
 
 
 @dataclass(frozen=True, repr=False)

@@ -136,18 +136,23 @@ def gradient_moments(f: Loss, logits: Float[Tensor, "N C"]) -> GradientMoments:
     mean = torch.zeros(variables, classes, classes, dtype=torch.float64)
     square = torch.zeros(variables, classes, classes, classes, dtype=torch.float64)
     root = space.block_p.sqrt()
-    roots = [space.by_class(root, i) for i in range(space.split, variables)]
+    low = range(space.split, variables)
+    roots = [space.by_class(root, i).unsqueeze(1) for i in low]
+    low_mean = [mean.new_zeros(len(space.allowed[i]), 1, classes) for i in low]
+    low_square = [mean.new_zeros(len(space.allowed[i]), classes, classes) for i in low]
     for prefix_p, prefix in space.prefixes():
         # q q^T sums to the weighted second moment.
         q = (gradient(f, space.block).to(torch.float64) - offset).mul_(root[:, None, None])
-        for i in range(variables):
-            if i < space.split:
-                mean[i, prefix[i]].add_(root @ q[:, i], alpha=prefix_p)
-                square[i, prefix[i]].addmm_(q[:, i].T, q[:, i], alpha=prefix_p)
-                continue
-            part, weight = space.by_class(q[:, i], i), roots[i - space.split]
-            mean[i, space.allowed[i]] += prefix_p * torch.einsum("kb,kbc->kc", weight, part)
-            square[i, space.allowed[i]] += prefix_p * (part.transpose(1, 2) @ part)
+        for i, k in enumerate(prefix):
+            mean[i, k].add_(root @ q[:, i], alpha=prefix_p)
+            square[i, k].addmm_(q[:, i].T, q[:, i], alpha=prefix_p)
+        for i, weight, first, second in zip(low, roots, low_mean, low_square, strict=True):
+            part = space.by_class(q[:, i], i)
+            first.baddbmm_(weight, part, alpha=prefix_p)
+            second.baddbmm_(part.transpose(1, 2), part, alpha=prefix_p)
+    for i, first, second in zip(low, low_mean, low_square, strict=True):
+        mean[i, space.allowed[i]] = first.squeeze(1)
+        square[i, space.allowed[i]] = second
     p = space.p[..., None]
     given = torch.where(p > 0, mean / p, 0.0)
     covariance = torch.where(p[..., None] > 0, square / p[..., None], 0.0)
