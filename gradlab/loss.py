@@ -33,12 +33,20 @@ class NotDifferentiableError(LossError):
 def evaluate(f: Loss, x: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch"]:
     """Return f(x), checked to be one finite value for each x.
 
-    Raises LossError if f returns no floating tensor of shape x.shape[:-2], or NaN or an infinity
-    (the message shows for which x).
+    Raises LossError if f returns no floating tensor of shape x.shape[:-2], does not work in the
+    dtype of x, or returns NaN or an infinity (the message shows for which x).
     """
     if not callable(f):
         raise TypeError(f"f must be a callable x -> values, not {type(f).__name__}")
-    values = f(x)
+    try:
+        values = f(x)
+    except RuntimeError as error:
+        if "dtype" not in str(error) and "scalar type" not in str(error):
+            raise
+        raise LossError(
+            f"f failed on x of {x.dtype} ({error}); the exact engine and compare work in float64: "
+            "let f follow the dtype of x, for a module by f.double()"
+        ) from error
     if not isinstance(values, Tensor) or not values.is_floating_point():
         kind = f"a {values.dtype} tensor" if isinstance(values, Tensor) else repr(type(values))
         raise LossError(f"f must return a floating-point tensor, not {kind}")

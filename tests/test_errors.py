@@ -242,6 +242,19 @@ def test_bad_losses(entry, f, message):
         entry(f, LOGITS)
 
 
+@entries
+def test_losses_of_another_dtype_are_told_what_to_do(entry):
+    weight = torch.ones(6, dtype=torch.float32)
+    with pytest.raises(LossError, match=r"f failed on x of torch.float64.*f\.double\(\)"):
+        entry(lambda x: x.flatten(-2) @ weight, LOGITS)
+
+
+@entries
+def test_a_loss_that_cannot_be_called(entry):
+    with pytest.raises(TypeError, match="f must be a callable x -> values, not int"):
+        entry(3, LOGITS)
+
+
 @pytest.mark.parametrize(("f", "message"), BAD_LOSSES)
 @estimators()
 def test_bad_losses_in_training(claim, f, message):
