@@ -21,7 +21,7 @@ from gradlab.estimators import Estimator, parse
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import Enumeration, NotExactError
 from gradlab.gumbel_jacobian import QuadratureError
-from gradlab.loss import Loss, NotDifferentiableError
+from gradlab.loss import Loss
 from gradlab.moments import Moments
 from gradlab.montecarlo import monte_carlo
 from gradlab.reproducible import check_seed, single_thread
@@ -37,6 +37,35 @@ __all__ = [
 
 METHODS = ("auto", "exact", "monte-carlo", "both")
 DEFAULT_DRAWS = 10_000
+_COLUMNS = [
+    "problem",
+    "N",
+    "C",
+    "logits_seed",
+    "estimator",
+    "series",
+    "tau",
+    "calls",
+    "seed",
+    "method",
+    "draws",
+    "reason",
+    "truth2",
+    "bias2",
+    "bias2_se",
+    "variance",
+    "variance_se",
+    "mse",
+    "mse_se",
+    "cosine",
+    "cosine_se",
+    "scale_free_bias2",
+    "scale_free_bias2_se",
+    "scale_free_variance",
+    "scale_free_variance_se",
+    "effective_draws",
+    "seconds",
+]
 
 
 @single_thread()
@@ -67,7 +96,7 @@ def compare(
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-    check_logits(logits, ndim=2)
+    logits = check_logits(logits, ndim=2).detach().to(torch.float64)
     check_seed(seed)
     draws = DEFAULT_DRAWS if draws is None else draws
     enumeration = enumeration or Enumeration(f, logits)
@@ -85,6 +114,12 @@ def compare(
         tau = getattr(estimator, "tau", None)
         shared |= {"estimator": str(estimator), "series": estimator.text(without="tau"), "tau": tau}
         shared |= {"calls": estimator.calls(logits.shape[1]), "seed": seed}
+        reason = estimator.supports(f, logits)
+        if reason is not None:
+            both = ("exact", "monte carlo")
+            ways = {"both": both, "monte-carlo": both[1:]}.get(method, both[:1])
+            rows += [shared | {"method": way, "draws": None, "reason": reason} for way in ways]
+            continue
         if method != "monte-carlo":
             row = _timed(enumeration.moments, estimator, truth=truth)
             if method != "auto" or not row["fallback"]:
@@ -95,7 +130,7 @@ def compare(
             monte_carlo,
             estimator,
             f,
-            logits.to(torch.float64),
+            logits,
             draws,
             seed,
             row=name,
@@ -104,7 +139,8 @@ def compare(
             truth=truth,
         )
         rows.append(shared | {"method": "monte carlo", "draws": draws} | row)
-    return pd.DataFrame(rows).assign(version=__version__, dtype="float64").drop(columns="fallback")
+    table = pd.DataFrame(rows).reindex(columns=_COLUMNS)
+    return table.assign(version=__version__, dtype="float64")
 
 
 def _timed(
@@ -115,8 +151,6 @@ def _timed(
     row: dict[str, Any] = {"reason": None, "fallback": False}
     try:
         row |= measure(moments(*args, **options), truth)
-    except NotDifferentiableError as error:
-        row["reason"] = str(error)
     except (NotExactError, QuadratureError, TooLargeError) as error:
         row |= {"reason": str(error), "fallback": True}
     return row | {"seconds": time.perf_counter() - start}

@@ -28,6 +28,9 @@ LEVELS = (24, 32, 48, 72, 108)
 # Numbers in a table that is small enough to be remembered.
 REMEMBERED = 2**16
 
+# Numbers in the largest table that is made: 256 MB.
+LARGEST = 2**25
+
 # Numbers in the largest temporary array: 4 MB, and about ten such arrays are alive at once.
 BLOCK = 2**19
 
@@ -74,7 +77,13 @@ def conditional_jacobians(
     rows = _checked_probabilities(p)
     _check_positive("tau", tau)
     _check_positive("accuracy", accuracy)
-    small = rows.size * rows.shape[-1] ** 2 <= REMEMBERED
+    numbers = rows.size * rows.shape[-1] ** 2
+    if numbers > LARGEST:
+        raise QuadratureError(
+            f"tables for {len(rows)} rows of {rows.shape[-1]} classes hold {numbers} numbers, more "
+            f"than {LARGEST}; use Monte Carlo, such as Gumbel-Rao with a finite k"
+        )
+    small = numbers <= REMEMBERED
     tables = _cached_tables if small else _cached_tables.__wrapped__
     first, second = tables(rows.tobytes(), rows.shape, float(tau), accuracy)
     shape = (*p.shape, p.shape[-1], p.shape[-1])

@@ -28,6 +28,7 @@ from gradlab.estimators import (
 from gradlab.exact import enumeration
 from gradlab.exact.enumeration import TooLargeError, exact_gradient, exact_value
 from gradlab.exact.moments import NotExactError, exact_moments
+from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.loss import LossError, NotDifferentiableError
 from gradlab.montecarlo import monte_carlo
 
@@ -482,3 +483,21 @@ def test_bad_text(text, message):
 def test_unknown_names_of_the_package():
     with pytest.raises(AttributeError, match="module 'gradlab' has no attribute 'ZRG'"):
         gradlab.ZRG  # noqa: B018
+
+
+# What would fill the memory.
+
+
+def test_arsm_refuses_more_swaps_than_fit():
+    f, logits = loss_of("mlp", 1, 400), torch.zeros(1, 400, dtype=torch.float64)
+    message = "ARSM evaluates f at 79801 points of 1 x 400 numbers.*use RF"
+    with pytest.raises(ValueError, match=message):
+        gradlab.ARSM().draw(f, logits, 2)
+    (row,) = compare(f, logits, ["ARSM"]).itertuples()
+    assert re.match(f"one draw of {message}", row.reason)
+
+
+def test_exact_gumbel_rao_refuses_tables_that_do_not_fit():
+    f, logits = loss_of("mlp", 1, 400), torch.zeros(1, 400, dtype=torch.float64)
+    with pytest.raises(QuadratureError, match="64000000 numbers.*Gumbel-Rao with a finite k"):
+        GumbelRao(1.0, None).draw(f, logits, 2)

@@ -13,6 +13,8 @@ from gradlab.loss import Loss, evaluate
 
 __all__ = ["ARSM"]
 
+_LARGEST_DRAW = 2**22
+
 
 @dataclass(frozen=True, repr=False)
 class ARSM(ValueEstimator):
@@ -35,10 +37,24 @@ class ARSM(ValueEstimator):
         """Evaluations of f that one draw spends: C(C-1)/2 + 1."""
         return classes * (classes - 1) // 2 + 1
 
+    def supports(self, f: Loss, logits: Float[Tensor, "N C"]) -> str | None:
+        """Return the reason why one draw would not fit the memory, or None if it does."""
+        variables, classes = logits.shape[-2:]
+        numbers = self.calls(classes) * variables * classes
+        if numbers <= _LARGEST_DRAW:
+            return None
+        return (
+            f"one draw of ARSM evaluates f at {self.calls(classes)} points of {variables} x "
+            f"{classes} numbers, more than {_LARGEST_DRAW} in all; use RF(m=4) instead"
+        )
+
     def estimate(
         self, f: Loss, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
     ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
         """Return n replicates of f at the unswapped sample and of the estimate."""
+        reason = self.supports(f, logits)
+        if reason:
+            raise ValueError(reason)
         log_p = log_probabilities(logits.detach())
         classes = log_p.shape[-1]
         log_e = draw_exponentials(log_p.new_empty(n, *log_p.shape), generator).log()

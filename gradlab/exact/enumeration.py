@@ -25,6 +25,7 @@ __all__ = [
     "GradientMoments",
     "TooLargeError",
     "ValueMoments",
+    "check_tables",
     "exact_gradient",
     "exact_value",
     "gradient_moments",
@@ -125,12 +126,8 @@ def gradient_moments(f: Loss, logits: Float[Tensor, "N C"]) -> GradientMoments:
     Raises NotDifferentiableError if f has no gradient, TooLargeError if [N, C, C, C] is too large.
     """
     space = _Space(logits)
+    check_tables(space.p)
     variables, classes = space.p.shape
-    if variables * classes**3 > _MOMENT_ELEMENTS:
-        raise TooLargeError(
-            f"moments of grad f need N C^3 = {variables * classes**3} numbers, more than "
-            f"{_MOMENT_ELEMENTS}; use monte_carlo(...) instead"
-        )
     # grad f is centred at one of its values: then linear f has variance exactly 0.
     offset = gradient(f, space.block[:1])[0].clone()
     mean = torch.zeros(variables, classes, classes, dtype=torch.float64)
@@ -158,6 +155,17 @@ def gradient_moments(f: Loss, logits: Float[Tensor, "N C"]) -> GradientMoments:
     covariance = torch.where(p[..., None] > 0, square / p[..., None], 0.0)
     covariance = covariance - given[..., :, None] * given[..., None, :]
     return GradientMoments(space.p, given + torch.where(p > 0, offset[:, None], 0.0), covariance)
+
+
+def check_tables(logits: Float[Tensor, "N C"]) -> None:
+    """Raise TooLargeError if a [C, C] matrix for each class and variable would fill the memory."""
+    variables, classes = logits.shape
+    if variables * classes**3 > _MOMENT_ELEMENTS:
+        raise TooLargeError(
+            f"exact moments of {variables} variables of {classes} classes need N C^3 = "
+            f"{variables * classes**3} numbers, more than {_MOMENT_ELEMENTS}; use monte_carlo(...) "
+            "instead"
+        )
 
 
 class _Space:

@@ -20,6 +20,7 @@ from gradlab.estimators import Estimator, PathwiseEstimator, ValueEstimator
 from gradlab.exact.enumeration import (
     GradientMoments,
     ValueMoments,
+    check_tables,
     gradient_moments,
     value_moments,
 )
@@ -56,7 +57,9 @@ class Enumeration:
     def moments(self, estimator: Estimator) -> Moments:
         """Return the exact moments of `estimator`; see `exact_moments`."""
         if isinstance(estimator, PathwiseEstimator):
-            p = probabilities(check_logits(self.logits, ndim=2).detach().to("cpu", torch.float64))
+            check_logits(self.logits, ndim=2)
+            check_tables(self.logits)
+            p = probabilities(self.logits.detach().to("cpu", torch.float64))
             jacobians = estimator.conditional_jacobians(p)
             if jacobians is not None:
                 return _pathwise(self.gradients, *jacobians)
