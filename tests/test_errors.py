@@ -499,5 +499,5 @@ def test_arsm_refuses_more_swaps_than_fit():
 
 def test_exact_gumbel_rao_refuses_tables_that_do_not_fit():
     f, logits = loss_of("mlp", 1, 400), torch.zeros(1, 400, dtype=torch.float64)
-    with pytest.raises(QuadratureError, match="64000000 numbers.*Gumbel-Rao with a finite k"):
+    with pytest.raises(QuadratureError, match=r"64000000 numbers.*Gumbel-Rao with a finite k"):
         GumbelRao(1.0, None).draw(f, logits, 2)
