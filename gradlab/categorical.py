@@ -113,11 +113,10 @@ def draw_classes(
     a float32 one would distort probabilities below 1e-4. A masked class is never drawn.
     """
     cumulated = p.detach().cumsum(-1, dtype=torch.float64)
-    total = cumulated[..., -1:]
     shape = [*p.shape[:-1], 1 if n is None else n]
     u = torch.rand(shape, generator=generator, dtype=torch.float64, device=p.device)
-    # Rounding may bring u * total up to total, past the last class.
-    u = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
+    # As u <= 1 - 2^-53, the product stays below the last entry, also after rounding.
+    u = u * cumulated[..., -1:]
     if n is None:
         return (cumulated <= u).sum(-1)
     if p.shape[-1] > _FEW_CLASSES:
@@ -179,7 +178,7 @@ def relaxed_given(
     """
     noise = _draw_logs(x, generator)
     of_winner = (noise * x).sum(-1, keepdim=True)
-    # A ratio of logarithms is the ratio of exponentials; infinite p gives the winner the ratio 0.
-    ratio = noise.div_(torch.where(x > 0, math.inf, p)).div_(of_winner)
+    # A ratio of logarithms is the ratio of exponentials; the winner's is 0, also where p is 0.
+    ratio = noise.mul_(1 - x).div_(torch.maximum(p, x)).div_(of_winner)
     weight = ratio.log1p_().mul_(-1 / tau).exp_()
     return weight / weight.sum(-1, keepdim=True)

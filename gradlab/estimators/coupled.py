@@ -37,7 +37,7 @@ class ARSM(ValueEstimator):
         """Evaluations of f that one draw spends: C(C-1)/2 + 1."""
         return classes * (classes - 1) // 2 + 1
 
-    def supports(self, f: Loss, logits: Float[Tensor, "N C"]) -> str | None:
+    def supports(self, f: Loss, logits: Float[Tensor, "*batch N C"]) -> str | None:
         """Return the reason why one draw would not fit the memory, or None if it does."""
         variables, classes = logits.shape[-2:]
         numbers = self.calls(classes) * variables * classes

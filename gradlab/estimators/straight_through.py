@@ -91,7 +91,7 @@ class ZGR(SampleOnlyEstimator):
     ) -> Float[Tensor, "*batch C"]:
         """Return the displayed product."""
         at_x = _dot(x, v)
-        return torch.addcmul(0.5 * p * (v - at_x), x, 0.5 * (at_x - _dot(p, v)))
+        return torch.addcmul(x * (0.5 * (at_x - _dot(p, v))), p, v - at_x, value=0.5)
 
 
 @dataclass(frozen=True, repr=False)
