@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -20,11 +19,26 @@ __all__ = ["GROUPS", "Groups", "Measured", "Moments"]
 GROUPS = 16
 
 
-class Measured(NamedTuple):
-    """A number and its standard error."""
+class Measured(float):
+    """A number that carries its standard error `se`, 0 when exact; otherwise a float like any."""
 
-    value: float
     se: float
+
+    def __new__(cls, value: float, se: float) -> "Measured":
+        number = super().__new__(cls, value)
+        number.se = se
+        return number
+
+    def __getnewargs__(self) -> tuple[float, float]:  # type: ignore[override]
+        return self.value, self.se
+
+    def __repr__(self) -> str:
+        return f"Measured({self.value!r}, se={self.se!r})"
+
+    @property
+    def value(self) -> float:
+        """The number alone."""
+        return float(self)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Sums over draws, their merging, and the numbers against a truth that they give."""
 
 import math
+import pickle
 
 import pytest
 import torch
@@ -165,3 +166,11 @@ def test_an_average_over_less_than_one_draw_is_refused(averaged):
 
 def test_too_few_draws_for_a_standard_error_say_nan():
     assert math.isnan(from_blocks(draws(20), [20]).variance.se)
+
+
+def test_a_measured_number_is_a_number_with_its_error():
+    measured = from_blocks(draws(320), [320]).variance
+    again = pickle.loads(pickle.dumps(measured))
+    assert (float(again), again.se) == (measured.value, measured.se)
+    assert 2 * measured == 2 * measured.value
+    assert repr(measured) == f"Measured({measured.value!r}, se={measured.se!r})"

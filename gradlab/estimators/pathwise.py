@@ -77,6 +77,7 @@ class PathwiseEstimator(Estimator):
 class SampleOnlyEstimator(PathwiseEstimator):
     """A pathwise estimator whose matrix M is a function of p and x; subclasses write `pullback`."""
 
+    @abstractmethod
     def pullback(
         self,
         p: Float[Tensor, "*#batch C"],
@@ -84,7 +85,6 @@ class SampleOnlyEstimator(PathwiseEstimator):
         v: Float[Tensor, "*#batch C"],
     ) -> Float[Tensor, "*batch C"]:
         """Return M(p, x) v in O(C)."""
-        raise NotImplementedError
 
     def draw(
         self,
