@@ -114,7 +114,7 @@ def test_exact_numbers():
     moments = exact(2 * TRUTH, [0.5, 1.0])
     truth2 = float(TRUTH.square().sum())
     assert moments.n == math.inf
-    assert moments.variance == (1.5, 0)
+    assert (moments.variance, moments.variance.se) == (1.5, 0)
     assert moments.bias2(TRUTH).value == pytest.approx(truth2, rel=1e-14)
     assert moments.mse(TRUTH, 3).value == pytest.approx(truth2 + 0.5, rel=1e-14)
     assert moments.cosine(TRUTH).value == pytest.approx(1, abs=1e-14)

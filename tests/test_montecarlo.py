@@ -347,7 +347,7 @@ def same(first: Moments, second: Moments) -> bool:
     return (
         torch.equal(first.mean, second.mean)
         and torch.equal(first.variance_per_variable, second.variance_per_variable)
-        and first.variance == second.variance
+        and (first.variance, first.variance.se) == (second.variance, second.variance.se)
         and first.effective_sample_size == second.effective_sample_size
     )
 
