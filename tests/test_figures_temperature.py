@@ -112,7 +112,7 @@ def test_interpolated_curve_of_gumbel_rao(kind: str, tau: float, scale_free: boo
     exact = Enumeration(problem(kind, 4, 4, 1), logits)
     truth = exact.values.gradient.numpy()
     moments = exact.moments(GumbelRao(tau, None))
-    curve = trade_off.gumbel_rao_curve(exact, trade_off.tabled_rao(logits), np.log([tau]))
+    curve = trade_off.gumbel_rao_curve(exact, np.log([tau]))
     expected = MomentCurve(
         np.log([tau]), moments.mean.reshape(1, -1).numpy(), np.array([moments.variance.value])
     )

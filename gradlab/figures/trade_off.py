@@ -7,22 +7,18 @@ GR(k=inf), tau in [0.01, 10], that ST-ZGR, alpha in [0, 1], dominates, and the o
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from torch import Tensor
 
-from gradlab.categorical import probabilities
 from gradlab.comparison import compare
 from gradlab.dominance import MomentCurve, dominated_share
 from gradlab.estimators import STZGR, Estimator, GumbelRao, parse
 from gradlab.exact.moments import Enumeration
 from gradlab.figures.temperature import problems
-from gradlab.gumbel_jacobian import conditional_jacobians
 from gradlab.plots.curves import problem_title, series_handle
 from gradlab.plots.plane import SCALES, draw_plane, plane_key
 from gradlab.plots.shares import draw_shares, shares_key
@@ -30,7 +26,7 @@ from gradlab.plots.style import styled
 from gradlab.problems import SNAPSHOTS, TinyVAE, problem, regime
 from gradlab.reproducible import single_thread
 
-__all__ = ["domination_rows", "gumbel_rao_curve", "plot", "rows", "tabled_rao"]
+__all__ = ["domination_rows", "gumbel_rao_curve", "plot", "rows"]
 
 TEMPERATURES = tuple(np.geomspace(0.01, 10, 19).tolist())
 ALPHAS = tuple(np.linspace(0, 2, 41).tolist())
@@ -100,51 +96,27 @@ def domination_rows(seeds: Iterable[int], images: Iterable[int]) -> Iterator[dic
     for seed in seeds:
         for name in REGIMES:
             logits = regime(name, 4, 4, seed)
-            tabled = tabled_rao(logits)
             for kind in ("quadratic", "cubic", "mlp"):
                 row = {"problem": kind, "regime": name, "logits_seed": seed}
-                yield from _shares(Enumeration(problem(kind, 4, 4, seed), logits), tabled, row)
+                yield from _shares(Enumeration(problem(kind, 4, 4, seed), logits), row)
     for image in images:
         for snapshot in SNAPSHOTS:
             f = TinyVAE(snapshot, image)
             row = {"problem": "vae", "regime": snapshot, "logits_seed": image}
-            yield from _shares(Enumeration(f, f.logits), tabled_rao(f.logits), row)
+            yield from _shares(Enumeration(f, f.logits), row)
 
 
-@dataclass(frozen=True, repr=False)
-class _TabledRao(GumbelRao):
-    """GR(k=inf) with its table at hand, so that problems with the same logits share it."""
-
-    table: Tensor | None = None
-
-    def conditional_jacobians(self, p: Tensor) -> tuple[Tensor, Tensor]:
-        assert self.table is not None
-        return self.table, self.table @ self.table
-
-
-def tabled_rao(logits: Tensor) -> list[Estimator]:
-    """Return GR(k=inf) for these logits at the temperatures exp(NODES)."""
-    p = probabilities(logits)
-    return [
-        _TabledRao(tau, None, conditional_jacobians(p, tau, accuracy=1e-8)[0])
-        for tau in np.exp(NODES).tolist()
-    ]
-
-
-def gumbel_rao_curve(
-    exact: Enumeration, rao: Sequence[Estimator], log_tau: np.ndarray
-) -> MomentCurve:
-    """Return the moments of GR(k=inf) at any log tau, interpolated from `tabled_rao`."""
+def gumbel_rao_curve(exact: Enumeration, log_tau: np.ndarray) -> MomentCurve:
+    """Return the moments of GR(k=inf) at any log tau, interpolated between exp(NODES)."""
+    rao = [GumbelRao(tau, None) for tau in np.exp(NODES).tolist()]
     # Without this factor the moments fall off steeply beyond tau = 1.
     warmed = _curve(exact, rao, NODES).scaled(1 + np.exp(NODES))
     return warmed.at(log_tau).scaled(1 / (1 + np.exp(log_tau)))
 
 
-def _shares(
-    exact: Enumeration, rao: Sequence[Estimator], row: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
+def _shares(exact: Enumeration, row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     truth = exact.values.gradient.numpy()
-    gr = gumbel_rao_curve(exact, rao, GRID)
+    gr = gumbel_rao_curve(exact, GRID)
     # The mean is linear in alpha and the variance quadratic: three points are all of it.
     st = _curve(exact, [STZGR(0.0), STZGR(1.0), STZGR(2.0)], np.array([0.0, 1.0, 2.0]))
     for scale in SCALES:
