@@ -18,7 +18,8 @@ import pandas as pd
 import pytest
 
 from gradlab import __version__, comparison, figures
-from gradlab.cli import Method, compare, main
+from gradlab.cli import main
+from gradlab.cli.comparing import Method, compare
 from gradlab.estimators import ESTIMATORS
 from gradlab.moments import GROUPS
 from gradlab.problems import PROBLEMS, REGIMES, problem, regime

@@ -1,0 +1,56 @@
+"""The command line, one command a file.
+
+Commands read their arguments, call the library and print. Heavy imports stay inside them, so that
+`gradlab --help` answers at once.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from gradlab import __version__
+from gradlab.cli.comparing import compare
+from gradlab.cli.drawing import figures
+from gradlab.cli.listing import list_
+from gradlab.usage import run
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status, 0 only if everything was done."""
+    return run(app, arguments)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"gradlab {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def gradlab(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Exact and measured bias and variance of gradient estimators for categorical variables."""
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(2)
+
+
+app.command("list", short_help="Show estimators, problems, regimes, figures.")(list_)
+app.command(short_help="Measure estimators on one problem.")(compare)
+app.command(short_help="Make the figures, each beside its rows.")(figures)

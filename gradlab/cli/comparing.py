@@ -1,0 +1,88 @@
+"""`gradlab compare`: estimators x temperatures on one problem."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gradlab.cli.options import Folder, Seed, Workers, read_estimators, read_problem
+from gradlab.usage import blaming, staging
+
+__all__ = ["Method", "compare"]
+
+
+class Method(StrEnum):
+    """The methods of `gradlab.compare`."""
+
+    auto = "auto"
+    exact = "exact"
+    monte_carlo = "monte-carlo"
+    both = "both"
+
+
+def compare(
+    estimators: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help='Such as ZGR or "GR(tau=0.1, k=10)"; see `gradlab list`.  [default: all]',
+            metavar="ESTIMATOR",
+        ),
+    ] = None,
+    problem: Annotated[
+        str, typer.Option(help="The loss, such as cubic, polynomial:5 or vae:long.")
+    ] = "quadratic",
+    N: Annotated[int, typer.Option("--N", min=1, help="Number of variables.")] = 4,
+    C: Annotated[int, typer.Option("--C", min=1, help="Number of classes of each.")] = 4,
+    regime: Annotated[
+        str | None,
+        typer.Option(help="The logits.  [default: moderate; for vae its encoder's]"),
+    ] = None,
+    tau: Annotated[
+        str | None,
+        typer.Option(help="Temperatures, such as 0.1,0.5,1, for all estimators that have one."),
+    ] = None,
+    method: Annotated[
+        Method, typer.Option(help="auto: exact where known, Monte Carlo where not.")
+    ] = Method.auto,
+    draws: Annotated[
+        int, typer.Option(min=32, help="Draws of each estimator in Monte Carlo.")
+    ] = 10_000,
+    seed: Seed = 0,
+    workers: Workers = None,
+    out: Annotated[Path | None, Folder] = None,
+) -> None:
+    """Measure bias and variance of estimators on one problem, against its exact gradient.
+
+    \b
+    Example:  gradlab compare ZGR ST "GR(k=10)" --tau 0.1,1 --method both --out results
+    """
+    cells = read_estimators(estimators, tau)
+    f, logits, regime = read_problem(problem, N, C, regime, seed)
+    with staging(out) as passing:
+        from gradlab.comparison import compare, reproducible_columns
+        from gradlab.exact.enumeration import TooLargeError
+        from gradlab.figures import usable_cores
+        from gradlab.tables import comparison_text
+
+        with blaming("--N, --C", TooLargeError):
+            rows = compare(
+                f,
+                logits,
+                cells,
+                draws=draws,
+                seed=seed,
+                method=method,
+                logits_seed=seed,
+                workers=workers or usable_cores(),
+                progress=sys.stderr.isatty(),
+            )
+        rows.insert(list(rows).index("logits_seed"), "regime", regime)
+        print(comparison_text(rows))
+        if out is not None:
+            from gradlab.plots.comparison import plot
+            from gradlab.plots.files import save_with_rows
+
+            save_with_rows(reproducible_columns(rows), plot, out, "compare", passing)
+            print(f"\n{out / 'compare.png'}")

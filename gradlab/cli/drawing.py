@@ -1,0 +1,44 @@
+"""`gradlab figures`: the main job."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gradlab.cli.options import Folder, Seed, Workers
+from gradlab.usage import blaming, blaming_out, fail
+
+__all__ = ["figures"]
+
+
+def figures(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Such as temperature; see `gradlab list`.  [default: all]", metavar="NAME"
+        ),
+    ] = None,
+    seed: Seed = 0,
+    workers: Workers = None,
+    out: Annotated[Path, Folder] = Path("figures"),
+    redraw: Annotated[
+        bool, typer.Option("--redraw", help="Plot again from the CSVs there, computing nothing.")
+    ] = False,
+) -> None:
+    """Make the figures, each beside its rows; the same seed gives the same rows.
+
+    \b
+    Example:  gradlab figures temperature trade-off --out figures
+    """
+    from gradlab.figures import draw, named
+
+    with blaming("NAME"):
+        chosen = named(names or ())
+    with blaming_out(out):
+        drawn = draw(chosen, out, seed, workers=workers, redraw=redraw, progress=True)
+    for done in drawn:
+        if not done.error:
+            print(out / f"{done.name}.png")
+    failed = ", ".join(done.name for done in drawn if done.error)
+    if failed:
+        raise typer.Exit(fail(f"failed: {failed}", 1))
