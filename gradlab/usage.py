@@ -48,7 +48,9 @@ def fail(message: str, status: int) -> int:
 
 
 @contextmanager
-def blaming(argument: str, fault: type[Exception] = ValueError) -> Iterator[None]:
+def blaming(
+    argument: str, fault: type[Exception] | tuple[type[Exception], ...] = ValueError
+) -> Iterator[None]:
     """Turn a fault inside the block into bad usage of `argument`."""
     try:
         yield

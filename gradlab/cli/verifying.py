@@ -1,0 +1,159 @@
+"""`gradlab verify`: is it unbiased, where, and how sure is that."""
+
+import os
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gradlab.cli.options import Seed, read_problem
+from gradlab.usage import blaming, fail, staging
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+    from gradlab.draws import Code
+    from gradlab.problems import Problem
+
+__all__ = ["VerifyMethod", "verify"]
+
+
+class VerifyMethod(StrEnum):
+    """The methods of `gradlab.verify`."""
+
+    auto = "auto"
+    exact = "exact"
+    draws = "draws"
+
+
+def verify(
+    estimators: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help='Such as ZGR or "GR(tau=0.1, k=10)"; see `gradlab list`.  [default: all]',
+            metavar="ESTIMATOR",
+        ),
+    ] = None,
+    file: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Your own: an Estimator, draw(f, logits, n, generator), surrogate(f, logits, "
+            "generator) or sample(logits, generator), such as my.py:MyEstimator.",
+            metavar="FILE.py:NAME",
+        ),
+    ] = None,
+    problem: Annotated[
+        str | None,
+        typer.Option(help="One loss, such as cubic or mlp.  [default: a ladder of nine]"),
+    ] = None,
+    N: Annotated[int, typer.Option("--N", min=1, help="Number of variables of PROBLEM.")] = 2,
+    C: Annotated[int, typer.Option("--C", min=1, help="Number of classes of PROBLEM.")] = 3,
+    regime: Annotated[
+        str | None,
+        typer.Option(help="The logits of PROBLEM.  [default: moderate; for vae its encoder's]"),
+    ] = None,
+    method: Annotated[
+        VerifyMethod, typer.Option(help="auto: exact where the mean is known, else by draws.")
+    ] = VerifyMethod.auto,
+    max_draws: Annotated[
+        int, typer.Option(min=256, help="Draws after which a trial is given up as INCONCLUSIVE.")
+    ] = 2**18,
+    delta: Annotated[
+        float, typer.Option(help="By draws: a bias below this share of |gradient| counts as none.")
+    ] = 0.05,
+    alpha: Annotated[
+        float, typer.Option(help="By draws: rate of false alarms of one trial.")
+    ] = 1e-3,
+    seed: Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where verify.csv is written.")
+    ] = None,
+) -> None:
+    """Prove or test that estimators are unbiased where they declare it.
+
+    Status 0 when all that is declared holds, 1 when something fails.
+
+    \b
+    Example:  gradlab verify ZGR --file my.py:MyEstimator --out results
+    """
+    codes = _read(estimators, file)
+    options = {"delta": delta, "alpha": alpha, "max_draws": max_draws, "seed": seed}
+    with staging(out) as passing:
+        if problem is None:
+            rows, failed = _ladders(codes, options, related=not estimators and not file)
+        else:
+            f, logits, _ = read_problem(problem, N, C, regime, seed)
+            rows, failed = _on_one(codes, f, logits, options | {"method": str(method)})
+        if out is not None:
+            rows.to_csv(passing / "verify.csv", index=False, lineterminator="\n")
+            os.replace(passing / "verify.csv", out / "verify.csv")
+            print(f"\n{out / 'verify.csv'}")
+    if failed:
+        raise typer.Exit(fail(f"not as declared: {'; '.join(failed)}", 1))
+
+
+def _read(texts: Sequence[str] | None, files: Sequence[str] | None) -> list["Code"]:
+    """Return what is to be verified: estimators by their text, and objects from files."""
+    from gradlab.draws import draws_of
+    from gradlab.estimators import ESTIMATORS, parse
+    from gradlab.user_code import load_object
+
+    codes: list[Code] = []
+    with blaming("ESTIMATOR"):
+        codes += [parse(text) for text in texts or (() if files else ESTIMATORS)]
+    for text in files or ():
+        with blaming(f"--file {text}", (ValueError, TypeError)):
+            code = load_object(text)
+            draws_of(code)
+            codes.append(code)
+    return codes
+
+
+def _ladders(
+    codes: Sequence["Code"], options: dict[str, Any], *, related: bool
+) -> tuple["pd.DataFrame", list[str]]:
+    """Verify up to which degree each is exact; print a table; return its rows and what fails."""
+    import pandas as pd
+
+    from gradlab.ladder import rungs, verify_order
+    from gradlab.relations import relation_rows
+    from gradlab.verdict_text import ladder_text, relation_text
+
+    with blaming("--delta, --alpha, --max-draws"):
+        on = rungs(seed=options["seed"])
+        ladders = [
+            verify_order(code, on=on, progress=sys.stderr.isatty(), **options) for code in codes
+        ]
+    print(ladder_text(ladders))
+    rows = pd.concat([ladder.rows() for ladder in ladders], ignore_index=True)
+    failed = [f"{ladder.estimator} is {ladder.outcome}" for ladder in ladders if not ladder.holds]
+    if related:
+        relations = relation_rows(options["seed"], delta=options["delta"], alpha=options["alpha"])
+        print(relation_text(relations))
+        failed += list(relations.loc[~relations["holds"], "relation"])
+    return rows, failed
+
+
+def _on_one(
+    codes: Sequence["Code"], f: "Problem", logits: "Tensor", options: dict[str, Any]
+) -> tuple["pd.DataFrame", list[str]]:
+    """Verify each on one loss; print why; return the rows and what fails."""
+    import pandas as pd
+
+    from gradlab.exact.moments import Enumeration
+    from gradlab.verification import verify
+
+    on = Enumeration(f, logits)
+    verdicts = []
+    for code in codes:
+        with blaming("ESTIMATOR, --file"):
+            verdicts.append(
+                verify(code, f, logits, enumeration=on, progress=sys.stderr.isatty(), **options)
+            )
+        print(verdicts[-1].explain())
+    rows = pd.DataFrame([verdict.row() for verdict in verdicts])
+    return rows, [str(v) for v in verdicts if not v.holds]

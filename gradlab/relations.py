@@ -1,0 +1,117 @@
+r"""What estimators have to do with each other: identities between their means, each checked.
+
+ST and DARN err by opposite amounts on quadratics, with ZGR halfway; GS-ST and Gumbel-Rao share one
+mean at each temperature, which tends to that of ZGR as the temperature goes to zero.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from gradlab.estimators import DARN, ZGR, GumbelRao, GumbelSoftmaxST, StraightThrough
+from gradlab.exact.bias import exact_bias
+from gradlab.exact.moments import Enumeration
+from gradlab.problems import problem, regime
+from gradlab.verification import verify
+
+__all__ = ["Relation", "relation_rows"]
+
+TEMPERATURES = (0.1, 0.5, 1.0)
+COLD = (1e-2, 1e-3)
+
+
+@dataclass(frozen=True)
+class Relation:
+    """One identity on one problem: how far off it is (`size`) and may be (`limit`), by |g|.
+
+    `method`: exact, where the limit is rounding, or draws, where the size is a confidence bound.
+    """
+
+    relation: str
+    problem: str
+    method: str
+    size: float
+    limit: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the identity is shown."""
+        return self.size <= self.limit
+
+
+def relation_rows(
+    seed: int = 0, *, delta: float = 0.05, alpha: float = 1e-3, N: int = 2, C: int = 3
+) -> pd.DataFrame:
+    """Return one row for each relation and problem: the fields of `Relation`, and `holds`.
+
+    Exact where both means are; that GS-ST and GR(k=10) draw with the exact mean of Gumbel-Rao is
+    tested by draws, at false-alarm rate `alpha`, and shown within `delta` of the gradient.
+    """
+    found: list[Relation] = []
+    logits = regime("moderate", N, C, seed)
+    for kind in ("quadratic", "multiquadratic"):
+        found += _opposite(Enumeration(problem(kind, N, C, seed), logits))
+    quadratic = Enumeration(problem("quadratic", N, C, seed), logits)
+    found += _shared(quadratic, TEMPERATURES, delta, alpha, seed)
+    found.append(_cold(quadratic, 1))
+    found.append(_cold(Enumeration(problem("multilinear", N, C, seed), logits), 2))
+    return pd.DataFrame([asdict(relation) | {"holds": relation.holds} for relation in found])
+
+
+def _opposite(on: Enumeration) -> list[Relation]:
+    """bias(DARN) = -bias(ST), and the mean of ZGR is that of the two."""
+    st, darn, zgr = (
+        exact_bias(estimator, on.f, on.logits, on)
+        for estimator in (StraightThrough(), DARN(), ZGR())
+    )
+    length = float(torch.linalg.vector_norm(zgr.truth))
+    limit = (st.bound + darn.bound) / length
+    name = str(getattr(on.f, "name", on.f))
+    opposite = _norm(st.bias + darn.bias) / length
+    between = _norm(zgr.mean - (st.mean + darn.mean) / 2) / length
+    return [
+        Relation("bias(DARN) = -bias(ST)", name, "exact", opposite, limit),
+        Relation("ZGR = (ST + DARN)/2 in mean", name, "exact", between, limit),
+    ]
+
+
+def _shared(
+    on: Enumeration, temperatures: Sequence[float], delta: float, alpha: float, seed: int
+) -> list[Relation]:
+    """Draws of GS-ST and of GR(k=10) have the exact mean of GR at the same temperature."""
+    found = []
+    for tau in temperatures:
+        for estimator in (GumbelSoftmaxST(tau), GumbelRao(tau, 10)):
+            verdict = verify(
+                estimator,
+                on.f,
+                on.logits,
+                against=GumbelRao(tau, None),
+                delta=delta,
+                alpha=alpha,
+                seed=seed,
+                enumeration=on,
+            )
+            size = verdict.limit / verdict.unit[0] if verdict.unbiased else math.inf
+            relation = f"{estimator} = GR(tau={tau:g}, k=inf) in mean"
+            found.append(Relation(relation, verdict.problem, "draws", size, delta))
+    return found
+
+
+def _cold(on: Enumeration, power: int) -> Relation:
+    """The distance of the mean of GR from ZGR's falls like tau to the `power` as tau goes to 0."""
+    zgr = exact_bias(ZGR(), on.f, on.logits, on)
+    warm, cold = (
+        _norm(exact_bias(GumbelRao(tau, None), on.f, on.logits, on).mean - zgr.mean) for tau in COLD
+    )
+    slope = math.log(warm / cold) / math.log(COLD[0] / COLD[1])
+    shown = f"GR = ZGR + O(tau{'' if power == 1 else f'^{power}'}) in mean"
+    return Relation(shown, str(getattr(on.f, "name", on.f)), "exact", abs(slope - power), 0.1)
+
+
+def _norm(vector: Tensor) -> float:
+    return float(torch.linalg.vector_norm(vector))

@@ -1,0 +1,242 @@
+"""A verdict on an estimator: what was proved or tested, how far it reaches, and in plain words why.
+
+It separates three things that are easily confused: no bias by enumeration, a bias shown to be below
+a stated size, and a bias that was merely not found.
+"""
+
+import math
+import textwrap
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradlab.moments import Measured
+
+__all__ = ["BIASED", "INCONCLUSIVE", "NOT_APPLICABLE", "UNBIASED", "Verdict"]
+
+UNBIASED = "UNBIASED"
+BIASED = "BIASED"
+INCONCLUSIVE = "INCONCLUSIVE"
+NOT_APPLICABLE = "NOT APPLICABLE"
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """Whether the mean of an estimator is the gradient of E f at some logits.
+
+    `outcome`: UNBIASED (proved, or by draws within `delta` of the gradient's length), BIASED,
+    INCONCLUSIVE or NOT APPLICABLE (`reason`). `claimed`: whether the estimator declares to be exact
+    here; None where that is not known. `method`: "exact" or "draws". `target` [N, C] the gradient,
+    `bias` [N, C] the mean minus it, `bias2` its squared length (the unbiased estimate, may be
+    negative), `limit` what the length is below: rounding when exact, else with confidence 1 -
+    `alpha`; `slope` = <mean, target> / |target|^2; `deviation` the root of the variance of a draw.
+    All in units of f. By draws: `draws` made, `needed` in all for a decision (estimated), `p_value`
+    (where `draws` was fixed before), `log_e_value`, `kurtosis` and `degrees` of freedom (see
+    `MeanTest`), `set_aside` the coordinates whose class is too rare to be tested.
+    """
+
+    estimator: str
+    problem: str
+    outcome: str
+    method: str
+    claimed: bool | None
+    target: Float[Tensor, "N C"]
+    bias: Float[Tensor, "N C"]
+    bias2: Measured
+    limit: float
+    slope: Measured
+    deviation: float
+    delta: float
+    alpha: float
+    seed: int
+    how: str = ""
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+    residual2: float = math.nan
+    draws: int | None = None
+    needed: int | None = None
+    p_value: float | None = None
+    log_e_value: float | None = None
+    kurtosis: float | None = None
+    degrees: float | None = None
+    set_aside: int = 0
+
+    @property
+    def unbiased(self) -> bool:
+        """Whether it is shown to be unbiased: proved, or within `delta` by draws."""
+        return self.outcome == UNBIASED
+
+    @property
+    def holds(self) -> bool:
+        """Whether what is claimed here is shown; where no claim is known, that it is unbiased.
+
+        True where the estimator declares less than f asks for, or cannot be used on f.
+        """
+        return self.claimed is False or self.outcome in (UNBIASED, NOT_APPLICABLE)
+
+    @property
+    def unit(self) -> tuple[float, str]:
+        """What biases are relative to: the gradient's length, or, if that is 0, the deviation."""
+        length = float(torch.linalg.vector_norm(self.target))
+        if length > 0:
+            return length, "|g|"
+        return (self.deviation, "sd") if self.deviation > 0 else (1.0, "one unit of f")
+
+    @property
+    def relative_bias(self) -> Measured:
+        """|bias| in the `unit`, with its standard error; 0 where the square comes out negative."""
+        unit, _ = self.unit
+        size = math.sqrt(max(self.bias2.value, 0.0))
+        # By the delta method; where the bias is lost in the noise, the root of the error itself.
+        error = self.bias2.se / (2 * size) if size > 0 else math.inf
+        return Measured(size / unit, min(error, math.sqrt(self.bias2.se)) / unit)
+
+    @property
+    def factor(self) -> Fraction | None:
+        """The simple factor that explains the bias (the mean is factor times g), if one does."""
+        if self.outcome != BIASED or not math.isfinite(self.slope.value):
+            return None
+        exact = self.method == "exact"
+        if self.residual2 > (self.limit**2 if exact else 0.02 * self.bias2.value):
+            return None
+        near = max(3 * self.slope.se, 1e-9)
+        simple = {Fraction(a, b) for b in range(1, 13) for a in range(-12, 13) if a != b}
+        found = [q for q in simple if abs(float(q) - self.slope.value) <= near]
+        return min(found, key=lambda q: (q.denominator, abs(q)), default=None)
+
+    def __str__(self) -> str:
+        return f"{self.estimator} on {self.problem}: {self._summary()}"
+
+    def explain(self) -> str:
+        """Return the verdict, its evidence and what it does not say, in a few lines."""
+        claim = {
+            True: "It declares to be exact here.",
+            False: "It does not declare to be exact here.",
+            None: "Nothing is declared about this f.",
+        }[self.claimed]
+        lines = [str(self), *self._evidence(), *self.notes]
+        lines += [claim] if self.outcome != NOT_APPLICABLE else []
+        return "\n".join(
+            textwrap.fill(line, 98, initial_indent="  " if number else "", subsequent_indent="    ")
+            for number, line in enumerate(lines)
+        )
+
+    def row(self) -> dict[str, Any]:
+        """Return the verdict as one row of a table; biases relative to `unit`."""
+        bias, (length, unit) = self.relative_bias, self.unit
+        return {
+            "estimator": self.estimator,
+            "problem": self.problem,
+            "N": self.target.shape[0],
+            "C": self.target.shape[1],
+            "outcome": self.outcome,
+            "claimed": self.claimed,
+            "holds": self.holds,
+            "method": self.method,
+            "unit": unit,
+            "bias": bias.value,
+            "bias_se": bias.se,
+            "limit": self.limit / length,
+            "slope": self.slope.value,
+            "slope_se": self.slope.se,
+            "factor": None if self.factor is None else str(self.factor),
+            "deviation": self.deviation / length,
+            "draws": self.draws,
+            "needed": self.needed,
+            "p_value": self.p_value,
+            "log_e_value": self.log_e_value,
+            "kurtosis": self.kurtosis,
+            "degrees": self.degrees,
+            "set_aside": self.set_aside,
+            "delta": self.delta,
+            "alpha": self.alpha,
+            "seed": self.seed,
+            "reason": self.reason or None,
+        }
+
+    def _summary(self) -> str:
+        if self.outcome == NOT_APPLICABLE:
+            return f"{NOT_APPLICABLE}: {self.reason}"
+        bias, (length, unit) = self.relative_bias, self.unit
+        limit = f"{self.limit / length:.2g} {unit}"
+        if self.method == "exact":
+            if self.unbiased:
+                return f"{UNBIASED}, proved: bias {bias.value:.1e} {unit}, rounding allows {limit}"
+            return f"{BIASED}: bias {bias.value:.4g} {unit}, exact"
+        if self.unbiased and self.deviation < 1e-9 * length:
+            return f"{UNBIASED}: each of {self.draws:,} draws is the gradient, to rounding"
+        if self.unbiased:
+            within = f"{UNBIASED} within {self.delta:g} {unit}"
+            return f"{within}: bias below {limit} by {self.draws:,} draws"
+        if self.outcome == BIASED:
+            return f"{BIASED}: bias {bias.value:.2g} ± {bias.se:.1g} {unit} by {self.draws:,} draws"
+        return f"{INCONCLUSIVE}: a bias of up to {limit} may hide behind {self.draws:,} draws"
+
+    def _evidence(self) -> list[str]:
+        if self.outcome == NOT_APPLICABLE:
+            return []
+        lines = [f"How: {self.how}."] if self.how else []
+        if self.method == "draws":
+            lines += self._tested()
+        if self.outcome == BIASED:
+            lines += self._described()
+        return lines
+
+    def _tested(self) -> list[str]:
+        sure = f"{1 - self.alpha:.10g}"
+        assert self.log_e_value is not None
+        e = f"10^{self.log_e_value / math.log(10):.1f}" if self.log_e_value < math.inf else "inf"
+        fixed = "" if self.p_value is None else f"p = {self.p_value:.2g} (draws fixed before); "
+        lines = [
+            f"Test: {fixed}e-value {e}; above {1 / self.alpha:g} it shows a bias, at any time.",
+            f"Equivalence: with confidence {sure} the bias is below {self.limit:.3g} = "
+            f"{self.limit / self.unit[0]:.2g} {self.unit[1]}; wanted is {self.delta:g}.",
+        ]
+        if self.outcome == INCONCLUSIVE and self.needed:
+            lines.append(f"About {self.needed:,} draws in all are needed to decide.")
+        if self.kurtosis is not None and self.kurtosis > 30:
+            lines.append(
+                f"Heavy tails: kurtosis {self.kurtosis:.0f} (normal: 3), so the variances rest on "
+                f"{self.degrees:.0f} degrees of freedom; all limits are widened for it."
+            )
+        if self.set_aside:
+            lines.append(
+                f"Not tested: {self.set_aside} of {self.target.numel()} coordinates, whose classes "
+                "are too rare (or too sure) to be met often enough by these draws."
+            )
+        return lines
+
+    def _described(self) -> list[str]:
+        at = divmod(int(self.bias.abs().argmax()), self.bias.shape[1])
+        lines = [
+            f"Direction: largest at variable {at[0]}, class {at[1]}: mean "
+            f"{float(self.target[at] + self.bias[at]):.4g}, gradient {float(self.target[at]):.4g}."
+        ]
+        if math.isfinite(self.slope.value):
+            error = f" ± {self.slope.se:.1g}" if self.slope.se > 0 else ""
+            lines.append(f"Scale: along the gradient the mean is {self.slope:.4g}{error} times it.")
+        factor = self.factor
+        if factor is not None:
+            lines.append(f"This alone explains the bias: {_named(factor)}.")
+        return lines
+
+
+def _named(factor: Fraction) -> str:
+    """Return what a wrong factor may come from."""
+    if factor == 0:
+        return "the mean is 0"
+    text = f"every estimate is multiplied by {factor}"
+    if factor < 0:
+        return f"{text}: a sign is wrong"
+    if factor.denominator - factor.numerator == 1:
+        m = factor.denominator
+        return f"{text}, as when M/(M - 1) with M = {m} is forgotten" + (
+            " or a factor 2 dropped" if m == 2 else ""
+        )
+    if factor.numerator - factor.denominator == 1 and factor.denominator > 1:
+        return f"{text}, as when M/(M - 1) with M = {factor.numerator} is one too many"
+    return text

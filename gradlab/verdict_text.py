@@ -1,0 +1,66 @@
+"""Tables of verdicts to read in a terminal: estimators against losses, and their relations."""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from gradlab.ladder import Ladder
+from gradlab.tables import aligned
+from gradlab.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, Verdict
+
+__all__ = ["cell", "ladder_text", "relation_text"]
+
+KEY = """\
+0: no bias, proved by enumeration.  19%: biased, by this share of |gradient|.
+<.05: by draws, a bias above this share is excluded.  ?: draws do not decide.  -: cannot be used.
+Each cell: the largest bias over sizes and logits.  declared, found: degree of f in each variable
+up to which it is exact (any: unbiased).\
+"""
+
+
+def cell(verdict: Verdict) -> str:
+    """Return a verdict in a few characters."""
+    if verdict.outcome == NOT_APPLICABLE:
+        return "-"
+    if verdict.outcome == INCONCLUSIVE:
+        return "?"
+    bias = verdict.relative_bias.value
+    if verdict.outcome == BIASED:
+        return f"{bias:.0%}" if bias >= 0.0095 else f"{bias:.1g}"
+    return "0" if verdict.method == "exact" else f"<{verdict.delta:.3g}".replace("<0.", "<.")
+
+
+def ladder_text(ladders: Sequence[Ladder]) -> str:
+    """Return the table of estimators against losses, and what is declared and found."""
+    kinds = list(dict.fromkeys(rung.kind for ladder in ladders for rung in ladder.rungs))
+    table = [["", *map(_short, kinds), "declared", "found", "holds"]]
+    for ladder in ladders:
+        shown = {rung.kind for rung in ladder.rungs}
+        cells = [cell(ladder.worst(kind)) if kind in shown else "" for kind in kinds]
+        holds = "yes" if ladder.holds else "NO"
+        found = _degree(ladder.degree) if ladder.degree >= 0 else "none"
+        table.append([ladder.estimator, *cells, _degree(ladder.order), found, holds])
+    return f"{aligned(table)}\n\n{KEY}"
+
+
+def _short(kind: str) -> str:
+    for long, short in (("polynomial:", "degree "), ("multi", "m-")):
+        kind = kind.replace(long, short)
+    return kind
+
+
+def _degree(degree: float | None) -> str:
+    if degree is None:
+        return "-"
+    return "any" if math.isinf(degree) else f"{degree:g}"
+
+
+def relation_text(rows: pd.DataFrame) -> str:
+    """Return the relations between estimators, how far off each is and if it holds."""
+    table = [("relation", "on", "by", "off by", "limit", "holds")]
+    for row in rows.itertuples(index=False):
+        on = str(row.problem).partition("(")[0]
+        holds = "yes" if row.holds else "NO"
+        table.append((row.relation, on, row.method, f"{row.size:.1e}", f"{row.limit:.1e}", holds))
+    return f"\n{aligned(table)}"
