@@ -35,8 +35,11 @@ if TYPE_CHECKING:
     )
     from gradlab.exact.enumeration import exact_gradient, exact_value
     from gradlab.exact.moments import exact_moments
+    from gradlab.ladder import Ladder, verify_order
     from gradlab.moments import Moments
     from gradlab.montecarlo import monte_carlo
+    from gradlab.verdict import Verdict
+    from gradlab.verification import verify
 
 __version__ = "0.1.0"
 
@@ -50,8 +53,12 @@ _HOME = {
     "exact_gradient": "exact.enumeration",
     "exact_value": "exact.enumeration",
     "exact_moments": "exact.moments",
+    "Ladder": "ladder",
+    "verify_order": "ladder",
     "Moments": "moments",
     "monte_carlo": "montecarlo",
+    "Verdict": "verdict",
+    "verify": "verification",
     **dict.fromkeys(_ESTIMATORS.split(), "estimators"),
 }
 

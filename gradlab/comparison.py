@@ -4,6 +4,7 @@ A row holds what was measured, how, and with which standard error; what cannot b
 with the reason.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
@@ -22,13 +23,14 @@ from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import Enumeration, NotExactError
 from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.loss import Loss
-from gradlab.moments import Moments
+from gradlab.moments import GROUPS, Moments, Truth
 from gradlab.montecarlo import monte_carlo
 from gradlab.reproducible import check_seed, single_thread
 
 __all__ = [
     "DEFAULT_DRAWS",
     "METHODS",
+    "REFERENCE_DRAWS",
     "compare",
     "measure",
     "reproducible_columns",
@@ -37,6 +39,7 @@ __all__ = [
 
 METHODS = ("auto", "exact", "monte-carlo", "both")
 DEFAULT_DRAWS = 10_000
+REFERENCE_DRAWS = 1_000_000
 _COLUMNS = [
     "problem",
     "N",
@@ -83,6 +86,8 @@ def compare(
     workers: int = 1,
     progress: bool = False,
     enumeration: Enumeration | None = None,
+    reference: Estimator | str | None = None,
+    reference_draws: int = REFERENCE_DRAWS,
 ) -> pd.DataFrame:
     """Measure each estimator, at each temperature if it has one, against the exact gradient of E f.
 
@@ -91,8 +96,14 @@ def compare(
     text. A row: bias2, variance (of one draw), mse (of one draw), cosine, scale-free bias2 and
     variance, each with its `_se`; truth2 = |exact gradient|^2; `effective_draws` tells how many
     draws carry the variance; `reason` why a pair could not be measured. Units: those of f, squared.
-    float64. Raises ValueError for bad arguments, TooLargeError if f cannot be enumerated, LossError
-    for a bad f.
+    float64.
+
+    Where f cannot be enumerated, `reference`, an estimator that is unbiased for every f, measures
+    the true gradient by `reference_draws` draws of its own. Standard errors then contain its noise,
+    and two more columns say what the `truth` is and the standard error of truth2.
+
+    Raises ValueError for bad arguments, TooLargeError if f cannot be enumerated and there is no
+    reference, LossError for a bad f.
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
@@ -100,8 +111,17 @@ def compare(
     check_seed(seed)
     draws = DEFAULT_DRAWS if draws is None else draws
     enumeration = enumeration or Enumeration(f, logits)
-    truth = enumeration.values.gradient
     name = problem or str(getattr(f, "name", None) or getattr(f, "__name__", type(f).__name__))
+    truth: Truth
+    of_truth: dict[str, Any] = {}
+    if reference is None:
+        truth = enumeration.values.gradient
+    else:
+        reference = _checked_reference(reference, reference_draws, f, logits)
+        options = {"row": f"{name}|reference", "workers": workers, "progress": progress}
+        truth = monte_carlo(reference, f, logits, reference_draws, seed, **options)
+        source = f"{reference}, {reference_draws:,} draws"
+        of_truth = {"truth": source, "truth2_se": truth.length2.se}
     shared = {
         "problem": name,
         "N": logits.shape[0],
@@ -140,11 +160,29 @@ def compare(
         )
         rows.append(shared | {"method": "monte carlo", "draws": draws} | row)
     table = pd.DataFrame(rows).reindex(columns=_COLUMNS)
-    return table.assign(version=__version__, dtype="float64")
+    return table.assign(version=__version__, dtype="float64", **of_truth)
+
+
+def _checked_reference(
+    reference: Estimator | str, draws: int, f: Loss, logits: Float[Tensor, "N C"]
+) -> Estimator:
+    """Return the estimator that is to measure the true gradient, or raise ValueError."""
+    (estimator,) = with_temperatures([reference], None)
+    if not isinstance(draws, int) or draws < 2 * GROUPS:
+        raise ValueError(f"reference_draws must be an int of at least {2 * GROUPS}, not {draws!r}")
+    if estimator.order < math.inf:
+        raise ValueError(
+            f"reference must be unbiased for every f, such as RF(m=4); {estimator} is exact up to "
+            f"degree {estimator.order} only"
+        )
+    reason = estimator.supports(f, logits)
+    if reason is not None:
+        raise ValueError(f"reference {estimator} cannot be used: {reason}")
+    return estimator
 
 
 def _timed(
-    moments: Callable[..., Moments], *args: Any, truth: Tensor, **options: Any
+    moments: Callable[..., Moments], *args: Any, truth: Truth, **options: Any
 ) -> dict[str, Any]:
     """Return the measured columns, or the reason why there are none and if Monte Carlo may do."""
     start = time.perf_counter()
@@ -156,9 +194,10 @@ def _timed(
     return row | {"seconds": time.perf_counter() - start}
 
 
-def measure(moments: Moments, truth: Float[Tensor, "N C"]) -> dict[str, float]:
+def measure(moments: Moments, truth: Truth) -> dict[str, float]:
     """Return the numbers of a row: what `moments` say against the true gradient."""
-    row = {"truth2": float(truth.square().sum())}
+    measured_truth = isinstance(truth, Moments)
+    row = {"truth2": truth.length2.value if measured_truth else float(truth.square().sum())}
     for column, measured in {
         "bias2": moments.bias2(truth),
         "variance": moments.variance,

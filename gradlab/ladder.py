@@ -109,10 +109,13 @@ class Ladder:
         return f"EXACT TO DEGREE {self.degree:g}"
 
     def worst(self, kind: str) -> Verdict:
-        """Return the least favourable verdict among the rungs of one kind of loss."""
-        of = [v for r, v in zip(self.rungs, self.verdicts, strict=True) if r.kind == kind]
+        """Return the least favourable verdict among the rungs of one kind of loss.
+
+        Of equally bad ones that where draws are made too, whose size compares between estimators.
+        """
         order = (NOT_APPLICABLE, UNBIASED, INCONCLUSIVE, BIASED)
-        return max(of, key=lambda v: (order.index(v.outcome), v.relative_bias.value))
+        of = [(r, v) for r, v in zip(self.rungs, self.verdicts, strict=True) if r.kind == kind]
+        return max(of, key=lambda rv: (order.index(rv[1].outcome), rv[0].drawn))[1]
 
     def explain(self) -> str:
         """Return the outcome, how it was found on each rung, and if what is declared holds."""

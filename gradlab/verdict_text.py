@@ -12,10 +12,10 @@ from gradlab.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, Verdict
 __all__ = ["cell", "ladder_text", "relation_text"]
 
 KEY = """\
-0: no bias, proved by enumeration.  19%: biased, by this share of |gradient|.
-<.05: by draws, a bias above this share is excluded.  ?: draws do not decide.  -: cannot be used.
-Each cell: the largest bias over sizes and logits.  declared, found: degree of f in each variable
-up to which it is exact (any: unbiased).\
+0: no bias at any size and logits tried, proved by enumeration.  19%: biased, by this share of the
+gradient's length (at N = 2, C = 3, moderate logits).  <.05: by draws, a bias above this share is
+excluded.  ?: draws do not decide.  -: cannot be used.  declared, found: the degree of f in each
+variable up to which it is exact (any: unbiased).\
 """
 
 
@@ -28,7 +28,11 @@ def cell(verdict: Verdict) -> str:
     bias = verdict.relative_bias.value
     if verdict.outcome == BIASED:
         return f"{bias:.0%}" if bias >= 0.0095 else f"{bias:.1g}"
-    return "0" if verdict.method == "exact" else f"<{verdict.delta:.3g}".replace("<0.", "<.")
+    return (
+        "0"
+        if verdict.method == "exact" or verdict.deviation == 0
+        else f"<{verdict.delta:.3g}".replace("<0.", "<.")
+    )
 
 
 def ladder_text(ladders: Sequence[Ladder]) -> str:
@@ -45,9 +49,12 @@ def ladder_text(ladders: Sequence[Ladder]) -> str:
 
 
 def _short(kind: str) -> str:
-    for long, short in (("polynomial:", "degree "), ("multi", "m-")):
+    for long, short in _SHORT.items():
         kind = kind.replace(long, short)
     return kind
+
+
+_SHORT = {"constant": "const", "multi": "m-", "quadratic": "quad", "polynomial:": "deg "}
 
 
 def _degree(degree: float | None) -> str:

@@ -18,15 +18,22 @@ FAMILIES = [f for f in (PACKAGE / "estimators").glob("*.py") if f.stem not in ("
 # A part may import from earlier lines, and from itself; parts of one line do not know each other.
 ORDER = [
     {"categorical", "reproducible"},
-    {"loss"},
+    {"user_code"},
+    {"loss", "user_code"},
     {"gumbel_nodes"},
     {"gumbel_jacobian"},
     {"estimators", "problems"},
     {"moments"},
     {"montecarlo", "exact"},
-    {"comparison", "dominance"},
+    {"comparison", "dominance", "draws", "deviations", "verdict"},
+    {"mean_test"},
+    {"trial"},
+    {"verification"},
+    {"ladder", "relations"},
+    {"testing"},
     {"plots"},
     {"figures", "tables", "usage"},
+    {"verdict_text"},
     {"cli", "__main__"},
 ]
 LAYER = {part: i for i, parts in enumerate(ORDER) for part in parts}

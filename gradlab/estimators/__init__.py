@@ -27,7 +27,7 @@ from gradlab.estimators.straight_through import (
     ZGR,
     StraightThrough,
 )
-from gradlab.estimators.values import ValueEstimator
+from gradlab.estimators.values import SampledValueEstimator, ValueEstimator
 
 __all__ = [
     "ARSM",
@@ -43,6 +43,7 @@ __all__ = [
     "PathwiseEstimator",
     "Reinforce",
     "SampleOnlyEstimator",
+    "SampledValueEstimator",
     "StraightThrough",
     "ValueEstimator",
     "darn",

@@ -7,18 +7,18 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float
-from torch import Generator, Tensor
+from jaxtyping import Float, Int
+from torch import Tensor
 
-from gradlab.categorical import draw_classes, draw_one_hot, one_hot, probabilities
-from gradlab.estimators.values import ValueEstimator
+from gradlab.categorical import one_hot, probabilities
+from gradlab.estimators.values import SampledValueEstimator
 from gradlab.loss import Loss, evaluate
 
 __all__ = ["LeaveOneOut", "Reinforce"]
 
 
 @dataclass(frozen=True, repr=False)
-class Reinforce(ValueEstimator):
+class Reinforce(SampledValueEstimator):
     r"""REINFORCE, the score-function estimator with a constant baseline.
 
     .. math:: \hat g = (f(x) - b)\,(x - p)
@@ -35,12 +35,15 @@ class Reinforce(ValueEstimator):
         if not isinstance(self.baseline, int | float) or not math.isfinite(self.baseline):
             raise ValueError(f"baseline must be a finite number, not {self.baseline!r}")
 
-    def estimate(
-        self, f: Loss, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
+    def estimate_at(
+        self,
+        f: Loss,
+        logits: Float[Tensor, "*batch N C"],
+        classes: Int[Tensor, "m n *batch N"],
     ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
         """Return n replicates of f(x) and (f(x) - b)(x - p)."""
         p = probabilities(logits.detach())
-        x = draw_one_hot(p, generator, n)
+        x = one_hot(classes[0], p)
         value = evaluate(f, x.to(logits.dtype))
         weight = (value.detach() - self.baseline)[..., None, None]
         return value, (weight * (x - p)).to(logits.dtype)
@@ -59,7 +62,7 @@ class Reinforce(ValueEstimator):
 
 
 @dataclass(frozen=True, repr=False)
-class LeaveOneOut(ValueEstimator):
+class LeaveOneOut(SampledValueEstimator):
     r"""RF(m), REINFORCE with the leave-one-out baseline of m samples (RLOO, LOORF).
 
     .. math:: \hat g = \frac1{m-1} \sum_j (f(x_j) - \bar f)\,x_j
@@ -79,22 +82,26 @@ class LeaveOneOut(ValueEstimator):
                 f"m must be an int >= 2 (a baseline needs another sample), not {self.m!r}"
             )
 
-    def calls(self, classes: int) -> int:
-        """Evaluations of f that one draw spends: m."""
+    @property
+    def samples(self) -> int:
+        """How many samples of x one draw is made of: m."""
         return self.m
 
-    def estimate(
-        self, f: Loss, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
+    def estimate_at(
+        self,
+        f: Loss,
+        logits: Float[Tensor, "*batch N C"],
+        classes: Int[Tensor, "m n *batch N"],
     ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
         """Return n replicates of the mean of f(x_j) and of the estimate."""
         p = probabilities(logits.detach())
-        classes = draw_classes(p, generator, self.m * n)
-        value = evaluate(f, one_hot(classes, p).to(logits.dtype)).unflatten(0, (self.m, n))
+        x = one_hot(classes.flatten(0, 1), p).to(logits.dtype)
+        value = evaluate(f, x).unflatten(0, classes.shape[:2])
         weight = (value.detach() - value.detach().mean(0)).to(p.dtype) / (self.m - 1)
         # Adding weights at the drawn classes is the sum of weight * x without forming it.
-        at = classes.unflatten(0, (self.m, n)).movedim(0, -1)
+        at = classes.movedim(0, -1)
         weight = weight.movedim(0, -1).unsqueeze(-2).expand(at.shape)
-        estimate = p.new_zeros(n, *p.shape).scatter_add(-1, at, weight)
+        estimate = p.new_zeros(classes.shape[1], *p.shape).scatter_add(-1, at, weight)
         return value.mean(0), estimate.to(logits.dtype)
 
     def variance_given_moments(

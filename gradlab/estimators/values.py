@@ -1,18 +1,22 @@
-"""Estimators from values of f alone: one formula, `estimate`, serves analysis and training."""
+"""Estimators from values of f alone: one formula, `estimate`, serves analysis and training.
+
+Where the estimate is a function of independent samples of x, that function is what a family writes,
+and the exact engine can put every sample to it.
+"""
 
 import math
 from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from gradlab.categorical import check_logits
+from gradlab.categorical import check_logits, draw_classes, probabilities
 from gradlab.estimators.base import Estimator
 from gradlab.loss import Loss
 
-__all__ = ["ValueEstimator"]
+__all__ = ["SampledValueEstimator", "ValueEstimator"]
 
 
 class ValueEstimator(Estimator):
@@ -58,6 +62,35 @@ class ValueEstimator(Estimator):
         variance is the trace of the covariance over the C coordinates of a variable.
         """
         return None
+
+
+class SampledValueEstimator(ValueEstimator):
+    """A value estimator whose draw is a function of `samples` independent samples of x."""
+
+    @property
+    def samples(self) -> int:
+        """How many samples of x one draw is made of."""
+        return 1
+
+    def calls(self, classes: int) -> int:
+        """Evaluations of f that one draw spends: one a sample."""
+        return self.samples
+
+    @abstractmethod
+    def estimate_at(
+        self,
+        f: Loss,
+        logits: Float[Tensor, "*batch N C"],
+        classes: Int[Tensor, "m n *batch N"],
+    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
+        """Return n values of mean E f, with f's graph, and n estimates, from m samples each."""
+
+    def estimate(
+        self, f: Loss, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
+    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
+        """Return `estimate_at` n times `samples` fresh draws of x."""
+        classes = draw_classes(probabilities(logits.detach()), generator, self.samples * n)
+        return self.estimate_at(f, logits, classes.unflatten(0, (self.samples, n)))
 
 
 class _Attach(torch.autograd.Function):

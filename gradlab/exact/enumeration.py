@@ -22,6 +22,7 @@ from gradlab.reproducible import single_thread
 
 __all__ = [
     "MAX_CONFIGURATIONS",
+    "Space",
     "GradientMoments",
     "TooLargeError",
     "ValueMoments",
@@ -95,7 +96,7 @@ class GradientMoments:
 @torch.no_grad()
 def value_moments(f: Loss, logits: Float[Tensor, "N C"], *, squares: bool = True) -> ValueMoments:
     """Return the moments of f by one sweep over all configurations (no squares: NaN there)."""
-    space = _Space(logits)
+    space = Space(logits)
     # f is centred at one of its values: an offset would cost digits of the gradient.
     offset = evaluate(f, space.block[:1])[0].clone()
     powers = 2 if squares else 1
@@ -125,7 +126,7 @@ def gradient_moments(f: Loss, logits: Float[Tensor, "N C"]) -> GradientMoments:
 
     Raises NotDifferentiableError if f has no gradient, TooLargeError if [N, C, C, C] is too large.
     """
-    space = _Space(logits)
+    space = Space(logits)
     check_tables(space.p)
     variables, classes = space.p.shape
     # grad f is centred at one of its values: then linear f has variance exactly 0.
@@ -168,7 +169,7 @@ def check_tables(logits: Float[Tensor, "N C"]) -> None:
         )
 
 
-class _Space:
+class Space:
     """All unmasked configurations: a block of variables from `split` on, prefixes before it."""
 
     def __init__(self, logits: Tensor) -> None:

@@ -1,0 +1,89 @@
+r"""The check of a rule from its Jacobians alone, whatever f is.
+
+A rule that multiplies a = grad_i f(x) by M(k), k the class of x_i, is exact for every f of degree 1
+in each variable if and only if
+
+.. math:: \sum_k p_k M(k) = J, \quad J = diag(p) - p p^T,
+
+as then a_i does not depend on x_i; and for every f of degree 2 if and only if in addition
+
+.. math:: p_a M(a)\,e_b + p_b M(b)\,e_a = \delta_{ab}\,J e_a \quad \text{for all } a, b,
+
+the coefficient of Q_ab in E M(x_i) Q x_i = J diag(Q)/2. For x_a^d it reads p_a M(a) e_a = J e_a/d,
+so that no rule of x alone is exact for degree 2 and for degree 3.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradlab.categorical import check_logits, probabilities
+from gradlab.estimators import Estimator, PathwiseEstimator, SampleOnlyEstimator
+from gradlab.exact.moments import NotExactError
+
+__all__ = ["StaticCheck", "static_check"]
+
+
+@dataclass(frozen=True)
+class StaticCheck:
+    """How far the Jacobians of a rule are from the two conditions of exactness, relative to |J|.
+
+    `linear` and `quadratic` are the largest violations over all variables; up to `tolerance` they
+    are rounding (or the error of quadrature).
+    """
+
+    linear: float
+    quadratic: float
+    tolerance: float
+
+    @property
+    def degree(self) -> int:
+        """Degree in each variable up to which the rule is exact for every f: 0, 1 or 2."""
+        if self.linear > self.tolerance:
+            return 0
+        return 1 if self.quadratic > self.tolerance else 2
+
+    def __str__(self) -> str:
+        return (
+            f"By its Jacobians alone exact for every f of degree {self.degree} in each variable "
+            f"(violations: linear {self.linear:.1e}, quadratic {self.quadratic:.1e})."
+        )
+
+
+def static_check(estimator: Estimator, logits: Float[Tensor, "N C"]) -> StaticCheck:
+    """Return the check of the mean Jacobians E[M | x] of `estimator` at these logits.
+
+    Raises NotExactError unless it is pathwise and these are known: ST, DARN, ZGR and other rules of
+    x alone, GS-ST and Gumbel-Rao. Source: derived; Shekhovtsov 2023 (ICML) for ZGR.
+    """
+    p = probabilities(check_logits(logits, ndim=2).detach().to("cpu", torch.float64))
+    tables = None
+    if isinstance(estimator, PathwiseEstimator):
+        tables = estimator.conditional_jacobians(p)
+    if tables is None:
+        raise NotExactError(
+            f"{estimator} has no Jacobians given x to check; pathwise rules at one-hot x have"
+        )
+    unit = torch.eye(p.shape[1], dtype=p.dtype)
+    jacobian = torch.diag_embed(p) - p.unsqueeze(-1) * p.unsqueeze(-2)
+    weighted = p[..., None, None] * tables[0]  # [N, k, i, j] = p_k M(k)_ij
+    linear = weighted.sum(1) - jacobian
+    # [N, a, b, i] = p_a M(a) e_b, and the same with a and b exchanged.
+    column = weighted.transpose(-1, -2)
+    wanted = unit[None, :, :, None] * jacobian.unsqueeze(2)
+    quadratic = column + column.transpose(1, 2) - wanted
+    size = torch.linalg.matrix_norm(jacobian)
+    return StaticCheck(
+        _relative(linear.flatten(1), size),
+        _relative(quadratic.flatten(1), size),
+        1e-12 if isinstance(estimator, SampleOnlyEstimator) else 1e-9,
+    )
+
+
+def _relative(violation: Tensor, size: Tensor) -> float:
+    """Return the largest violation by the size of J, apart from the rounding of probabilities."""
+    rounding = 64 * torch.finfo(size.dtype).eps
+    beyond = (torch.linalg.vector_norm(violation, dim=1) - rounding).clamp_min(0)
+    return float(torch.where(beyond > 0, beyond / size, 0.0).max())
