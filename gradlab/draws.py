@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from gradlab.categorical import draw_one_hot, probabilities
 from gradlab.estimators import Estimator, parse
-from gradlab.loss import Loss, LossError, NotDifferentiableError
+from gradlab.loss import Loss, LossError, NotDifferentiableError, why_no_gradient
 from gradlab.reproducible import block_generator
 
 __all__ = ["Code", "Draws", "EstimatorError", "draws_of"]
@@ -202,12 +203,10 @@ def _drawing(
                     "not average over the batch"
                 )
             if not values.requires_grad:
-                raise (
-                    NotDifferentiableError
-                    if "f" not in arguments
-                    else EstimatorError(
-                        f"the value of {name} does not depend on the logits through torch"
-                    )
+                if why_no_gradient(f, draw_one_hot(probabilities(logits), generator)):
+                    raise NotDifferentiableError
+                raise EstimatorError(
+                    f"the value of {name} does not depend on the logits through torch"
                 )
             (g,) = torch.autograd.grad(values.sum(), leaf, allow_unused=True)
         if g is None:

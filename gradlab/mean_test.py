@@ -176,6 +176,13 @@ class MeanTest:
             extent2 = float(self.deviation.square().sum())
         return math.sqrt(reach2 * extent2 / self.sums.n)
 
+    def at(self, times: float) -> "MeanTest":
+        """Return the test as it would be after so many times the draws, with the same moments."""
+        s = self.sums
+        n = math.ceil(s.n * times)
+        more = DeviationSums(n, s.mean, s.scatter * (n / s.n), s.fourth * (n / s.n))
+        return MeanTest(more, self.alpha, self.rounding)
+
     @cached_property
     def _spectrum(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return eigenvalues and vectors of the correlations, and the vectors without variance."""

@@ -216,15 +216,20 @@ def _slope_of(sums: DeviationSums, bias: Tensor, target: Tensor) -> Measured:
 
 
 def _needed(question: Question, evidence: _Evidence, test: MeanTest, aside: float) -> int | None:
-    """Return about how many draws decide: the radius falls like one over their root."""
+    """Return about how many draws decide, were bias and variance as they are estimated now."""
     n, margin = evidence.sums.n, question.delta * evidence.length
     size = math.sqrt(max(evidence.sums.bias2.value, 0.0))
     if margin == 0 or not math.isfinite(test.bound):
         return None
+    least = n
     if aside > margin / 2:
-        return max(2 * n, 4 * question.first_look(_largest(evidence.target, margin / 2)))
-    share = (test.bound - size) / (margin - size) if size < margin / 2 else test.radius / size
-    return math.ceil(n * max(share**2, _LOOK))
+        least = 4 * question.first_look(_largest(evidence.target, margin / 2))
+    for power in range(1, 100):
+        more = test.at(max(least / n, 1) * _LOOK**power)
+        noise = float(more.sums.variances.sum() / more.sums.n) ** 0.5
+        if size + noise + more.radius <= margin or size > more.radius:
+            return more.sums.n
+    return None
 
 
 def _largest(target: Tensor, left: float) -> Tensor:

@@ -232,6 +232,8 @@ def _named(factor: Fraction) -> str:
     text = f"every estimate is multiplied by {factor}"
     if factor < 0:
         return f"{text}: a sign is wrong"
+    if factor == 2:
+        return f"{text}, as when a factor 1/2 is dropped"
     if factor.denominator - factor.numerator == 1:
         m = factor.denominator
         return f"{text}, as when M/(M - 1) with M = {m} is forgotten" + (

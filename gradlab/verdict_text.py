@@ -28,11 +28,9 @@ def cell(verdict: Verdict) -> str:
     bias = verdict.relative_bias.value
     if verdict.outcome == BIASED:
         return f"{bias:.0%}" if bias >= 0.0095 else f"{bias:.1g}"
-    return (
-        "0"
-        if verdict.method == "exact" or verdict.deviation == 0
-        else f"<{verdict.delta:.3g}".replace("<0.", "<.")
-    )
+    if verdict.method == "exact" or verdict.deviation == 0:
+        return "0"
+    return f"<{verdict.delta:.3g}".replace("<0.", "<.")
 
 
 def ladder_text(ladders: Sequence[Ladder]) -> str:

@@ -17,7 +17,7 @@ from gradlab.exact.bias import ExactBias, exact_bias
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import Enumeration, NotExactError
 from gradlab.gumbel_jacobian import QuadratureError
-from gradlab.loss import Loss
+from gradlab.loss import Loss, NotDifferentiableError
 from gradlab.moments import Measured
 from gradlab.reproducible import check_seed, single_thread
 from gradlab.trial import FEWEST, Question, trial
@@ -92,7 +92,10 @@ def verify(
     if against is not None:
         target, told = _other_target(against, f, logits, enumeration)
         notes = (told,)
-    drawn.check_randomness(f, logits, seed)
+    try:
+        drawn.check_randomness(f, logits, seed)
+    except NotDifferentiableError as error:
+        return _not_applicable(question, str(error))
     verdict = trial(question, target, draws=draws, max_draws=max_draws, progress=progress)
     return replace(verdict, notes=verdict.notes + notes)
 

@@ -34,6 +34,7 @@ FIGURES = {
         "trade-off",
         "classes",
         "snapshots",
+        "verdicts",
         "quadratics",
         "degree",
         "budget",
