@@ -14,8 +14,8 @@ __all__ = ["cell", "ladder_text", "relation_text"]
 KEY = """\
 0: no bias at any size and logits tried, proved by enumeration.  19%: biased, by this share of the
 gradient's length (at N = 2, C = 3, moderate logits).  <.05: by draws, a bias above this share is
-excluded.  ?: draws do not decide.  -: cannot be used.  declared, found: the degree of f in each
-variable up to which it is exact (any: unbiased).\
+excluded.  ?: draws do not decide.  -: cannot be used.  degree: of f in each variable, up to which
+it is exact (any: unbiased); holds: whether that is what it declares.\
 """
 
 
@@ -36,13 +36,15 @@ def cell(verdict: Verdict) -> str:
 def ladder_text(ladders: Sequence[Ladder]) -> str:
     """Return the table of estimators against losses, and what is declared and found."""
     kinds = list(dict.fromkeys(rung.kind for ladder in ladders for rung in ladder.rungs))
-    table = [["", *map(_short, kinds), "declared", "found", "holds"]]
+    table = [["", *map(_short, kinds), "degree", "holds"]]
     for ladder in ladders:
         shown = {rung.kind for rung in ladder.rungs}
         cells = [cell(ladder.worst(kind)) if kind in shown else "" for kind in kinds]
         holds = "yes" if ladder.holds else "NO"
-        found = _degree(ladder.degree) if ladder.degree >= 0 else "none"
-        table.append([ladder.estimator, *cells, _degree(ladder.order), found, holds])
+        degree = _degree(ladder.degree)
+        if not ladder.holds:
+            degree += f", not {_degree(ladder.order or 0)}"
+        table.append([ladder.estimator, *cells, degree, holds])
     return f"{aligned(table)}\n\n{KEY}"
 
 
@@ -52,12 +54,20 @@ def _short(kind: str) -> str:
     return kind
 
 
-_SHORT = {"constant": "const", "multi": "m-", "quadratic": "quad", "polynomial:": "deg "}
+_SHORT = {
+    "constant": "const",
+    "linear": "lin",
+    "multi": "m",
+    "quadratic": "quad",
+    "polynomial:": "deg",
+}
 
 
-def _degree(degree: float | None) -> str:
+def _degree(degree: float) -> str:
     if degree is None:
         return "-"
+    if degree < 0:
+        return "none"
     return "any" if math.isinf(degree) else f"{degree:g}"
 
 

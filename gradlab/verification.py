@@ -23,7 +23,7 @@ from gradlab.reproducible import check_seed, single_thread
 from gradlab.trial import FEWEST, Question, trial
 from gradlab.verdict import BIASED, NOT_APPLICABLE, UNBIASED, Verdict
 
-__all__ = ["METHODS", "verify"]
+__all__ = ["METHODS", "check_options", "verify"]
 
 METHODS = ("auto", "exact", "draws")
 # Draws by which a mean proved from a formula is compared with what the code draws.
@@ -63,7 +63,7 @@ def verify(
     if it is faulty, LossError for a bad f, NotExactError or TooLargeError if method is "exact" and
     that is not possible.
     """
-    _check(method, draws, max_draws, delta, alpha, seed)
+    check_options(method, draws, max_draws, delta, alpha, seed)
     logits = check_logits(logits, ndim=2).detach().to("cpu", torch.float64)
     drawn = draws_of(code)
     name = problem or str(getattr(f, "name", None) or getattr(f, "__name__", type(f).__name__))
@@ -100,9 +100,10 @@ def verify(
     return replace(verdict, notes=verdict.notes + notes)
 
 
-def _check(
+def check_options(
     method: str, draws: int | None, max_draws: int, delta: float, alpha: float, seed: int
 ) -> None:
+    """Raise ValueError, naming the argument, unless these options of `verify` are allowed."""
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     for name, count in (("draws", draws), ("max_draws", max_draws)):

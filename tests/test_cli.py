@@ -27,7 +27,7 @@ from gradlab.tables import problem_table
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
-COMMANDS = ("list", "compare", "figures")
+COMMANDS = ("list", "compare", "verify", "figures")
 SMALL = ["--N", "2", "--C", "3"]
 
 

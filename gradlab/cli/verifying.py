@@ -80,6 +80,10 @@ def verify(
     \b
     Example:  gradlab verify ZGR --file my.py:MyEstimator --out results
     """
+    with blaming("--delta, --alpha, --max-draws"):
+        from gradlab.verification import check_options
+
+        check_options(method, None, max_draws, delta, alpha, seed)
     codes = _read(estimators, file)
     options = {"delta": delta, "alpha": alpha, "max_draws": max_draws, "seed": seed}
     with staging(out) as passing:
@@ -96,25 +100,26 @@ def verify(
         raise typer.Exit(fail(f"not as declared: {'; '.join(failed)}", 1))
 
 
-def _read(texts: Sequence[str] | None, files: Sequence[str] | None) -> list["Code"]:
-    """Return what is to be verified: estimators by their text, and objects from files."""
+def _read(texts: Sequence[str] | None, files: Sequence[str] | None) -> dict[str, "Code"]:
+    """Return what is to be verified, by what a fault is blamed on."""
     from gradlab.draws import draws_of
     from gradlab.estimators import ESTIMATORS, parse
     from gradlab.user_code import load_object
 
-    codes: list[Code] = []
-    with blaming("ESTIMATOR"):
-        codes += [parse(text) for text in texts or (() if files else ESTIMATORS)]
+    codes: dict[str, Code] = {}
+    for text in texts or (() if files else ESTIMATORS):
+        with blaming("ESTIMATOR"):
+            codes[f"ESTIMATOR {text}"] = parse(text)
     for text in files or ():
-        with blaming(f"--file {text}", (ValueError, TypeError)):
-            code = load_object(text)
-            draws_of(code)
-            codes.append(code)
+        blamed = f"--file {text}"
+        with blaming(blamed, (ValueError, TypeError)):
+            codes[blamed] = load_object(text)
+            draws_of(codes[blamed])
     return codes
 
 
 def _ladders(
-    codes: Sequence["Code"], options: dict[str, Any], *, related: bool
+    codes: dict[str, "Code"], options: dict[str, Any], *, related: bool
 ) -> tuple["pd.DataFrame", list[str]]:
     """Verify up to which degree each is exact; print a table; return its rows and what fails."""
     import pandas as pd
@@ -123,11 +128,11 @@ def _ladders(
     from gradlab.relations import relation_rows
     from gradlab.verdict_text import ladder_text, relation_text
 
-    with blaming("--delta, --alpha, --max-draws"):
-        on = rungs(seed=options["seed"])
-        ladders = [
-            verify_order(code, on=on, progress=sys.stderr.isatty(), **options) for code in codes
-        ]
+    on = rungs(seed=options["seed"])
+    ladders = []
+    for blamed, code in codes.items():
+        with blaming(blamed):
+            ladders.append(verify_order(code, on=on, progress=sys.stderr.isatty(), **options))
     print(ladder_text(ladders))
     rows = pd.concat([ladder.rows() for ladder in ladders], ignore_index=True)
     failed = [f"{ladder.estimator} is {ladder.outcome}" for ladder in ladders if not ladder.holds]
@@ -139,7 +144,7 @@ def _ladders(
 
 
 def _on_one(
-    codes: Sequence["Code"], f: "Problem", logits: "Tensor", options: dict[str, Any]
+    codes: dict[str, "Code"], f: "Problem", logits: "Tensor", options: dict[str, Any]
 ) -> tuple["pd.DataFrame", list[str]]:
     """Verify each on one loss; print why; return the rows and what fails."""
     import pandas as pd
@@ -149,8 +154,8 @@ def _on_one(
 
     on = Enumeration(f, logits)
     verdicts = []
-    for code in codes:
-        with blaming("ESTIMATOR, --file"):
+    for blamed, code in codes.items():
+        with blaming(blamed):
             verdicts.append(
                 verify(code, f, logits, enumeration=on, progress=sys.stderr.isatty(), **options)
             )

@@ -94,7 +94,7 @@ def draw_planted(ax: Axes, rows: pd.DataFrame) -> None:
     for place, row in zip(at, rows.itertuples(), strict=True):
         named = "" if pd.isna(row.factor) else f", mean = {row.factor} g"
         shown = f" {row.draws:,.0f}: bias {row.bias:.0%}{named}"
-        ax.text(row.draws, place, shown, va="center", fontsize=7)
+        ax.text(row.draws, float(place), shown, va="center", fontsize=7)
     ax.set_yticks(at, list(rows["estimator"]))
     ax.set(xscale="log", xlim=(100, 1e7), xlabel="draws until called BIASED (false alarms: 10⁻⁶)")
     ax.set_title("Planted errors, caught by draws alone")
