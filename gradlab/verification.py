@@ -19,8 +19,9 @@ from gradlab.exact.moments import Enumeration, NotExactError
 from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.loss import Loss, NotDifferentiableError
 from gradlab.moments import Measured
+from gradlab.question import FEWEST, Question
 from gradlab.reproducible import check_seed, single_thread
-from gradlab.trial import FEWEST, Question, trial
+from gradlab.trial import trial
 from gradlab.verdict import BIASED, NOT_APPLICABLE, UNBIASED, Verdict
 
 __all__ = ["METHODS", "check_options", "verify"]

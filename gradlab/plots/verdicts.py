@@ -87,16 +87,20 @@ def _order(order: float) -> str:
 
 
 def draw_planted(ax: Axes, rows: pd.DataFrame) -> None:
-    """Draw the `draws` to detection of each planted `error`, with its `bias`."""
-    rows = rows[~rows["right"].astype(bool)].sort_values("draws", ascending=False)
+    """Draw the draws to the verdict on each `planted` error, and on the code without it."""
+    rows = rows.sort_values(["draws", "bias"], ascending=[False, True])
     at = np.arange(len(rows))
-    ax.barh(at, rows["draws"], color="#CC3311", height=0.55, alpha=0.85)
+    ax.hlines(at, rows["draws"], rows["right_draws"], color="0.8", lw=1, zorder=1)
+    ax.plot(rows["draws"], at, "X", color="#CC3311", ms=7, label="with the error: BIASED")
+    ax.plot(rows["right_draws"], at, "o", color="#009E73", label="without: UNBIASED within 5 %")
     for place, row in zip(at, rows.itertuples(), strict=True):
-        named = "" if pd.isna(row.factor) else f", mean = {row.factor} g"
-        shown = f" {row.draws:,.0f}: bias {row.bias:.0%}{named}"
-        ax.text(row.draws, float(place), shown, va="center", fontsize=7)
-    ax.set_yticks(at, list(rows["estimator"]))
-    ax.set(xscale="log", xlim=(100, 1e7), xlabel="draws until called BIASED (false alarms: 10⁻⁶)")
-    ax.set_title("Planted errors, caught by draws alone")
+        named = "" if pd.isna(row.factor) else f"; mean = {row.factor} g"
+        shown = f"bias {row.bias:.0%}{named}"
+        beside = ax.get_yaxis_transform()
+        ax.text(0.99, float(place), shown, ha="right", va="center", transform=beside)
+    ax.set_yticks(at, list(rows["planted"]))
+    ax.set(xscale="log", xlim=(300, 1e6), xlabel="draws until the verdict (false alarms: 10⁻⁶)")
+    ax.set_title("Planted errors, judged by draws alone")
     ax.grid(axis="y", visible=False)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, -0.34), ncols=2)
     ax.minorticks_off()
