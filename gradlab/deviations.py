@@ -62,15 +62,19 @@ class DeviationSums:
     def bias2(self) -> Measured:
         """|E d|^2, the unbiased estimate, which may be negative, and its standard error.
 
-        The error is that of normal means: 2 tr(V^2) + 4 |E d|_V^2, with V the covariance of the
+        Its square is 2 tr(V^2) + 4 E d V E d, as for normal means, with V the covariance of the
         mean; coordinates count as independent where D is large.
         """
         noise = float(self.variances.sum()) / self.n
         value = float(self.mean.square().sum()) - noise
         covariance = self.scatter / max(self.n - 1, 1) / self.n
         along = covariance @ self.mean if covariance.ndim == 2 else covariance * self.mean
-        square = 2 * float(covariance.square().sum()) + 4 * float(self.mean @ along)
-        return Measured(value, math.sqrt(max(square, 0.0)))
+        return Measured(value, math.hypot(self.noise_se, 2 * float(self.mean @ along) ** 0.5))
+
+    @property
+    def noise_se(self) -> float:
+        """Standard error of |E d|^2 where E d is 0."""
+        return float((2 * self.scatter.square().sum()).sqrt()) / max(self.n - 1, 1) / self.n
 
     def restricted(self, keep: Bool[Tensor, " D"]) -> "DeviationSums":
         """Return the sums over the coordinates kept."""

@@ -201,7 +201,7 @@ class _Look:
             bias2=sums.bias2,
             limit=self.limit,
             slope=ratio,
-            residual2=float(across.square().sum()) - noise,
+            residual2=Measured(float(across.square().sum()) - noise, sums.noise_se),
             deviation=float(sums.variances.sum().sqrt()),
             delta=self.question.delta,
             alpha=self.question.alpha,

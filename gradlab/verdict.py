@@ -33,10 +33,11 @@ class Verdict:
     here; None where that is not known. `method`: "exact" or "draws". `target` [N, C] the gradient,
     `bias` [N, C] the mean minus it, `bias2` its squared length (the unbiased estimate, may be
     negative), `limit` what the length is below: rounding when exact, else with confidence 1 -
-    `alpha`; `slope` = <mean, target> / |target|^2; `deviation` the root of the variance of a draw.
-    All in units of f. By draws: `draws` made, `needed` in all for a decision (estimated), `p_value`
-    (where `draws` was fixed before), `log_e_value`, `kurtosis` and `degrees` of freedom (see
-    `MeanTest`), `set_aside` the coordinates whose class is too rare to be tested.
+    `alpha`; `slope` = <mean, target> / |target|^2, `residual2` the square of the rest of the bias;
+    `deviation` the root of the variance of a draw. All in units of f. By draws: `draws` made,
+    `needed` in all for a decision (estimated), `p_value` (where `draws` was fixed before),
+    `log_e_value`, `kurtosis` and `degrees` of freedom (see `MeanTest`), `set_aside` the coordinates
+    whose class is too rare to be tested.
     """
 
     estimator: str
@@ -49,6 +50,7 @@ class Verdict:
     bias2: Measured
     limit: float
     slope: Measured
+    residual2: Measured
     deviation: float
     delta: float
     alpha: float
@@ -56,7 +58,6 @@ class Verdict:
     how: str = ""
     reason: str = ""
     notes: tuple[str, ...] = ()
-    residual2: float = math.nan
     draws: int | None = None
     needed: int | None = None
     p_value: float | None = None
@@ -100,13 +101,14 @@ class Verdict:
         """The simple factor that explains the bias (the mean is factor times g), if one does."""
         if self.outcome != BIASED or not math.isfinite(self.slope.value):
             return None
-        exact = self.method == "exact"
-        if self.residual2 > (self.limit**2 if exact else 0.02 * self.bias2.value):
+        rounding = (1e-9 * float(torch.linalg.vector_norm(self.target))) ** 2
+        if not self.residual2 <= max(rounding, 5 * self.residual2.se):
             return None
+        # Fractions of larger denominators are so dense that one would be near by chance.
+        largest = min(12, math.floor(math.sqrt(0.1 / max(self.slope.se, 1e-9))))
+        found = Fraction(self.slope.value).limit_denominator(max(largest, 1))
         near = max(3 * self.slope.se, 1e-9)
-        simple = {Fraction(a, b) for b in range(1, 13) for a in range(-12, 13) if a != b}
-        found = [q for q in simple if abs(float(q) - self.slope.value) <= near]
-        return min(found, key=lambda q: (q.denominator, abs(q)), default=None)
+        return found if largest and abs(float(found) - self.slope.value) <= near else None
 
     def __str__(self) -> str:
         return f"{self.estimator} on {self.problem}: {self._summary()}"

@@ -153,7 +153,7 @@ def test_arsm_is_shown_unbiased_within_delta(kind):
     [(0.5, Fraction(1, 2)), (0.75, Fraction(3, 4)), (-1.0, Fraction(-1)), (0.0, Fraction(0))],
 )
 def test_a_wrong_factor_is_found_by_draws(factor, named):
-    verdict = verify(scaled(factor), *case(), alpha=ALPHA)
+    verdict = verify(scaled(factor), *case(), draws=2**18, alpha=ALPHA)
     assert verdict.outcome == BIASED
     assert verdict.slope == pytest.approx(factor, abs=8 * max(verdict.slope.se, 1e-12))
     assert verdict.factor == named
@@ -255,7 +255,7 @@ def test_assertions_pass_and_fail_with_the_explanation():
     assert assert_unbiased("ZGR", *case()).unbiased
     assert assert_unbiased(rloo, *case()).alpha == 1e-6
     with pytest.raises(AssertionError, match=r"multiplied by 1/2") as told:
-        assert_unbiased(scaled(0.5), *case())
+        assert_unbiased(scaled(0.5), *case(), draws=2**16)
     assert str(told.value).startswith("draw on quadratic(N=2, C=3, seed=3): BIASED")
     with pytest.raises(AssertionError, match="INCONCLUSIVE"):
         assert_unbiased(rloo, *case(), max_draws=512)
