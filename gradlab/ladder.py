@@ -5,6 +5,7 @@ estimator without loss at hand is known by the highest rung below which it has n
 """
 
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -127,7 +128,11 @@ class Ladder:
         if self.static is not None:
             lines.append(str(self.static))
         kinds = dict.fromkeys(r.kind for r in self.rungs)
-        return "\n  ".join([*lines, *(str(self.worst(kind)) for kind in kinds)])
+        lines += [str(self.worst(kind)) for kind in kinds]
+        return "\n".join(
+            textwrap.fill(line, 98, initial_indent="  " if number else "", subsequent_indent="    ")
+            for number, line in enumerate(lines)
+        )
 
     def rows(self) -> pd.DataFrame:
         """Return one row a rung: see `Verdict.row`."""

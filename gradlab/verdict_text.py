@@ -64,8 +64,6 @@ _SHORT = {
 
 
 def _degree(degree: float) -> str:
-    if degree is None:
-        return "-"
     if degree < 0:
         return "none"
     return "any" if math.isinf(degree) else f"{degree:g}"

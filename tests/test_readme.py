@@ -79,3 +79,24 @@ def test_findings_are_those_of_the_committed_rows() -> None:
     assert f"median {relative.median()['ST']:.0%}".replace("%", " %") in text
     assert f"median {relative.median()['DARN']:.0%}".replace("%", " %") in text
     assert relative.max()["ZGR"] < 1e-12
+
+
+VERDICTS = pd.read_csv(Path(__file__).parent.parent / "figures" / "verdicts.csv")
+
+
+@pytest.mark.parametrize("name", VERDICTS["planted"].dropna())
+def test_planted_errors_are_those_of_the_committed_rows(name: str) -> None:
+    row = VERDICTS[VERDICTS["planted"] == name].iloc[0]
+    assert row["outcome"] == "BIASED"
+    assert row["right_outcome"] == "UNBIASED"
+    cells = f"{row['bias']:.0%} | {row['draws']:,.0f} | {row['right_draws']:,.0f} |"
+    assert f"| {name} | {cells}" in README
+
+
+def test_verdict_example_says_what_it_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = re.findall(r"```python\nimport gradlab, torch(.*?)```", README, re.S)
+    exec("import gradlab, torch" + example, {})
+    shown = capsys.readouterr().out
+    assert "UNBIASED, proved: bias 4" in shown
+    assert "leave_one_out on quadratic(N=2, C=3, seed=0): BIASED" in shown
+    assert "ZGR is EXACT TO DEGREE 2" in shown
