@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from gradlab.ladder import Ladder, verify_order
     from gradlab.moments import Moments
     from gradlab.montecarlo import monte_carlo
+    from gradlab.ranking import best_temperature
+    from gradlab.recommendation import Recommendation
+    from gradlab.selection import recommend
     from gradlab.verdict import Verdict
     from gradlab.verification import verify
 
@@ -57,6 +60,9 @@ _HOME = {
     "verify_order": "ladder",
     "Moments": "moments",
     "monte_carlo": "montecarlo",
+    "best_temperature": "ranking",
+    "Recommendation": "recommendation",
+    "recommend": "selection",
     "Verdict": "verdict",
     "verify": "verification",
     **dict.fromkeys(_ESTIMATORS.split(), "estimators"),

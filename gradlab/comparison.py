@@ -118,8 +118,9 @@ def compare(
         truth = enumeration.values.gradient
     else:
         reference = _checked_reference(reference, reference_draws, f, logits)
-        options = {"row": f"{name}|reference", "workers": workers, "progress": progress}
-        truth = monte_carlo(reference, f, logits, reference_draws, seed, **options)
+        given = f, logits, reference_draws, seed
+        apart = f"{name}|reference"  # other random numbers than its row has
+        truth = monte_carlo(reference, *given, row=apart, workers=workers, progress=progress)
         source = f"{reference}, {reference_draws:,} draws"
         of_truth = {"truth": source, "truth2_se": truth.length2.se}
     shared = {
@@ -196,8 +197,7 @@ def _timed(
 
 def measure(moments: Moments, truth: Truth) -> dict[str, float]:
     """Return the numbers of a row: what `moments` say against the true gradient."""
-    measured_truth = isinstance(truth, Moments)
-    row = {"truth2": truth.length2.value if measured_truth else float(truth.square().sum())}
+    row = {"truth2": float(truth.length2 if isinstance(truth, Moments) else truth.square().sum())}
     for column, measured in {
         "bias2": moments.bias2(truth),
         "variance": moments.variance,

@@ -1,0 +1,248 @@
+"""Mean and variance of an estimator, exact or from draws: one type for both.
+
+Against the true gradient they give squared bias, mean squared error and cosine, each with a
+standard error that is 0 when the moments are exact.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["GROUPS", "Groups", "Measured", "Moments", "Truth"]
+
+# Draws are dealt to this many groups; leaving one out at a time gives standard errors.
+GROUPS = 16
+
+
+class Measured(float):
+    """A number that carries its standard error `se`, 0 when exact; otherwise a float like any."""
+
+    se: float
+
+    def __new__(cls, value: float, se: float) -> "Measured":
+        number = super().__new__(cls, value)
+        number.se = se
+        return number
+
+    def __getnewargs__(self) -> tuple[float, float]:  # type: ignore[override]
+        return self.value, self.se
+
+    def __repr__(self) -> str:
+        return f"Measured({self.value!r}, se={self.se!r})"
+
+    @property
+    def value(self) -> float:
+        """The number alone."""
+        return float(self)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Sums over Monte Carlo draws g, kept apart for `GROUPS` groups so that they can be jackknifed.
+
+    `count` [G], `mean` and `square` (sum of squared deviations from the group's mean) [G, N, C];
+    `radius2`, `radius4`: sums of r = |g - mean near it|^2 and of r^2 over all draws. float64.
+    """
+
+    count: Float[Tensor, " G"]
+    mean: Float[Tensor, "G N C"]
+    square: Float[Tensor, "G N C"]
+    radius2: float
+    radius4: float
+
+    @classmethod
+    def from_draws(cls, g: Float[Tensor, "n N C"]) -> "Groups":
+        """Return the sums of one block of draws, in two passes over it."""
+        g = g.detach()
+        rounds, left = divmod(len(g), GROUPS)
+        dealt = g[: len(g) - left].reshape(rounds, GROUPS, *g.shape[1:])
+        centre = dealt.sum(0) / max(1, rounds)
+        deviation = dealt - centre
+        flat = deviation.flatten(0, 1).flatten(1)
+        radius = torch.linalg.vecdot(flat, flat).to(torch.float64)
+        sums = cls(
+            torch.full([GROUPS], rounds, dtype=torch.float64),
+            centre.to(torch.float64),
+            deviation.square_().sum(0).to(torch.float64),
+            float(radius.sum()),
+            float(radius.square().sum()),
+        )
+        return sums if left == 0 else sums.merge(cls._one_each(g[len(g) - left :], centre.mean(0)))
+
+    @classmethod
+    def _one_each(cls, g: Tensor, centre: Tensor) -> "Groups":
+        """Return the sums of fewer than `GROUPS` draws, one to a group."""
+        count = (torch.arange(GROUPS) < len(g)).to(torch.float64)
+        mean = torch.zeros(GROUPS, *g.shape[1:], dtype=torch.float64)
+        mean[: len(g)] = g.to(torch.float64)
+        radius = (g - centre).to(torch.float64).square().sum((-2, -1))
+        total, total2 = float(radius.sum()), float(radius.square().sum())
+        return cls(count, mean, torch.zeros_like(mean), total, total2)
+
+    def merge(self, other: "Groups") -> "Groups":
+        """Return the sums over both sets of draws (Chan, Golub & LeVeque 1983)."""
+        count = self.count + other.count
+        share = (other.count / count.clamp_min(1))[:, None, None]
+        delta = other.mean - self.mean
+        return Groups(
+            count,
+            self.mean + share * delta,
+            self.square + other.square + self.count[:, None, None] * share * delta.square(),
+            self.radius2 + other.radius2,
+            self.radius4 + other.radius4,
+        )
+
+    def pooled(self, keep: Tensor | slice = slice(None)) -> tuple[Tensor, Tensor, float]:
+        """Return mean [N, C], sum of squared deviations [N, C] and count of the groups kept."""
+        count, mean, square = self.count[keep], self.mean[keep], self.square[keep]
+        n = count.sum()
+        weight = (count / n)[:, None, None]
+        centre = (weight * mean).sum(0)
+        between = (count[:, None, None] * (mean - centre).square()).sum(0)
+        return centre, square.sum(0) + between, float(n)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Moments of one draw of an estimator.
+
+    `mean` [N, C] and `variance_per_variable` [N] (trace of the covariance over the C coordinates),
+    float64, in units of f (squared); `n` draws behind them, inf when exact; `groups` only when not.
+    """
+
+    mean: Float[Tensor, "N C"]
+    variance_per_variable: Float[Tensor, " N"]
+    n: float = math.inf
+    groups: Groups | None = None
+
+    @classmethod
+    def from_groups(cls, groups: Groups) -> "Moments":
+        """Return the moments of all draws summed up in `groups`."""
+        mean, square, n = groups.pooled()
+        return cls(mean, (square / max(n - 1, 1)).sum(-1), n, groups)
+
+    @property
+    def variance(self) -> Measured:
+        """Total variance of one draw: the trace of its covariance over all N C coordinates."""
+        return self._measure(lambda m: float(m.variance_per_variable.sum()))
+
+    @property
+    def mean_se(self) -> Float[Tensor, "N C"]:
+        """Standard error of each coordinate of `mean`; 0 when exact."""
+        if self.groups is None:
+            return torch.zeros_like(self.mean)
+        _, square, n = self.groups.pooled()
+        return (square / (n - 1) / n).sqrt()
+
+    @property
+    def effective_sample_size(self) -> float:
+        """(sum r)^2 / sum r^2 for r = |draw - mean|^2: how many draws carry the variance."""
+        if self.groups is None:
+            return math.inf
+        if self.groups.radius4 == 0:
+            return self.n
+        return self.groups.radius2**2 / self.groups.radius4
+
+    @property
+    def length2(self) -> Measured:
+        """Squared length |E g|^2 of the mean, the unbiased estimate: may be negative."""
+        return self._measure(lambda m: m._length2())
+
+    def bias2(self, truth: "Truth") -> Measured:
+        """Squared bias |E g - truth|^2, the unbiased estimate: may be negative when not exact.
+
+        Here and below a truth that is itself measured, by unbiased draws independent of these,
+        corrects the estimate for its noise and adds to the standard error.
+        """
+        return self._against(truth, lambda m, t: m._bias2(t))
+
+    def mse(self, truth: "Truth", averaged: float = 1) -> Measured:
+        """Mean squared error of the mean of `averaged` draws: bias2 + variance / averaged."""
+        if not averaged >= 1:
+            raise ValueError(f"averaged must be at least 1 draw, not {averaged!r}")
+        return self._against(
+            truth, lambda m, t: m._bias2(t) + float(m.variance_per_variable.sum()) / averaged
+        )
+
+    def cosine(self, truth: "Truth") -> Measured:
+        """Cosine of the angle between the mean and the truth; NaN where either is 0."""
+        return self._against(truth, lambda m, t: m._inner(t) / _root(m._length2() * _length2_of(t)))
+
+    def scale_free_bias2(self, truth: "Truth") -> Measured:
+        """Squared bias after every draw is rescaled so that its mean has the length of the truth.
+
+        NaN where the mean is 0.
+        """
+        return self._against(truth, lambda m, t: m._rescaled(_length2_of(t))._bias2(t))
+
+    def scale_free_variance(self, truth: "Truth") -> Measured:
+        """Variance after the same rescaling: variance |truth|^2 / |E g|^2."""
+        return self._against(
+            truth, lambda m, t: float(m._rescaled(_length2_of(t)).variance_per_variable.sum())
+        )
+
+    def _rescaled(self, length2: float) -> "Moments":
+        """Return the moments of draws rescaled so that |E g|^2 = length2."""
+        factor = math.sqrt(length2) / _root(self._length2())
+        return Moments(factor * self.mean, factor**2 * self.variance_per_variable, self.n)
+
+    def _bias2(self, truth: "Truth") -> float:
+        mean = truth.mean if isinstance(truth, Moments) else truth
+        distance2 = float((self.mean - mean).square().sum())
+        bias2 = distance2 - float(self.variance_per_variable.sum()) / self.n
+        if isinstance(truth, Moments):
+            bias2 -= float(truth.variance_per_variable.sum()) / truth.n
+        return bias2
+
+    def _length2(self) -> float:
+        """Return |E g|^2, the unbiased estimate."""
+        return float(self.mean.square().sum()) - float(self.variance_per_variable.sum()) / self.n
+
+    def _inner(self, truth: "Truth") -> float:
+        mean = truth.mean if isinstance(truth, Moments) else truth
+        return float((self.mean * mean).sum())
+
+    def _against(
+        self, truth: "Truth", statistic: Callable[["Moments", "Truth"], float]
+    ) -> Measured:
+        """Return the statistic; errors of these moments and of a measured truth are independent."""
+        found = self._measure(lambda m: statistic(m, truth))
+        if not isinstance(truth, Moments):
+            return found
+        of_truth = truth._measure(lambda t: statistic(self, t))
+        return Measured(found.value, math.hypot(found.se, of_truth.se))
+
+    def _measure(self, statistic: Callable[["Moments"], float]) -> Measured:
+        """Return the statistic with its delete-one-group jackknife standard error."""
+        value = statistic(self)
+        if self.groups is None:
+            return Measured(value, 0.0)
+        if float(self.groups.count.min()) < 2:
+            return Measured(value, math.nan)
+        left = torch.tensor([statistic(m) for m in self._leave_one_out], dtype=torch.float64)
+        return Measured(value, float(((GROUPS - 1) * left.var(correction=0)).sqrt()))
+
+    @cached_property
+    def _leave_one_out(self) -> list["Moments"]:
+        assert self.groups is not None
+        pooled = (self.groups.pooled(torch.arange(GROUPS) != g) for g in range(GROUPS))
+        return [Moments(mean, (square / (n - 1)).sum(-1), n) for mean, square, n in pooled]
+
+
+def _root(square: float) -> float:
+    return math.sqrt(square) if square > 0 else math.nan
+
+
+Truth = Float[Tensor, "N C"] | Moments
+"""What an estimator is held against: a gradient, or moments of unbiased draws of it."""
+
+
+def _length2_of(truth: Truth) -> float:
+    """Return |truth|^2, NaN where its estimate is negative."""
+    length2 = truth._length2() if isinstance(truth, Moments) else float(truth.square().sum())
+    return length2 if length2 >= 0 else math.nan

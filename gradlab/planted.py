@@ -203,8 +203,7 @@ PLANTED = (
 
 
 def planted_rows(seed: int = 0) -> pd.DataFrame:
-    """Return one row for each of `PLANTED`: what its verdict says, after how many draws, and that
-    on the right code.
+    """Return one row for each of `PLANTED`: verdicts on the wrong and right code, draws they took.
 
     `bias` in units of the target's length; `factor` from 2^17 draws, empty where no simple factor
     explains the bias; `right_limit`: the bias that the right code stays below, with confidence.

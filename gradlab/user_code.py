@@ -1,13 +1,19 @@
-"""What a user names on the command line: an object in a Python file, logits in a data file.
+"""What a user names on the command line: an object in a Python file, and logits in a data file.
 
-A fault in the file is told in one line that names it.
+Whatever is wrong with a file is told in one line that names it and the fault.
 """
 
 import difflib
+import hashlib
 import importlib.util
 import sys
+import sysconfig
 import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,72 +23,142 @@ from torch import Tensor
 
 from gradlab.categorical import check_logits
 
-__all__ = ["load_logits", "load_object"]
+__all__ = ["line_of", "load_logits", "load_object"]
+
+# Bytes that a file of logits, and the logits themselves as float64, may have.
+_LARGEST = 2**27
 
 
 def load_object(text: str) -> Any:
-    """Return the object that `FILE.py:NAME` names; the file is run, its folder importable.
+    """Return the object that `FILE.py:NAME` names, after running the file.
 
-    Raises ValueError if the text has no such form, the file is missing or fails when run (with the
-    line), or the name is not in it (with the nearest one).
+    The file runs as a module of a private name, with its folder importable meanwhile; nothing is
+    written beside it. Raises ValueError if there is no colon, no such file or no such name (the
+    nearest is told), or if the file is no Python or raises (type, message and line are told).
     """
-    file, colon, name = text.rpartition(":")
-    if not colon or not file.endswith(".py") or not name:
-        raise ValueError(f"write FILE.py:NAME, such as my.py:MyEstimator, not {text!r}")
-    path = Path(file)
-    if not path.is_file():
-        raise ValueError(f"there is no file {file}")
-    # A name of its own: the file may be called like a module that it imports.
-    spec = importlib.util.spec_from_file_location(f"_user_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    sys.path.insert(0, str(path.resolve().parent))
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(f"{file} cannot be run: {_told(error, path)}") from error
-    finally:
-        sys.path.pop(0)
+    file, _, name = text.rpartition(":")
+    if not file or not name:
+        raise ValueError(f"{text!r} names no object; write FILE.py:NAME, such as my.py:loss")
+    module = _run(Path(file))
     if not hasattr(module, name):
-        near = difflib.get_close_matches(name, [n for n in vars(module) if n[0] != "_"], n=1)
+        public = [known for known in vars(module) if not known.startswith("_")]
+        near = difflib.get_close_matches(name, public, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{file} defines no {name!r}{hint}")
+        raise ValueError(f"{file} has no {name!r}{hint}")
     return getattr(module, name)
 
 
-def _told(error: Exception, path: Path) -> str:
-    """Return the error with its line in the file."""
-    line = error.lineno if isinstance(error, SyntaxError) else None
-    for frame in traceback.extract_tb(error.__traceback__):
-        if Path(frame.filename) == path:
-            line = frame.lineno
-    where = "" if line is None else f" (line {line})"
-    message = error.msg if isinstance(error, SyntaxError) else str(error)
-    return f"{type(error).__name__}: {message}{where}"
+def _run(file: Path) -> ModuleType:
+    """Return the module that running `file` makes."""
+    with _reading(file):
+        source = file.read_bytes()
+    try:
+        code = compile(importlib.util.decode_source(source), str(file), "exec")
+    except SyntaxError as error:
+        where = f" (line {error.lineno})" if error.lineno else ""
+        raise ValueError(f"{file} is no Python: {error.msg}{where}") from None
+    except ValueError as error:  # not text
+        raise ValueError(f"{file} is no Python: {error}") from None
+    folder = str(file.resolve().parent)
+    digest = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]
+    module = ModuleType(f"_gradlab_user_{digest}")
+    module.__file__ = str(file)
+    # Dataclasses and pickles look their module up.
+    sys.modules[module.__name__] = module
+    sys.path.insert(0, folder)
+    try:
+        exec(code, vars(module))
+    except (Exception, SystemExit) as error:
+        raise ValueError(
+            f"{file} raised {type(error).__name__}: {_one_line(error)}{line_of(error)}"
+        ) from error
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
+    return module
+
+
+def line_of(error: BaseException) -> str:
+    """Return where in the user's own files an error arose, as ` (my.py, line 3)`; "" if nowhere."""
+    others = (
+        Path(__file__).parent,
+        Path(sysconfig.get_path("stdlib")),
+        Path(torch.__file__).parents[1],
+    )
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename)
+        if file.exists() and not any(folder in file.resolve().parents for folder in others):
+            return f" ({file.name}, line {frame.lineno})"
+    return ""
 
 
 def load_logits(file: str | Path) -> Float[Tensor, "N C"]:
-    """Return logits [N, C], float64, from a .npy, .pt or .csv file (no header, -inf for masked).
+    """Return the logits [N, C] that a .npy, .pt or .csv file holds, as float64.
 
-    Raises ValueError that names the file if it is missing, of another kind, unreadable, or holds no
-    logits.
+    A .pt file holds one tensor, a .csv a line for each variable; -inf masks a class. No file can
+    run code. Raises ValueError, naming the file, if it cannot be read, holds anything else, or no
+    valid logits.
     """
-    path = Path(file)
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}")
+    file = Path(file)
+    read = _READERS.get(file.suffix)
+    if read is None:
+        raise ValueError(f"{file} is no file of logits; known are {', '.join(_READERS)}")
+    with _reading(file):
+        if file.stat().st_size > _LARGEST:
+            raise ValueError(f"{file} is larger than {_LARGEST} bytes")
+        file.open("rb").close()  # a file that may not be read is named so, not as a wrong format
     try:
-        if path.suffix == ".npy":
-            content = np.load(path, allow_pickle=False)
-        elif path.suffix == ".pt":
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        elif path.suffix == ".csv":
-            content = np.loadtxt(path, delimiter=",", ndmin=2)
-        else:
-            raise ValueError("logits are read from .npy, .pt or .csv")
-        logits = torch.as_tensor(content).detach().to(torch.float64)
-        return check_logits(logits, ndim=2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what matters is an error
+            table = read(file)
+        if 8 * table.numel() > _LARGEST:  # a small file can hold a large view of few numbers
+            raise ValueError(f"{list(table.shape)} are more than {_LARGEST // 8} numbers")
     except Exception as error:
-        told = str(error).partition("\n")[0]
-        raise ValueError(f"{path} holds no logits: {told or type(error).__name__}") from error
+        message = _one_line(error).partition(". ")[0]
+        raise ValueError(f"{file} holds no table of numbers: {message}") from None
+    try:
+        logits = check_logits(table.to(torch.float64), ndim=2)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    if len(logits) == 0:
+        raise ValueError(f"{file} is empty: it must hold a row of logits for each variable")
+    return logits
+
+
+def _npy(file: Path) -> Tensor:
+    # Mapped: a header that promises more than the file holds would fill the memory.
+    array = np.load(file, mmap_mode="r", allow_pickle=False)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"its numbers are of type {array.dtype}")
+    return torch.from_numpy(array.astype(np.float64))
+
+
+def _pt(file: Path) -> Tensor:
+    loaded = torch.load(file, map_location="cpu", weights_only=True)
+    if not isinstance(loaded, Tensor):
+        raise TypeError(f"it holds a {type(loaded).__name__}; save one tensor")
+    if loaded.is_complex() or loaded.dtype == torch.bool:
+        raise TypeError(f"its numbers are of type {loaded.dtype}")
+    return loaded.detach()
+
+
+def _csv(file: Path) -> Tensor:
+    return torch.from_numpy(np.loadtxt(file, delimiter=",", ndmin=2))
+
+
+_READERS: dict[str, Callable[[Path], Tensor]] = {".npy": _npy, ".pt": _pt, ".csv": _csv}
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Turn a failure to read inside the block into a ValueError that names the file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {file}") from None
+    except OSError as error:
+        raise ValueError(f"cannot read {file}: {error.strerror}") from None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

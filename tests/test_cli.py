@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -27,7 +28,7 @@ from gradlab.tables import problem_table
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
-COMMANDS = ("list", "compare", "verify", "figures")
+COMMANDS = ("list", "compare", "verify", "recommend", "figures")
 SMALL = ["--N", "2", "--C", "3"]
 
 
@@ -134,6 +135,22 @@ BAD_USAGE = {
     "compare --regime modrate": "--regime: unknown regime 'modrate'; did you mean 'moderate'",
     "compare --out FILE": "--out: FILE is no folder that can be written",
     "compare --out FILE/sub": "--out: FILE/sub is no folder that can be written",
+    "recommend FILE": "FILE: 'FILE' names no object; write FILE.py:NAME, such as my.py:loss",
+    "recommend my.py:loss": "my.py:loss: there is no file my.py",
+    "recommend FILE:loss": "FILE:loss: FILE is no Python: invalid syntax (line 1)",
+    "recommend my.py:loss --problem mlp": "--problem: give either my.py:loss or --problem mlp",
+    "recommend --logits no.npy": "--logits: there is no file no.npy",
+    "recommend --logits FILE": "--logits: FILE is no file of logits; known are .npy, .pt, .csv",
+    "recommend --logits a.npy --regime peaked": "--regime: give either a.npy or --regime peaked",
+    "recommend --evaluations 0": "--evaluations",
+    "recommend --gradient-cost 0.5": "--gradient-cost",
+    "recommend --estimator ZRG": "ESTIMATOR: unknown estimator 'ZRG'; did you mean 'ZGR'",
+    "recommend --tau 0": "--tau: tau must be a positive finite number, not 0.0",
+    "recommend --file my.py:Mine": "--file my.py:Mine: there is no file my.py",
+    "recommend --estimator ST --reference ZGR": "--reference: reference must be unbiased for",
+    "recommend --estimator ST --evaluations 2": "ST: one draw counts as 3 evaluations of f",
+    "recommend --problem mlp --unbiased --estimator ST": "ST: not unbiased for an f that is no",
+    "recommend --out FILE": "--out: FILE is no folder that can be written",
     "list --out FILE": "--out: FILE is no folder that can be written",
     "figures --out FILE": "--out: FILE is no folder that can be written",
     "figures temprature": "NAME: unknown figure 'temprature'; did you mean 'temperature'? (known: ",
@@ -238,6 +255,103 @@ def test_same_seed_gives_the_same_csv(workers, tmp_path) -> None:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# ---- recommend --------------------------------------------------------------------------------
+
+MY_LOSS = """
+import torch
+
+SQUARES = torch.arange(12.0, dtype=torch.float64).reshape(4, 3)
+
+def loss(x):
+    return (x * SQUARES).sum((-2, -1)).square() / 100
+
+def raises(x):
+    return x @ SQUARES
+
+def shape(x):
+    return x.sum(-1)
+
+def nan(x):
+    return x.sum((-2, -1)) * float("nan")
+
+number = 3
+"""
+FASTER = ["--draws", "64", "--tau", "0.3,1"]
+
+
+@pytest.fixture
+def my_folder(tmp_path, monkeypatch) -> Path:
+    """Go to a folder with losses and logits of a user's own."""
+    monkeypatch.chdir(tmp_path)
+    Path("my.py").write_text(MY_LOSS)
+    np.save("logits.npy", np.array([[0.0, 1.0, -1.0]] * 4))
+    return tmp_path
+
+
+def test_recommend_ranks_on_a_loss_of_ones_own(my_folder, capsys) -> None:
+    asked = ["recommend", "my.py:loss", "--logits", "logits.npy", "--out", "out", *FASTER]
+    assert main(asked) == 0
+    names = ("recommend.csv", "recommend.pdf", "recommend.png")
+    tables = ("recommend-moments.csv", "recommend-ranking.csv")
+    assert sorted(contents(Path("out"))) == sorted([*names, *tables])
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert max(map(len, out.splitlines())) <= 100
+    assert out.startswith("logits: logits.npy\nmy.py:loss: 4 variables of 3 classes")
+    assert out.endswith(f"\n{Path('out') / 'recommend.png'}\n")
+    ranked = pd.read_csv("out/recommend-ranking.csv")
+    assert f"Best: {ranked['estimator'][0]}" in out
+    # The picture is of the same rows, and the ranking agrees with what was measured.
+    curves, moments = pd.read_csv("out/recommend.csv"), pd.read_csv("out/recommend-moments.csv")
+    assert curves.loc[curves["asked"], "rmse"].tolist() == ranked["rmse"].dropna().tolist()
+    assert set(curves["series"]) == set(moments["series"])
+    first = moments.set_index("estimator").loc["ST"]
+    n = ranked.set_index("estimator")["averaged"]["ST"]
+    mse = (first["bias2"] + first["variance"] / n) / first["truth2"]
+    assert ranked.set_index("estimator")["rmse"]["ST"] == pytest.approx(mse**0.5)
+
+
+def test_recommend_is_the_same_again(my_folder) -> None:
+    for workers in ("1", "2"):
+        assert main(["recommend", "--out", workers, "--workers", workers, *FASTER]) == 0
+    assert contents(Path("1")) == contents(Path("2"))
+
+
+def test_recommend_takes_estimators_of_ones_own(my_folder, capsys) -> None:
+    Path("mine.py").write_text(
+        "import dataclasses, gradlab\n"
+        "@dataclasses.dataclass(frozen=True, repr=False)\n"
+        "class Mine(gradlab.ZGR):\n"
+        "    name = 'MINE'\n"
+    )
+    asked = ["--file", "mine.py:Mine", "--estimator", "RF", "--evaluations", "6", *SMALL]
+    assert main(["recommend", "--problem", "quadratic", *asked]) == 0
+    assert "Best: MINE, the mean of 2 draws." in capsys.readouterr().out
+
+
+FAULTY_LOSSES = {
+    "raises": r"my.py:raises: it raised RuntimeError: .* \(my.py, line 10\)",
+    "shape": "my.py:shape: f must return one value for each x",
+    "nan": r"my.py:nan: f\(x\) is nan for classes",
+    "number": "my.py:number: it must be a function of x, not int",
+    "los": "my.py:los: my.py has no 'los'; did you mean 'loss'",
+}
+
+
+@pytest.mark.parametrize("name", FAULTY_LOSSES)
+def test_a_faulty_loss_is_told_in_one_line(name, my_folder, capsys) -> None:
+    assert main(["recommend", f"my.py:{name}", "--logits", "logits.npy"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert re.search(FAULTY_LOSSES[name], err)
+
+
+def test_logits_of_another_size_are_refused(my_folder, capsys) -> None:
+    assert main(["recommend", "my.py:loss", "--logits", "logits.npy", "--C", "4"]) == 2
+    assert "--C: logits.npy has 3, not 4" in capsys.readouterr().err
 
 
 # ---- figures ----------------------------------------------------------------------------------

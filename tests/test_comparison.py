@@ -17,7 +17,7 @@ from gradlab.comparison import (
     with_temperatures,
 )
 from gradlab.estimators import ARSM, ZGR, GumbelRao, GumbelSoftmax, LeaveOneOut, StraightThrough
-from gradlab.exact.enumeration import exact_gradient
+from gradlab.exact.enumeration import TooLargeError, exact_gradient
 from gradlab.exact.moments import Enumeration, exact_moments
 from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.moments import GROUPS
@@ -242,3 +242,75 @@ def test_too_many_classes_for_exact_moments_are_measured_by_draws():
     rows = compare(f, logits, ["ZGR", "RF(m=2)"], draws=64)
     assert rows["method"].tolist() == ["monte carlo", "exact"]
     assert rows["reason"].isna().all()
+
+
+# ---- a truth that is measured ------------------------------------------------------------------
+
+WITH_EXACT_MOMENTS = ["ST", "DARN", "ZGR", "GS-ST", "RF(m=4)"]
+
+
+def against_reference(texts=WITH_EXACT_MOMENTS, **options) -> pd.DataFrame:
+    given = {"draws": 4000, "reference": "RF(m=4)", "reference_draws": 20_000} | options
+    return compare(loss_of("cubic"), logits_of("moderate"), texts, **given)
+
+
+@pytest.mark.parametrize("method", ["exact", "monte-carlo"])
+def test_a_measured_truth_agrees_with_the_exact_one(method):
+    measured, exact = against_reference(method=method), rows_of(texts=WITH_EXACT_MOMENTS)
+    assert set(measured.truth) == {"RF(m=4), 20,000 draws"}
+    assert (measured.truth2_se > 0).all()
+    bound = limit(GROUPS - 1)
+    assert scores(measured.truth2, exact.truth2, measured.truth2_se).abs().max() < bound
+    for number in ("bias2", "mse", "scale_free_bias2"):
+        z = scores(measured[number], exact[number], measured[f"{number}_se"])
+        assert z.abs().max() < bound
+    # The negative control: that none is biased would be seen.
+    assert scores(measured.bias2, 0.0, measured.bias2_se).abs().max() > bound
+
+
+def test_without_a_reference_the_columns_stay():
+    assert list(against_reference().columns) == [*rows_of().columns, "truth", "truth2_se"]
+
+
+def test_the_reference_has_random_numbers_of_its_own():
+    (row,) = against_reference(["RF(m=4)"], method="monte-carlo").to_dict("records")
+    assert row["bias2"] != 0
+    f, logits = loss_of("cubic"), logits_of("moderate")
+    own = monte_carlo(LeaveOneOut(4), f, logits, 20_000, row=row["problem"])
+    assert row["truth2"] != own.length2.value
+
+
+def test_what_does_not_enumerate_is_measured_against_a_reference():
+    def linear(x):
+        return x[..., 0].sum(-1)
+
+    logits = torch.zeros(40, 3, dtype=torch.float64)
+    options = {"draws": 500, "reference": LeaveOneOut(4), "reference_draws": 5000}
+    rows = compare(linear, logits, ["ST", "RF"], method="both", **options)
+    assert list(rows.method) == ["exact", "monte carlo"] * 2
+    assert rows.reason[::2].str.contains("40 variables of 3 classes have about").all()
+    assert rows.reason[1::2].isna().all()
+    # |J e_0|^2 of one variable is (2/9)^2 + 2 (1/9)^2.
+    assert abs(scores(rows.truth2[1], 40 * 6 / 81, rows.truth2_se[1])) < limit(GROUPS - 1)
+    assert abs(scores(rows.bias2[1], 0.0, rows.bias2_se[1])) < limit(GROUPS - 1)
+    with pytest.raises(TooLargeError):
+        compare(linear, logits, ["ST"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"reference": "ZGR"}, "reference must be unbiased for every f, .* up to degree 2 only"),
+        ({"reference": "RFF"}, "unknown estimator 'RFF'"),
+        ({"reference": "RF", "reference_draws": 31}, "reference_draws must be an int of at least"),
+    ],
+)
+def test_a_bad_reference_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        rows_of(texts=["ST"], **options)
+
+
+def test_a_reference_that_cannot_be_used_says_why():
+    logits = torch.zeros(40, 100, dtype=torch.float64)
+    with pytest.raises(ValueError, match="reference ARSM cannot be used: one draw of ARSM"):
+        compare(lambda x: x[..., 0].sum(-1), logits, ["RF"], reference="ARSM")

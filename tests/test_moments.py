@@ -8,6 +8,7 @@ import torch
 
 from cases import generator
 from gradlab.moments import GROUPS, Groups, Moments
+from significance import limit
 
 TRUTH = torch.tensor([[0.3, -0.2, -0.1], [0.5, 0.1, -0.6]], dtype=torch.float64)
 
@@ -174,3 +175,93 @@ def test_a_measured_number_is_a_number_with_its_error():
     assert (float(again), again.se) == (measured.value, measured.se)
     assert 2 * measured == 2 * measured.value
     assert repr(measured) == f"Measured({measured.value!r}, se={measured.se!r})"
+
+
+# ---- a truth that is measured ------------------------------------------------------------------
+
+BIAS = torch.tensor([[0.02, -0.02, 0.0], [0.0, 0.03, -0.03]], dtype=torch.float64)
+
+
+def measured_pair(seed: int, bias: torch.Tensor) -> tuple[Moments, Moments]:
+    noise = generator(seed)
+    spread = torch.tensor([[1.0, 2.0, 0.5], [0.1, 1.0, 3.0]], dtype=torch.float64)
+
+    def around(mean: torch.Tensor, n: int) -> Moments:
+        e = torch.empty(n, 2, 3, dtype=torch.float64).exponential_(generator=noise)
+        return from_blocks((e - 1) * spread + mean, [n])
+
+    return around(TRUTH + bias, 640), around(TRUTH, 160)
+
+
+NUMBERS = {
+    "bias2": lambda m, t: m.bias2(t),
+    "mse": lambda m, t: m.mse(t, 3),
+    "cosine": lambda m, t: m.cosine(t),
+    "scale-free bias2": lambda m, t: m.scale_free_bias2(t),
+    "scale-free variance": lambda m, t: m.scale_free_variance(t),
+}
+
+
+@pytest.mark.parametrize("number", NUMBERS.values(), ids=NUMBERS)
+@pytest.mark.parametrize("moments", [from_blocks(draws(400), [400]), exact(2 * TRUTH, [0.5, 1.0])])
+def test_exact_moments_as_truth_are_the_tensor(moments, number):
+    given, as_moments = number(moments, TRUTH), number(moments, exact(TRUTH, [3.0, 4.0]))
+    assert (given.value, given.se) == (as_moments.value, as_moments.se)
+
+
+def test_the_noise_of_a_measured_truth_is_taken_off():
+    moments, truth = measured_pair(0, BIAS)
+    distance2 = float((moments.mean - truth.mean).square().sum())
+    noise = moments.variance.value / 640 + truth.variance.value / 160
+    assert moments.bias2(truth).value == pytest.approx(distance2 - noise, rel=1e-12)
+    length2 = [float(m.mean.square().sum()) - m.variance.value / m.n for m in (moments, truth)]
+    inner = float((moments.mean * truth.mean).sum())
+    assert moments.cosine(truth).value == pytest.approx(inner / math.sqrt(math.prod(length2)))
+    assert moments.scale_free_variance(truth).value == pytest.approx(
+        moments.variance.value * length2[1] / length2[0]
+    )
+    assert truth.length2.value == pytest.approx(length2[1], rel=1e-12)
+    assert truth.length2.se > 0
+
+
+@pytest.mark.parametrize("number", NUMBERS.values(), ids=NUMBERS)
+def test_the_standard_error_is_that_of_both(number):
+    moments, truth = measured_pair(0, BIAS)
+    frozen_moments, frozen_truth = (
+        Moments(m.mean, m.variance_per_variable, m.n) for m in (moments, truth)
+    )
+    of_moments, of_truth = number(moments, frozen_truth).se, number(frozen_moments, truth).se
+    assert number(moments, truth).se == pytest.approx(math.hypot(of_moments, of_truth), rel=1e-12)
+
+
+def test_bias2_against_a_measured_truth_is_unbiased_and_its_error_honest():
+    runs = 300
+    found = [m.bias2(t) for m, t in (measured_pair(seed, 20 * BIAS) for seed in range(runs))]
+    values = torch.tensor([float(number) for number in found], dtype=torch.float64)
+    expected = 400 * float(BIAS.square().sum())
+    spread = float(values.std())
+    assert abs(float(values.mean()) - expected) < limit(runs - 1) * spread / math.sqrt(runs)
+    assert sum(number.se for number in found) / runs == pytest.approx(spread, rel=0.15)
+
+
+def test_where_there_is_no_bias_a_measured_truth_shows_none():
+    runs = 300
+    pairs = [measured_pair(seed, 0 * BIAS) for seed in range(runs)]
+
+    def z(found: list[float]) -> float:
+        values = torch.tensor(found)
+        return float(values.mean() / (values.std() / math.sqrt(runs)))
+
+    assert abs(z([m.bias2(t).value for m, t in pairs])) < limit(runs - 1)
+    # The negative control: a truth taken as exact.
+    assert z([m.bias2(t.mean).value for m, t in pairs]) > limit(runs - 1)
+
+
+def test_a_truth_lost_in_noise_has_no_direction():
+    moments, _ = measured_pair(0, BIAS)
+    lost = exact(1e-3 * TRUTH, [1.0, 1.0])
+    lost = Moments(lost.mean, lost.variance_per_variable, 10)
+    assert lost.length2.value < 0
+    assert math.isnan(moments.cosine(lost).value)
+    assert math.isnan(moments.scale_free_bias2(lost).value)
+    assert math.isnan(moments.scale_free_variance(lost).value)

@@ -14,6 +14,7 @@ from gradlab import __version__
 from gradlab.cli.comparing import compare
 from gradlab.cli.drawing import figures
 from gradlab.cli.listing import list_
+from gradlab.cli.recommending import recommend
 from gradlab.cli.verifying import verify
 from gradlab.usage import run
 
@@ -55,4 +56,5 @@ def gradlab(
 app.command("list", short_help="Show estimators, problems, regimes, figures.")(list_)
 app.command(short_help="Measure estimators on one problem.")(compare)
 app.command(short_help="Is it unbiased where it says so?")(verify)
+app.command(short_help="Rank estimators at equal cost for a loss.")(recommend)
 app.command(short_help="Make the figures, each beside its rows.")(figures)

@@ -1,0 +1,56 @@
+"""What a loss allows: whether an estimator can be used on it, is unbiased for it, what it costs."""
+
+import math
+
+from jaxtyping import Float
+from torch import Tensor
+
+from gradlab.estimators import Estimator
+from gradlab.loss import Loss
+from gradlab.reproducible import block_generator
+
+__all__ = ["GRADIENT_COST", "cost", "is_declared_exact", "why_not"]
+
+GRADIENT_COST = 3.0
+"""Evaluations of f that f with its gradient counts as.
+
+The backward pass of a network multiplies matrices twice as often as the forward pass, for its
+inputs and for its weights.
+"""
+
+
+def cost(estimator: Estimator, classes: int, gradient_cost: float = GRADIENT_COST) -> float:
+    """Return the evaluations of f that one draw counts as, f with its gradient `gradient_cost`."""
+    return estimator.calls(classes) * (gradient_cost if estimator.needs_gradient else 1)
+
+
+def is_declared_exact(estimator: Estimator, f: Loss) -> bool:
+    """Return whether the estimator declares to be unbiased for every f, or for the degree of f.
+
+    The degree is an attribute that gradlab's problems have; of other f it is not known.
+    """
+    return estimator.order == math.inf or estimator.order >= getattr(f, "degree", math.inf)
+
+
+def why_not(
+    estimator: Estimator, f: Loss, logits: Float[Tensor, "N C"], *, must_be_unbiased: bool = False
+) -> str | None:
+    """Return why the estimator cannot be used on f, or None if it can.
+
+    It is tried: f may have no gradient, or work on one-hot x only where a relaxed one is drawn.
+    """
+    if must_be_unbiased and not is_declared_exact(estimator, f):
+        degree = getattr(f, "degree", None)
+        told = "whose degree is not known" if degree is None else f"of degree {degree:g}"
+        told = told.replace("of degree inf", "that is no polynomial")
+        upto = f"up to degree {estimator.order:g}" if estimator.order > 0 else "for constants only"
+        return f"not unbiased for an f {told}: it is exact {upto}"
+    reason = estimator.supports(f, logits)
+    if reason is not None:
+        return reason
+    try:
+        estimator.draw(f, logits, 2, block_generator(0, f"{estimator}|tried"))
+    except Exception as error:
+        told = " ".join(str(error).split())
+        return f"f fails where it draws: {type(error).__name__}: {told}"
+    return None

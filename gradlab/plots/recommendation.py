@@ -1,0 +1,84 @@
+"""The evidence of a recommendation: error against the budget, and the temperature that it takes."""
+
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gradlab.plots.ladder import label, logarithmic
+from gradlab.plots.style import color, styled
+
+__all__ = ["plot"]
+
+_LINES = ("-", "--", ":", "-.")
+# Relative errors below this are 0 up to rounding and have no place on a logarithmic axis.
+_ROUNDING = 1e-9
+
+
+def plot(rows: pd.DataFrame) -> Figure:
+    """Return the figure of rankings at several budgets, from `gradlab.ranking.ranking`.
+
+    Above, the root mean squared error of the average that the budget pays, each series at its best
+    temperature, a band of +-2 standard errors; below, that temperature. `asked` marks the budget.
+    """
+    with styled():
+        figure = Figure(figsize=(7.6, 5.2))
+        tempered = rows["tau"].notna().any()
+        heights = [3, 1] if tempered else [1]
+        grid: dict[str, Any] = {"sharex": True, "squeeze": False, "height_ratios": heights}
+        upper, *lower = figure.subplots(len(heights), 1, **grid)[:, 0]
+        styles = _styles(rows)
+        for series in styles:
+            part = rows[rows["series"] == series].sort_values("evaluations")
+            _draw_error(upper, part, color(series), styles[series])
+            if lower and part["tau"].notna().all():
+                look = {"color": color(series), "ls": styles[series], "marker": ".", "ms": 3}
+                lower[0].plot(part["evaluations"], part["tau"], lw=1, **look)
+        _finish([upper, *lower], rows)
+        figure.legend(loc="outside right upper")
+    return figure
+
+
+def _styles(rows: pd.DataFrame) -> dict[str, str]:
+    """Return a line style for each series, in the order of the budget asked for; RFs differ."""
+    asked = rows[rows["asked"]]["series"]
+    order = list(dict.fromkeys([*asked, *rows["series"]]))
+    lines = {shade: cycle(_LINES) for shade in map(color, order)}
+    return {series: next(lines[color(series)]) for series in order}
+
+
+def _draw_error(ax: Axes, part: pd.DataFrame, shade: str, line: str) -> None:
+    spent = part["evaluations"]
+    rmse, se = part["rmse"], part["rmse_se"]
+    known = rmse.where(rmse > _ROUNDING)
+    name = label(str(part["series"].iloc[0]))
+    ax.plot(spent, known, color=shade, ls=line, label=name if known.any() else f"{name}: 0")
+    if (se > 0).any():
+        low = np.maximum(rmse - 2 * se, _ROUNDING)
+        ax.fill_between(spent, low, rmse + 2 * se, color=shade, alpha=0.25, lw=0)
+
+
+def _finish(axes: list[Axes], rows: pd.DataFrame) -> None:
+    """Scale and name the axes, and mark the budget asked for."""
+    upper, unit = axes[0], rows["unit"].iloc[0]
+    asked = int(rows.loc[rows["asked"], "evaluations"].iloc[0])
+    shown = rows["rmse"][rows["rmse"] > _ROUNDING]
+    limits = (float(shown.min()) / 1.5, float(shown.max()) * 1.5) if len(shown) else (0.1, 1.0)
+    logarithmic(upper, "x", (1.0, float(rows["evaluations"].max())))
+    logarithmic(upper, "y", limits)
+    upper.set_ylabel(f"RMSE of the average ({unit})")
+    for ax in axes:
+        ax.axvline(asked, color="0.3", lw=0.8, ls=(0, (2, 2)), zorder=0)
+    place: dict[str, Any] = {"xytext": (4, -4), "textcoords": "offset points", "va": "top"}
+    upper.annotate(f"budget {asked:,}", (asked, 1), xycoords=("data", "axes fraction"), **place)
+    if len(axes) > 1:
+        logarithmic(axes[1], "y")
+        axes[1].set_ylabel("best τ")
+    axes[-1].set_xlabel("evaluations of f for one gradient")
+    regime = f", logits: {rows['regime'].iloc[0]}" if "regime" in rows else ""
+    bands = "; bands: ± 2 s.e." if (rows["rmse_se"] > 0).any() else ""
+    what = f"each at its best temperature{bands}" if len(axes) > 1 else bands.lstrip("; ")
+    upper.set_title(f"{rows['problem'].iloc[0]}{regime}\n{what}".rstrip(), loc="left")

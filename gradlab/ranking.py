@@ -1,0 +1,156 @@
+"""The least error at equal cost: the best temperature of an estimator, and the best estimator.
+
+Both are read from rows of `gradlab.compare`; nothing is measured here. The error is the mean
+squared error of the mean of n draws, bias2 + variance / n.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+__all__ = ["best_temperature", "ranking"]
+
+# Exact errors that differ by less count as one: no temperature is chosen that finely.
+_SAME = 0.01
+
+Array = NDArray[np.float64]
+
+
+def best_temperature(
+    rows: pd.DataFrame, averaged: Iterable[float] = (1, 10, 100, 1000)
+) -> pd.DataFrame:
+    """Return where each series has the least mean squared error of the mean of n draws.
+
+    `rows`: from `gradlab.compare` on one problem; an exact row is preferred to a Monte Carlo row of
+    the same estimator. A row for each series and n of `averaged`: `tau`; the least `mse` with its
+    `mse_se`, of which `bias2` and `variance` (of one draw) are the parts, never clipped;
+    `tau_low`, `tau_high`: between these no temperature can be told from the best one (within two
+    standard errors of the difference; exact rows: within 1 %); `at_edge`: the grid ends there, so
+    that the best may lie beyond. Units: those of f, squared. Among noisy errors the least one is
+    too small on average: the interval says how much the choice means. Raises ValueError if an n is
+    below 1 or the rows are of several problems.
+    """
+    numbers = list(averaged)
+    for n in numbers:
+        if not n >= 1:
+            raise ValueError(f"averaged must be at least 1 draw, not {n!r}")
+    for column in ("problem", "logits_seed"):
+        if rows[column].nunique(dropna=False) > 1:
+            raise ValueError(f"rows must be of one {column}, not {list(rows[column].unique())}")
+    series = _measured(rows).groupby("series", sort=False)
+    parts = [part.sort_values("tau") for _, part in series]
+    return pd.DataFrame([_best(part, n) for part in parts for n in numbers], columns=_COLUMNS)
+
+
+_COLUMNS = [
+    *("problem", "series", "averaged", "estimator", "tau", "tau_low", "tau_high", "at_edge"),
+    *("mse", "mse_se", "bias2", "bias2_se", "variance", "variance_se", "truth2", "method", "draws"),
+]
+
+
+def _measured(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with numbers, one an estimator."""
+    measured = rows[rows["reason"].isna()]
+    is_exact = measured["method"] == "exact"
+    return measured[is_exact | ~measured["estimator"].isin(measured["estimator"][is_exact])]
+
+
+def _best(part: pd.DataFrame, n: float) -> dict[str, Any]:
+    """Return the best row of one series, by increasing temperature, for the mean of n draws."""
+    mse, se = _mse(part, n)
+    at = int(mse.argmin())
+    noise = np.hypot(se, se[at])
+    alike = mse - mse[at] <= np.where(noise > 0, 2 * noise, _SAME * abs(mse[at]))
+    low = high = at
+    while low > 0 and alike[low - 1]:
+        low -= 1
+    while high + 1 < len(part) and alike[high + 1]:
+        high += 1
+    tau = part["tau"].to_numpy(float)
+    best = part.iloc[at].to_dict()
+    return best | {
+        "averaged": n,
+        "mse": mse[at],
+        "mse_se": se[at],
+        "tau_low": tau[low],
+        "tau_high": tau[high],
+        "at_edge": bool(at in (0, len(part) - 1) and not math.isnan(tau[at])),
+    }
+
+
+def _mse(part: pd.DataFrame, n: float) -> tuple[Array, Array]:
+    """Return bias2 + variance / n of each row and its standard error."""
+    bias2, variance, b, v, both = (
+        part[column].to_numpy(float)
+        for column in ("bias2", "variance", "bias2_se", "variance_se", "mse_se")
+    )
+    # The error at n = 1 tells how the errors of the two parts go together.
+    covariance = (both**2 - b**2 - v**2) / 2
+    square = b**2 + (v / n) ** 2 + 2 * covariance / n
+    return bias2 + variance / n, np.sqrt(square.clip(min=0.0))
+
+
+def ranking(rows: pd.DataFrame, budgets: Sequence[int]) -> pd.DataFrame:
+    """Return the series in order of their error, for each of `budgets` evaluations of f.
+
+    `rows`: from `gradlab.compare`, with a column `cost`: the evaluations that one draw counts as. A
+    series averages floor(budget / cost) draws at its best temperature; without one it is left out.
+    `rmse`, the root of the mean squared error, and `bias2`, `variance` (of the average), each with
+    its `_se`, are in the `unit` |g| and its square; where the gradient is 0 or lost in noise, in
+    that of f. Rank 1 have all that cannot be told from the first (two standard errors of the
+    difference); first is the lowest error + 2 standard errors.
+    """
+    found = []
+    for _, part in _measured(rows).groupby("series", sort=False):
+        cost = part["cost"].iloc[0]
+        paid = [budget for budget in budgets if budget >= cost]
+        if paid:
+            best = best_temperature(part, [int(budget // cost) for budget in paid])
+            found.append(best.assign(cost=cost, evaluations=paid))
+    every = pd.concat(found, ignore_index=True)
+    ranked = [_ranked(table) for _, table in every.groupby("evaluations")]
+    return _relative(pd.concat(ranked, ignore_index=True), rows)
+
+
+def _ranked(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table in order, with ranks."""
+    first = table.loc[(table["mse"] + 2 * table["mse_se"]).idxmin()]
+    noise = 2 * np.hypot(table["mse_se"], first["mse_se"]) + 1e-9 * abs(first["mse"])
+    group = np.where(table["mse"] - first["mse"] <= noise, 1, 2)
+    group[table.index == first.name] = 0
+    table = table.assign(group=group).sort_values(["group", "mse"], kind="stable")
+    place = np.arange(1, len(table) + 1)
+    return table.assign(rank=np.where(table["group"] < 2, 1, place))
+
+
+def _relative(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with errors in the unit |g|."""
+    truth2 = float(table["truth2"].iloc[0])
+    noise = float(rows["truth2_se"].iloc[0]) if "truth2_se" in rows else 0.0
+    known = truth2 > 2 * noise
+    unit2 = truth2 if known else 1.0
+    for column in ("mse", "mse_se", "bias2", "bias2_se", "variance", "variance_se"):
+        table[column] /= unit2
+    for column in ("variance", "variance_se"):
+        table[column] /= table["averaged"]
+    rmse = np.sqrt(table["mse"].clip(lower=0.0))
+    # By the delta method; where the square is lost in its noise, the root of that.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slope = (table["mse_se"] / (2 * rmse)).fillna(0.0)
+    table = table.assign(
+        rmse=rmse,
+        rmse_se=np.minimum(slope, np.sqrt(table["mse_se"])),
+        unit="|g|" if known else "units of f",
+    )
+    return table[_RANKED]
+
+
+_RANKED = [
+    *("problem", "evaluations", "rank", "series", "estimator", "tau", "tau_low", "tau_high"),
+    *("at_edge", "cost", "averaged", "unit", "rmse", "rmse_se", "bias2", "bias2_se"),
+    *("variance", "variance_se", "method", "draws"),
+]

@@ -1,0 +1,102 @@
+"""Planted errors: each is found, within so many draws, and the code without it is not rejected."""
+
+import math
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+import torch
+
+from gradlab import exact_gradient
+from gradlab.planted import PLANTED, planted_rows
+from gradlab.verdict import BIASED, UNBIASED
+from gradlab.verification import verify
+
+# Draws to detection with seed 0, of which the first 1,819 are made before the first look.
+DRAWS = {
+    "1/2 dropped": 2048,
+    "own sample in the baseline": 3072,
+    "M/(M - 1) forgotten": 2048,
+    "shifted index": 2048,
+    "probabilities as logits": 2048,
+    "shared noise": 2048,
+    "wrong axis": 2048,
+    "gradient through the noise": 2048,
+    "weight not detached": 2048,
+    "control variate off centre": 2048,
+    "epsilon in a logarithm": 2048,
+}
+
+# Errors that multiply the mean by a factor.
+FACTORS = {
+    "1/2 dropped": Fraction(2),
+    "own sample in the baseline": Fraction(9, 10),
+    "M/(M - 1) forgotten": Fraction(3, 4),
+}
+
+BY_NAME = {planted.name: planted for planted in PLANTED}
+EPSILON = BY_NAME["epsilon in a logarithm"]
+
+names = pytest.mark.parametrize("name", BY_NAME)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Return the rows of all planted errors by their names."""
+    return planted_rows().set_index("planted")
+
+
+def test_every_error_of_the_table_is_planted():
+    assert list(DRAWS) == list(BY_NAME)
+    assert len({planted.error for planted in PLANTED}) == len(PLANTED)
+
+
+@names
+def test_the_error_is_found_within_its_draws(name, rows):
+    row = rows.loc[name]
+    assert row["outcome"] == BIASED
+    assert row["alpha"] == 1e-6
+    assert row["draws"] <= DRAWS[name]
+    assert row["bias"] > 10 * row["bias_se"]
+
+
+@names
+def test_without_the_error_it_is_shown_unbiased(name, rows):
+    row = rows.loc[name]
+    assert row["right_outcome"] == UNBIASED
+    assert row["right_limit"] <= 0.05
+
+
+@pytest.mark.parametrize("name", FACTORS)
+def test_a_wrong_factor_is_named(name, rows):
+    assert Fraction(rows.loc[name, "factor"]) == FACTORS[name]
+
+
+@pytest.mark.parametrize("name", FACTORS)
+def test_the_planted_code_errs_by_its_factor_alone(name):
+    planted = BY_NAME[name]
+    wanted = float(FACTORS[name]) * exact_gradient(planted.f, planted.logits)
+    verdict = verify(planted.wrong, planted.f, planted.logits, against=wanted, alpha=1e-6)
+    assert verdict.outcome == UNBIASED
+
+
+@pytest.mark.parametrize("shift", [0.0, -25.0])
+def test_the_epsilon_is_wrong_for_large_logits_only(shift):
+    verdict = replace(EPSILON, shift=shift).verdict(EPSILON.wrong)
+    assert verdict.outcome == UNBIASED
+
+
+def test_other_seeds_find_the_errors_as_well():
+    # The subtlest one; the others need a single look.
+    planted = BY_NAME["own sample in the baseline"]
+    found = [planted.verdict(planted.wrong, seed=seed) for seed in range(1, 9)]
+    assert {verdict.outcome for verdict in found} == {BIASED}
+    assert max(verdict.draws for verdict in found) <= 8 * DRAWS[planted.name]
+
+
+def test_the_rows_belong_to_the_seed():
+    planted = BY_NAME["shared noise"]
+    first, again, other = (planted.verdict(planted.wrong, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(first.bias, again.bias)
+    assert not torch.equal(first.bias, other.bias)
+    assert first.log_e_value > -math.log(1e-6)

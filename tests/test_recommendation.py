@@ -1,0 +1,497 @@
+"""The best temperature and the ranking at equal cost: known answers, honest words, a picture."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cases import generator, logits_of, loss_of
+from gradlab.comparison import compare, reproducible_columns
+from gradlab.eligibility import GRADIENT_COST, cost, is_declared_exact, why_not
+from gradlab.estimators import (
+    ARSM,
+    ESTIMATORS,
+    ZGR,
+    GumbelSoftmax,
+    LeaveOneOut,
+    StraightThrough,
+    ValueEstimator,
+    parse,
+)
+from gradlab.exact.enumeration import exact_gradient
+from gradlab.exact.moments import exact_moments
+from gradlab.loss import LossError
+from gradlab.moments import GROUPS
+from gradlab.montecarlo import monte_carlo
+from gradlab.plots.recommendation import plot
+from gradlab.ranking import best_temperature, ranking
+from gradlab.selection import TEMPERATURES, recommend
+from significance import limit, scores
+
+# ---- hand-made rows ---------------------------------------------------------------------------
+
+
+def row(series: str, bias2: float, variance: float, tau: float = math.nan, **other) -> dict:
+    """Return a row as `compare` has it; by default exact, of a gradient of length 2."""
+    text = series if math.isnan(tau) else f"{series}(tau={tau:g})"
+    given = {
+        "problem": "toy",
+        "logits_seed": None,
+        "estimator": text,
+        "series": series,
+        "tau": tau,
+        "method": "exact",
+        "draws": None,
+        "reason": None,
+        "truth2": 4.0,
+        "bias2": bias2,
+        "bias2_se": 0.0,
+        "variance": variance,
+        "variance_se": 0.0,
+        "cost": 1.0,
+    }
+    row = given | other
+    errors = math.hypot(row["bias2_se"], row["variance_se"])
+    return {"mse": bias2 + variance, "mse_se": errors} | row
+
+
+def measured(series: str, mse: float, se: float, tau: float = math.nan, **other) -> dict:
+    return row(series, mse, 0.0, tau, bias2_se=se, method="monte carlo", draws=100, **other)
+
+
+def table(*rows: dict) -> pd.DataFrame:
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(("n", "tau"), [(1 / 2 / 0.8**3, 0.8), (4, 0.5), (500, 0.1), (0.5e6, 0.01)])
+def test_the_best_temperature_of_a_curve_with_a_known_minimum(n, tau):
+    # tau^2 + 1/(n tau) is least at tau = (2n)^(-1/3).
+    grid = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 1.0]
+    rows = table(*(row("A", t**2, 1 / t, t) for t in grid))
+    if n < 1:
+        n = 1.0
+    (best,) = best_temperature(rows, [n]).to_dict("records")
+    assert best["tau"] == tau
+    assert best["estimator"] == f"A(tau={tau:g})"
+    assert best["mse"] == pytest.approx(tau**2 + 1 / (n * tau), rel=1e-14)
+    assert best["mse_se"] == 0
+    assert best["at_edge"] == (tau == 0.01)
+
+
+def test_a_row_for_each_series_and_number_of_draws():
+    rows = table(row("B", 1.0, 1.0), row("A", 0.0, 9.0, 1.0), row("A", 4.0, 1.0, 2.0))
+    found = best_temperature(rows, [1, 100])
+    assert list(found.series) == ["B", "B", "A", "A"]
+    assert list(found.averaged) == [1, 100, 1, 100]
+    assert found.tau.tolist()[2:] == [2.0, 1.0]
+    assert found.tau[:2].isna().all()
+    assert not found.at_edge[:2].any()
+    assert found.mse.tolist() == pytest.approx([2.0, 1.01, 5.0, 0.09])
+
+
+def test_temperatures_that_noise_cannot_tell_apart_form_an_interval():
+    # 2 standard errors of a difference are 0.283; the last is alike, but not connected.
+    mse = {1: 5.0, 2: 1.1, 3: 1.0, 4: 1.3, 5: 1.2}
+    rows = table(*(measured("A", m, 0.1, float(t)) for t, m in mse.items()))
+    (best,) = best_temperature(rows, [1]).to_dict("records")
+    assert (best["tau_low"], best["tau"], best["tau_high"]) == (2, 3, 3)
+    assert not best["at_edge"]
+
+
+def test_exact_errors_within_one_percent_count_as_one():
+    rows = table(*(row("A", m, 0.0, t) for t, m in [(1, 1.0), (2, 1.009), (3, 1.011), (4, 1.0)]))
+    (best,) = best_temperature(rows, [1]).to_dict("records")
+    assert (best["tau_low"], best["tau"], best["tau_high"]) == (1, 1, 2)
+    assert best["at_edge"]
+
+
+def test_negative_estimates_are_not_clipped():
+    rows = table(row("A", -0.5, 1.0, bias2_se=1.0, variance_se=0.1, method="monte carlo"))
+    assert best_temperature(rows, [1, 4]).mse.tolist() == [0.5, -0.25]
+
+
+def test_exact_rows_are_preferred_and_refused_ones_ignored():
+    rows = table(
+        measured("A", 0.1, 1.0, 1.0),
+        row("A", 1.0, 0.0, 1.0),
+        row("A", 0.0, 0.0, 2.0, reason="no"),
+        row("B", 0.0, 0.0, reason="no"),
+    )
+    (best,) = best_temperature(rows, [1]).to_dict("records")
+    assert (best["mse"], best["method"]) == (1.0, "exact")
+
+
+@pytest.mark.parametrize("n", [0, 0.5, math.nan])
+def test_less_than_one_draw_is_refused(n):
+    with pytest.raises(ValueError, match="averaged must be at least 1 draw"):
+        best_temperature(table(row("A", 1.0, 1.0)), [n])
+
+
+def test_rows_of_several_problems_are_refused():
+    rows = table(row("A", 1.0, 1.0), row("A", 1.0, 1.0, problem="other"))
+    with pytest.raises(ValueError, match=r"rows must be of one problem, not \['toy', 'other'\]"):
+        best_temperature(rows)
+
+
+@pytest.mark.parametrize("n", [1, 3, 100])
+@pytest.mark.parametrize("reference", [None, "RF(m=4)"])
+def test_the_standard_error_is_that_of_the_moments(n, reference):
+    f, logits = loss_of("cubic"), logits_of("moderate")
+    rows = compare(
+        f, logits, ["ST"], None, 640, method="monte-carlo", reference=reference, reference_draws=640
+    )
+    name = rows.problem[0]
+    truth = exact_gradient(f, logits)
+    if reference:
+        truth = monte_carlo(LeaveOneOut(4), f, logits, 640, row=f"{name}|reference")
+    expected = monte_carlo(StraightThrough(), f, logits, 640, row=name).mse(truth, n)
+    (found,) = best_temperature(rows, [n]).to_dict("records")
+    assert found["mse"] == pytest.approx(expected.value, rel=1e-12)
+    assert found["mse_se"] == pytest.approx(expected.se, rel=1e-6)
+
+
+# ---- ranking ----------------------------------------------------------------------------------
+
+BIASED = row("B", 0.04, 0.96, cost=3.0)
+UNBIASED = row("U", 0.0, 4.0, cost=4.0)
+
+
+def test_equal_cost():
+    (b, u) = ranking(table(BIASED, UNBIASED), [11]).to_dict("records")
+    assert (b["series"], b["averaged"], b["rank"]) == ("B", 3, 1)
+    assert b["rmse"] == pytest.approx(math.sqrt(0.04 + 0.96 / 3) / 2)
+    assert (b["bias2"], b["variance"]) == pytest.approx((0.01, 0.08))
+    assert (u["series"], u["averaged"], u["rank"]) == ("U", 2, 2)
+    assert u["rmse"] == pytest.approx(math.sqrt(4 / 2) / 2)
+    assert u["unit"] == "|g|"
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"), [(3, ["B"]), (4, ["B", "U"]), (300, ["B", "U"]), (336, ["U", "B"])]
+)
+def test_averaging_lets_the_unbiased_overtake(budget, expected):
+    # 0.04 + 2.88 / budget and 16 / budget are equal at 328.
+    assert list(ranking(table(BIASED, UNBIASED), [budget]).series) == expected
+
+
+def test_what_noise_cannot_tell_from_the_best_shares_its_rank():
+    rows = table(
+        measured("A", 1.0, 0.1),
+        measured("B", 1.25, 0.1),  # within 0.283
+        measured("C", 1.3, 0.1),
+        measured("D", 0.5, 2.0),  # too noisy to be the first
+        measured("E", 9.0, 0.1),
+    )
+    found = ranking(rows, [1])
+    assert list(found.series) == ["A", "D", "B", "C", "E"]
+    assert list(found["rank"]) == [1, 1, 1, 4, 5]
+
+
+def test_a_root_that_noise_hides_has_a_bounded_error():
+    rows = table(measured("A", -0.01, 0.04), measured("B", 4.0, 0.4))
+    found = ranking(rows, [1])
+    assert found.rmse.tolist() == [0.0, 1.0]
+    assert found.rmse_se.tolist() == pytest.approx([0.1, 0.05])
+
+
+@pytest.mark.parametrize(
+    ("truth2", "noise", "unit"),
+    [(0.0, 0.0, "units of f"), (1.0, 0.6, "units of f"), (1, 0.4, "|g|")],
+)
+def test_without_a_known_gradient_errors_are_absolute(truth2, noise, unit):
+    (found,) = ranking(table(row("A", 9.0, 0.0, truth2=truth2, truth2_se=noise)), [1]).to_dict(
+        "records"
+    )
+    assert (found["rmse"], found["unit"]) == (3.0, unit)
+
+
+# ---- what f allows ----------------------------------------------------------------------------
+
+
+def test_cost():
+    assert cost(ZGR(), 4) == GRADIENT_COST == 3
+    assert cost(ZGR(), 4, 2.5) == 2.5
+    assert cost(ARSM(), 4) == 7
+    assert cost(LeaveOneOut(5), 4) == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "expected"),
+    [
+        ("ZGR", "quadratic", True),
+        ("ZGR", "cubic", False),
+        ("ST", "linear", True),
+        ("ST", "quadratic", False),
+        ("GS", "linear", False),
+        ("GS", "constant", True),
+        ("ARSM", "mlp", True),
+        ("ZGR", "mlp", False),
+    ],
+)
+def test_what_is_declared(text, name, expected):
+    assert is_declared_exact(parse(text), loss_of(name)) == expected
+    reason = why_not(parse(text), loss_of(name), logits_of("moderate"), must_be_unbiased=True)
+    assert (reason is None) == expected
+    assert expected or "not unbiased for an f" in reason
+
+
+def test_of_other_functions_no_degree_is_known():
+    assert not is_declared_exact(ZGR(), torch.sum)
+    assert is_declared_exact(LeaveOneOut(2), torch.sum)
+
+
+def one_hot_only(x):
+    if not ((x == 0) | (x == 1)).all():
+        raise ValueError("one-hot x,\nplease")
+    return (x[..., 0] ** 2).sum(-1)
+
+
+def test_a_loss_of_one_hot_samples_cannot_be_relaxed():
+    logits = logits_of("moderate")
+    told = "f fails where it draws: ValueError: one-hot x, please"
+    assert why_not(GumbelSoftmax(), one_hot_only, logits) == told
+    assert why_not(ZGR(), one_hot_only, logits) is None
+
+
+# ---- recommend --------------------------------------------------------------------------------
+
+EXACT = ["ST", "ZGR", "GS-ST", "GR", "REINFORCE", "RF(m=4)"]
+
+
+@pytest.mark.parametrize(("evaluations", "biased"), [(3, True), (30_000, False)])
+def test_the_best_on_a_quadratic_has_the_least_exact_error(evaluations, biased):
+    f, logits = loss_of("quadratic"), logits_of("moderate")
+    answer = recommend(f, logits, evaluations=evaluations, estimators=EXACT)
+    truth = exact_gradient(f, logits)
+    errors = {}
+    for series in EXACT:
+        for tau in TEMPERATURES:
+            cell = parse(series)
+            if hasattr(cell, "tau"):
+                cell = dataclasses.replace(cell, tau=tau)
+            n = int(evaluations // cost(cell, 3))
+            if n >= 1:
+                errors[str(cell)] = exact_moments(cell, f, logits).mse(truth, n).value
+    best = min(errors, key=errors.get)
+    assert answer.best == [best]
+    first = answer.table.iloc[0]
+    assert (first["bias2"] > 1e-6) == biased
+    length2 = float(truth.square().sum())
+    ranked = answer.table[answer.table["rank"].notna()]
+    for text, rmse in zip(ranked.estimator, ranked.rmse, strict=True):
+        assert rmse**2 * length2 == pytest.approx(errors[text], rel=1e-10)
+    assert ranked.rmse.is_monotonic_increasing
+    assert ("does not average out" in answer.explain()) == biased
+    assert ("It has no bias here" in answer.explain()) == (not biased)
+
+
+def test_other_budgets_are_told_and_kept():
+    f, logits = loss_of("quadratic"), logits_of("moderate")
+    answer = recommend(f, logits, evaluations=5, estimators=EXACT)
+    assert {1, 2, 3, 4, 5, 6, 8, 12, 16_384} <= set(answer.curves.evaluations)
+    large = answer.curves[answer.curves.evaluations == 16_384].iloc[0]
+    assert f"from {_since(answer.curves, large.series):,} on {large.series}" in answer.explain()
+    again = recommend(f, logits, evaluations=16_384, estimators=EXACT)
+    assert again.best == [large.estimator]
+
+
+def _since(curves: pd.DataFrame, series: str) -> int:
+    first = curves.groupby("evaluations").series.first()
+    return first.index[np.flatnonzero(first != series).max() + 1]
+
+
+def test_a_loss_without_gradient():
+    answer = recommend(loss_of("table"), logits_of("moderate"), evaluations=4, draws=320)
+    ranked, unused = (
+        answer.table[answer.table["rank"].notna() == known] for known in (True, False)
+    )
+    values = {name for name, cls in ESTIMATORS.items() if not cls.needs_gradient}
+    assert {text.partition("(")[0] for text in ranked.estimator} == values
+    assert {text.partition("(")[0] for text in unused.estimator} == set(ESTIMATORS) - values
+    assert unused.reason.str.contains("f is not differentiable").all()
+    assert "\nnot applicable\nST, DARN, ZGR" in answer.explain()
+
+
+@pytest.mark.parametrize(("name", "kept"), [("quadratic", {"ZGR"}), ("cubic", set())])
+def test_it_must_be_unbiased(name, kept):
+    answer = recommend(
+        loss_of(name), logits_of("moderate"), evaluations=4, must_be_unbiased=True, draws=320
+    )
+    ranked = answer.table[answer.table["rank"].notna()]
+    values = {cls.name for cls in ESTIMATORS.values() if issubclass(cls, ValueEstimator)}
+    assert {text.partition("(")[0] for text in ranked.estimator} == values | kept
+    assert (ranked.bias2.abs() < 1e-20).all()
+    assert "it must be unbiased" in answer.explain()
+
+
+def test_what_is_too_costly_is_listed_with_its_cost():
+    answer = recommend(
+        loss_of("cubic", 2, 4),
+        logits_of("moderate", 2, 4),
+        evaluations=2,
+        estimators=["RF", "ARSM"],
+    )
+    assert answer.best == ["RF(m=2)"]
+    assert answer.table.reason[1] == "one draw counts as 7 evaluations of f, more than 2"
+    # It is measured, to tell about larger budgets.
+    assert "ARSM" in set(answer.curves.series)
+    far = recommend(
+        loss_of("linear", 2, 9),
+        logits_of("moderate", 2, 9),
+        evaluations=2,
+        estimators=["RF", "ARSM"],
+    )
+    assert "37 evaluations" in far.table.reason[1]
+    assert set(far.rows.series) == {"RF(m=2)"}
+
+
+def linear(weight: torch.Tensor):
+    return lambda x: (x * weight).sum((-2, -1))
+
+
+def test_what_does_not_enumerate_is_measured_against_a_reference():
+    weight = torch.randn(30, 3, dtype=torch.float64, generator=generator())
+    logits = torch.randn(30, 3, dtype=torch.float64, generator=generator(1))
+    answer = recommend(
+        linear(weight), logits, evaluations=3, estimators=["ST", "RF"], draws=1600, seed=2
+    )
+    assert answer.truth == "RF(m=4), 32,000 draws"
+    p = logits.softmax(-1)
+    length2 = float((p * (weight - (p * weight).sum(-1, keepdim=True))).square().sum())
+    z = scores(answer.length2.value, length2, answer.length2.se)
+    assert abs(z) < limit(GROUPS - 1)
+    st = answer.rows[answer.rows.estimator == "ST"].iloc[0]
+    # ST is exact on a linear f, and has no variance there: all error is that of the reference.
+    assert abs(scores(st.bias2, 0.0, st.bias2_se)) < limit(GROUPS - 1)
+    assert answer.best == ["ST"]
+    assert "by RF(m=4), 32,000 draws" in " ".join(answer.explain().split())
+
+
+def test_a_declared_exactness_that_draws_refute_is_doubted():
+    @dataclasses.dataclass(frozen=True, repr=False)
+    class Wrong(ValueEstimator):
+        name = "WRONG"
+        reference = "a test"
+
+        def estimate(self, f, logits, n, generator):
+            value, estimate = LeaveOneOut(4).estimate(f, logits, n, generator)
+            return value, 3 * estimate
+
+    f, logits = loss_of("cubic"), logits_of("moderate")
+    answer = recommend(f, logits, evaluations=4, estimators=[Wrong(), "ARSM"], draws=2000)
+    (note,) = answer.notes
+    assert note.startswith("WRONG declares to be exact here, but its squared bias is ")
+    assert note in " ".join(answer.explain().split())
+    by_name = answer.table.set_index("series")
+    assert by_name.bias2["WRONG"] > 5 * by_name.bias2_se["WRONG"] > 0
+    # ARSM's claim stands: what its draws leave open is not counted as bias.
+    assert by_name.bias2["ARSM"] == 0
+    assert answer.rows.set_index("series").bias2["ARSM"] != 0
+
+
+def test_the_same_seed_gives_the_same_answer_on_any_number_of_workers():
+    given = {"evaluations": 6, "draws": 320, "temperatures": [0.3, 1.0]}
+    f, logits = loss_of("cubic"), logits_of("moderate")
+    first, second = (recommend(f, logits, workers=w, **given) for w in (1, 2))
+    assert first.explain() == second.explain()
+    for name in ("table", "curves"):
+        assert getattr(first, name).equals(getattr(second, name))
+    assert reproducible_columns(first.rows).equals(reproducible_columns(second.rows))
+    assert recommend(f, logits, seed=1, **given).explain() != first.explain()
+
+
+@pytest.mark.parametrize("name", ["quadratic", "constant", "vae"])
+@pytest.mark.parametrize("evaluations", [1, 100_000])
+def test_every_answer_is_explained_in_100_columns(name, evaluations):
+    size = (4, 4) if name == "vae" else (2, 3)
+    answer = recommend(
+        loss_of(name, *size), logits_of("moderate", *size), evaluations=evaluations, draws=64
+    )
+    text = answer.explain()
+    assert max(map(len, text.splitlines())) <= 100
+    assert "nan" not in text
+    assert answer.problem in text
+    assert f"Budget: {evaluations:,} evaluations of f" in text
+    assert answer.best[0] in str(answer)
+
+
+def test_one_class_leaves_nothing_to_choose():
+    answer = recommend(loss_of("linear", 2, 1), torch.zeros(2, 1), evaluations=3, draws=64)
+    assert len(answer.best) == (answer.table["rank"].notna()).sum()
+    assert "the error is the same" in answer.explain()
+
+
+def test_masked_classes():
+    answer = recommend(
+        loss_of("cubic"), logits_of("masked"), evaluations=4, draws=64, temperatures=[1.0]
+    )
+    assert answer.table.rmse.notna().any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"evaluations": 0}, "evaluations must be an int of at least 1, not 0"),
+        ({"gradient_cost": 0.5}, "gradient_cost must be a number of evaluations of at least 1"),
+        ({"gradient_cost": math.inf}, "gradient_cost must be"),
+        ({"seed": -1}, "seed must be"),
+        ({"draws": 3}, "draws must be an int of at least 32"),
+        ({"temperatures": [0.0]}, "tau must be a positive finite number"),
+        ({"temperatures": []}, "must not be empty"),
+        ({"estimators": []}, "must not be empty"),
+        ({"reference": "ZGR"}, "reference must be unbiased for every f"),
+        ({"reference": "RF", "reference_draws": 5}, "reference_draws must be an int of at least"),
+        (
+            {"estimators": ["ZGR", "ST"], "evaluations": 2, "must_be_unbiased": True},
+            "no estimator can be used with 2 evaluations of f: ZGR: not unbiased .*; ST: ",
+        ),
+        ({"estimators": ["ZGR"], "evaluations": 2}, "ZGR: one draw counts as 3 evaluations"),
+    ],
+)
+def test_bad_arguments(options, message):
+    given = {"evaluations": 4} | options
+    with pytest.raises(ValueError, match=message):
+        recommend(loss_of("cubic"), logits_of("moderate"), **given)
+
+
+@pytest.mark.parametrize(
+    ("f", "message"),
+    [
+        (lambda x: x.sum(-1), "one value for each x"),
+        (lambda x: x.sum((-2, -1)) * math.nan, "f\\(x\\) is nan"),
+        (lambda x: x[..., 0, 0] + torch.rand(x.shape[:-2]), "f is random"),
+    ],
+    ids=["shape", "NaN", "random"],
+)
+def test_a_faulty_loss(f, message):
+    with pytest.raises(LossError, match=message):
+        recommend(f, logits_of("moderate"), evaluations=4)
+
+
+# ---- picture ----------------------------------------------------------------------------------
+
+
+def test_the_picture_shows_each_series_and_the_budget():
+    answer = recommend(
+        loss_of("cubic"), logits_of("moderate"), evaluations=6, draws=64, temperatures=[0.3, 1.0]
+    )
+    upper, lower = plot(answer.curves).axes
+    lines = {line.get_label(): line for line in upper.lines if len(line.get_xdata()) > 2}
+    assert len(lines) == answer.curves.series.nunique()
+    zgr = answer.curves[answer.curves.series == "ZGR"]
+    assert list(lines["ZGR"].get_xdata()) == list(zgr.evaluations)
+    assert list(lines["ZGR"].get_ydata()) == list(zgr.rmse)
+    assert [text.get_text() for text in upper.texts] == ["budget 6"]
+    # GS, GS-ST and GR have a temperature.
+    assert len([line for line in lower.lines if len(line.get_xdata()) > 2]) == 3
+    styles = {lines[f"RF({m})"].get_linestyle() for m in (2, 4, 6)}
+    assert len(styles) == 3
+
+
+@pytest.mark.parametrize(("name", "panels"), [("table", 1), ("constant", 2)])
+def test_the_picture_without_temperatures_or_errors(name, panels):
+    answer = recommend(loss_of(name), logits_of("moderate"), evaluations=4, draws=64)
+    assert len(plot(answer.curves).axes) == panels
