@@ -32,6 +32,7 @@ ORDER = [
     {"ladder", "planted", "relations"},
     {"testing"},
     {"plots"},
+    {"training"},
     {"figures", "tables", "usage"},
     {"verdict_text", "recommendation"},
     {"selection"},

@@ -1,0 +1,1 @@
+"""Real models: data sets, layers, discrete autoencoders and deep stochastic networks."""
