@@ -6,11 +6,8 @@ shape or NaN, does not follow its generator, or repeats its draws.
 
 import inspect
 import math
-import sysconfig
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +18,7 @@ from gradlab.categorical import draw_one_hot, probabilities
 from gradlab.estimators import Estimator, parse
 from gradlab.loss import Loss, LossError, NotDifferentiableError, why_no_gradient
 from gradlab.reproducible import block_generator
+from gradlab.user_code import line_of
 
 __all__ = ["Code", "Draws", "EstimatorError", "draws_of"]
 
@@ -69,10 +67,10 @@ class Draws:
         except (EstimatorError, LossError):
             raise
         except Exception as error:
-            if isinstance(error, ValueError) and self.estimator is not None and not _place(error):
+            if isinstance(error, ValueError) and self.estimator is not None and not line_of(error):
                 raise
             raise EstimatorError(
-                f"{self.name} raised {type(error).__name__}: {error}{_place(error)}"
+                f"{self.name} raised {type(error).__name__}: {error}{line_of(error)}"
             ) from error
         if not isinstance(g, Tensor) or not g.is_floating_point():
             kind = f"a {g.dtype} tensor" if isinstance(g, Tensor) else type(g).__name__
@@ -214,17 +212,3 @@ def _drawing(
         return g
 
     return draw
-
-
-def _place(error: Exception) -> str:
-    """Return where in the user's own files the error arose, if it did."""
-    others = (
-        Path(__file__).parent,
-        Path(sysconfig.get_path("stdlib")),
-        Path(torch.__file__).parents[1],
-    )
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        file = Path(frame.filename)
-        if file.exists() and not any(folder in file.parents for folder in others):
-            return f" ({file.name}, line {frame.lineno})"
-    return ""

@@ -47,7 +47,6 @@ __all__ = [
     "differentiable",
     "enumerated_estimates",
     "estimators",
-    "fix_samples",
     "generator",
     "logits_of",
     "loss_of",
@@ -164,12 +163,6 @@ def all_states(variables: int, classes: int) -> torch.Tensor:
     """Return every one-hot x, [C^N, N, C]."""
     digits = torch.cartesian_prod(*[torch.arange(classes)] * variables).reshape(-1, variables)
     return torch.nn.functional.one_hot(digits, classes).to(torch.float64)
-
-
-def fix_samples(monkeypatch: pytest.MonkeyPatch, module: Any, x: torch.Tensor) -> None:
-    """Make the estimators of a module draw x [n, N, C], as one-hot or as classes."""
-    for name, value in (("draw_one_hot", x), ("draw_classes", x.argmax(-1))):
-        monkeypatch.setattr(module, name, lambda *_, value=value: value, raising=False)
 
 
 def state_probabilities(logits: torch.Tensor) -> torch.Tensor:

@@ -35,7 +35,7 @@ from gradlab.estimators import (
     Reinforce,
     SampleOnlyEstimator,
     StraightThrough,
-    score_function,
+    values,
 )
 from gradlab.exact.enumeration import exact_gradient
 from gradlab.exact.moments import Enumeration
@@ -401,10 +401,8 @@ def test_every_draw_is_counted_once(draws, monkeypatch):
 
 def test_the_global_generator_is_left_alone(monkeypatch):
     seen = []
-    draw = score_function.draw_one_hot
-    monkeypatch.setattr(
-        score_function, "draw_one_hot", lambda p, g, n: seen.append(g) or draw(p, g, n)
-    )
+    draw = values.draw_classes
+    monkeypatch.setattr(values, "draw_classes", lambda p, g, n: seen.append(g) or draw(p, g, n))
     before = torch.get_rng_state()
     monte_carlo(Reinforce(), loss_of("table"), logits_of("moderate"), 100)
     assert all(isinstance(g, torch.Generator) for g in seen)
