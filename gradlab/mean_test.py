@@ -7,15 +7,14 @@ valid however long one goes on, and turned around a region for E d that holds at
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
-from scipy.special import logsumexp
-from scipy.stats import chi2, f
+from scipy.special import betaincinv, chdtri, fdtrc
 from torch import Tensor
 
 from gradlab.deviations import DeviationSums
@@ -123,7 +122,7 @@ class MeanTest:
         if self.directions == 0:
             return 1.0
         largest = float(self.statistics.max())
-        p = float(f.sf(largest * (nu - m + 1) / (nu * m), m, nu - m + 1))
+        p = float(fdtrc(m, nu - m + 1, largest * (nu - m + 1) / (nu * m)))
         return min(1.0, p * len(self.statistics))
 
     @cached_property
@@ -133,8 +132,9 @@ class MeanTest:
             return math.inf
         if self.directions == 0:
             return 0.0
-        each = self._log_mixture(self.statistics.numpy() / self.widening)
-        return float(logsumexp(each)) - math.log(len(each))
+        m = self.directions if self.joint else 1
+        each = _log_mixture(self.statistics.numpy() / self.widening, self.sums.n, m)
+        return float(np.logaddexp.reduce(each)) - math.log(len(each))
 
     @cached_property
     def widening(self) -> float:
@@ -144,8 +144,9 @@ class MeanTest:
             return math.inf
         # A ratio of quantiles so far out that they underflow would be 0/0.
         alpha = max(self.alpha / (1 if self.joint else max(self.directions, 1)), 1e-280)
-        wide = f.isf(alpha, m, nu - m + 1) * nu * m / (nu - m + 1)
-        return float(wide / chi2.isf(alpha, m))
+        # The upper quantile of T^2 by that of the beta distribution, accurate for small alpha.
+        below = betaincinv((nu - m + 1) / 2, m / 2, alpha)
+        return float(nu * (1 / below - 1) / chdtri(m, alpha))
 
     @property
     def exact_limit(self) -> float:
@@ -165,10 +166,8 @@ class MeanTest:
         if not math.isfinite(self.widening):
             return math.inf
         wanted = -math.log(self.alpha) + math.log(1 if self.joint else self.directions)
-        high = 4 * wanted + 4
-        while self._log_mixture(high) < wanted:
-            high *= 2
-        reach2 = self.widening * brentq(lambda w: float(self._log_mixture(w)) - wanted, 0, high)
+        m = self.directions if self.joint else 1
+        reach2 = self.widening * _reach(wanted, self.sums.n, m)
         if self.joint:
             inside = self.sums.scatter[self.varies][:, self.varies]
             extent2 = float(torch.linalg.eigvalsh(inside)[-1]) / (self.sums.n - 1)
@@ -192,9 +191,18 @@ class MeanTest:
         kept = values > _NO_VARIANCE * max(len(values), 1)
         return values[kept], vectors[:, kept], vectors[:, ~kept]
 
-    def _log_mixture(self, w: ArrayLike) -> NDArray[np.float64]:
-        """Return log e of each of the statistics."""
-        m = self.directions if self.joint else 1
-        size = self.sums.n * _EFFECTS
-        log_ratio = np.multiply.outer(w, size / (1 + size) / 2) - m / 2 * np.log1p(size)
-        return np.asarray(logsumexp(log_ratio, axis=-1) - math.log(len(size)))
+
+def _log_mixture(w: ArrayLike, n: int, m: int) -> NDArray[np.float64]:
+    """Return log e of each statistic of m directions after n draws."""
+    size = n * _EFFECTS
+    log_ratio = np.multiply.outer(w, size / (1 + size) / 2) - m / 2 * np.log1p(size)
+    return np.asarray(np.logaddexp.reduce(log_ratio, axis=-1) - math.log(len(size)))
+
+
+@lru_cache(maxsize=2**12)
+def _reach(wanted: float, n: int, m: int) -> float:
+    """Return the statistic whose log e is as wanted."""
+    high = 4 * wanted + 4
+    while _log_mixture(high, n, m) < wanted:
+        high *= 2
+    return float(brentq(lambda w: float(_log_mixture(w, n, m)) - wanted, 0, high))
