@@ -4,6 +4,7 @@ They are merged block by block, so that memory does not grow with the number of 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -69,14 +70,32 @@ class DeviationSums:
         value = float(self.mean.square().sum()) - noise
         covariance = self.scatter / max(self.n - 1, 1) / self.n
         along = covariance @ self.mean if covariance.ndim == 2 else covariance * self.mean
-        return Measured(value, math.hypot(self.noise_se, 2 * float(self.mean @ along) ** 0.5))
+        # The noise of the mean is in the second term too, tr(V^2) on average.
+        signal = max(float(self.mean @ along) - self.noise_se**2 / 2, 0.0)
+        return Measured(value, math.hypot(self.noise_se, 2 * math.sqrt(signal)))
 
     @property
     def noise_se(self) -> float:
         """Standard error of |E d|^2 where E d is 0."""
         return float((2 * self.scatter.square().sum()).sqrt()) / max(self.n - 1, 1) / self.n
 
-    def restricted(self, keep: Bool[Tensor, " D"]) -> "DeviationSums":
-        """Return the sums over the coordinates kept."""
-        both = self.scatter[keep][:, keep] if self.scatter.ndim == 2 else self.scatter[keep]
-        return replace(self, mean=self.mean[keep], scatter=both, fourth=self.fourth[keep])
+    def restricted(
+        self, keep: Bool[Tensor, " D"], part: Callable[[Tensor], Tensor]
+    ) -> "DeviationSums":
+        """Return the sums over the coordinates kept, of that `part` of d which is to be tested.
+
+        `part` is a symmetric projection of vectors [..., D]; each coordinate keeps its kurtosis.
+        Where D is large coordinates are tested one by one, and no directions are taken out.
+        """
+        if self.scatter.ndim == 1:
+            return replace(
+                self, mean=self.mean[keep], scatter=self.scatter[keep], fourth=self.fourth[keep]
+            )
+        scatter = part(part(self.scatter).mT)
+        share = scatter.diagonal() / self.scatter.diagonal().clamp_min(math.ulp(0.0))
+        return DeviationSums(
+            self.n,
+            part(self.mean)[keep],
+            scatter[keep][:, keep],
+            (self.fourth * share.square())[keep],
+        )

@@ -105,7 +105,7 @@ class Draws:
         if not torch.equal(calls[0], again):
             raise EstimatorError(
                 f"{self.name} does not follow its generator: two calls with the same one differ; "
-                "draw all noise with generator=generator"
+                "draw all noise with generator=generator, or by torch where it takes no generator"
             )
         if all(torch.equal(calls[0], other) for other in calls[1:]):
             if bool((calls[0] != calls[0][0]).any()):

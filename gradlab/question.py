@@ -5,6 +5,7 @@ A class that is hardly met, or hardly missed, gives a mean too skewed for any te
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float
@@ -42,10 +43,13 @@ class Question:
     seed: int
     scale: float = 0.0
 
-    @property
+    @cached_property
     def visits(self) -> Float[Tensor, " D"]:
         """Draws from which on each of the N C coordinates can be tested."""
-        p = probabilities(self.logits).flatten()
+        return self._visits(probabilities(self.logits)).flatten()
+
+    def _visits(self, p: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """Draws from which on events of probability p are met, and missed, often enough."""
         rarer = torch.minimum(p, 1 - p)
         enough = (_VISITS * -math.log(self.alpha) / rarer).ceil()
         return torch.where(rarer > 0, enough, 0.0).clamp_min(FEWEST)
@@ -61,6 +65,22 @@ class Question:
             sets.append(self.visits <= min(1.5 * float(ahead.min()), last))
             ahead = self.visits[~sets[-1] & (self.visits <= last)]
         return sets
+
+    def tested(
+        self, keep: Bool[Tensor, " D"], v: Float[Tensor, "*batch D"]
+    ) -> Float[Tensor, "*batch D"]:
+        """Return the part of vectors v that a test of these coordinates is about.
+
+        As estimates sum to 0 over classes, the sum over those kept of a variable is minus that over
+        the others: where these are too rare even together, it is taken out as well.
+        """
+        p, kept = probabilities(self.logits), keep.reshape(self.logits.shape)
+        aside = (p * ~kept).sum(-1, keepdim=True)
+        rare = (aside > 0) & (self._visits(aside) > self.begins(keep))
+        summed = kept & (p > 0) & rare
+        part = v.unflatten(-1, p.shape) * kept
+        mean = (part * summed).sum(-1, keepdim=True) / summed.sum(-1, keepdim=True).clamp_min(1)
+        return (part - mean * summed).flatten(-2)
 
     def begins(self, keep: Bool[Tensor, " D"]) -> int:
         """Return the draws from which on all these coordinates can be tested."""

@@ -7,7 +7,7 @@ its seed.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -113,7 +113,10 @@ class _Look:
     def tests(self) -> list[MeanTest]:
         sums, alpha, rounding = self.evidence.sums, self.question.alpha, self.evidence.rounding
         begun = [keep for keep in self.sets if self.question.begins(keep) <= sums.n]
-        return [MeanTest(sums.restricted(keep), alpha, rounding) for keep in begun]
+        return [
+            MeanTest(sums.restricted(keep, partial(self.question.tested, keep)), alpha, rounding)
+            for keep in begun
+        ]
 
     @property
     def test(self) -> MeanTest | None:
@@ -143,7 +146,12 @@ class _Look:
     def aside(self) -> float:
         """What is not tested: the gradient, or the deviation found, in the other coordinates."""
         parts = (self.evidence.target.flatten(), self.evidence.sums.mean)
-        return max(float(torch.linalg.vector_norm(part[~self.tested])) for part in parts)
+        if not self.tests:
+            return max(float(torch.linalg.vector_norm(part)) for part in parts)
+        return max(
+            float(torch.linalg.vector_norm(part - self.question.tested(self.tested, part)))
+            for part in parts
+        )
 
     @property
     def limit(self) -> float:

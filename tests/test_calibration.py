@@ -134,7 +134,7 @@ def test_draws_may_be_added_until_the_e_value_decides(text):
         by_e_value += ever(d, lambda test: test.log_e_value >= wanted, 2 * wanted, alpha)
         by_p_value += ever(d, lambda test: test.p_value <= alpha, chi2.isf(alpha, 4), alpha)
     assert by_e_value <= band(alpha)[1]
-    # The p-value of a test at one n does not allow it: .05 become .16 within these eight looks.
+    # The p-value of a test at one n does not allow it: .05 become .2 within eight looks.
     assert by_p_value > band(alpha)[1]
 
 
@@ -163,8 +163,14 @@ RARE = {
 }
 
 
-@pytest.mark.parametrize("name", RARE)
-@pytest.mark.parametrize("draws", [2048, None], ids=["fixed", "added"])
+@pytest.mark.parametrize(
+    ("name", "draws"),
+    [
+        pytest.param("one class a variable", 1024, id="one-fixed"),
+        pytest.param("one class a variable", None, id="one-added"),
+        pytest.param("all but one class", 1024, id="all-but-one-fixed"),
+    ],
+)
 @pytest.mark.usefixtures("unchecked")
 def test_rare_classes_raise_no_false_alarms(name, draws):
     alpha, runs = 0.05, 500
@@ -179,7 +185,7 @@ def test_rare_classes_raise_no_false_alarms(name, draws):
         )
         for seed in range(runs)
     ]
-    assert verdicts[0].set_aside > 0
+    assert 0 < verdicts[0].set_aside < 6
     assert sum(verdict.outcome == BIASED for verdict in verdicts) <= band(alpha, runs)[1]
 
 

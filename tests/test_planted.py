@@ -12,25 +12,25 @@ from gradlab.planted import PLANTED, planted_rows
 from gradlab.verdict import BIASED, UNBIASED
 from gradlab.verification import verify
 
-# Draws to detection with seed 0, of which the first 1,819 are made before the first look.
+# Draws to detection with seed 0: all at the first look, once the classes were met often enough.
 DRAWS = {
-    "1/2 dropped": 2048,
-    "own sample in the baseline": 3072,
-    "M/(M - 1) forgotten": 2048,
-    "shifted index": 2048,
-    "probabilities as logits": 2048,
-    "shared noise": 2048,
-    "wrong axis": 2048,
-    "gradient through the noise": 2048,
-    "weight not detached": 2048,
-    "control variate off centre": 2048,
-    "epsilon in a logarithm": 2048,
+    "1/2 dropped": 978,
+    "own sample in the baseline": 978,
+    "M/(M - 1) forgotten": 978,
+    "shifted index": 978,
+    "probabilities as logits": 978,
+    "shared noise": 978,
+    "wrong axis": 978,
+    "gradient through the noise": 978,
+    "weight not detached": 978,
+    "control variate off centre": 978,
+    "epsilon in a logarithm": 978,
 }
 
 # Errors that multiply the mean by a factor.
 FACTORS = {
     "1/2 dropped": Fraction(2),
-    "own sample in the baseline": Fraction(9, 10),
+    "own sample in the baseline": Fraction(4, 5),
     "M/(M - 1) forgotten": Fraction(3, 4),
 }
 
@@ -87,11 +87,10 @@ def test_the_epsilon_is_wrong_for_large_logits_only(shift):
 
 
 def test_other_seeds_find_the_errors_as_well():
-    # The subtlest one; the others need a single look.
-    planted = BY_NAME["own sample in the baseline"]
+    planted = BY_NAME["shared noise"]  # the smallest bias
     found = [planted.verdict(planted.wrong, seed=seed) for seed in range(1, 9)]
     assert {verdict.outcome for verdict in found} == {BIASED}
-    assert max(verdict.draws for verdict in found) <= 8 * DRAWS[planted.name]
+    assert max(verdict.draws for verdict in found) <= 4 * DRAWS[planted.name]
 
 
 def test_the_rows_belong_to_the_seed():
@@ -99,4 +98,4 @@ def test_the_rows_belong_to_the_seed():
     first, again, other = (planted.verdict(planted.wrong, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first.bias, again.bias)
     assert not torch.equal(first.bias, other.bias)
-    assert first.log_e_value > -math.log(1e-6)
+    assert math.exp(-first.log_e_value) < 1e-6

@@ -47,8 +47,9 @@ class ExactBias:
     dtype in which f gives its values) of the largest of what is summed. That is sqrt(E f^2), also
     where an offset of f cancels in the gradient, as values of f are no more accurate; and
     sqrt(E |draw|^2), for a product M grad f sqrt(E |M|^2 |grad f|^2), as M may cancel most of
-    grad f. |truth| is never larger. For the Gumbel family the error of its tables of E[M | x], 1e-10
-    an entry, is added. A bias below the bound, as at nearly deterministic logits, is not seen.
+    grad f. |truth| is never larger. For the Gumbel family the error of its tables of E[M | x],
+    1e-10 an entry, is added. A bias below the bound, as at nearly deterministic logits, is not
+    seen.
     `route`: how the mean was found.
     """
 
