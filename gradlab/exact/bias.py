@@ -46,10 +46,9 @@ class ExactBias:
     `bound`: what |mean - truth| may be by arithmetic alone: 2^10 units in the last place (of the
     dtype in which f gives its values) of the largest of what is summed. That is sqrt(E f^2), also
     where an offset of f cancels in the gradient, as values of f are no more accurate; and
-    sqrt(E |draw|^2), for a product M grad f sqrt(E |M|^2 |grad f|^2), as M may cancel most of
+    sqrt(E |draw|^2), or sqrt(E |M|^2 |grad f|^2) for a product M grad f, as M may cancel most of
     grad f. |truth| is never larger. For the Gumbel family the error of its tables of E[M | x],
-    1e-10 an entry, is added. A bias below the bound, as at nearly deterministic logits, is not
-    seen.
+    1e-10 an entry, is added. A bias below the bound, as at nearly sure classes, is not seen.
     `route`: how the mean was found.
     """
 
@@ -99,7 +98,7 @@ def exact_bias(
             scale = _gradient_scale(on, estimator.conditional_jacobians(on.gradients.p)[0])
         else:
             route = "every x enumerated, quadrature given x"
-            scale = _gradient_scale(on, torch.ones_like(on.gradients.mean).unsqueeze(-1))
+            scale = _gradient_scale(on, torch.ones_like(on.gradients.covariance))
             error = _TABLE_ACCURACY * scale
     elif isinstance(estimator, SampledValueEstimator):
         mean, scale = _over_tuples(estimator, f, logits)

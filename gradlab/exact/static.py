@@ -1,16 +1,19 @@
 r"""The check of a rule from its Jacobians alone, whatever f is.
 
-A rule that multiplies a = grad_i f(x) by M(k), k the class of x_i, is exact for every f of degree 1
-in each variable if and only if
+A rule multiplies a = grad_i f(x) by a matrix whose mean given the class k of x_i is M(k). For f of
+degree 1 in each variable a does not depend on x_i, so the rule is exact for every such f if and
+only if
 
-.. math:: \sum_k p_k M(k) = J, \quad J = diag(p) - p p^T,
+.. math:: \sum_k p_k M(k) = J, \quad J = diag(p) - p p^T.
 
-as then a_i does not depend on x_i; and for every f of degree 2 if and only if in addition
+For f of degree 2, x_i^T Q x_i / 2 + b x_i with Q = Q^T and b of the other variables, the mean is
+sum_k p_k M(k) (Q e_k + b) and the truth J (diag(Q)/2 + b). The coefficients of Q_ab agree, and the
+rule is exact for every such f, if and only if in addition
 
-.. math:: p_a M(a)\,e_b + p_b M(b)\,e_a = \delta_{ab}\,J e_a \quad \text{for all } a, b,
+.. math:: p_a M(a)\,e_b + p_b M(b)\,e_a = \delta_{ab}\,J e_a \quad \text{for all } a, b.
 
-the coefficient of Q_ab in E M(x_i) Q x_i = J diag(Q)/2. For x_a^d it reads p_a M(a) e_a = J e_a/d,
-so that no rule of x alone is exact for degree 2 and for degree 3.
+For f = x_a^d, d >= 2, grad f is d e_a at x = e_a and else 0, so that exactness is p_a M(a) e_a =
+J e_a / d: no rule of x alone is exact both for degree 2 and for degree 3.
 """
 
 from dataclasses import dataclass
@@ -21,9 +24,12 @@ from torch import Tensor
 
 from gradlab.categorical import check_logits, probabilities
 from gradlab.estimators import Estimator, PathwiseEstimator, SampleOnlyEstimator
+from gradlab.exact.enumeration import check_tables
 from gradlab.exact.moments import NotExactError
 
 __all__ = ["StaticCheck", "static_check"]
+
+_ULPS = 64
 
 
 @dataclass(frozen=True)
@@ -56,11 +62,13 @@ def static_check(estimator: Estimator, logits: Float[Tensor, "N C"]) -> StaticCh
     """Return the check of the mean Jacobians E[M | x] of `estimator` at these logits.
 
     Raises NotExactError unless it is pathwise and these are known: ST, DARN, ZGR and other rules of
-    x alone, GS-ST and Gumbel-Rao. Source: derived; Shekhovtsov 2023 (ICML) for ZGR.
+    x alone, GS-ST and Gumbel-Rao; TooLargeError if they would fill the memory. Source: derived;
+    Shekhovtsov 2023 (ICML) for ZGR.
     """
     p = probabilities(check_logits(logits, ndim=2).detach().to("cpu", torch.float64))
     tables = None
     if isinstance(estimator, PathwiseEstimator):
+        check_tables(p)
         tables = estimator.conditional_jacobians(p)
     if tables is None:
         raise NotExactError(
@@ -75,15 +83,22 @@ def static_check(estimator: Estimator, logits: Float[Tensor, "N C"]) -> StaticCh
     wanted = unit[None, :, :, None] * jacobian.unsqueeze(2)
     quadratic = column + column.transpose(1, 2) - wanted
     size = torch.linalg.matrix_norm(jacobian)
+    # The probabilities have an absolute error, of which a small J is a difference.
+    rounding = _ULPS * torch.finfo(p.dtype).eps * (1 + _norm(weighted))
     return StaticCheck(
-        _relative(linear.flatten(1), size),
-        _relative(quadratic.flatten(1), size),
+        _relative(_norm(linear), size, rounding),
+        _relative(_norm(quadratic), size, rounding),
         1e-12 if isinstance(estimator, SampleOnlyEstimator) else 1e-9,
     )
 
 
-def _relative(violation: Tensor, size: Tensor) -> float:
-    """Return the largest violation by the size of J, apart from the rounding of probabilities."""
-    rounding = 64 * torch.finfo(size.dtype).eps
-    beyond = (torch.linalg.vector_norm(violation, dim=1) - rounding).clamp_min(0)
+def _norm(of_variable: Float[Tensor, "N *shape"]) -> Float[Tensor, " N"]:
+    return torch.linalg.vector_norm(of_variable.flatten(1), dim=1)
+
+
+def _relative(
+    violation: Float[Tensor, " N"], size: Float[Tensor, " N"], rounding: Float[Tensor, " N"]
+) -> float:
+    """Return the largest violation beyond rounding, by the size of J."""
+    beyond = (violation - rounding).clamp_min(0)
     return float(torch.where(beyond > 0, beyond / size, 0.0).max())
