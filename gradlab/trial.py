@@ -52,7 +52,7 @@ def trial(
     if not sets:
         last = FEWEST  # more would decide nothing
     with tqdm(total=last, unit="draw", leave=False, disable=not progress) as bar:
-        for evidence in _accumulated(question, target, last):
+        for evidence in _accumulated(question, target, last, last if draws else FEWEST):
             bar.update(evidence.sums.n - bar.n)
             look = _Look(question, evidence, sets[-1:] if draws else sets, draws is not None)
             if evidence.sums.n == last or (draws is None and look.outcome != INCONCLUSIVE):
@@ -69,15 +69,17 @@ class _Evidence:
     rounding: float
 
 
-def _accumulated(question: Question, target: Tensor | Draws, last: int) -> Iterator[_Evidence]:
-    """Yield the evidence after each quarter more of draws."""
+def _accumulated(
+    question: Question, target: Tensor | Draws, last: int, look: int
+) -> Iterator[_Evidence]:
+    """Yield the evidence after `look` draws, and after each quarter more."""
     logits = question.logits
     elements = logits.numel() * question.drawn.calls(logits.shape[1])
     largest = max(32, _BLOCK_ELEMENTS // elements)
     row = f"{question.problem}|{question.drawn.name}|trial"
     sums: DeviationSums | None = None
     centre = target if isinstance(target, Tensor) else torch.zeros_like(logits)
-    rounding, start, block, look = 0.0, 0, 0, FEWEST
+    rounding, start, block = 0.0, 0, 0
     while start < last:
         n = min(max(look - start, 1), largest, last - start)
         g = question.drawn(question.f, logits, n, block_generator(question.seed, row, block))

@@ -168,15 +168,13 @@ def _exact(
         sure = replace(question, alpha=_CHECK_ALPHA)
         if trial(sure, exact.mean, draws=_CHECKED).outcome == BIASED:
             return None, ("Its draws contradict the mean of its own formula: judged by draws.",)
-    return _proved(question, exact, enumeration), ()
+    return _proved(question, exact), ()
 
 
-def _proved(question: Question, exact: ExactBias, enumeration: Enumeration) -> Verdict:
+def _proved(question: Question, exact: ExactBias) -> Verdict:
     g, length2 = exact.truth, float(exact.truth.square().sum())
     ratio = float((exact.mean * g).sum()) / length2 if length2 > 0 else math.nan
     across = exact.bias - (ratio - 1) * g if length2 > 0 else exact.bias
-    assert question.drawn.estimator is not None
-    variance = enumeration.moments(question.drawn.estimator).variance
     return Verdict(
         estimator=question.drawn.name,
         problem=question.problem,
@@ -189,7 +187,7 @@ def _proved(question: Question, exact: ExactBias, enumeration: Enumeration) -> V
         limit=exact.bound,
         slope=Measured(ratio, 0.0),
         residual2=Measured(float(across.square().sum()), 0.0),
-        deviation=math.sqrt(variance.value),
+        deviation=exact.deviation,
         delta=question.delta,
         alpha=question.alpha,
         seed=question.seed,

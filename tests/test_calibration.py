@@ -123,7 +123,7 @@ def ever(d: Tensor, rejects: Callable[[MeanTest], bool], least: float, alpha: fl
     return count
 
 
-@pytest.mark.parametrize("text", ["REINFORCE", "RF(m=2)"])
+@pytest.mark.parametrize("text", [pytest.param("REINFORCE", marks=pytest.mark.slow), "RF(m=2)"])
 @pytest.mark.usefixtures("unchecked")
 def test_draws_may_be_added_until_the_e_value_decides(text):
     alpha = 0.05
@@ -167,8 +167,8 @@ RARE = {
     ("name", "draws"),
     [
         pytest.param("one class a variable", 1024, id="one-fixed"),
-        pytest.param("one class a variable", None, id="one-added"),
-        pytest.param("all but one class", 1024, id="all-but-one-fixed"),
+        pytest.param("one class a variable", None, id="one-added", marks=pytest.mark.slow),
+        pytest.param("all but one class", 1024, id="all-but-one-fixed", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.usefixtures("unchecked")

@@ -26,7 +26,6 @@ from gradlab.exact import bias as module
 from gradlab.exact.bias import TruthError, exact_bias
 from gradlab.exact.enumeration import exact_gradient
 from gradlab.exact.moments import Enumeration, NotExactError, exact_moments
-from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.loss import evaluate
 from gradlab.problems import REGIMES, problem, regime
 
@@ -47,7 +46,7 @@ def found(estimator, name, size, logits, seed=0):
 
 
 def everywhere(test):
-    for argument, values in (("size", SIZES), ("logits", REGIMES), ("seed", range(3))):
+    for argument, values in (("size", SIZES), ("logits", REGIMES), ("seed", range(2))):
         test = pytest.mark.parametrize(argument, values, ids=str)(test)
     return test
 
@@ -95,6 +94,14 @@ def test_the_gumbel_family_is_exact_for_constants_only(estimator, size, logits):
     assert not found(estimator, "linear", size, logits).is_zero
 
 
+def test_a_bias_below_the_accuracy_of_the_tables_is_not_seen():
+    f, logits = loss_of("linear"), logits_of("moderate")
+    result = exact_bias(GumbelRao(1e-6, None), f, logits)
+    length = float(Enumeration(f, logits).gradients.mean[:, 0].norm())
+    assert result.bound == pytest.approx(1e-10 * 3 * length, rel=0.01)
+    assert result.is_zero
+
+
 def test_a_sure_variable_has_nothing_to_be_biased_in():
     logits = torch.tensor([[0.0, -math.inf, -math.inf], [-math.inf, 2.0, -math.inf]]).double()
     for estimator in (*GUMBEL, StraightThrough(), DARN(), ZGR(), *SCORE):
@@ -104,12 +111,11 @@ def test_a_sure_variable_has_nothing_to_be_biased_in():
 # ---- score function ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("logits", REGIMES)
-@pytest.mark.parametrize("size", [(1, 4), (2, 3)], ids=str)
+@pytest.mark.parametrize("logits", ["moderate", "peaked", "masked"])
 @pytest.mark.parametrize("name", [*LADDER, "softplus", "mlp", "table"])
 @pytest.mark.parametrize("estimator", SCORE, ids=str)
-def test_score_functions_are_exact_for_every_loss(estimator, name, size, logits):
-    result = found(estimator, name, size, logits)
+def test_score_functions_are_exact_for_every_loss(estimator, name, logits):
+    result = found(estimator, name, (2, 3), logits)
     assert result.is_zero
     assert result.size < 1e-13
     tuples = "every x" if estimator.samples == 1 else f"every {estimator.samples}-tuple of x"
@@ -264,6 +270,16 @@ def test_agrees_with_exact_moments(estimator, name, logits):
     assert result.route == "every x enumerated" + (", quadrature given x" if by_tables else "")
 
 
+@pytest.mark.parametrize("estimator", [ZGR(), GumbelSoftmaxST(0.5), *SCORE], ids=str)
+def test_the_deviation_is_that_of_the_formula(estimator):
+    result, on = (
+        found(estimator, "cubic", (2, 3), "moderate"),
+        DECIDED["cubic", (2, 3), "moderate", 0],
+    )
+    variance = on.moments(estimator).variance.value
+    assert result.deviation == pytest.approx(math.sqrt(variance), rel=1e-12)
+
+
 def test_an_enumeration_is_used_again():
     calls = []
     f, logits = problem("quadratic", 2, 3, 0), logits_of("moderate")
@@ -298,11 +314,6 @@ def test_too_many_tuples_are_counted(m, size, digits):
 def test_the_limit_of_tuples_is_reached():
     logits = torch.zeros(1, 4, dtype=torch.float64)
     assert exact_bias(LeaveOneOut(10), loss_of("table", 1, 4), logits).is_zero
-
-
-def test_quadrature_that_fails_says_so():
-    with pytest.raises(QuadratureError):
-        exact_bias(GumbelRao(1e-9, None), loss_of("linear"), logits_of("moderate"))
 
 
 def test_a_loss_that_changes_is_refused():

@@ -12,6 +12,8 @@ from gradlab.ladder import Ladder, rungs, verify_order
 from gradlab.verdict import BIASED, NOT_APPLICABLE, UNBIASED
 from gradlab.verdict_text import ladder_text, relation_text
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 ON = rungs(seed=1)
 FEW = rungs(["constant", "linear", "quadratic", "table"], [(2, 3)], ["moderate"])
 FOUND: dict[str, Ladder] = {}

@@ -25,7 +25,7 @@ from gradlab.exact.moments import NotExactError
 from gradlab.exact.static import static_check
 from gradlab.problems import REGIMES, problem, regime
 
-SIZES = [(1, 3), (2, 3), (4, 5)]
+SIZES = [(1, 3), (4, 5)]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -73,6 +73,32 @@ def test_the_degree_is_found(estimator, degree, size, logits):
     assert violated > 100 * check.tolerance
 
 
+@dataclasses.dataclass(frozen=True, repr=False)
+class Cyclic(SampleOnlyEstimator):
+    """ZGR plus w (v_{x+1} - v_{x-1}) / p_x for three classes: not symmetric, yet of degree 2.
+
+    In p_a M(a) e_b it adds w, -w or 0, antisymmetric in a and b and of sum 0 over a.
+    """
+
+    transposed: bool = False
+
+    name = "CYCLIC"
+    reference = "none"
+
+    def pullback(self, p, x, v):
+        w = torch.tensor([0.3, -0.1, 0.7], dtype=p.dtype)
+        around = (x.roll(1, -1) - x.roll(-1, -1)) / (p * x).sum(-1, keepdim=True)
+        out, into = (around, w) if self.transposed else (w, around)
+        return ZGR().pullback(p, x, v) + out * (into * v).sum(-1, keepdim=True)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_rules_that_are_not_symmetric(transposed):
+    f, logits, rule = loss_of("quadratic"), logits_of("moderate"), Cyclic(transposed)
+    assert static_check(rule, logits).degree == (1 if transposed else 2)
+    assert exact_bias(rule, f, logits).is_zero != transposed
+
+
 @pytest.mark.parametrize("logits", REGIMES)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_st_and_darn_violate_the_second_condition_equally(size, logits):
@@ -100,7 +126,7 @@ def test_the_worst_variable_counts():
     assert both.degree == 1
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("logits", ["moderate", "peaked", "masked"])
 @pytest.mark.parametrize("name", ["linear", "quadratic", "multiquadratic"])
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from gradlab.testing import assert_exact_to_degree, assert_unbiased
 from gradlab.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED
 from gradlab.verification import verify
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 ALPHA = 1e-8  # of one trial: all trials here together stay below the familywise rate
 
 
@@ -278,14 +280,12 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-@pytest.mark.usefixtures("unchecked")
 def test_bad_arguments_are_named(name):
     options, message = BAD[name]
     with pytest.raises(ValueError, match=message):
         verify("ZGR", *case(), **options)
 
 
-@pytest.mark.usefixtures("unchecked")
 def test_bad_logits_and_losses_are_named():
     f, logits = case()
     with pytest.raises(ValueError, match="logits contain NaN"):

@@ -49,11 +49,12 @@ class ExactBias:
     sqrt(E |draw|^2), or sqrt(E |M|^2 |grad f|^2) for a product M grad f, as M may cancel most of
     grad f. |truth| is never larger. For the Gumbel family the error of its tables of E[M | x],
     1e-10 an entry, is added. A bias below the bound, as at nearly sure classes, is not seen.
-    `route`: how the mean was found.
+    `deviation`: root of the variance of one draw. `route`: how the mean was found.
     """
 
     truth: Float[Tensor, "N C"]
     mean: Float[Tensor, "N C"]
+    deviation: float
     bound: float
     route: str
 
@@ -92,7 +93,8 @@ def exact_bias(
     logits = check_logits(logits, ndim=2).detach().to("cpu", torch.float64)
     error = 0.0
     if isinstance(estimator, PathwiseEstimator):
-        mean = on.moments(estimator).mean
+        moments = on.moments(estimator)
+        mean, variance = moments.mean, moments.variance.value
         if isinstance(estimator, SampleOnlyEstimator):
             route = "every x enumerated"
             scale = _gradient_scale(on, estimator.conditional_jacobians(on.gradients.p)[0])
@@ -101,7 +103,8 @@ def exact_bias(
             scale = _gradient_scale(on, torch.ones_like(on.gradients.covariance))
             error = _TABLE_ACCURACY * scale
     elif isinstance(estimator, SampledValueEstimator):
-        mean, scale = _over_tuples(estimator, f, logits)
+        mean, square = _over_tuples(estimator, f, logits)
+        variance, scale = max(square - float(mean.square().sum()), 0.0), math.sqrt(square)
         each = "every x" if estimator.samples == 1 else f"every {estimator.samples}-tuple of x"
         route = f"{each} enumerated"
     else:
@@ -111,7 +114,8 @@ def exact_bias(
     some_x = one_hot(logits.argmax(-1), logits).unsqueeze(0)
     rounding = _ULPS * torch.finfo(evaluate(f, some_x).dtype).eps
     truth = _truth(values.gradient, f, logits, rounding * of_f)
-    return ExactBias(truth, mean, rounding * max(scale, of_f) + error, route)
+    bound = rounding * max(scale, of_f) + error
+    return ExactBias(truth, mean, math.sqrt(variance), bound, route)
 
 
 def _truth(gradient: Tensor, f: Loss, logits: Tensor, allowed: float) -> Tensor:
@@ -140,7 +144,7 @@ def _truth(gradient: Tensor, f: Loss, logits: Tensor, allowed: float) -> Tensor:
 
 
 def _over_tuples(estimator: SampledValueEstimator, f: Loss, logits: Tensor) -> tuple[Tensor, float]:
-    """Return E g and sqrt(E |g|^2) over all tuples of configurations."""
+    """Return E g and E |g|^2 over all tuples of configurations."""
     p = probabilities(logits)
     allowed = [(row > -math.inf).nonzero()[:, 0] for row in logits]
     m, sizes = estimator.samples, [len(a) for a in allowed]
@@ -164,7 +168,7 @@ def _over_tuples(estimator: SampledValueEstimator, f: Loss, logits: Tensor) -> t
             g = estimator.estimate_at(f, logits, classes)[1]
         mean += torch.einsum("n,nic->ic", weight, g)
         square += float(weight @ g.square().sum((-2, -1)))
-    return mean, math.sqrt(square)
+    return mean, square
 
 
 def _gradient_scale(on: Enumeration, factor: Float[Tensor, "N C _ _"]) -> float:

@@ -83,8 +83,8 @@ def static_check(estimator: Estimator, logits: Float[Tensor, "N C"]) -> StaticCh
     wanted = unit[None, :, :, None] * jacobian.unsqueeze(2)
     quadratic = column + column.transpose(1, 2) - wanted
     size = torch.linalg.matrix_norm(jacobian)
-    # The probabilities have an absolute error, of which a small J is a difference.
-    rounding = _ULPS * torch.finfo(p.dtype).eps * (1 + _norm(weighted))
+    # The error of the probabilities is absolute: it is not small against a small J.
+    rounding = _ULPS * torch.finfo(p.dtype).eps * (1 + _norm(tables[0]))
     return StaticCheck(
         _relative(_norm(linear), size, rounding),
         _relative(_norm(quadratic), size, rounding),
@@ -92,13 +92,12 @@ def static_check(estimator: Estimator, logits: Float[Tensor, "N C"]) -> StaticCh
     )
 
 
-def _norm(of_variable: Float[Tensor, "N *shape"]) -> Float[Tensor, " N"]:
+def _norm(of_variable: Float[Tensor, "N ..."]) -> Float[Tensor, " N"]:
     return torch.linalg.vector_norm(of_variable.flatten(1), dim=1)
 
 
 def _relative(
     violation: Float[Tensor, " N"], size: Float[Tensor, " N"], rounding: Float[Tensor, " N"]
 ) -> float:
-    """Return the largest violation beyond rounding, by the size of J."""
-    beyond = (violation - rounding).clamp_min(0)
-    return float(torch.where(beyond > 0, beyond / size, 0.0).max())
+    """Return the largest violation by the size of J, where it is more than rounding."""
+    return float(torch.where(violation > rounding, violation / size, 0.0).max())

@@ -53,7 +53,7 @@ def draw_verdicts(ax: Axes, rows: pd.DataFrame) -> None:
         dark = biased.iloc[i, j] and table["bias"].iloc[i, j] > 0.6
         ax.text(j + 0.5, i + 0.5, text, ha="center", va="center", color="w" if dark else "k")
     degrees = table["degree"].max()
-    ax.set_xticklabels([f"{loss}\n{_degree(degrees[loss])}" for loss in order["columns"]])
+    ax.set_xticklabels([f"{loss}\n{_degree(degrees[loss])}" for loss in order["columns"]], size=7)
     declared = rows.drop_duplicates("estimator").set_index("estimator")["declared"]
     names = [f"{label(name)}  [{_order(declared[name])}]" for name in order["index"]]
     ax.set_yticklabels(names, rotation=0)
@@ -102,5 +102,5 @@ def draw_planted(ax: Axes, rows: pd.DataFrame) -> None:
     ax.set(xscale="log", xlim=(300, 1e6), xlabel="draws until the verdict (false alarms: 10⁻⁶)")
     ax.set_title("Planted errors, judged by draws alone")
     ax.grid(axis="y", visible=False)
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, -0.34), ncols=2)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, -0.3), ncols=2)
     ax.minorticks_off()
