@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from gradlab.verdict import Verdict
     from gradlab.verification import verify
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _ESTIMATORS = (
     "ARSM DARN ESTIMATORS STZGR ZGR Estimator GumbelRao GumbelSoftmax GumbelSoftmaxST LeaveOneOut "
