@@ -214,7 +214,8 @@ class Verdict:
 
     def _described(self) -> list[str]:
         at = divmod(int(self.bias.abs().argmax()), self.bias.shape[1])
-        lines = [
+        lines = ["Every draw is the same: nothing in it is random."] if self.deviation == 0 else []
+        lines += [
             f"Direction: largest at variable {at[0]}, class {at[1]}: mean "
             f"{float(self.target[at] + self.bias[at]):.4g}, gradient {float(self.target[at]):.4g}."
         ]

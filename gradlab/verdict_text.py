@@ -7,9 +7,9 @@ import pandas as pd
 
 from gradlab.ladder import Ladder
 from gradlab.tables import aligned
-from gradlab.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, Verdict
+from gradlab.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED, Verdict
 
-__all__ = ["cell", "ladder_text", "relation_text"]
+__all__ = ["cell", "ladder_text", "planted_text", "relation_text"]
 
 KEY = """\
 0: no bias at any size and logits tried, proved by enumeration.  19%: biased, by this share of the
@@ -76,4 +76,15 @@ def relation_text(rows: pd.DataFrame) -> str:
         on = str(row.problem).partition("(")[0]
         holds = "yes" if row.holds else "NO"
         table.append((row.relation, on, row.method, f"{row.size:.1e}", f"{row.limit:.1e}", holds))
+    return f"\n{aligned(table)}"
+
+
+def planted_text(rows: pd.DataFrame) -> str:
+    """Return the planted errors: by how many draws each is found, the right code cleared."""
+    table = [("planted error", "bias", "by draws", "found", "without it", "by draws", "cleared")]
+    for row in rows.itertuples(index=False):
+        found = "yes" if row.outcome == BIASED else "NO"
+        cleared = "yes" if row.right_outcome == UNBIASED else "NO"
+        bias, right = f"{row.bias:.0%}", f"{row.right_draws:,}"
+        table.append((row.planted, bias, f"{row.draws:,}", found, row.right, right, cleared))
     return f"\n{aligned(table)}"

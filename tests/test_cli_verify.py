@@ -78,6 +78,10 @@ def test_all_that_is_declared_holds_within_a_minute(capsys, tmp_path):
     assert status == 0
     assert "NO" not in out.split()
     assert "GS-ST(tau=0.5) = GR(tau=0.5, k=inf) in mean" in out
+    assert "own sample in the baseline" in out
+    planted = pd.read_csv(tmp_path / "new" / "verify-planted.csv")
+    assert set(planted["outcome"]) == {"BIASED"}
+    assert pd.read_csv(tmp_path / "new" / "verify-relations.csv")["holds"].all()
     rows = pd.read_csv(tmp_path / "new" / "verify.csv")
     zgr = rows[(rows["estimator"] == "ZGR") & (rows["degree"] <= 2)]
     assert set(zgr["outcome"]) == {"UNBIASED"}
@@ -162,6 +166,7 @@ BAD_USAGE = {
     "ARSM --problem cubic --method exact": "no exact mean is known for ARSM",
     "ZGR --problem quadratic --N 40 --C 4 --method exact": "configurations",
     "--file mine.py": "FILE.py:NAME",
+    "ZGR --method draws": "--method: only with --problem",
 }
 
 

@@ -70,12 +70,14 @@ def verify(
     ] = 1e-3,
     seed: Seed = 0,
     out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where verify.csv is written.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where verify.csv, and more of that name, is written."),
     ] = None,
 ) -> None:
     """Prove or test that estimators are unbiased where they declare it.
 
-    Status 0 when all that is declared holds, 1 when something fails.
+    Without arguments also: means that are the same, and planted errors that must be found. Status 0
+    when all that is declared holds, 1 when something fails.
 
     \b
     Example:  gradlab verify ZGR --file my.py:MyEstimator --out results
@@ -86,16 +88,25 @@ def verify(
         check_options(method, None, max_draws, delta, alpha, seed)
     codes = _read(estimators, file)
     options = {"delta": delta, "alpha": alpha, "max_draws": max_draws, "seed": seed}
+    if problem is None and method is not VerifyMethod.auto:
+        raise typer.BadParameter("only with --problem", param_hint="--method")
     with staging(out) as passing:
         if problem is None:
-            rows, failed = _ladders(codes, options, related=not estimators and not file)
+            rows, failed = _ladders(codes, options)
+            tables = {"verify": rows}
+            if not estimators and not file:
+                more, wrong = _known(seed, delta, alpha)
+                tables, failed = tables | more, failed + wrong
         else:
             f, logits, _ = read_problem(problem, N, C, regime, seed)
             rows, failed = _on_one(codes, f, logits, options | {"method": str(method)})
+            tables = {"verify": rows}
         if out is not None:
-            rows.to_csv(passing / "verify.csv", index=False, lineterminator="\n")
-            os.replace(passing / "verify.csv", out / "verify.csv")
-            print(f"\n{out / 'verify.csv'}")
+            print()
+            for name, table in tables.items():
+                table.to_csv(passing / f"{name}.csv", index=False, lineterminator="\n")
+                os.replace(passing / f"{name}.csv", out / f"{name}.csv")
+                print(out / f"{name}.csv")
     if failed:
         raise typer.Exit(fail(f"not as declared: {'; '.join(failed)}", 1))
 
@@ -118,15 +129,12 @@ def _read(texts: Sequence[str] | None, files: Sequence[str] | None) -> dict[str,
     return codes
 
 
-def _ladders(
-    codes: dict[str, "Code"], options: dict[str, Any], *, related: bool
-) -> tuple["pd.DataFrame", list[str]]:
+def _ladders(codes: dict[str, "Code"], options: dict[str, Any]) -> tuple["pd.DataFrame", list[str]]:
     """Verify up to which degree each is exact; print a table; return its rows and what fails."""
     import pandas as pd
 
     from gradlab.ladder import rungs, verify_order
-    from gradlab.relations import relation_rows
-    from gradlab.verdict_text import ladder_text, relation_text
+    from gradlab.verdict_text import ladder_text
 
     on = rungs(seed=options["seed"])
     ladders = []
@@ -136,11 +144,21 @@ def _ladders(
     print(ladder_text(ladders))
     rows = pd.concat([ladder.rows() for ladder in ladders], ignore_index=True)
     failed = [f"{ladder.estimator} is {ladder.outcome}" for ladder in ladders if not ladder.holds]
-    if related:
-        relations = relation_rows(options["seed"], delta=options["delta"], alpha=options["alpha"])
-        print(relation_text(relations))
-        failed += list(relations.loc[~relations["holds"], "relation"])
     return rows, failed
+
+
+def _known(seed: int, delta: float, alpha: float) -> tuple[dict[str, "pd.DataFrame"], list[str]]:
+    """Check relations between means, and that planted errors are found; as `_ladders`."""
+    from gradlab.planted import planted_rows
+    from gradlab.relations import relation_rows
+    from gradlab.verdict import BIASED, UNBIASED
+    from gradlab.verdict_text import planted_text, relation_text
+
+    relations, planted = relation_rows(seed, delta=delta, alpha=alpha), planted_rows(seed)
+    print(relation_text(relations), planted_text(planted), sep="\n")
+    found = (planted["outcome"] == BIASED) & (planted["right_outcome"] == UNBIASED)
+    failed = [*relations.loc[~relations["holds"], "relation"], *planted.loc[~found, "planted"]]
+    return {"verify-relations": relations, "verify-planted": planted}, failed
 
 
 def _on_one(
