@@ -55,15 +55,18 @@ class Question:
         return torch.where(rarer > 0, enough, 0.0).clamp_min(FEWEST)
 
     def stages(self, last: int) -> list[Bool[Tensor, " D"]]:
-        """Return growing sets of coordinates, all those that can be tested within `last` draws.
+        """Return growing sets of coordinates, as far as they can be tested within `last` draws.
 
         Each takes in what can be tested by one and a half times the draws that its first needs.
         """
         sets: list[Bool[Tensor, " D"]] = []
-        ahead = self.visits[self.visits <= last]
-        while len(ahead):
-            sets.append(self.visits <= min(1.5 * float(ahead.min()), last))
-            ahead = self.visits[~sets[-1] & (self.visits <= last)]
+        ahead = self.visits
+        while len(ahead) and float(ahead.min()) <= last:
+            keep = self.visits <= 1.5 * float(ahead.min())
+            if self.begins(keep) > last:
+                break
+            sets.append(keep)
+            ahead = self.visits[~keep]
         return sets
 
     def tested(

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.special import logsumexp
 from torch import Tensor
 from tqdm import tqdm
 
@@ -43,18 +43,19 @@ def trial(
     """Return the verdict from draws, against a mean [N, C] or the mean of other draws.
 
     With `draws` all are made and Hotelling's test decides; else they are added until the e-value
-    exceeds 1/alpha, the bound of the bias is below delta, or `max_draws` are made. The e-value is
-    the mean of those of the sets of coordinates (see `Question.stages`), 1 for a set that cannot be
-    tested yet; the bound is that of the last set.
+    exceeds 1/alpha, the bound of the bias is below delta, or `max_draws` are made; with a larger
+    `max_draws` the same trial goes on. The e-value is a weighted mean of those of the sets of
+    coordinates (see `Question.stages`), 1 for a set that cannot be tested yet; the bound is that of
+    the last set.
     """
     last = draws or max_draws
-    sets = question.stages(last if draws else last // 4)
-    if not sets:
+    sets = [question.visits <= last] if draws else question.stages(last // 4)
+    if not any(keep.any() for keep in sets):
         last = FEWEST  # more would decide nothing
     with tqdm(total=last, unit="draw", leave=False, disable=not progress) as bar:
         for evidence in _accumulated(question, target, last, last if draws else FEWEST):
             bar.update(evidence.sums.n - bar.n)
-            look = _Look(question, evidence, sets[-1:] if draws else sets, draws is not None)
+            look = _Look(question, evidence, sets, draws is not None)
             if evidence.sums.n == last or (draws is None and look.outcome != INCONCLUSIVE):
                 return look.verdict()
     raise AssertionError("the last look decides")
@@ -81,9 +82,11 @@ def _accumulated(
     centre = target if isinstance(target, Tensor) else torch.zeros_like(logits)
     rounding, start, block = 0.0, 0, 0
     while start < last:
-        n = min(max(look - start, 1), largest, last - start)
-        g = question.drawn(question.f, logits, n, block_generator(question.seed, row, block))
-        d = g.to(torch.float64)
+        # A block that `last` cuts is drawn whole: a longer trial goes on with the same draws.
+        whole = min(max(look - start, 1), largest)
+        n = min(whole, last - start)
+        g = question.drawn(question.f, logits, whole, block_generator(question.seed, row, block))
+        d = g[:n].to(torch.float64)
         if block == 0:
             spread = float(d.square().mean().sqrt()) + float(centre.abs().max())
             rounding = _ULPS * torch.finfo(g.dtype).eps * (spread + question.scale)
@@ -91,7 +94,7 @@ def _accumulated(
             d = d - target
         else:
             generator = block_generator(question.seed, f"{row}|against", block)
-            other = target(question.f, logits, n, generator).to(torch.float64)
+            other = target(question.f, logits, whole, generator)[:n].to(torch.float64)
             d = d - other
             centre = centre + (other.mean(0) - centre) * (n / (start + n))
         added = DeviationSums.from_draws(d.flatten(1))
@@ -114,7 +117,7 @@ class _Look:
     @cached_property
     def tests(self) -> list[MeanTest]:
         sums, alpha, rounding = self.evidence.sums, self.question.alpha, self.evidence.rounding
-        begun = [keep for keep in self.sets if self.question.begins(keep) <= sums.n]
+        begun = [keep for keep in self.sets if keep.any() and self.question.begins(keep) <= sums.n]
         return [
             MeanTest(sums.restricted(keep, partial(self.question.tested, keep)), alpha, rounding)
             for keep in begun
@@ -132,11 +135,11 @@ class _Look:
 
     @cached_property
     def log_e_value(self) -> float:
-        if not self.tests:
-            return 0.0
-        waiting = [0.0] * (len(self.sets) - len(self.tests))
-        each = [test.log_e_value for test in self.tests]
-        return float(logsumexp([*each, *waiting])) - math.log(len(self.sets))
+        # Weights that sum to 1 over however many sets there are, so that none depends on the end.
+        weights = [1 / ((k + 1) * (k + 2)) for k in range(len(self.tests))]
+        waiting = math.log1p(-sum(weights)) if weights else 0.0
+        begun = (math.log(w) + t.log_e_value for w, t in zip(weights, self.tests, strict=True))
+        return float(np.logaddexp.reduce([waiting, *begun]))
 
     @property
     def length(self) -> float:

@@ -300,3 +300,15 @@ def test_bad_logits_and_losses_are_named():
         verify(3, f, logits)
     with pytest.raises(EstimatorError, match="raised ZeroDivisionError"):
         verify(lambda logits: 1 / 0, f, logits)
+
+
+def test_a_longer_trial_goes_on_with_the_same_draws():
+    options = {"method": "draws", "delta": 0.001}
+    long = verify(scaled(0.9), *case(), max_draws=2**19, **options)
+    assert long.outcome == BIASED
+    # Cut short between two looks, it has seen the same; it decides as the long one does.
+    again = verify(scaled(0.9), *case(), max_draws=long.draws + 100, **options)
+    assert (again.draws, again.log_e_value) == (long.draws, long.log_e_value)
+    short = verify(scaled(0.9), *case(), max_draws=long.draws - 100, **options)
+    assert short.draws == long.draws - 100
+    assert short.log_e_value == pytest.approx(long.log_e_value, abs=1.5)
