@@ -1,0 +1,217 @@
+"""Image data sets of 28x28 pixels by name, split for training, validation and test.
+
+The package's own digits are always there; the public sets are read from a data folder or
+downloaded. Images stay bytes until a batch is asked for.
+"""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64, UInt8
+from torch import Tensor
+
+from gradlab.problems.digits import digits
+from gradlab.training.download import read_source
+from gradlab.training.image_files import (
+    read_binary_rows,
+    read_characters,
+    read_drawings,
+    read_idx,
+    read_silhouettes,
+)
+from gradlab.training.sources import SOURCES
+
+__all__ = ["DATA_SETS", "SPLITS", "Images", "load_images"]
+
+SPLITS = ("train", "valid", "test")
+
+DATA_SETS = {
+    "digits": "300 binarized MNIST digits that travel with the package (200 / 50 / 50)",
+    "mnist": "grey handwritten digits (54,000 / 6,000 / 10,000)",
+    "fashion-mnist": "grey pieces of clothing (54,000 / 6,000 / 10,000)",
+    "binarized-mnist": "digits with Larochelle's fixed binarization (50,000 / 10,000 / 10,000)",
+    "omniglot": "grey characters, 28x28 by Burda et al. (21,911 / 2,434 / 8,070)",
+    "omniglot-105": "grey characters, reduced here from Lake's 105x105 (17,352 / 1,928 / 13,180)",
+    "silhouettes": "binary Caltech-101 silhouettes, a split of our own (6,937 / 867 / 867)",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """A data set: images as rows of 28x28 pixels from 0 to 255, or 0 and 1 where `binary`.
+
+    `labels` holds the classes, counted from 0, of each split, or is None where a set has none.
+    """
+
+    name: str
+    train: UInt8[Tensor, "train 784"]
+    valid: UInt8[Tensor, "valid 784"]
+    test: UInt8[Tensor, "test 784"]
+    labels: dict[str, Int64[Tensor, " _"]] | None
+    binary: bool
+
+    def as_floats(self, split: str) -> Float32[Tensor, "n 784"]:
+        """Return the images of "train", "valid" or "test" as grey values in [0, 1].
+
+        Raises ValueError for another split.
+        """
+        if split not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
+        images = getattr(self, split).to(torch.float32)
+        return images if self.binary else images / 255
+
+    def binarized(
+        self, batch: Float[Tensor, "*batch 784"], generator: torch.Generator
+    ) -> Float[Tensor, "*batch 784"]:
+        """Return the batch with every pixel drawn as 1 with its grey value, else 0.
+
+        The batch of a binary set is returned as it is, and takes nothing from the generator.
+        Raises ValueError if the batch is not of grey values in [0, 1], as `as_floats` gives them.
+        """
+        if not batch.is_floating_point() or not ((batch >= 0) & (batch <= 1)).all():
+            raise ValueError("batch must hold grey values in [0, 1]; as_floats(split) gives them")
+        return batch if self.binary else torch.bernoulli(batch, generator=generator)
+
+
+def load_images(
+    name: str = "digits", folder: str | Path | None = None, download: bool = True
+) -> Images:
+    """Return the data set called `name`, from the data folder or else downloaded into it.
+
+    The data folder is `folder`, else $GRADLAB_DATA, else the folder data in the package's cache;
+    its files may lie in it or in a subfolder (mnist, fashion_mnist, binarized_mnist, omniglot,
+    caltech101_silhouettes). `download=False` keeps off the network.
+
+    - digits: binary, with labels; ten classes equally often in each split.
+    - mnist, fashion-mnist: grey, with labels; the last 6,000 of the training files validate.
+      LeCun, Cortes, Burges; Xiao, Rasul, Vollgraf 2017 (arXiv 1708.07747).
+    - binarized-mnist: binary, no labels; another order than MNIST's, and the test file is sorted
+      by class. Salakhutdinov, Murray 2008; Larochelle, Murray 2011.
+    - omniglot: grey. Split of the file; of a fixed permutation of its training images the last
+      tenth validates. Burda, Grosse, Salakhutdinov 2016 (arXiv 1509.00519).
+    - omniglot-105: grey; Lake's background set trains and (a tenth, as before) validates, his
+      evaluation set of other alphabets tests. Likelihoods on it are not comparable with those on
+      omniglot: other pixels, other split. Lake, Salakhutdinov, Tenenbaum 2015.
+    - silhouettes: binary, object 1, with labels. The split is a fixed permutation, the last fifth
+      of which validates and tests: it is not the standard one, and results are not comparable
+      with those on it. Marlin, Swersky, Chen, de Freitas 2010.
+
+    Raises ValueError for an unknown name or a damaged file, FileNotFoundError for a file that is
+    neither there nor to be had; both say which file, from where, and what to do.
+    """
+    if name not in DATA_SETS:
+        near = difflib.get_close_matches(name, DATA_SETS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown data set {name!r}{hint} (known: {', '.join(DATA_SETS)})")
+    if name == "digits":
+        return _digits()
+    return _LOADERS[name](_Reader(name, folder, download))
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Reader:
+    name: str
+    folder: str | Path | None
+    download: bool
+
+    def __call__(self, part: str, decode: Callable[[bytes, int], T]) -> T:
+        """Return what the file of a part holds; an error names the file."""
+        path, content = read_source(self.name, part, self.folder, self.download)
+        try:
+            return decode(content, SOURCES[self.name][part].rows)
+        except ValueError as error:
+            raise ValueError(
+                f"the file {path} does not hold what {self.name} needs: {error}"
+            ) from error
+
+
+def _digits() -> Images:
+    images, labels = digits()
+    # Image i shows the class i mod 10.
+    splits = {"train": slice(200), "valid": slice(200, 250), "test": slice(250, 300)}
+    return Images(
+        "digits",
+        **{split: images[rows] for split, rows in splits.items()},
+        labels={split: labels[rows] for split, rows in splits.items()},
+        binary=True,
+    )
+
+
+def _idx_images(read: _Reader) -> Images:
+    images, test = (_bytes(read(f"{s}-images-idx3", read_idx)) for s in ("train", "t10k"))
+    classes, of_test = (_classes(read(f"{s}-labels-idx1", read_idx)) for s in ("train", "t10k"))
+    kept = len(images) - len(images) // 10
+    return Images(
+        read.name,
+        images[:kept],
+        images[kept:],
+        test,
+        labels={"train": classes[:kept], "valid": classes[kept:], "test": of_test},
+        binary=False,
+    )
+
+
+def _binarized_mnist(read: _Reader) -> Images:
+    train, valid, test = (_bytes(read(split, read_binary_rows)) for split in SPLITS)
+    return Images(read.name, train, valid, test, labels=None, binary=True)
+
+
+def _characters(read: _Reader) -> Images:
+    images, test = read("all", read_characters)
+    return _drawn(read.name, _bytes(images), _bytes(test))
+
+
+def _drawings(read: _Reader) -> Images:
+    images, test = (_bytes(read(part, read_drawings)) for part in ("background", "evaluation"))
+    return _drawn(read.name, images, test)
+
+
+def _drawn(name: str, images: Tensor, test: Tensor) -> Images:
+    order = _permutation(len(images))
+    kept = len(images) - len(images) // 10
+    return Images(name, images[order[:kept]], images[order[kept:]], test, labels=None, binary=False)
+
+
+def _silhouettes(read: _Reader) -> Images:
+    pixels, objects = read("all", read_silhouettes)
+    images, classes = _bytes(pixels), _classes(objects)
+    order, tenth = _permutation(len(images)), len(images) // 10
+    parts = order.split([len(order) - 2 * tenth, tenth, tenth])
+    rows = dict(zip(SPLITS, parts, strict=True))
+    return Images(
+        read.name,
+        **{split: images[chosen] for split, chosen in rows.items()},
+        labels={split: classes[chosen] for split, chosen in rows.items()},
+        binary=True,
+    )
+
+
+def _permutation(n: int) -> Int64[Tensor, " n"]:
+    """Return the order in which a sorted file is split; the same in every run."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(0))
+
+
+def _bytes(array: UInt8[np.ndarray, "n 784"]) -> UInt8[Tensor, "n 784"]:
+    return torch.tensor(array)
+
+
+def _classes(array: UInt8[np.ndarray, " n"]) -> Int64[Tensor, " n"]:
+    return torch.tensor(array, dtype=torch.int64)
+
+
+_LOADERS: dict[str, Callable[[_Reader], Images]] = {
+    "mnist": _idx_images,
+    "fashion-mnist": _idx_images,
+    "binarized-mnist": _binarized_mnist,
+    "omniglot": _characters,
+    "omniglot-105": _drawings,
+    "silhouettes": _silhouettes,
+}
