@@ -1,14 +1,11 @@
 """Ratios of CPU times, measured in turns so that a drifting machine affects both sides alike."""
 
-import random
 import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Ratio", "measure", "measure_all"]
+from gradlab.training.cost import Work, in_turns
 
-Work = Callable[[], object]
+__all__ = ["Ratio", "Work", "measure", "measure_all"]
 
 
 @dataclass(frozen=True)
@@ -32,17 +29,7 @@ class Ratio:
 
 def measure_all(works: dict[str, Work], seconds: float = 1.5) -> dict[str, float]:
     """Return the median CPU seconds of each piece of work, the pieces run in turns."""
-    for work in works.values():
-        work()
-    times: dict[str, list[float]] = {name: [] for name in works}
-    end = time.perf_counter() + seconds
-    turns = random.Random(0)
-    while time.perf_counter() < end or min(map(len, times.values())) < 5:
-        # A fixed order would let one piece always pay for what the one before it left behind.
-        for name, work in turns.sample(list(works.items()), len(works)):
-            start = time.process_time()
-            work()
-            times[name].append(time.process_time() - start)
+    times = in_turns(works, seconds)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

@@ -15,6 +15,7 @@ from gradlab.cli.comparing import compare
 from gradlab.cli.drawing import figures
 from gradlab.cli.listing import list_
 from gradlab.cli.recommending import recommend
+from gradlab.cli.timing import time
 from gradlab.cli.verifying import verify
 from gradlab.usage import run
 
@@ -57,4 +58,5 @@ app.command("list", short_help="Show estimators, problems, regimes, figures.")(l
 app.command(short_help="Measure estimators on one problem.")(compare)
 app.command(short_help="Is it unbiased where it says so?")(verify)
 app.command(short_help="Rank estimators at equal cost for a loss.")(recommend)
+app.command(short_help="Time every estimator's layer.")(time)
 app.command(short_help="Make the figures, each beside its rows.")(figures)

@@ -32,6 +32,7 @@ FIGURES = {
     for name in (
         "temperature",
         "trade-off",
+        "depth",
         "classes",
         "snapshots",
         "verdicts",

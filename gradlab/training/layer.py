@@ -1,0 +1,183 @@
+"""`CategoricalLayer`: an estimator as a torch module, from logits to a sample or its embedding.
+
+What it works with, each "yes" a test of this module (tests/test_layer.py reads the table):
+
+| used with | ST, DARN, ZGR, ST-ZGR | GS, GS-ST, GR(k) | GR(k=inf) |
+|---|---|---|---|
+| batch dimensions, none to three | yes | yes | yes |
+| masked classes (-inf) | yes | yes | yes |
+| one class | yes | yes | yes |
+| 16,384 classes, memory O(C) | yes | yes | no: tables of C^3 |
+| logits in half precision: sample in it, product in float32 | yes | yes | yes |
+| autocast to bfloat16 | yes | yes | yes |
+| torch.compile of a model around it, one graph break | yes | yes | yes |
+| torch.func.vmap of grad, no generator | yes | yes | no: tables |
+| deepcopy, pickle, state_dict | yes | yes | yes |
+| CUDA, where there is one | yes | yes | yes |
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from gradlab.categorical import check_logits, draw_one_hot, one_hot, probabilities
+from gradlab.estimators import Estimator, PathwiseEstimator, parse
+
+__all__ = ["CategoricalLayer", "Embedding", "Evaluation"]
+
+
+class Embedding(StrEnum):
+    """What a sample becomes: one-hot [..., N, C], or a number for each variable, [..., N].
+
+    `signs`: -1 for class 0 and +1 for class 1 of binary variables; `levels`: the class itself, 0 to
+    C - 1; `unit`: C levels equally spaced from 0 to 1.
+    """
+
+    one_hot = "one-hot"
+    signs = "signs"
+    levels = "levels"
+    unit = "unit"
+
+
+class Evaluation(StrEnum):
+    """What a layer in eval mode returns in the place of the estimator's sample.
+
+    `sample`: a one-hot draw of x; `mode`: the most probable class, the first of several; `mean`:
+    the probabilities. Gradients flow through the mean only.
+    """
+
+    sample = "sample"
+    mode = "mode"
+    mean = "mean"
+
+
+class CategoricalLayer(nn.Module):
+    """A stochastic layer, logits [..., N, C] -> sample, whose backward is `estimator`'s product.
+
+    In training mode the estimator's own sample (relaxed for GS), in eval mode what `evaluation`
+    says, for every estimator alike. The number embeddings are linear in x: their gradient goes
+    through the same product. The result has the dtype of the logits. `generator` draws all samples
+    (by default torch's global one) and is not part of the state_dict. `schedule`, a function of the
+    number of calls of `step`, sets the temperature; that number is saved in the state_dict, which
+    fits layers with and without a schedule. Under torch.compile the layer itself runs as it is,
+    between the compiled parts before and after it; an nn.Sequential is a loop, which such a break
+    leaves uncompiled, so compile the parts or write a forward.
+
+    Raises ValueError for an estimator without a sample, a schedule for one without a temperature,
+    and, when called, for logits that do not suit the embedding.
+    """
+
+    def __init__(
+        self,
+        estimator: Estimator | str,
+        *,
+        embedding: str = "one-hot",
+        evaluation: str = "sample",
+        schedule: Callable[[int], float] | None = None,
+        generator: Generator | None = None,
+    ) -> None:
+        super().__init__()
+        estimator = parse(estimator) if isinstance(estimator, str) else estimator
+        if not isinstance(estimator, PathwiseEstimator):
+            raise ValueError(
+                f"estimator {estimator} has no sample to back-propagate through, as it works from "
+                "values of the loss: write what follows the layer as a function f of the one-hot "
+                "sample and back-propagate estimator.surrogate(f, logits)"
+            )
+        if schedule is not None and not hasattr(estimator, "tau"):
+            raise ValueError(f"schedule: {estimator} has no temperature tau to be scheduled")
+        self.embedding = _choice(Embedding, "embedding", embedding)
+        self.evaluation = _choice(Evaluation, "evaluation", evaluation)
+        self.generator = generator
+        self.schedule = schedule
+        self._unscheduled: PathwiseEstimator = estimator
+        self._set_steps(0)
+
+    @property
+    def steps(self) -> int:
+        """How often `step` was called."""
+        return self._steps
+
+    def step(self) -> None:
+        """Go to the temperature of the next optimizer step; without a schedule, only count."""
+        self._set_steps(self._steps + 1)
+
+    def _set_steps(self, steps: int) -> None:
+        self._steps = steps
+        self.estimator = self._unscheduled
+        if self.schedule is not None:
+            # Every estimator is a frozen dataclass; this one has the field tau.
+            self.estimator = replace(self._unscheduled, tau=self.schedule(steps))  # type: ignore[type-var]
+
+    def get_extra_state(self) -> dict[str, int]:
+        """Return what the state_dict keeps: the number of steps."""
+        return {"steps": self._steps}
+
+    def set_extra_state(self, state: Any) -> None:
+        """Go to the number of steps of a state_dict, and to its temperature."""
+        self._set_steps(state["steps"])
+
+    # Neither the checks of values nor generators can be compiled; the model around the layer is.
+    @torch.compiler.disable
+    def forward(self, logits: Float[Tensor, "*batch C"]) -> Float[Tensor, "..."]:
+        """Return the embedded sample: [..., N, C] one-hot, or [..., N]."""
+        weights = self._weights(logits)
+        x = self._sample(logits)
+        # A sum, not a matrix product: autocast would round that one to half precision.
+        return x if weights is None else (x * weights).sum(-1, dtype=x.dtype)
+
+    def _sample(self, logits: Tensor) -> Tensor:
+        if self.training:
+            return self.estimator.sample(logits, self.generator)
+        p = probabilities(check_logits(logits))
+        if self.evaluation is Evaluation.mean:
+            return p.to(logits.dtype)
+        p = p.detach()
+        mode = self.evaluation is Evaluation.mode
+        x = one_hot(p.argmax(-1), p) if mode else draw_one_hot(p, self.generator)
+        return x.to(logits.dtype)
+
+    def _weights(self, logits: Tensor) -> Tensor | None:
+        """Return the number that stands for each class [C], or None for one-hot."""
+        if self.embedding is Embedding.one_hot:
+            return None
+        classes = check_logits(logits).shape[-1]
+        if self.embedding is Embedding.signs and classes != 2:
+            raise ValueError(
+                f"logits must have 2 classes for the embedding 'signs', not {classes}; "
+                "use 'levels', 'unit' or 'one-hot'"
+            )
+        if self.embedding is Embedding.levels and classes - 1 > 2 / torch.finfo(logits.dtype).eps:
+            raise ValueError(
+                f"logits of {logits.dtype} cannot hold the levels 0 to {classes - 1}; "
+                "use float32 logits, or the embedding 'unit' or 'one-hot'"
+            )
+        levels = torch.arange(classes, dtype=torch.float64, device=logits.device)
+        if self.embedding is Embedding.signs:
+            levels = 2 * levels - 1
+        elif self.embedding is Embedding.unit:
+            levels = levels / max(classes - 1, 1)
+        return levels.to(logits.dtype)
+
+    def extra_repr(self) -> str:
+        """Return the arguments, for printing."""
+        schedule = "" if self.schedule is None else f", schedule={self.schedule!r}"
+        return (
+            f"{self.estimator}, embedding={self.embedding}, evaluation={self.evaluation}{schedule}"
+        )
+
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
+
+def _choice(choices: type[_Choice], argument: str, given: str) -> _Choice:
+    try:
+        return choices(given)
+    except ValueError:
+        known = ", ".join(map(repr, map(str, choices)))
+        raise ValueError(f"{argument} must be one of {known}, not {given!r}") from None

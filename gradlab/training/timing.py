@@ -1,0 +1,181 @@
+"""Time and memory of one forward and backward pass of each estimator's layer, as rows.
+
+Always beside `F.gumbel_softmax(hard=True)` measured in the same run: on a machine that others use,
+only the ratio means something.
+"""
+
+import platform
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from gradlab.estimators import (
+    ESTIMATORS,
+    Estimator,
+    GumbelRao,
+    PathwiseEstimator,
+    parse,
+)
+from gradlab.reproducible import block_generator, check_seed, single_thread
+from gradlab.training.cost import Work, captured, clock, in_turns, peak_bytes
+from gradlab.training.layer import CategoricalLayer
+
+__all__ = ["REFERENCE", "sweeps", "time_layers"]
+
+REFERENCE = "F.gumbel_softmax(hard=True)"
+"""What every row is compared with."""
+
+# Elements that the passes of one layer may hold at once: a quarter of a gigabyte of float32.
+_LARGEST = 2**26
+
+
+def sweeps(variables: Sequence[int], classes: Sequence[int]) -> list[tuple[int, int]]:
+    """Return sizes (N, C): each list at the middle entry of the other one."""
+    middle = variables[len(variables) // 2], classes[len(classes) // 2]
+    sizes = [(middle[0], c) for c in classes] + [(n, middle[1]) for n in variables]
+    return list(dict.fromkeys(sizes))
+
+
+def time_layers(
+    estimators: Iterable[Estimator | str] | None = None,
+    sizes: Iterable[tuple[int, int]] = ((32, 16),),
+    *,
+    batch: int = 128,
+    device: str = "cpu",
+    seconds: float = 2.0,
+    seed: int = 0,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Return one row for each size (N, C), mode and estimator, by default all and GR(k=100).
+
+    A pass makes a sample of float32 logits [batch, N, C] and sends a fixed cotangent back; an
+    estimator without a sample runs its surrogate of a linear f instead (column `timed`). `ms` is
+    the median, with quartiles, of passes in random turns, for `seconds` a size in all but at least
+    5 of each: CPU time on one thread; on CUDA the time until the device is done, with and without
+    CUDA Graphs (`mode`). `ratio` is over the reference of the same turn. `peak_bytes` is the most
+    memory alive during a pass beyond logits and cotangent: on the CPU of all tensors that torch's
+    operations return, on CUDA as its allocator says. What does not fit is a row with its `reason`.
+    Raises ValueError for an unknown or absent device and sizes that are not positive.
+    """
+    place = _device(device)
+    check_seed(seed)
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"seconds must be positive and finite, not {seconds!r}")
+    sizes = list(sizes)
+    if batch < 1 or any(n < 1 or c < 1 for n, c in sizes):
+        raise ValueError("batch, variables and classes must be at least 1")
+    chosen = [*(cls() for cls in ESTIMATORS.values()), GumbelRao(k=100)]
+    if estimators is not None:
+        chosen = [parse(e) if isinstance(e, str) else e for e in estimators]
+    modes = ("eager", "cuda graph") if place.type == "cuda" else ("eager",)
+    about = {"batch": batch, "device": device, "dtype": "float32", **_machine(place)}
+    rows: list[dict[str, Any]] = []
+    # F.gumbel_softmax draws from the global generator: all do, and it is put back.
+    with torch.random.fork_rng([place] if place.type == "cuda" else []), single_thread():
+        torch.manual_seed(seed)
+        for size in tqdm(sizes, leave=False, disable=None if progress else True):
+            for mode in modes:
+                rows += _of_size(chosen, (batch, *size), place, mode, seconds, seed)
+    return pd.DataFrame(rows).assign(**about, seed=seed)
+
+
+def _of_size(
+    estimators: Sequence[Estimator],
+    shape: tuple[int, int, int],
+    device: torch.device,
+    mode: str,
+    seconds: float,
+    seed: int,
+) -> list[dict[str, Any]]:
+    source = block_generator(seed, f"timing {shape}")
+    logits = torch.randn(shape, generator=source).to(device).requires_grad_()
+    v = torch.randn(shape, generator=source).to(device)
+
+    def reference() -> object:
+        return torch.autograd.grad(F.gumbel_softmax(logits, hard=True), logits, v)
+
+    works: dict[str, Work] = {REFERENCE: reference}
+    reasons = {str(e): _too_large(e, shape) for e in estimators}
+    works |= {str(e): _pass(e, logits, v) for e in estimators if not reasons[str(e)]}
+    peaks = {name: peak_bytes(work, device) for name, work in works.items()}
+    if mode == "cuda graph":
+        works, refused = captured(works)
+        reasons |= refused
+    times = in_turns(works, seconds, clock(device))
+    table = {name: pd.Series(values) for name, values in times.items()}
+    rows: list[dict[str, Any]] = []
+    for name, series, timed in [
+        (REFERENCE, REFERENCE, "layer"),
+        *((str(e), e.text(without="tau"), _timed(e)) for e in estimators),
+    ]:
+        row: dict[str, Any] = {"estimator": name, "series": series, "timed": timed, "mode": mode}
+        row |= {"N": shape[1], "C": shape[2], "reason": reasons.get(name)}
+        if name in table:
+            row |= _quartiles("ms", 1e3 * table[name]) | {"passes": len(table[name])}
+            if REFERENCE in table:
+                row |= _quartiles("ratio", table[name] / table[REFERENCE])
+            row |= {"peak_bytes": peaks[name], "peak_ratio": peaks[name] / peaks[REFERENCE]}
+        rows.append(row)
+    return rows
+
+
+def _quartiles(name: str, values: pd.Series) -> dict[str, float]:
+    low, middle, high = values.quantile([0.25, 0.5, 0.75])
+    return {name: middle, f"{name}_q25": low, f"{name}_q75": high}
+
+
+def _timed(estimator: Estimator) -> str:
+    is_layer = isinstance(estimator, PathwiseEstimator)
+    return "layer" if is_layer else "surrogate of a linear f"
+
+
+def _too_large(estimator: Estimator, shape: tuple[int, int, int]) -> str | None:
+    """Return why a pass is not made, from the elements that it would hold at once."""
+    batch, variables, classes = shape
+    copies = estimator.calls(classes)
+    if isinstance(estimator, PathwiseEstimator):
+        k = getattr(estimator, "k", 1)
+        copies = classes**2 if k is None else k  # k = None: a table for each variable
+    elements = batch * variables * classes * copies
+    if elements <= _LARGEST:
+        return None
+    return f"{estimator} would hold {elements:.1e} numbers at once (allowed: {_LARGEST:.1e})"
+
+
+def _pass(estimator: Estimator, logits: Tensor, v: Tensor) -> Work:
+    if isinstance(estimator, PathwiseEstimator):
+        layer = CategoricalLayer(estimator)
+        return lambda: torch.autograd.grad(layer(logits), logits, v)
+    return lambda: torch.autograd.grad(
+        estimator.surrogate(lambda x: (x * v[0]).sum((-2, -1)), logits).sum(), logits
+    )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device must be 'cpu' or 'cuda', not {name!r}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be 'cpu' or 'cuda', not {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name!r} is not there: torch finds {torch.cuda.device_count()}")
+    return device
+
+
+def _machine(device: torch.device) -> dict[str, Any]:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {"machine": name, "torch": torch.__version__, "threads": 1}
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
