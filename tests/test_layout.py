@@ -17,7 +17,7 @@ FAMILIES = [f for f in (PACKAGE / "estimators").glob("*.py") if f.stem not in ("
 
 # A part may import from earlier lines, and from itself; parts of one line do not know each other.
 ORDER = [
-    {"categorical", "reproducible"},
+    {"categorical", "processes", "reproducible"},
     {"user_code"},
     {"loss"},
     {"gumbel_nodes"},

@@ -63,7 +63,7 @@ def compare(
     with staging(out) as passing:
         from gradlab.comparison import compare, reproducible_columns
         from gradlab.exact.enumeration import TooLargeError
-        from gradlab.figures import usable_cores
+        from gradlab.processes import usable_cores
         from gradlab.tables import comparison_text
 
         with blaming("--N, --C", TooLargeError):

@@ -85,7 +85,7 @@ def recommend(
     cells, temperatures = _estimators(estimator, file, tau)
     f, at, kind = _loss_and_logits(loss, problem, logits, regime, N, C, seed)
     with staging(out) as passing:
-        from gradlab.figures import usable_cores
+        from gradlab.processes import usable_cores
         from gradlab.selection import recommend
 
         with (

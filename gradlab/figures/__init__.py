@@ -9,23 +9,21 @@ import difflib
 import importlib
 import importlib.util
 import io
-import multiprocessing
-import os
-import signal
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Iterable
+from concurrent.futures import as_completed
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tqdm import tqdm
 
-__all__ = ["FIGURES", "Drawn", "about", "draw", "named", "usable_cores"]
+from gradlab.processes import processes, usable_cores
+
+__all__ = ["FIGURES", "Drawn", "about", "draw", "named"]
 
 FIGURES = {
     name: f"{__name__}.{name.replace('-', '_')}"
@@ -89,7 +87,7 @@ def draw(
     drawn: dict[str, Drawn] = {}
     with (
         TemporaryDirectory(dir=out, prefix=".drawing-") as staging,
-        _processes(workers) as pool,
+        processes(workers) as pool,
         tqdm(
             desc="figures", total=len(chosen), leave=False, disable=None if progress else True
         ) as bar,
@@ -118,46 +116,6 @@ def named(names: Iterable[str] = ()) -> list[str]:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"unknown figure {name!r}{hint} (known: {', '.join(FIGURES)})")
     return [name for name in FIGURES if name in wanted or not wanted]
-
-
-def usable_cores() -> int:
-    """Return how many processors this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-@contextmanager
-def _processes(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Yield a pool of fresh processes; an interrupt inside the block ends them at once."""
-    others = set(multiprocessing.active_children())
-    # Spawned, not forked: torch's threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    try:
-        yield pool
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown()
-
-
-def _start_worker() -> None:
-    """Leave interrupts to the parent, end when it ends, and compute on one thread."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Read by torch and numpy when they are imported, in this process not before its first figure.
-    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _make(name: str, module: str, out: Path, staging: Path, seed: int, redraw: bool) -> Drawn:

@@ -1,0 +1,71 @@
+"""Checkpoints: the state of a training on disk, whole or not at all.
+
+A file is written beside its place and moved there; reading it checks every byte.
+"""
+
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import torch
+
+__all__ = ["CheckpointError", "check_settings", "read_checkpoint", "write_checkpoint"]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is damaged, or belongs to another training."""
+
+
+def write_checkpoint(state: Mapping[str, Any], path: Path) -> None:
+    """Write the state so that `path` is the old file or the whole new one, whatever happens.
+
+    The state holds tensors, numbers, texts, lists and dicts. Raises OSError where the folder cannot
+    be written or the disk is full.
+    """
+    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+        try:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(file.name, path)
+        except BaseException as fault:
+            os.unlink(file.name)
+            # torch reports a full disk as its own RuntimeError.
+            if isinstance(fault, RuntimeError):
+                raise OSError(f"{path} cannot be written: {fault}") from fault
+            raise
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Return the state written by `write_checkpoint`; nothing in the file is executed.
+
+    Raises CheckpointError for a file that is damaged or no checkpoint, OSError for an unreadable
+    one.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError) as fault:
+        message = f"{path} is damaged or no checkpoint ({fault}); remove it to begin anew"
+        raise CheckpointError(message) from None
+    return state
+
+
+def check_settings(saved: Mapping[str, Any], asked: Mapping[str, Any], path: Path) -> None:
+    """Raise CheckpointError unless a checkpoint has these settings, naming those that differ."""
+    differing = [
+        f"{name} = {saved.get(name)!r} there, {asked.get(name)!r} here"
+        for name in dict.fromkeys([*asked, *saved])
+        if saved.get(name) != asked.get(name)
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{path} is of another configuration: {'; '.join(differing)}. "
+            "Name another folder, or remove that one"
+        )

@@ -1,0 +1,235 @@
+"""The training loop: optimizer steps, a row an epoch, and checkpoints that it goes on from exactly.
+
+An interrupt is obeyed between two steps, so that what is saved is always a whole step.
+"""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+from torch import nn
+from tqdm import tqdm
+
+from gradlab import __version__
+from gradlab.loss import LossError
+from gradlab.training.base import Training
+from gradlab.training.checkpoint import (
+    CheckpointError,
+    check_settings,
+    read_checkpoint,
+    write_checkpoint,
+)
+
+__all__ = ["CHECKPOINT", "TrainingError", "train"]
+
+CHECKPOINT = "checkpoint.pt"
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on, with its step and estimator."""
+
+
+def train(
+    training: Training,
+    folder: Path | None = None,
+    *,
+    save_seconds: float = 60.0,
+    progress: bool = False,
+    after_step: Callable[[int], None] | None = None,
+) -> pd.DataFrame:
+    """Train to the last epoch and return the curve: a row an epoch.
+
+    `loss` is the mean over the epoch of the loss that was trained, `seconds` the time spent in
+    steps so far (all else is a function of the settings and, to the last bit, of the machine and
+    its number of threads). With a `folder` the state is saved there after every epoch,
+    `save_seconds` and on an interrupt, and a state that lies there is gone on from, also with more
+    epochs than it was begun with. `after_step` is told how many steps are done.
+
+    Raises TrainingError for a loss or gradient that is not finite, with the state before that step
+    saved, CheckpointError for a state that is damaged or of other settings, OSError where the
+    folder cannot be written or another process trains in it.
+    """
+    run = _Run(training, folder)
+    total = training.settings.epochs * training.steps_per_epoch
+    with run.only_here(), _interrupts() as asked:
+        run.resume()
+        saved = time.monotonic()
+        training.model.train()
+        with tqdm(
+            desc=f"{training.kind} {training.settings.estimator} seed {training.settings.seed}",
+            total=total,
+            initial=run.step,
+            leave=False,
+            disable=None if progress else True,
+        ) as bar:
+            while run.step < total:
+                run.do_step()
+                ended = run.step % training.steps_per_epoch == 0
+                if ended:
+                    run.end_epoch(last=run.step == total)
+                if ended or asked or time.monotonic() - saved > save_seconds:
+                    run.save()
+                    saved = time.monotonic()
+                if asked:
+                    raise KeyboardInterrupt
+                bar.update()
+                if after_step is not None:
+                    after_step(run.step)
+    return run.curve()
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Collect the first SIGINT or SIGTERM in the list that is yielded; a second one interrupts."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked  # only the main thread gets signals
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        # What is ignored stays so: in a pool the parent is interrupted and ends its processes.
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, note)
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Run:
+    """Where a training is, and how it gets on by one step."""
+
+    def __init__(self, training: Training, folder: Path | None) -> None:
+        self.training = training
+        self.folder = folder
+        self.step = 0
+        self.total_loss = 0.0
+        self.seconds = 0.0
+        self.rows: list[dict[str, Any]] = []
+
+    @contextmanager
+    def only_here(self) -> Iterator[None]:
+        """Keep other processes out of the folder."""
+        if self.folder is None:
+            yield
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.folder / ".lock", timeout=0):
+                yield
+        except Timeout:
+            raise OSError(f"another process is training in {self.folder}") from None
+
+    def resume(self) -> None:
+        """Go to the state in the folder, if there is one."""
+        path = None if self.folder is None else self.folder / CHECKPOINT
+        if path is None or not path.exists():
+            return
+        state = read_checkpoint(path)
+        try:
+            check_settings(state["settings"], self._settings(), path)
+            if state["version"] != __version__:
+                raise CheckpointError(
+                    f"{path} was written by gradlab {state['version']}, this is {__version__}: "
+                    "finish it with that version, or remove it"
+                )
+            self.training.model.load_state_dict(state["model"])
+            self.training.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.total_loss = state["step"], state["total_loss"]
+            self.seconds, self.rows = state["seconds"], state["rows"]
+            if self.training.probe is not None and state["probe"] is not None:
+                self.training.probe.load_state_dict(state["probe"])
+        except (KeyError, TypeError) as fault:
+            raise CheckpointError(f"{path} is no checkpoint of a training ({fault})") from None
+
+    def save(self, name: str = CHECKPOINT) -> Path | None:
+        """Write the state into the folder, if there is one; return where."""
+        if self.folder is None:
+            return None
+        probe = self.training.probe
+        state = {
+            "version": __version__,
+            "settings": self._settings(),
+            "step": self.step,
+            "total_loss": self.total_loss,
+            "seconds": self.seconds,
+            "rows": self.rows,
+            "model": self.training.model.state_dict(),
+            "optimizer": self.training.optimizer.state_dict(),
+            "probe": None if probe is None else probe.state_dict(),
+        }
+        write_checkpoint(state, self.folder / name)
+        return self.folder / name
+
+    def _settings(self) -> dict[str, Any]:
+        settings = {"kind": self.training.kind, **asdict(self.training.settings)}
+        del settings["epochs"]  # a training may go on for longer
+        return settings
+
+    def do_step(self) -> None:
+        """Do one optimizer step, or raise TrainingError with the state before it saved."""
+        training, started = self.training, time.perf_counter()
+        rate = training.learning_rate(self.step // training.steps_per_epoch)
+        if rate is not None:
+            for group in training.optimizer.param_groups:
+                group["lr"] = rate
+        training.optimizer.zero_grad()
+        try:
+            loss = training.loss(self.step)
+            loss.backward()
+            # Clipped at infinity: only the norm is wanted, from all gradients at once.
+            norm = nn.utils.clip_grad_norm_(training.model.parameters(), math.inf)
+            value = loss.item()
+        except LossError as fault:
+            raise self._stopped(str(fault)) from fault
+        for what, number in (("loss", value), ("gradient norm", norm.item())):
+            if not math.isfinite(number):
+                raise self._stopped(f"the {what} is {number}")
+        training.optimizer.step()
+        self.total_loss += value
+        self.step += 1
+        self.seconds += time.perf_counter() - started
+
+    def _stopped(self, why: str) -> TrainingError:
+        path = self.save(f"stopped-at-step-{self.step}.pt")
+        where = "" if path is None else f"; the state before it is saved in {path}"
+        return TrainingError(f"{why} at step {self.step} with {self._name()}{where}")
+
+    def _name(self) -> str:
+        settings = self.training.settings
+        return f"{settings.estimator}, seed {settings.seed}, data {settings.data}"
+
+    def end_epoch(self, last: bool) -> None:
+        """Add the row of the epoch that ends here."""
+        training = self.training
+        epoch = self.step // training.steps_per_epoch
+        row = {"epoch": epoch, "step": self.step, "seconds": self.seconds}
+        row["loss"] = self.total_loss / training.steps_per_epoch
+        self.total_loss = 0.0
+        training.model.eval()
+        with torch.no_grad():
+            self.rows.append(row | training.evaluate(epoch, last))
+        training.model.train()
+
+    def curve(self) -> pd.DataFrame:
+        """Return the rows with the settings beside them."""
+        settings = asdict(self.training.settings)
+        rows = pd.DataFrame(self.rows)
+        return rows.assign(kind=self.training.kind, **settings, version=__version__)
