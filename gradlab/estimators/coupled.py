@@ -65,14 +65,16 @@ class ARSM(ValueEstimator):
         # Normalizing pi does not move the argmin: log pi = log E - const.
         z = (log_e[..., swaps] - log_p.unsqueeze(-2)).argmin(-1).movedim(-1, 0)
         x = torch.zeros([*z.shape, classes], dtype=logits.dtype, device=z.device)
-        values = evaluate(f, x.scatter(-1, z.unsqueeze(-1), 1.0))
-        pairs = values.detach().new_empty(classes, classes, *values.shape[1:])
-        pairs[:] = values[0].detach()
-        pairs[first, second] = pairs[second, first] = values[1:].detach()
+        x = x.scatter(-1, z.unsqueeze(-1), 1.0)
+        value = evaluate(f, x[0])
+        pairs = value.detach().expand(classes, classes, *value.shape).clone()
+        if classes > 1:
+            with torch.no_grad():  # only the value returned needs the graph of f
+                pairs[first, second] = pairs[second, first] = evaluate(f, x[1:])
         pi = torch.softmax(log_e, -1)
         centred = (pairs - pairs.mean(0)).to(pi.dtype)
         estimate = torch.einsum("cj...,...nj->...nc", centred, 1 / classes - pi)
         masked = log_p == -torch.inf
         kept = (~masked).to(pi.dtype)
         spread = (estimate * masked).sum(-1, keepdim=True) / kept.sum(-1, keepdim=True)
-        return values[0], (kept * (estimate + spread)).to(logits.dtype)
+        return value, (kept * (estimate + spread)).to(logits.dtype)

@@ -1,0 +1,152 @@
+"""Several training runs in parallel processes, a folder each; their curves, and a summary of them.
+
+What an estimator reaches is told over seeds: the mean, and half the distance of best and worst.
+"""
+
+import multiprocessing
+import queue
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from gradlab.processes import processes
+
+__all__ = ["Outcome", "Run", "run_all", "summary"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run to be done: its settings, the folder of its state and the folder of its data.
+
+    `probe` holds the arguments of the `GradientProbe` that goes along, None for no probe; `device`
+    is cpu or cuda; `threads` of torch change the time and the last bits of the curve.
+    """
+
+    settings: Any
+    folder: Path
+    data: Path | None = None
+    device: str = "cpu"
+    threads: int = 1
+    probe: dict[str, Any] | None = None
+
+    @staticmethod
+    def name(settings: Any) -> str:
+        """Return the name of the run's folder, such as ZGR-lr0.0001-seed0."""
+        estimator = re.sub(r"[^\w.-]+", "-", settings.estimator).strip("-")
+        return f"{estimator}-lr{settings.lr:g}-seed{settings.seed}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: its curve and the rows of its probe, or why it stopped (`error`)."""
+
+    run: Run
+    curve: pd.DataFrame = field(default_factory=pd.DataFrame)
+    probed: pd.DataFrame = field(default_factory=pd.DataFrame)
+    error: str | None = None
+
+
+def run_all(runs: Sequence[Run], workers: int, progress: bool = False) -> list[Outcome]:
+    """Do the runs in `workers` processes and return how they ended, in the same order.
+
+    A run goes on from the state in its folder. One that stops does not stop the others. An
+    interrupt lets each process save its state first. Processes are spawned: a script calls this
+    under `if __name__ == "__main__"`.
+    """
+    ended: dict[int, Outcome] = {}
+    context = multiprocessing.get_context("spawn")
+    with (
+        context.Manager() as manager,
+        processes(min(workers, len(runs))) as pool,
+        tqdm(
+            desc=f"{len(runs)} runs",
+            total=0,
+            unit=" steps",
+            leave=False,
+            disable=None if progress else True,
+        ) as bar,
+    ):
+        steps = manager.Queue()
+        waiting: dict[Future[Outcome], int] = {
+            pool.submit(_do, run, steps): number for number, run in enumerate(runs)
+        }
+        while waiting:
+            done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+            for total, more in _told(steps):
+                bar.total += total
+                bar.update(more)
+            for future in done:
+                number = waiting.pop(future)
+                died = future.exception()  # the process, say for want of memory
+                ended[number] = (
+                    Outcome(runs[number], error=f"{type(died).__name__}: {died}")
+                    if died
+                    else future.result()
+                )
+                if progress:
+                    how = ended[number].error or "done"
+                    tqdm.write(f"{Run.name(runs[number].settings)}: {how}")
+    return [ended[number] for number in range(len(runs))]
+
+
+def _told(steps: Any) -> Iterator[tuple[int, int]]:
+    while True:
+        try:
+            yield steps.get_nowait()
+        except queue.Empty:
+            return
+
+
+def _do(run: Run, steps: Any) -> Outcome:
+    """Do one run in this process; a fault is told, not raised."""
+    import torch
+
+    from gradlab.training.checkpoint import CheckpointError
+    from gradlab.training.datasets import load_images
+    from gradlab.training.kinds import begin
+    from gradlab.training.loop import TrainingError, train
+
+    torch.set_num_threads(run.threads)
+    try:
+        images = load_images(run.settings.data, run.data)
+        training = begin(run.settings, images, run.device, run.probe)
+        total = training.settings.epochs * training.steps_per_epoch
+        steps.put((total, 0))
+        told = 0
+
+        def after_step(step: int) -> None:
+            nonlocal told
+            # Telling costs as much as a small step.
+            if step - told >= _TOLD_EVERY or step == total:
+                steps.put((0, step - told))
+                told = step
+
+        curve = train(training, run.folder, after_step=after_step)
+    except (TrainingError, CheckpointError, OSError, ValueError) as fault:
+        return Outcome(run, error=str(fault))
+    probed = pd.DataFrame() if training.probe is None else training.probe.rows
+    settings = {name: getattr(run.settings, name) for name in ("data", "seed")}
+    return Outcome(run, curve, probed.assign(trained=run.settings.estimator, **settings))
+
+
+_TOLD_EVERY = 20
+
+
+def summary(curves: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Return a row an estimator: for each column its mean over seeds at the last epoch, and spread.
+
+    The spread, `<column>_spread`, is (max - min) / 2 over the seeds; `seeds` counts them.
+    """
+    last = curves.sort_values("step").groupby(["estimator", "seed"], sort=False).tail(1)
+    groups = last.groupby("estimator", sort=False)
+    table = {"seeds": groups.size(), "epochs": groups["epoch"].min()}
+    for column in columns:
+        table[column] = groups[column].mean()
+        table[f"{column}_spread"] = (groups[column].max() - groups[column].min()) / 2
+    return pd.DataFrame(table).loc[list(dict.fromkeys(curves["estimator"]))].reset_index()

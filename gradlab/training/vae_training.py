@@ -1,0 +1,149 @@
+"""Training a discrete VAE with any estimator: settings, steps and evaluations.
+
+The reconstruction term goes through the estimator, the divergence through its exact gradient.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradlab.estimators import parse
+from gradlab.reproducible import block_generator, check_seed
+from gradlab.training.base import Training
+from gradlab.training.datasets import Images
+from gradlab.training.vae import DiscreteVAE, read_latent
+
+__all__ = ["VAESettings", "VAETraining"]
+
+
+@dataclass(frozen=True)
+class VAESettings:
+    """What decides the curve of a VAE; the defaults are those of Shekhovtsov 2023 (ICML).
+
+    `latent`: variables x classes; `lr`: of Adam; `hidden`: units of each hidden layer (as Dong et
+    al. 2021, 2106.10477); `bound_samples`: K of the importance-weighted bound after the last epoch.
+    Grey images are binarized anew at every use, binary ones stay as they are. Raises ValueError for
+    a bad value.
+    """
+
+    estimator: str = "ZGR"
+    latent: str = "30x10"
+    data: str = "digits"
+    seed: int = 0
+    epochs: int = 500
+    batch: int = 50
+    lr: float = 1e-4
+    hidden: int = 200
+    bound_samples: int = 100
+
+    def __post_init__(self) -> None:
+        # One text for an estimator, however it was written.
+        object.__setattr__(self, "estimator", str(parse(self.estimator)))
+        read_latent(self.latent)
+        check_seed(self.seed)
+        for name in ("epochs", "batch", "hidden", "bound_samples"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a positive int, not {value!r}")
+        if not 0 < self.lr < float("inf"):
+            raise ValueError(f"lr must be positive and finite, not {self.lr!r}")
+
+
+class VAETraining(Training):
+    """A discrete VAE on images, its encoder trained by the estimator of the settings.
+
+    `probe`, a `gradlab.GradientProbe` or another callable, is shown (step, f, logits) of each step.
+    A step decodes every image `calls` times. Raises ValueError for an estimator that does not work
+    on this latent.
+    """
+
+    kind: ClassVar[str] = "vae"
+    settings: VAESettings
+
+    def __init__(
+        self,
+        settings: VAESettings,
+        images: Images,
+        *,
+        device: str | torch.device = "cpu",
+        probe: Any = None,
+    ) -> None:
+        self.settings = settings
+        self.data = images
+        self.images = len(images.train)
+        self.device = torch.device(device)
+        self.probe = probe
+        self.estimator = parse(settings.estimator)
+        variables, classes = read_latent(settings.latent)
+        # The weights depend on the seed alone: estimators start from the same ones.
+        source = block_generator(settings.seed, f"{self.kind} weights")
+        mean = self._pixels("train").mean(0)
+        model = DiscreteVAE(variables, classes, mean, settings.hidden, source)
+        self.model: DiscreteVAE = model.to(self.device)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr, fused=True)
+        logits = torch.zeros(variables, classes, device=self.device)
+        refused = self.estimator.supports(lambda x: x.square().sum((-2, -1)), logits)
+        if refused:
+            raise ValueError(f"estimator {self.estimator}, latent {settings.latent}: {refused}")
+
+    def loss(self, step: int) -> Tensor:
+        """Return the mean of the surrogate of -ELBO over the batch of this step, in nats."""
+        generator = self.generator("step", step)
+        batch = self._pixels("train")[self.batch(step)].to(self.device)
+        images = self.data.binarized(batch, generator)
+        logits = self.model.encode(images)
+        f = self.model.reconstruction(images)
+        if self.probe is not None:
+            self.probe(step, f, logits.detach())
+        surrogate = self.estimator.surrogate(f, logits, generator)
+        return (surrogate + self.model.divergence(logits)).mean()
+
+    def evaluate(self, epoch: int, last: bool) -> dict[str, float]:
+        """Return mean -ELBO of each split from one sample an image, and at last the bound.
+
+        Nats an image; the training split is measured on as many images as the validation one has.
+        Samples are one-hot for every estimator, and pixels of grey images are drawn once for all.
+        """
+        row = {}
+        for split, images in self._evaluated.items():
+            values = self._each(images, lambda part, g: self.model.negative_elbo(part, g), epoch)
+            row[f"{split}_nelbo"] = float(values.mean())
+            row[f"{split}_nelbo_se"] = float(values.std() / len(values) ** 0.5)
+        if last:
+            samples = self.settings.bound_samples
+            values = self._each(
+                self._evaluated["test"], lambda part, g: self.model.bound(part, samples, g), epoch
+            )
+            row["test_bound"] = float(values.mean())
+            row["test_bound_se"] = float(values.std() / len(values) ** 0.5)
+        return row
+
+    def _each(self, images: Tensor, values: Any, epoch: int) -> Tensor:
+        """Return the values of all images, a thousand at a time, in float64."""
+        generator = self.generator("evaluation", epoch)
+        parts = [values(part.to(self.device), generator) for part in images.split(1000)]
+        return torch.cat(parts).to("cpu", torch.float64)
+
+    @cached_property
+    def _evaluated(self) -> dict[str, Float[Tensor, "n 784"]]:
+        """The images that are evaluated, binary: the same for all seeds and estimators."""
+        found = {}
+        for split in ("train", "valid", "test"):
+            source = block_generator(0, f"evaluated pixels {split}")
+            images = self.data.as_floats(split)
+            images = images[: len(self.data.valid)] if split == "train" else images
+            found[split] = self.data.binarized(images, source)
+        return found
+
+    def _pixels(self, split: str) -> Float[Tensor, "n 784"]:
+        if split not in self._floats:
+            self._floats[split] = self.data.as_floats(split)
+        return self._floats[split]
+
+    @cached_property
+    def _floats(self) -> dict[str, Tensor]:
+        return {}
