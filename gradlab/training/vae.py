@@ -4,6 +4,7 @@ Two hidden layers on each side, N categorical variables of C classes between the
 """
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -65,8 +66,9 @@ class DiscreteVAE(nn.Module):
             if isinstance(module, nn.Linear):
                 _initialize(module, generator)
         with torch.no_grad():
+            output = cast(nn.Linear, self.decoder[-1])
             # Away from 0 and 1, where a pixel that is always white or black has its mean.
-            self.decoder[-1].bias.data.copy_(torch.logit(mean.clamp(1e-3, 1 - 1e-3)))
+            output.bias.copy_(torch.logit(mean.clamp(1e-3, 1 - 1e-3)))
 
     def encode(self, images: Float[Tensor, "B 784"]) -> Float[Tensor, "B N C"]:
         """Return the logits of q(z | image)."""

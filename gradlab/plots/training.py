@@ -1,0 +1,131 @@
+"""Training curves of several estimators: by epoch, by time, and what is reached in the end.
+
+Lines are means over seeds, bands their range; in the last panel every seed is a point.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from gradlab.plots.style import color, marker, styled
+
+__all__ = ["draw_curves", "draw_reached", "estimator_handles", "plot", "reached_handles"]
+
+# By the kind of training: the curve that is shown, and what is reached, each with its label.
+_CURVES = {
+    "vae": ("train_nelbo", "training -ELBO (nats)"),
+    "network": ("loss", "training loss (nats)"),
+}
+_REACHED = {
+    "vae": [
+        ("test_nelbo", "test -ELBO"),
+        ("test_bound", "test -log p, importance-weighted bound"),
+    ],
+    "network": [
+        ("test_error_stochastic", "test error, one sample"),
+        ("test_error_deterministic", "deterministic"),
+        ("test_error_ensemble", "ensemble"),
+    ],
+}
+
+
+def plot(rows: pd.DataFrame) -> Figure:
+    """Return the figure of curves of `gradlab.training.runs`."""
+    kind = rows["kind"].iloc[0]
+    column, label = _CURVES[kind]
+    with styled():
+        figure = Figure(figsize=(11, 3.9))
+        axes = figure.subplots(1, 3, width_ratios=(1, 1, 1.25))
+        draw_curves(axes[0], rows, "epoch", column)
+        draw_curves(axes[1], rows, "seconds", column)
+        axes[1].set_xlabel("seconds of training (one process)")
+        axes[0].set_ylabel(label)
+        draw_reached(axes[2], rows, _REACHED[kind])
+        handles = [*estimator_handles(rows), *reached_handles(_REACHED[kind])]
+        figure.legend(handles=handles, loc="outside lower center", ncols=5)
+        figure.suptitle(_title(rows), fontsize=9)
+    return figure
+
+
+def _title(rows: pd.DataFrame) -> str:
+    first, seeds = rows.iloc[0], rows["seed"].nunique()
+    what = f"VAE, latent {first['latent']}" if first["kind"] == "vae" else f"{first['model']} net"
+    over = f"mean and range of {seeds} seeds" if seeds > 1 else "one seed"
+    machine = f"; {first['machine']}" if "machine" in rows else ""
+    how = f"{first['data']}, {rows['epoch'].max()} epochs, batch {first['batch']}"
+    return f"{what}, {how}: {over}{machine}"
+
+
+def draw_curves(ax: Axes, rows: pd.DataFrame, across: str, column: str) -> None:
+    """Draw a line an estimator, its mean over seeds, and the range of the seeds."""
+    for estimator, part in rows.groupby("estimator", sort=False):
+        groups = part.groupby("epoch")
+        x, y = groups[across].mean(), groups[column]
+        ax.plot(x, y.mean(), label=estimator, **_look(str(estimator)))
+        ax.fill_between(x, y.min(), y.max(), color=color(_series(estimator)), alpha=0.2, lw=0)
+    # The first epochs fall so far that nothing else would be seen.
+    settled = rows.loc[rows["epoch"] > rows["epoch"].max() / 10, column]
+    spare = 0.05 * (settled.max() - settled.min())
+    ax.set_ylim(settled.min() - spare, settled.max() + spare)
+    if across == "seconds":
+        ax.set_xscale("log")
+    ax.set_xlabel(across)
+
+
+def draw_reached(ax: Axes, rows: pd.DataFrame, columns: Sequence[tuple[str, str]]) -> None:
+    """Draw each column at the last epoch, a row of the panel an estimator, a point a seed."""
+    last = rows.sort_values("step").groupby(["estimator", "seed"], sort=False).tail(1)
+    estimators = list(dict.fromkeys(rows["estimator"]))
+    for place, estimator in enumerate(estimators):
+        part = last[last["estimator"] == estimator]
+        for number, (column, _) in enumerate(columns):
+            y = np.full(len(part), place + 0.22 * (number - (len(columns) - 1) / 2))
+            shade = color(_series(estimator))
+            # Bars are the standard error of the mean over images, within one trained model.
+            ax.errorbar(
+                part[column],
+                y,
+                xerr=part[f"{column}_se"],
+                fmt=_SHAPES[number],
+                color=shade,
+                mfc="white" if number else shade,
+                ms=4,
+                elinewidth=0.6,
+            )
+    ax.set_yticks(range(len(estimators)), estimators)
+    ax.set_ylim(len(estimators) - 0.5, -0.5)
+    ax.set_xlabel("at the end; a point a seed ± 1 s.e. over test images")
+
+
+_SHAPES = ("o", "s", "^")
+
+
+def reached_handles(columns: Sequence[tuple[str, str]]) -> list[Line2D]:
+    """Return the legend entries of the columns of `draw_reached`."""
+    grey: dict[str, Any] = {"color": "0.35", "ls": "", "ms": 4}
+    return [
+        Line2D([], [], marker=_SHAPES[i], mfc="white" if i else "0.35", label=label, **grey)
+        for i, (_, label) in enumerate(columns)
+    ]
+
+
+def estimator_handles(rows: pd.DataFrame) -> list[Line2D]:
+    """Return the legend entries of the estimators, in the order of the rows."""
+    return [Line2D([], [], label=str(e), **_look(str(e))) for e in dict.fromkeys(rows["estimator"])]
+
+
+def _look(estimator: str) -> dict[str, Any]:
+    series = _series(estimator)
+    return {"color": color(series), "marker": marker(series), "markevery": 0.2, "ms": 4}
+
+
+def _series(estimator: object) -> str:
+    """Return the text without its temperature, by which colours are chosen."""
+    name, _, rest = str(estimator).partition("(")
+    kept = [part for part in rest.rstrip(")").split(", ") if part and not part.startswith("tau=")]
+    return f"{name}({', '.join(kept)})" if kept else name
