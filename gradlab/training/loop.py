@@ -21,7 +21,6 @@ from torch import nn
 from tqdm import tqdm
 
 from gradlab import __version__
-from gradlab.loss import LossError
 from gradlab.training.base import Training
 from gradlab.training.checkpoint import (
     CheckpointError,
@@ -197,7 +196,7 @@ class _Run:
             # Clipped at infinity: only the norm is wanted, from all gradients at once.
             norm = nn.utils.clip_grad_norm_(training.model.parameters(), math.inf)
             value = loss.item()
-        except LossError as fault:
+        except ValueError as fault:  # of the loss, or NaN among the logits
             raise self._stopped(str(fault)) from fault
         for what, number in (("loss", value), ("gradient norm", norm.item())):
             if not math.isfinite(number):
