@@ -6,11 +6,15 @@ import torch
 
 from gradlab.training.base import Training
 from gradlab.training.datasets import Images
+from gradlab.training.network_training import NetworkSettings, NetworkTraining
 from gradlab.training.vae_training import VAESettings, VAETraining
 
 __all__ = ["begin", "check_device"]
 
-_KINDS: dict[type, Any] = {VAESettings: VAETraining}
+_KINDS: dict[type, Any] = {
+    VAESettings: VAETraining,
+    NetworkSettings: NetworkTraining,
+}
 
 
 def begin(
