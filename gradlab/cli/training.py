@@ -2,17 +2,14 @@
 
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from gradlab.cli.options import Seed, Workers
-from gradlab.usage import blaming, fail, staging
-
-if TYPE_CHECKING:
-    import pandas as pd
+from gradlab.cli.reporting import train_and_report
+from gradlab.usage import blaming
 
 __all__ = ["app"]
 
@@ -39,6 +36,19 @@ _Batch = Annotated[int, typer.Option(min=1, help="Images a step.")]
 _Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 _Threads = Annotated[
     int, typer.Option(min=1, help="Of each run; the curve's last bits depend on it.")
+]
+_Probe = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="K", help="Every K steps measure bias and variance of estimators."
+    ),
+]
+_Probed = Annotated[
+    str | None,
+    typer.Option(metavar="A,B,C", help="Estimators that --probe measures.  [default: those trained]"),
+]
+_ProbeSeconds = Annotated[
+    float, typer.Option(min=0.001, help="Limit of the time of all these measurements of a run.")
 ]
 _Out = Annotated[
     Path,
@@ -72,6 +82,12 @@ def vae(
         int, typer.Option(min=1, help="K of the importance-weighted bound at the end.")
     ] = 100,
     seed: Seed = 0,
+    probe: _Probe = None,
+    probe_seconds: _Probed = Annotated[
+    str | None,
+    typer.Option(metavar="A,B,C", help="Estimators that --probe measures.  [default: those trained]"),
+]
+_ProbeSeconds = 600,
     workers: Workers = None,
     device: _Device = "cpu",
     threads: _Threads = 1,
@@ -80,13 +96,16 @@ def vae(
     """Train a VAE with N categorical latent variables of C classes; -ELBO in nats.
 
     Losses and times of every epoch, the importance-weighted bound at the end. Ctrl-C stops
-    cleanly, and the same command goes on from the checkpoints, exactly.
+    cleanly, and the same command goes on from the checkpoints, exactly. With --probe gradients
+    of several estimators are measured on the model as it trains: exactly if the latent has no
+    more than 4096 states, else against a long unbiased run.
 
     \b
     Example:  gradlab train vae --compare "ST,ZGR,RF(m=4)" --seeds 2 --lr 1e-3 --epochs 300
     """
     from gradlab.training.vae_training import VAESettings
 
+    names = _names(estimator, compare)
     with blaming("--estimator, --compare, --latent, --lr"):
         settings = [
             VAESettings(
@@ -100,7 +119,7 @@ def vae(
                 hidden=hidden,
                 bound_samples=bound_samples,
             )
-            for name in _names(estimator, compare)
+            for name in names
             for number in range(seed, seed + seeds)
         ]
     columns = {
@@ -109,70 +128,91 @@ def vae(
         "test_nelbo": "test -ELBO",
         "test_bound": "test bound",
     }
-    _train("vae", settings, columns, data, workers, device, threads, out)
+    probing = None
+    if probe is not None:
+        measured = names if probe_estimators is None else _split(probe_estimators)
+        probing = {"estimators": measured, "every": probe, "seconds": probe_seconds}
+    train_and_report("vae", settings, columns, data, workers, device, threads, out, probing)
+
+
+@app.command(short_help="A network with stochastic quantized activations or weights.")
+def network(
+    estimator: _Estimator = "ZGR",
+    compare: _Compare = None,
+    seeds: _Seeds = 1,
+    model: Annotated[str, typer.Option(help="mlp or conv.")] = "mlp",
+    levels: Annotated[int, typer.Option(min=2, help="Of each quantized number.")] = 2,
+    activations: Annotated[bool, typer.Option(help="Quantize activations.")] = True,
+    weights: Annotated[bool, typer.Option(help="Quantize weights.")] = False,
+    images: _Images = "digits",
+    data: _Data = None,
+    epochs: _Epochs = 200,
+    batch: _Batch = 50,
+    lr: Annotated[
+        str,
+        typer.Option(help="Of Adam, / 10 after epochs 100 and 150; or 1e-3,3.3e-4: the best one."),
+    ] = "1e-3",
+    samples: Annotated[int, typer.Option(min=1, help="Of the ensemble at the end.")] = 10,
+    seed: Seed = 0,
+    workers: Workers = None,
+    device: _Device = "cpu",
+    threads: _Threads = 1,
+    out: _Out = Path("runs/network"),
+) -> None:
+    """Train a classifier whose units are drawn from L levels; errors in percent.
+
+    Several learning rates: each estimator is shown at the one with the smallest validation error,
+    the mean over seeds. Errors are those of one sample of all units, of every unit at its most
+    probable level, and of the mean prediction of several samples. Goes on from checkpoints.
+
+    \b
+    Example:  gradlab train network --compare "ST,GS-ST,ZGR" --epochs 30 --seeds 2
+    """
+    from gradlab.training.network_training import NetworkSettings
+
+    names = _names(estimator, compare)
+    with blaming("--lr"):
+        rates = [_rate(text) for text in lr.split(",")]
+    with blaming("--estimator, --compare, --model, --levels, --lr"):
+        settings = [
+            NetworkSettings(
+                estimator=name,
+                model=model,
+                levels=levels,
+                activations=activations,
+                weights=weights,
+                data=images,
+                seed=number,
+                epochs=epochs,
+                batch=batch,
+                lr=rate,
+                samples=samples,
+            )
+            for name in names
+            for rate in rates
+            for number in range(seed, seed + seeds)
+        ]
+    columns = {
+        "loss": "train loss",
+        "valid_mode_error": "valid, mode",
+        "test_sample_error": "test, sample",
+        "test_mode_error": "mode",
+        "test_ensemble_error": "ensemble",
+    }
+    train_and_report("network", settings, columns, data, workers, device, threads, out)
+
+
+def _rate(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no number; write for example 1e-3,3.3e-4,1e-4") from None
 
 
 def _names(estimator: str, compare: str | None) -> list[str]:
+    return [estimator] if compare is None else _split(compare)
+
+
+def _split(texts: str) -> list[str]:
     """Split at the commas outside parentheses."""
-    texts = [estimator] if compare is None else re.split(r",(?![^(]*\))", compare)
-    return list(dict.fromkeys(text.strip() for text in texts))
-
-
-def _train(
-    name: str,
-    settings: Sequence[Any],
-    columns: dict[str, str],
-    data: Path | None,
-    workers: int | None,
-    device: str,
-    threads: int,
-    out: Path,
-) -> None:
-    """Do the runs, write the curves and print what was reached."""
-    import pandas as pd
-
-    from gradlab.plots.files import save_with_rows
-    from gradlab.plots.training import plot
-    from gradlab.processes import usable_cores
-    from gradlab.training.datasets import load_images
-    from gradlab.training.kinds import begin
-    from gradlab.training.runs import Run, run_all, summary
-
-    with blaming("--images, --data", (ValueError, FileNotFoundError)):
-        images = load_images(settings[0].data, data)
-    with blaming("--device, --estimator, --compare, --images"):
-        for chosen in {one.estimator: one for one in settings}.values():
-            begin(chosen, images, device)
-    runs = [Run(one, out / Run.name(one), data, device, threads) for one in settings]
-    cores = max(1, usable_cores() // threads) if device == "cpu" else 1
-    with staging(out) as passing:
-        outcomes = run_all(runs, workers or cores, progress=sys.stderr.isatty())
-        curves = [outcome.curve for outcome in outcomes if outcome.error is None]
-        if curves:
-            rows = pd.concat(curves, ignore_index=True)
-            save_with_rows(rows, plot, out, name, passing)
-            print(_text(summary(rows, [*columns, "seconds"]), columns))
-            print(f"\n{out / f'{name}.png'}")
-    stopped = [outcome for outcome in outcomes if outcome.error is not None]
-    for outcome in stopped:
-        fail(f"{outcome.run.folder.name}: {outcome.error}", 1)
-    if stopped:
-        raise typer.Exit(1)
-
-
-def _text(table: "pd.DataFrame", columns: dict[str, str]) -> str:
-    """Return the summary as text: mean ± (max - min) / 2 over seeds."""
-    from gradlab.tables import aligned
-
-    lines = [("estimator", *columns.values(), "seconds")]
-    for row in table.to_dict("records"):
-        cells = [_cell(row, column) for column in columns]
-        lines.append((row["estimator"], *cells, f"{row['seconds']:.0f}"))
-    seeds, epochs = table["seeds"].max(), table["epochs"].max()
-    over = f"mean ± (max - min)/2 of {seeds} seeds" if seeds > 1 else "one seed"
-    return f"After {epochs} epochs, {over}.\n\n{aligned(lines)}"
-
-
-def _cell(row: dict[str, Any], column: str) -> str:
-    text = f"{row[column]:.4g}"
-    return f"{text} ± {row[f'{column}_spread']:.2g}" if row["seeds"] > 1 else text
+    return list(dict.fromkeys(text.strip() for text in re.split(r",(?![^(]*\))", texts)))

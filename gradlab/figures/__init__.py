@@ -34,6 +34,7 @@ FIGURES = {
         "classes",
         "snapshots",
         "verdicts",
+        "vae",
         "quadratics",
         "degree",
         "budget",

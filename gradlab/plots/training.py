@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from gradlab.plots.style import color, marker, styled
 
@@ -27,15 +28,16 @@ _REACHED = {
         ("test_bound", "test -log p, importance-weighted bound"),
     ],
     "network": [
-        ("test_error_stochastic", "test error, one sample"),
-        ("test_error_deterministic", "deterministic"),
-        ("test_error_ensemble", "ensemble"),
+        ("test_sample_error", "test error, one sample"),
+        ("test_mode_error", "most probable levels"),
+        ("test_ensemble_error", "ensemble"),
     ],
 }
 
 
 def plot(rows: pd.DataFrame) -> Figure:
-    """Return the figure of curves of `gradlab.training.runs`."""
+    """Return the figure of curves of `gradlab.training.runs`, of runs that are `chosen`."""
+    rows = rows[rows["chosen"]] if "chosen" in rows else rows
     kind = rows["kind"].iloc[0]
     column, label = _CURVES[kind]
     with styled():
@@ -74,6 +76,9 @@ def draw_curves(ax: Axes, rows: pd.DataFrame, across: str, column: str) -> None:
     ax.set_ylim(settled.min() - spare, settled.max() + spare)
     if across == "seconds":
         ax.set_xscale("log")
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel(across)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from gradlab.reproducible import block_generator
+from gradlab.training.probe import GradientProbe
 
 __all__ = ["Settings", "Training"]
 
@@ -55,8 +56,7 @@ class Training(ABC):
     optimizer: torch.optim.Optimizer
     images: int
     device: torch.device
-    # Called by `loss` with (step, f, logits); see gradlab.training.probe.
-    probe: Any = None
+    probe: GradientProbe | None = None
 
     @property
     def steps_per_epoch(self) -> int:

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-import torch
-
 from gradlab.training.base import Training
 from gradlab.training.datasets import Images
+from gradlab.training.device import check_device
 from gradlab.training.network_training import NetworkSettings, NetworkTraining
+from gradlab.training.probe import GradientProbe
 from gradlab.training.vae_training import VAESettings, VAETraining
 
-__all__ = ["begin", "check_device"]
+__all__ = ["begin"]
 
 _KINDS: dict[type, Any] = {
     VAESettings: VAETraining,
@@ -26,17 +26,6 @@ def begin(
     settings that do not fit the images.
     """
     training: Training = _KINDS[type(settings)](settings, images, device=check_device(device))
+    if probe is not None:
+        training.probe = GradientProbe(**probe, model=training.model, seed=settings.seed)
     return training
-
-
-def check_device(name: str) -> torch.device:
-    """Return the device named cpu, cuda or cuda:1; ValueError if it is unknown or not there."""
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device must be 'cpu' or 'cuda', not {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {name!r} is not there: torch finds {torch.cuda.device_count()}")
-    return device

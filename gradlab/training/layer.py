@@ -92,11 +92,20 @@ class CategoricalLayer(nn.Module):
         if schedule is not None and not hasattr(estimator, "tau"):
             raise ValueError(f"schedule: {estimator} has no temperature tau to be scheduled")
         self.embedding = _choice(Embedding, "embedding", embedding)
-        self.evaluation = _choice(Evaluation, "evaluation", evaluation)
+        self.evaluation = evaluation
         self.generator = generator
         self.schedule = schedule
         self._unscheduled: PathwiseEstimator = estimator
         self._set_steps(0)
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """What eval mode returns; may be set to "sample", "mode" or "mean"."""
+        return self._evaluation
+
+    @evaluation.setter
+    def evaluation(self, given: str) -> None:
+        self._evaluation = _choice(Evaluation, "evaluation", given)
 
     @property
     def steps(self) -> int:

@@ -28,6 +28,7 @@ from gradlab.training.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from gradlab.training.device import machine_name
 
 __all__ = ["CHECKPOINT", "TrainingError", "train"]
 
@@ -49,10 +50,10 @@ def train(
     """Train to the last epoch and return the curve: a row an epoch.
 
     `loss` is the mean over the epoch of the loss that was trained, `seconds` the time spent in
-    steps so far (all else is a function of the settings and, to the last bit, of the machine and
-    its number of threads). With a `folder` the state is saved there after every epoch,
-    `save_seconds` and on an interrupt, and a state that lies there is gone on from, also with more
-    epochs than it was begun with. `after_step` is told how many steps are done.
+    steps so far, without the probe's; all else is a function of the settings and, to the last bit,
+    of the machine and its number of threads. With a `folder` the state is saved there after every
+    epoch, `save_seconds` and on an interrupt, and a state that lies there is gone on from, also
+    with more epochs than it was begun with. `after_step` is told how many steps are done.
 
     Raises TrainingError for a loss or gradient that is not finite, with the state before that step
     saved, CheckpointError for a state that is damaged or of other settings, OSError where the
@@ -182,9 +183,14 @@ class _Run:
         del settings["epochs"]  # a training may go on for longer
         return settings
 
+    @property
+    def _probing(self) -> float:
+        """Seconds that the probe has used."""
+        return 0.0 if self.training.probe is None else self.training.probe.seconds
+
     def do_step(self) -> None:
         """Do one optimizer step, or raise TrainingError with the state before it saved."""
-        training, started = self.training, time.perf_counter()
+        training, started = self.training, time.perf_counter() - self._probing
         rate = training.learning_rate(self.step // training.steps_per_epoch)
         if rate is not None:
             for group in training.optimizer.param_groups:
@@ -204,7 +210,7 @@ class _Run:
         training.optimizer.step()
         self.total_loss += value
         self.step += 1
-        self.seconds += time.perf_counter() - started
+        self.seconds += time.perf_counter() - self._probing - started
 
     def _stopped(self, why: str) -> TrainingError:
         path = self.save(f"stopped-at-step-{self.step}.pt")
@@ -231,4 +237,7 @@ class _Run:
         """Return the rows with the settings beside them."""
         settings = asdict(self.training.settings)
         rows = pd.DataFrame(self.rows)
-        return rows.assign(kind=self.training.kind, **settings, version=__version__)
+        machine = machine_name(self.training.device)
+        return rows.assign(
+            kind=self.training.kind, **settings, version=__version__, machine=machine
+        )

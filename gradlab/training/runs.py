@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from gradlab.processes import processes
 
-__all__ = ["Outcome", "Run", "run_all", "summary"]
+__all__ = ["Outcome", "Run", "at_best_rate", "run_all", "summary"]
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,20 @@ def _do(run: Run, steps: Any) -> Outcome:
 
 
 _TOLD_EVERY = 20
+
+
+def at_best_rate(curves: pd.DataFrame) -> pd.Series:
+    """Return for each row whether its estimator is best at this learning rate.
+
+    By validation error, the mean over seeds, where an estimator was trained at several.
+    """
+    from gradlab.training.network_training import best_learning_rate
+
+    chosen = pd.Series(True, index=curves.index)
+    for _, part in curves.groupby("estimator"):
+        if part["lr"].nunique() > 1:
+            chosen[part.index] = part["lr"] == best_learning_rate(part)
+    return chosen
 
 
 def summary(curves: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:

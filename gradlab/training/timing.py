@@ -4,9 +4,7 @@ Always beside `F.gumbel_softmax(hard=True)` measured in the same run: on a machi
 only the ratio means something.
 """
 
-import platform
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -24,6 +22,7 @@ from gradlab.estimators import (
 )
 from gradlab.reproducible import block_generator, check_seed, single_thread
 from gradlab.training.cost import Work, captured, clock, in_turns, peak_bytes
+from gradlab.training.device import check_device, machine_name
 from gradlab.training.layer import CategoricalLayer
 
 __all__ = ["REFERENCE", "sweeps", "time_layers"]
@@ -63,7 +62,7 @@ def time_layers(
     operations return, on CUDA as its allocator says. What does not fit is a row with its `reason`.
     Raises ValueError for an unknown or absent device and sizes that are not positive.
     """
-    place = _device(device)
+    place = check_device(device)
     check_seed(seed)
     if not 0 < seconds < float("inf"):
         raise ValueError(f"seconds must be positive and finite, not {seconds!r}")
@@ -157,25 +156,5 @@ def _pass(estimator: Estimator, logits: Tensor, v: Tensor) -> Work:
     )
 
 
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"device must be 'cpu' or 'cuda', not {name!r}") from None
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device must be 'cpu' or 'cuda', not {name!r}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {name!r} is not there: torch finds {torch.cuda.device_count()}")
-    return device
-
-
 def _machine(device: torch.device) -> dict[str, Any]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    return {"machine": name, "torch": torch.__version__, "threads": 1}
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
+    return {"machine": machine_name(device), "torch": torch.__version__, "threads": 1}

@@ -15,9 +15,13 @@ from gradlab.estimators import parse
 from gradlab.reproducible import block_generator, check_seed
 from gradlab.training.base import Training
 from gradlab.training.datasets import Images
+from gradlab.training.probe import GradientProbe
 from gradlab.training.vae import DiscreteVAE, read_latent
 
-__all__ = ["VAESettings", "VAETraining"]
+__all__ = ["PROBED", "VAESettings", "VAETraining"]
+
+PROBED = 10
+"""Images of a batch on which a probe measures."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,9 @@ class VAESettings:
 class VAETraining(Training):
     """A discrete VAE on images, its encoder trained by the estimator of the settings.
 
-    `probe`, a `gradlab.GradientProbe` or another callable, is shown (step, f, logits) of each step.
-    A step decodes every image `calls` times. Raises ValueError for an estimator that does not work
-    on this latent.
+    A step decodes every image as often as the estimator evaluates f. A `probe` measures estimators
+    of the gradient of the reconstruction term on the first `PROBED` images of a batch. Raises
+    ValueError for an estimator that does not work on this latent.
     """
 
     kind: ClassVar[str] = "vae"
@@ -70,7 +74,7 @@ class VAETraining(Training):
         images: Images,
         *,
         device: str | torch.device = "cpu",
-        probe: Any = None,
+        probe: GradientProbe | None = None,
     ) -> None:
         self.settings = settings
         self.data = images
@@ -97,8 +101,9 @@ class VAETraining(Training):
         images = self.data.binarized(batch, generator)
         logits = self.model.encode(images)
         f = self.model.reconstruction(images)
-        if self.probe is not None:
-            self.probe(step, f, logits.detach())
+        if self.probe is not None and self.probe.is_due(step):
+            few = self.model.reconstruction(images[:PROBED])
+            self.probe(step, few, logits[:PROBED])
         surrogate = self.estimator.surrogate(f, logits, generator)
         return (surrogate + self.model.divergence(logits)).mean()
 

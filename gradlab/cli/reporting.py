@@ -1,0 +1,86 @@
+"""What the commands of `gradlab train` share: doing the runs, and telling what was reached."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from gradlab.usage import blaming, fail, staging
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["train_and_report"]
+
+
+def train_and_report(
+    name: str,
+    settings: Sequence[Any],
+    columns: dict[str, str],
+    data: Path | None,
+    workers: int | None,
+    device: str,
+    threads: int,
+    out: Path,
+    probe: dict[str, Any] | None = None,
+) -> None:
+    """Do the runs, write the curves and print what was reached."""
+    import pandas as pd
+
+    from gradlab.plots.files import save_with_rows
+    from gradlab.plots.training import plot
+    from gradlab.processes import usable_cores
+    from gradlab.training.datasets import load_images
+    from gradlab.training.kinds import begin
+    from gradlab.training.runs import Run, at_best_rate, run_all, summary
+
+    with blaming("--images, --data", (ValueError, FileNotFoundError)):
+        images = load_images(settings[0].data, data)
+    with blaming("--device, --estimator, --compare, --images"):
+        for chosen in {one.estimator: one for one in settings}.values():
+            begin(chosen, images, device, probe)
+    runs = [Run(one, out / Run.name(one), data, device, threads, probe) for one in settings]
+    cores = max(1, usable_cores() // threads) if device == "cpu" else 1
+    with staging(out) as passing:
+        outcomes = run_all(runs, workers or cores, progress=sys.stderr.isatty())
+        curves = [outcome.curve for outcome in outcomes if outcome.error is None]
+        if curves:
+            rows = pd.concat(curves, ignore_index=True)
+            rows = rows.assign(chosen=at_best_rate(rows))
+            save_with_rows(rows, plot, out, name, passing)
+            best = rows[rows["chosen"]]
+            print(_text(summary(best, ["lr", *columns, "seconds"]), columns))
+            print(f"\n{out / f'{name}.png'}")
+        probed = [outcome.probed for outcome in outcomes if len(outcome.probed)]
+        if probed:
+            from gradlab.plots import probe as picture
+
+            save_with_rows(pd.concat(probed), picture.plot, out, f"{name}-probe", passing)
+            print(out / f"{name}-probe.png")
+    stopped = [outcome for outcome in outcomes if outcome.error is not None]
+    for outcome in stopped:
+        fail(f"{outcome.run.folder.name}: {outcome.error}", 1)
+    if stopped:
+        raise typer.Exit(1)
+
+
+def _text(table: "pd.DataFrame", columns: dict[str, str]) -> str:
+    """Return the summary as text: mean ± (max - min) / 2 over seeds."""
+    from gradlab.tables import aligned
+
+    lines = [("estimator", *columns.values(), "lr", "seconds")]
+    for row in table.to_dict("records"):
+        cells = [_cell(row, column) for column in columns]
+        lines.append((row["estimator"], *cells, f"{row['lr']:g}", f"{row['seconds']:.0f}"))
+    seeds, epochs = table["seeds"].max(), table["epochs"].max()
+    over = f"mean ± (max - min)/2 of {seeds} seeds" if seeds > 1 else "one seed"
+    return f"After {epochs} epochs, {over}.\n\n{aligned(lines)}"
+
+
+def _cell(row: dict[str, Any], column: str) -> str:
+    value, spread, unit = row[column], row[f"{column}_spread"], ""
+    if column.endswith("_error"):
+        value, spread, unit = 100 * value, 100 * spread, " %"
+    return f"{value:.4g}" + (f" ± {spread:.2g}" if row["seeds"] > 1 else "") + unit

@@ -1,0 +1,80 @@
+"""Bias, standard deviation, error and direction of estimators through a training.
+
+A row of panels for each training, a line an estimator; where moments were measured by draws, points
+with their standard errors.
+"""
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gradlab.plots.curves import ROUNDING, draw_measured, key, name_zeros, roots
+from gradlab.plots.style import color, marker, styled
+from gradlab.plots.training import estimator_handles
+
+__all__ = ["draw_probed", "plot"]
+
+_PANELS = {
+    "bias2": "bias / |g|",
+    "variance": "standard deviation / |g|",
+    "mse": "RMSE / |g|",
+    "cosine": "cosine of mean and g",
+}
+
+
+def plot(rows: pd.DataFrame) -> Figure:
+    """Return the figure of rows of `GradientProbe`, with `trained` and `seed` where several."""
+    rows = rows.assign(trained=rows.get("trained", "")).fillna({"trained": ""})
+    trained = list(dict.fromkeys(rows["trained"]))
+    with styled():
+        figure = Figure(figsize=(12, 0.9 + 2.6 * len(trained)))
+        axes = figure.subplots(len(trained), len(_PANELS), squeeze=False, sharex=True)
+        for line, name in zip(axes, trained, strict=True):
+            part = rows[rows["trained"] == name]
+            # One training a row of panels: the first seed.
+            part = part[part["seed"] == part["seed"].iloc[0]]
+            for ax, (quantity, label) in zip(line, _PANELS.items(), strict=True):
+                draw_probed(ax, part, quantity)
+                ax.set_ylabel(label)
+            if name:
+                line[0].set_title(f"trained with {name}", loc="left")
+        for ax in axes[-1]:
+            ax.set_xlabel("step")
+        measured = rows[rows["reason"].isna()]
+        entries = key() if (measured["method"] != "exact").any() else []
+        figure.legend(
+            handles=[*estimator_handles(rows), *entries], loc="outside lower center", ncols=6
+        )
+        first = measured.iloc[0]
+        figure.suptitle(
+            f"one draw on {first['batch']} images of the batch, latent {first['N']}x{first['C']}, "
+            f"{first['dtype']}; truth g: {first['truth']}",
+            fontsize=9,
+        )
+    return figure
+
+
+def draw_probed(ax: Axes, rows: pd.DataFrame, quantity: str) -> None:
+    """Draw one quantity of all estimators against the step."""
+    zeros = []
+    for estimator, part in rows[rows["reason"].isna()].groupby("estimator", sort=False):
+        series = part["series"].iloc[0]
+        look: dict[str, Any] = {"color": color(series), "marker": marker(series), "ms": 4, "lw": 1}
+        exact = part[part["method"] == "exact"]
+        drawn = part[part["method"] != "exact"]
+        if quantity == "cosine":
+            ax.plot(exact["step"], exact["cosine"], **look)
+            ax.errorbar(drawn["step"], drawn["cosine"], drawn["cosine_se"], elinewidth=0.8, **look)
+            continue
+        value = roots(exact, quantity)["value"]
+        if len(exact) and value.max() < ROUNDING:
+            zeros.append(str(estimator))
+        else:
+            ax.plot(exact["step"], value, **look)
+        if len(drawn):
+            draw_measured(ax, drawn["step"], drawn, quantity, series, joined=True)
+    if quantity != "cosine":
+        ax.set_yscale("log")
+        name_zeros(ax, zeros)

@@ -1,0 +1,31 @@
+"""The device that computes: checked by name, and named for rows of measured times."""
+
+import platform
+from pathlib import Path
+
+import torch
+
+__all__ = ["check_device", "machine_name"]
+
+
+def check_device(name: str) -> torch.device:
+    """Return the device named cpu, cuda or cuda:1; ValueError if it is unknown or not there."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be 'cpu' or 'cuda', not {name!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name!r} is not there: torch finds {torch.cuda.device_count()}")
+    return device
+
+
+def machine_name(device: torch.device) -> str:
+    """Return the name of the GPU, or of the processor."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()

@@ -1,0 +1,238 @@
+"""`GradientProbe`: bias and variance of estimators on the model and batch of a running training.
+
+Exact where the latent states of one image can be enumerated, else by draws against a long unbiased
+run. The training does not notice: its random numbers, gradients and buffers stay what they were.
+"""
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gradlab import __version__
+from gradlab.categorical import check_logits
+from gradlab.comparison import measure, with_temperatures
+from gradlab.estimators import Estimator
+from gradlab.exact.moments import NotExactError
+from gradlab.loss import Loss
+from gradlab.moments import GROUPS, Groups, Moments
+from gradlab.reproducible import block_generator, check_seed
+from gradlab.training.probe_truth import EnumeratedBatch
+
+__all__ = ["GradientProbe"]
+
+# Numbers that the samples of one block may hold, copies inside the estimator counted: 16 MB.
+_BLOCK_NUMBERS = 2**22
+
+
+class GradientProbe:
+    r"""Measures estimators of d/dlogits \sum_b E f_b every `every` steps of a training.
+
+    ::
+
+        probe = GradientProbe(["ST", "ZGR", "RF(m=4)"], every=100)
+        for step in range(steps):
+            ...  # logits = encoder(batch); f = lambda x: loss of each element, x [..., B, N, C]
+            probe(step, f, logits)  # before or after the training's own backward
+        probe.rows  # a DataFrame; gradlab.plots.probe.plot(probe.rows) draws it
+
+    The B elements of the batch are drawn independently, so the variance is the sum of theirs. Rows
+    hold bias2, variance, mse and cosine with standard errors, and relative_bias, relative_sd and
+    relative_rmse, over the length of the true gradient; `method` says exact or monte carlo (`draws`
+    draws), `truth` where the truth is from: enumeration, or `reference_draws` draws of the
+    unbiased `reference`. What cannot be measured is a row with its `reason`.
+
+    `seconds` bounds the time of all measurements together: one starts only if the time of the last
+    one is left. `model` is one whose buffers (batch norm) f changes: they are put back. f is
+    evaluated in the dtype of the logits; everything else is float64.
+
+    Raises ValueError for bad arguments and for f or logits that break the contract.
+    """
+
+    def __init__(
+        self,
+        estimators: Iterable[Estimator | str],
+        *,
+        every: int = 100,
+        draws: int = 512,
+        reference: Estimator | str = "RF(m=4)",
+        reference_draws: int = 8192,
+        seconds: float = math.inf,
+        model: nn.Module | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.estimators = with_temperatures(estimators, None)
+        (self.reference,) = with_temperatures([reference], None)
+        if self.reference.order < math.inf:
+            raise ValueError(
+                f"reference must be unbiased for every f, such as RF(m=4), not {reference}"
+            )
+        for name, value, least in (
+            ("every", every, 1),
+            ("draws", draws, 2 * GROUPS),
+            ("reference_draws", reference_draws, 2 * GROUPS),
+        ):
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be an int of at least {least}, not {value!r}")
+        if not seconds > 0:
+            raise ValueError(f"seconds must be positive, not {seconds!r}")
+        check_seed(seed)
+        self.every, self.draws, self.reference_draws = every, draws, reference_draws
+        self.limit, self.model, self.seed = seconds, model, seed
+        self.seconds = 0.0
+        self._last = 0.0
+        self._rows: list[dict[str, Any]] = []
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """All rows so far, one a step and estimator."""
+        return pd.DataFrame(self._rows)
+
+    def is_due(self, step: int) -> bool:
+        """Return whether a call at this step measures."""
+        return step % self.every == 0
+
+    def __call__(self, step: int, f: Loss, logits: Float[Tensor, "B N C"]) -> None:
+        """Measure at this step, if it is due: f maps x [..., B, N, C] to losses [..., B]."""
+        if not self.is_due(step):
+            return
+        logits = check_logits(logits, ndim=3).detach()
+        shared: dict[str, Any] = {
+            "step": step,
+            "batch": len(logits),
+            "N": logits.shape[1],
+            "C": logits.shape[2],
+        }
+        shared |= {"seed": self.seed, "version": __version__, "dtype": str(logits.dtype)[6:]}
+        if self.seconds + self._last > self.limit:
+            reason = f"the {self.limit:g} seconds for measurements are used up"
+            skipped = shared | {"reason": reason}
+            self._rows += [self._about(e, logits) | skipped for e in self.estimators]
+            return
+        started = time.perf_counter()
+        with _unnoticed(self.model, logits.device):
+            self._rows += [row | shared for row in self._measured(step, f, logits)]
+        self._last = time.perf_counter() - started
+        self.seconds += self._last
+
+    def _about(self, estimator: Estimator, logits: Tensor) -> dict[str, Any]:
+        return {
+            "estimator": str(estimator),
+            "series": estimator.text(without="tau"),
+            "tau": getattr(estimator, "tau", None),
+            "calls": estimator.calls(logits.shape[-1]),
+        }
+
+    def _measured(self, step: int, f: Loss, logits: Tensor) -> Iterator[dict[str, Any]]:
+        enumerated = EnumeratedBatch.of(f, logits)
+        truth: Tensor | Moments
+        if enumerated is None:
+            truth = self._by_draws(
+                self.reference, self.reference_draws, f, logits, f"probe {step} reference"
+            )
+            source = f"{self.reference}, {self.reference_draws:,} draws"
+        else:
+            truth, source = enumerated.gradient, "enumeration"
+        for estimator in self.estimators:
+            row = self._about(estimator, logits) | {"truth": source, "reason": None}
+            started = time.perf_counter()
+            try:
+                moments, method = self._moments(estimator, step, f, logits, enumerated)
+                row |= {"method": method, "draws": self.draws if method != "exact" else None}
+                row |= measure(moments, truth)
+                row |= _relative(row)
+            except ValueError as fault:
+                # No gradient, a size that it cannot hold: said in its row, the others go on.
+                row["reason"] = str(fault)
+            yield row | {"seconds": time.perf_counter() - started}
+
+    def _moments(
+        self,
+        estimator: Estimator,
+        step: int,
+        f: Loss,
+        logits: Tensor,
+        enumerated: EnumeratedBatch | None,
+    ) -> tuple[Moments, str]:
+        if enumerated is not None:
+            try:
+                return enumerated.moments(estimator), "exact"
+            except NotExactError:
+                pass
+
+        def of_one(x: Tensor) -> Tensor:
+            return f(x.unsqueeze(-3).expand(*x.shape[:-2], *logits.shape))[..., 0]
+
+        refused = estimator.supports(of_one, logits[0])
+        if refused:
+            raise ValueError(refused)
+        name = f"probe {step} {estimator}"
+        return self._by_draws(estimator, self.draws, f, logits, name), "monte carlo"
+
+    def _by_draws(
+        self, estimator: Estimator, draws: int, f: Loss, logits: Tensor, name: str
+    ) -> Moments:
+        """Return moments over all variables of the batch, [B N, C]."""
+        copies = estimator.calls(logits.shape[-1]) * (getattr(estimator, "k", 1) or 1)
+        size = max(1, _BLOCK_NUMBERS // (logits.numel() * copies))
+        total: Groups | None = None
+        for start in range(0, draws, size):
+            n = min(size, draws - start)
+            source = block_generator(self.seed, name, start // size)
+            if logits.device.type != "cpu":
+                source = torch.Generator(logits.device).manual_seed(source.initial_seed())
+            repeated = logits.expand(n, *logits.shape).clone().requires_grad_()
+            with torch.enable_grad():
+                values = estimator.surrogate(f, repeated, source)
+                (g,) = torch.autograd.grad(values.sum(), repeated)
+            groups = Groups.from_draws(g.to("cpu", torch.float64).flatten(1, 2))
+            total = groups if total is None else total.merge(groups)
+        assert total is not None
+        return Moments.from_groups(total)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows and times, plain data to be saved with a training."""
+        return {"rows": self._rows, "seconds": self.seconds, "last": self._last}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
+        self._rows = list(state["rows"])
+        self.seconds, self._last = state["seconds"], state["last"]
+
+
+def _relative(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return bias, standard deviation and root mean squared error over |g|, signed as the square.
+
+    A negative squared bias is noise: its root is given as a negative number.
+    """
+    truth2 = row["truth2"]
+    if not truth2 > 0:
+        return {}
+
+    def signed(square: float) -> float:
+        return math.copysign(math.sqrt(abs(square)), square)
+
+    return {
+        f"relative_{name}": signed(row[column] / truth2)
+        for name, column in (("bias", "bias2"), ("sd", "variance"), ("rmse", "mse"))
+    }
+
+
+@contextmanager
+def _unnoticed(model: nn.Module | None, device: torch.device) -> Iterator[None]:
+    """Put back torch's random numbers and the buffers of the model."""
+    buffers = {} if model is None else {n: b.detach().clone() for n, b in model.named_buffers()}
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            if model is not None:
+                with torch.no_grad():
+                    for name, buffer in model.named_buffers():
+                        buffer.copy_(buffers[name])

@@ -1,0 +1,229 @@
+"""The probe: exact where it says so, honest by draws, and not noticed by the training."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from gradlab import exact_gradient, exact_moments
+from gradlab.estimators import parse
+from gradlab.figures import vae as figure
+from gradlab.plots.probe import plot
+from gradlab.training.datasets import load_images
+from gradlab.training.loop import train
+from gradlab.training.probe import GradientProbe
+from gradlab.training.vae_training import VAESettings, VAETraining
+from significance import limit, scores
+
+EXACT = ["ST", "DARN", "ZGR", "GS-ST(tau=0.5)", "GR(tau=0.3, k=4)", "REINFORCE", "RF(m=3)"]
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Return f and logits [3, 2, 4] of a VAE in float64."""
+    begun = VAETraining(VAESettings(latent="2x4", hidden=10), load_images("digits"))
+    model = begun.model.double()
+    images = begun.data.as_floats("train")[:3].double()
+    return model.reconstruction(images), 5 * model.encode(images).detach()
+
+
+def one(f, logits, b):
+    def f_b(x):
+        return f(x.unsqueeze(-3).expand(*x.shape[:-2], *logits.shape))[..., b]
+
+    return f_b, logits[b]
+
+
+@pytest.mark.parametrize("text", EXACT)
+def test_exact_rows_are_those_of_exact_moments(text, batch):
+    f, logits = batch
+    probe = GradientProbe([text])
+    probe(0, f, logits)
+    (row,) = probe.rows.to_dict("records")
+    moments = [exact_moments(parse(text), *one(f, logits, b)) for b in range(3)]
+    truth = torch.cat([exact_gradient(*one(f, logits, b)) for b in range(3)])
+    mean = torch.cat([m.mean for m in moments])
+    assert row["method"] == "exact"
+    assert row["truth"] == "enumeration"
+    assert row["bias2"] == pytest.approx(float((mean - truth).square().sum()), abs=1e-10)
+    assert row["variance"] == pytest.approx(sum(float(m.variance) for m in moments), abs=1e-10)
+    assert row["truth2"] == pytest.approx(float(truth.square().sum()), abs=1e-10)
+    expected = torch.cosine_similarity(mean.flatten(), truth.flatten(), dim=0)
+    assert row["cosine"] == pytest.approx(float(expected), abs=1e-10)
+    assert row["relative_bias"] ** 2 * row["truth2"] == pytest.approx(row["bias2"], abs=1e-10)
+
+
+@pytest.mark.parametrize("text", ["ZGR", "GR(tau=0.3, k=4)", "RF(m=3)"])
+def test_draws_agree_with_enumeration(text, batch, monkeypatch, unchecked):
+    f, logits = batch
+    exact = GradientProbe([text])
+    exact(0, f, logits)
+    monkeypatch.setattr("gradlab.training.probe_truth.LARGEST_STATES", 1)
+    drawn = GradientProbe([text], draws=3000, reference_draws=3000)
+    drawn(0, f, logits)
+    found, truth = drawn.rows.iloc[0], exact.rows.iloc[0]
+    assert found["method"] == "monte carlo"
+    assert found["truth"] == "RF(m=4), 3,000 draws"
+    for column in ("bias2", "variance", "mse"):
+        score = scores(found[column], truth[column], found[f"{column}_se"])
+        assert abs(score) < limit(15), column
+    wrong = scores(found["variance"], 1.6 * truth["variance"], found["variance_se"])
+    assert abs(wrong) > limit(15)
+
+
+def test_a_block_is_bounded_and_changes_nothing_but_the_noise(batch, monkeypatch, unchecked):
+    f, logits = batch
+    seen = []
+
+    def watched(x):
+        seen.append(x.numel())
+        return f(x)
+
+    monkeypatch.setattr("gradlab.training.probe_truth.LARGEST_STATES", 1)
+    monkeypatch.setattr("gradlab.training.probe._BLOCK_NUMBERS", 4000)
+    probe = GradientProbe(["RF(m=4)", "GR(k=5)"], draws=300, reference_draws=300)
+    probe(0, watched, logits)
+    assert max(seen) <= 4000
+    assert probe.rows["reason"].isna().all()
+
+
+def test_it_is_due_every_so_many_steps(batch):
+    probe = GradientProbe(["ST"], every=3)
+    for step in range(7):
+        probe(step, *batch)
+    assert list(probe.rows["step"]) == [0, 3, 6]
+
+
+class Noisy(nn.Module):
+    """A classifier of one-hot codes with everything that a probe might disturb."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.logits = nn.Parameter(torch.zeros(5, 2, 3))
+        self.net = nn.Sequential(
+            nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.ReLU(), nn.Linear(4, 1)
+        )
+
+    def f(self, x):
+        hidden = self.net(x.flatten(-2).flatten(0, -2))
+        return hidden.reshape(x.shape[:-2]).square()
+
+
+def trained(probe_of):
+    model = Noisy()
+    probe = probe_of(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    torch.manual_seed(4)
+    for step in range(4):
+        optimizer.zero_grad()
+        loss = parse("ZGR").surrogate(model.f, model.logits).mean()
+        loss.backward()
+        if probe is not None:
+            probe(step, model.f, model.logits)
+        optimizer.step()
+    return model.state_dict(), probe
+
+
+def test_the_training_does_not_notice_it():
+    undisturbed, _ = trained(lambda model: None)
+    probed, probe = trained(
+        lambda model: GradientProbe(["ST", "RF(m=4)", "GS"], every=2, draws=64, model=model)
+    )
+    assert len(probe.rows) == 6
+    for name, value in undisturbed.items():
+        assert torch.equal(value, probed[name]), name
+    # Without being told of the model, its batch norm is disturbed: the comparison can fail.
+    disturbed, _ = trained(lambda model: GradientProbe(["ST"], every=2, draws=64))
+    assert any(not torch.equal(value, disturbed[name]) for name, value in undisturbed.items())
+
+
+def test_a_vae_ends_bit_identical_with_and_without_it(tmp_path, unchecked):
+    settings = VAESettings("GR(k=2)", "3x3", hidden=8, epochs=2, bound_samples=2)
+    plain = VAETraining(settings, load_images("digits"))
+    curve = train(plain)
+    probe = GradientProbe(["ZGR", "GS"], every=3, draws=64)
+    probed = VAETraining(settings, load_images("digits"), probe=probe)
+    found = train(probed, tmp_path)
+    assert found.drop(columns="seconds").equals(curve.drop(columns="seconds"))
+    assert list(probe.rows["step"]) == [0, 0, 3, 3, 6, 6]
+    # Its rows are part of the checkpoint.
+    again = GradientProbe(["ZGR", "GS"], every=3, draws=64)
+    train(VAETraining(settings, load_images("digits"), probe=again), tmp_path)
+    assert again.rows.equals(probe.rows)
+
+
+def test_its_time_is_bounded(batch):
+    probe = GradientProbe(["ST"], every=1, seconds=1e-9)
+    probe(0, *batch)
+    probe(1, *batch)
+    assert math.isnan(probe.rows["bias2"][1])
+    assert "1e-09 seconds for measurements are used up" in probe.rows["reason"][1]
+    assert len(probe.rows) == 2
+
+
+def test_what_cannot_be_measured_says_why(batch):
+    _, logits = batch
+    probe = GradientProbe(["ST", "RF(m=2)"], draws=64)
+    probe(0, lambda x: x.detach().square().sum((-2, -1)), logits)
+    assert "not differentiable" in probe.rows["reason"][0]
+    assert probe.rows["reason"].isna()[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"every": 0}, "every must be an int of at least 1"),
+        ({"draws": 3}, "draws must be an int of at least 32"),
+        ({"reference": "ZGR"}, "reference must be unbiased for every f"),
+        ({"seconds": 0.0}, "seconds must be positive"),
+        ({"estimators": ["ZG"]}, "unknown estimator 'ZG'"),
+    ],
+)
+def test_bad_arguments_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        GradientProbe(**({"estimators": ["ST"]} | options))
+
+
+def test_logits_of_another_shape_are_named(batch, unchecked):
+    with pytest.raises(ValueError, match="logits must have"):
+        GradientProbe(["ST"])(0, batch[0], torch.zeros(2, 3))
+
+
+def test_masked_classes_are_exact(batch):
+    f, logits = batch
+    masked = logits.clone()
+    masked[:, 0, 1] = -math.inf
+    probe = GradientProbe(["ZGR", "RF(m=2)"])
+    probe(0, f, masked)
+    assert probe.rows["bias2"].notna().all()
+    assert probe.rows["bias2"][1] == pytest.approx(0, abs=1e-12)
+
+
+def test_rows_can_be_drawn(batch):
+    probe = GradientProbe(["ST", "ZGR", "GS"], every=1, draws=64)
+    probe(0, *batch)
+    probe(1, batch[0], 2 * batch[1])
+    drawn = plot(probe.rows)
+    assert len(drawn.axes) == 4
+    assert all(len(ax.lines) + len(ax.containers) >= 2 for ax in drawn.axes)
+
+
+def test_figure_is_the_same_again_and_shows_all(unchecked):
+    reduced = {"epochs": 2, "seeds": 1, "every": 6, "draws": 64, "latent": "2x2"}
+    rows = figure.rows(3, **reduced)
+    assert rows.equals(figure.rows(3, **reduced))
+    assert set(rows["part"]) == {"curve", "probe"}
+    drawn = figure.plot(rows)
+    assert len(drawn.axes) == 4
+    assert len(drawn.axes[0].lines) == len(figure.ESTIMATORS)
+
+
+def test_random_numbers_are_its_own(batch):
+    one_probe, other = (GradientProbe(["GS"], draws=64, seed=s) for s in (0, 1))
+    state = torch.get_rng_state()
+    one_probe(0, *batch)
+    other(0, *batch)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert one_probe.rows["variance"][0] != other.rows["variance"][0]
