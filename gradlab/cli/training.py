@@ -39,13 +39,13 @@ _Threads = Annotated[
 ]
 _Probe = Annotated[
     int | None,
-    typer.Option(
-        min=1, metavar="K", help="Every K steps measure bias and variance of estimators."
-    ),
+    typer.Option(min=1, metavar="K", help="Every K steps measure bias and variance of estimators."),
 ]
 _Probed = Annotated[
     str | None,
-    typer.Option(metavar="A,B,C", help="Estimators that --probe measures.  [default: those trained]"),
+    typer.Option(
+        metavar="A,B,C", help="Estimators that --probe measures.  [default: those trained]"
+    ),
 ]
 _ProbeSeconds = Annotated[
     float, typer.Option(min=0.001, help="Limit of the time of all these measurements of a run.")
@@ -83,11 +83,8 @@ def vae(
     ] = 100,
     seed: Seed = 0,
     probe: _Probe = None,
-    probe_seconds: _Probed = Annotated[
-    str | None,
-    typer.Option(metavar="A,B,C", help="Estimators that --probe measures.  [default: those trained]"),
-]
-_ProbeSeconds = 600,
+    probe_estimators: _Probed = None,
+    probe_seconds: _ProbeSeconds = 600,
     workers: Workers = None,
     device: _Device = "cpu",
     threads: _Threads = 1,
