@@ -28,7 +28,7 @@ from gradlab.tables import problem_table
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
-COMMANDS = ("list", "compare", "verify", "recommend", "figures")
+COMMANDS = ("list", "compare", "verify", "recommend", "time", "figures")
 SMALL = ["--N", "2", "--C", "3"]
 
 
@@ -48,9 +48,9 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "train vae", "train network"])
 def test_help_shows_an_example_seed_and_out(command, capsys) -> None:
-    assert main([command, "--help"]) == 0
+    assert main([*command.split(), "--help"]) == 0
     shown = capsys.readouterr().out
     assert f"Example:  gradlab {command}" in shown
     assert "--seed" in shown

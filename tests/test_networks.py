@@ -10,6 +10,7 @@ import torch
 from scipy.stats import logistic
 
 from cases import generator
+from gradlab.cli import main
 from gradlab.estimators import parse
 from gradlab.training.datasets import load_images
 from gradlab.training.layer import Evaluation
@@ -277,3 +278,35 @@ def test_unknown_model():
 def test_too_few_levels(levels):
     with pytest.raises(ValueError, match="at least 2"):
         level_logits(torch.zeros(3), levels)
+
+
+# The command line.
+
+
+def test_command_line_chooses_the_learning_rate(tmp_path, capsys, unchecked):
+    command = ["train", "network", "--estimator", "ST", "--lr", "1e-3,1e-6", "--epochs", "2"]
+    assert main([*command, "--samples", "2", "--workers", "1", "--out", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    rows = pd.read_csv(tmp_path / "network.csv")
+    chosen = rows.loc[rows["chosen"], "lr"].unique()
+    assert len(rows) == 4
+    assert list(chosen) == [best_learning_rate(rows)] == [1e-3]
+    assert "0.001" in shown
+    assert "%" in shown
+    assert (tmp_path / "network.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--estimator", "RF(m=4)"], "estimator RF(m=4) has no sample to back-propagate through"),
+        (["--model", "cnn"], "model must be one of mlp, conv, not 'cnn'"),
+        (["--lr", "1e-3,x"], "'x' is no number"),
+        (["--levels", "1"], "--levels"),
+        (["--no-activations"], "nothing is random"),
+    ],
+)
+def test_command_line_names_what_is_wrong(options, message, tmp_path, capsys, unchecked):
+    assert main(["train", "network", "--out", str(tmp_path / "out"), *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -54,9 +54,11 @@ def close(number: str, other: str) -> bool:
     return max(abs(a), abs(b)) < ROUNDING or abs(a - b) <= unit
 
 
-def test_notebooks_are_numbered_from_one() -> None:
-    assert len(STEMS) >= 4
-    assert [int(stem[:2]) for stem in STEMS] == list(range(1, len(STEMS) + 1))
+def test_notebooks_are_numbered() -> None:
+    assert len(STEMS) >= 6
+    numbers = [int(stem[:2]) for stem in STEMS]
+    assert numbers[0] == 1
+    assert len(set(numbers)) == len(numbers)
 
 
 @notebooks

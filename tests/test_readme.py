@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import gradlab
+from gradlab.training.runs import summary
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 TABLE = {
@@ -36,8 +37,8 @@ def test_table_row_agrees_with_code(name: str) -> None:
 
 
 def test_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    (example,) = re.findall(r"```python\nimport torch(.*?)```", README, re.S)
-    exec("import torch" + example, {})
+    (example,) = re.findall(r"```python\nimport torch, gradlab(.*?)```", README, re.S)
+    exec("import torch, gradlab" + example, {})
     assert "ZGR" in capsys.readouterr().out
 
 
@@ -100,3 +101,28 @@ def test_verdict_example_says_what_it_prints(capsys: pytest.CaptureFixture[str])
     assert "UNBIASED, proved: bias 4" in shown
     assert "leave_one_out on quadratic(N=2, C=3, seed=0): BIASED" in shown
     assert "ZGR is EXACT TO DEGREE 2" in shown
+
+
+def test_probe_example_runs(capsys: pytest.CaptureFixture[str], unchecked: None) -> None:
+    (example,) = re.findall(r"```python\nimport torch\nfrom gradlab.training(.*?)```", README, re.S)
+    exec("import torch\nfrom gradlab.training" + example, {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + 3 * 3
+    assert all(" nan" not in line.lower() for line in lines)
+
+
+TRAINED = pd.read_csv(Path(__file__).parent.parent / "figures" / "vae-mnist.csv")
+
+
+@pytest.mark.parametrize("name", TRAINED["estimator"].unique())
+def test_table_of_trained_models_is_that_of_the_committed_rows(name: str) -> None:
+    columns = ["train_nelbo", "test_nelbo", "test_bound", "seconds"]
+    row = summary(TRAINED, columns).set_index("estimator").loc[name]
+    cells = [f"{row[c]:.1f} ± {row[f'{c}_spread']:.1f}" for c in columns[:3]]
+    assert f"| {name} | {' | '.join(cells)} | {row['seconds'] / 60:.1f} |" in README
+
+
+def test_order_of_trained_models_is_the_one_told() -> None:
+    last = summary(TRAINED, ["test_nelbo"]).sort_values("test_nelbo")
+    told = ["ZGR", "GR(tau=0.5, k=10)", "RF(m=4)", "GS-ST(tau=0.5)", "ARSM", "ST"]
+    assert list(last["estimator"]) == told

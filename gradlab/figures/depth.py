@@ -4,8 +4,8 @@ Layers of 5 binary variables classify points on a circle, at random weights and 
 with the exact gradient. All is relative to the exact gradient of the layer; moments are exact too,
 by dynamic programming over layer states, but for ARSM, which is measured by draws.
 
-Does variance grow with depth? In 8 networks of 8 random layers the gradient shrinks 22 times from
-the last layer to the first. The standard deviation of RF, REINFORCE and ARSM stays as it is, so
+Does variance grow with depth? In 8 networks of 8 random layers (`rows(networks=8, depths=(8,),
+steps=(0,))`) the gradient shrinks 22 times from the last layer to the first. The standard deviation of RF, REINFORCE and ARSM stays as it is, so
 that it grows from 1.9 to 35 times the gradient for RF(4); that of ZGR also (1.5 to 30), that of ST
 and GR shrinks too, but less (1.0 to 3.9 and 1.2 to 7.9), that of GS-ST and DARN grows itself (1.9
 to 95 and 2.5 to 521). ZGR's bias is 1 % of the gradient in the last layer, but 80 % in the first,
@@ -46,32 +46,45 @@ ESTIMATORS = (
     "ARSM",
 )
 PANELS = {"bias2": "bias / |g|", "variance": "standard deviation / |g|", "cosine": "cosine"}
+ACROSS = {
+    "distance": "layers between it and the loss",
+    "depth": "layers of the network",
+    "steps": "training steps",
+}
 AVERAGED = np.geomspace(1, 1e4, 25)
-# Depth whose layers are shown one by one, and depths of the curves against averaged draws.
-DEEPEST, SHALLOW = 8, 3
+BAND = (0.15, 0.5, 0.85)
+# Small networks, 5-5-5, of which there are more, and are seen while they train.
+SMALL = 3
 
 
 @single_thread()
 def rows(
     seed: int = 0,
     *,
-    depths: Sequence[int] = (1, 2, SHALLOW, 5, DEEPEST),
+    depths: Sequence[int] = (1, 2, SMALL, 5, 8),
     steps: Sequence[int] = (0, 100),
     networks: int = 2,
+    small_steps: Sequence[int] = (0, 10, 100, 300),
+    small_networks: int = 5,
     draws: int = 512,
     estimators: Sequence[str] = ESTIMATORS,
 ) -> pd.DataFrame:
     """Return a row for each network, depth, number of training steps, layer and estimator.
 
-    Layer 1 is next to the input, `distance` counts layers from the loss, `passes` forward passes a
-    draw. `method` says whether moments are exact or from `draws`; the bias of estimators that are
-    unbiased for every f is 0. The seed chooses the networks and the draws.
+    Only the deepest networks and those of 3 layers are trained; of the latter there are
+    `small_networks`, after `small_steps`. Layer 1 is next to the input, `distance` counts layers
+    from the loss, `passes` forward passes a draw. `method` says whether moments are exact or from
+    `draws`; the bias of estimators that are unbiased for every f is 0. The seed chooses the
+    networks and the draws.
     """
     found: list[dict[str, object]] = []
     for depth in depths:
-        for number in range(networks):
-            start = classification(depth, seed=networks * seed + number)
-            for step, network in training(start, steps):
+        wanted, count = (small_steps, small_networks) if depth == SMALL else (steps, networks)
+        if depth not in (SMALL, max(depths)):
+            wanted = wanted[:1]
+        for number in range(count):
+            start = classification(depth, seed=count * seed + number)
+            for step, network in training(start, wanted):
                 where: dict[str, object] = {"depth": depth, "network": number, "steps": step}
                 where["loss"] = float(expected_loss(network).mean())
                 truths = [g.bias.flatten(0, 1) for g in exact_gradients(network)]
@@ -110,40 +123,55 @@ def _measured(
 
 
 def plot(rows: pd.DataFrame) -> Figure:
-    """Return the figure: rows of panels by distance from the loss, then by depth of the network."""
-    deepest, steps = int(rows["depth"].max()), sorted(rows["steps"].unique())
-    shown = [steps[0], steps[-1]]
-    shallow = SHALLOW if SHALLOW in set(rows["depth"]) else rows["depth"].min()
+    """Return the figure: layers of the deepest, layer 1 against depth, small ones in training."""
+    deepest, least = rows["depth"].max(), rows["steps"].min()
+    deep, small = rows[rows["depth"] == deepest], rows[rows["depth"] == SMALL]
+    first = rows[rows["layer"] == 1]
+    counts = rows.groupby("depth")["network"].nunique()
     with styled():
-        figure = Figure(figsize=(11, 10))
+        figure = Figure(figsize=(11, 10.5))
         axes = figure.subplots(4, 4)
-        for line, (across, step) in enumerate((a, s) for a in ("distance", "depth") for s in shown):
-            chosen = rows[rows["steps"] == step]
-            state = "random weights" if step == 0 else f"after {step} steps"
-            within = chosen["depth"] == deepest if across == "distance" else chosen["layer"] == 1
+        for line, (chosen, across, what) in enumerate(
+            [
+                (deep[deep["steps"] == least], "distance", f"layers of {deepest}, {_state(least)}"),
+                (
+                    deep[deep["steps"] == deep["steps"].max()],
+                    "distance",
+                    f"layers of {deepest}, {_state(deep['steps'].max())}",
+                ),
+                (first[first["steps"] == least], "depth", f"layer 1, {_state(least)}"),
+                (first[first["depth"] == SMALL], "steps", "layer 1 of 5-5-5"),
+            ]
+        ):
             for ax, (quantity, label) in zip(axes[line], PANELS.items(), strict=False):
-                _panel(ax, chosen[within], across, quantity)
+                _panel(ax, chosen, across, quantity)
                 ax.set_ylabel(label)
-            depth = deepest if across == "distance" else shallow
-            _errors(axes[line, 3], chosen[(chosen["depth"] == depth) & (chosen["layer"] == 1)])
-            axes[line, 3].set_title(f"layer 1 of {depth}, {state}", loc="right")
-            what = f"layers of {deepest}" if across == "distance" else "layer 1"
-            axes[line, 0].set_title(f"{what}, {state}", loc="left")
-        costs = rows[rows["depth"] == deepest].drop_duplicates("estimator")
+            axes[line, 0].set_title(what, loc="left")
+        for ax, (step, part) in zip(
+            axes[:, 3], small[small["layer"] == 1].groupby("steps"), strict=False
+        ):
+            _errors(ax, part)
+            mean_loss = part.drop_duplicates("network")["loss"].mean()
+            ax.set_title(f"layer 1 of 5-5-5, {_state(step)}, loss {mean_loss:.2g}", loc="right")
+        costs = deep.drop_duplicates("estimator")
         handles = [
             series_handle(r.series, label=r.estimator + _cost(r.passes, deepest))
             for r in costs.itertuples()
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=4)
         figure.suptitle(
-            f"layers of 5 binary variables, geometric means over {rows['network'].nunique()} "
-            f"networks (cosines: mean); exact, but ARSM from {rows['draws'].max():.0f} draws "
-            f"± 1 s.e. (hollow: < {FEW_DRAWS} effective ones)\n"
-            "RF, REINFORCE and ARSM are unbiased, GS-ST and GR have one mean; one draw of each; "
+            f"layers of 5 binary variables; geometric means over {counts[deepest]} networks, "
+            f"{counts.get(SMALL, 0)} of 5-5-5 (cosines: mean), right: median, 15-85 % band\n"
+            f"exact, but ARSM from {rows['draws'].max():.0f} draws ± 1 s.e. (hollow: < {FEW_DRAWS} "
+            "effective ones); RF, REINFORCE and ARSM are unbiased, GS-ST and GR have one mean; "
             "g: exact gradient of the layer",
             fontsize=9,
         )
     return figure
+
+
+def _state(steps: int) -> str:
+    return "random weights" if steps == 0 else f"after {steps} steps"
 
 
 def _cost(passes: float, depth: int) -> str:
@@ -163,9 +191,12 @@ def _panel(ax: Axes, rows: pd.DataFrame, across: str, quantity: str) -> None:
             ax.plot(few.index, few, ls="", marker=shape, mfc="white", zorder=4, **look)
     if quantity != "cosine":
         ax.set_yscale("log")
-    text = "layers between it and the loss" if across == "distance" else "layers of the network"
-    ax.set_xlabel(text)
-    ax.set_xticks(sorted(rows[across].unique()))
+    ticks = sorted(rows[across].unique())
+    if across == "steps":
+        ax.set_xscale("symlog", linthresh=max(ticks[1:2], default=1))
+        ax.xaxis.minorticks_off()
+    ax.set_xlabel(ACROSS[across])
+    ax.set_xticks(ticks, [str(tick) for tick in ticks])
 
 
 def _mean(rows: pd.DataFrame, across: str, quantity: str) -> pd.DataFrame:
@@ -184,20 +215,16 @@ def _mean(rows: pd.DataFrame, across: str, quantity: str) -> pd.DataFrame:
 
 
 def _errors(ax: Axes, rows: pd.DataFrame) -> None:
-    """Draw the relative root mean squared error of the mean of so many draws."""
+    """Draw the relative root mean squared error of the mean of so many draws, over networks."""
     for _, part in rows.groupby("estimator", sort=False):
-        ratio = part["bias2"].to_numpy()[:, None], part["variance"].to_numpy()[:, None]
-        square = (ratio[0] + ratio[1] / AVERAGED) / part["truth2"].to_numpy()[:, None]
-        noise = (
-            part["variance_se"].to_numpy()[:, None] / AVERAGED / part["truth2"].to_numpy()[:, None]
+        bias2, variance, truth2 = (
+            part[name].to_numpy()[:, None] for name in ("bias2", "variance", "truth2")
         )
-        middle = np.exp(np.log(square).mean(0) / 2)
-        error = np.sqrt(((noise / square / 2) ** 2).sum(0)) / len(part)
+        error = np.sqrt((bias2 + variance / AVERAGED) / truth2)
+        low, middle, high = np.quantile(error, BAND, axis=0)
         shade = color(part["series"].iloc[0])
         ax.plot(AVERAGED, middle, color=shade)
-        ax.fill_between(
-            AVERAGED, middle * (1 - error), middle * (1 + error), color=shade, alpha=0.2, lw=0
-        )
+        ax.fill_between(AVERAGED, low, high, color=shade, alpha=0.15, lw=0)
     ax.axhline(1, color="0.5", lw=0.8, ls=":")
     ax.set_xscale("log")
     ax.set_yscale("log")

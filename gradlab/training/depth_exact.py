@@ -29,6 +29,8 @@ from gradlab.training.depth_model import (
 
 __all__ = ["exact_deep_moments", "exact_means"]
 
+_CHUNK_NUMBERS = 2**20
+
 
 @single_thread()
 @torch.no_grad()
@@ -146,7 +148,7 @@ def _pathwise_squares(
 def _second_moments(
     estimator: PathwiseEstimator, layer: Layer, h: Tensor, x: Tensor, table: Tensor, second: Tensor
 ) -> Float[Tensor, "B R D D"] | None:
-    """Return E[M V M^T | s'] for each state s' below, one of them at a time."""
+    """Return E[M V M^T | s'] for each state s' below, some of them at a time."""
     p = probabilities(layer.logits(h))
     tables = estimator.conditional_jacobians(p.flatten(0, 1))
     assert tables is not None  # its mean is known
@@ -163,20 +165,24 @@ def _second_moments(
     along = torch.eye(variables).repeat_interleave(classes, 0)
     same = (along @ along.T).to(x)
     wide = second.permute(1, 2, 0, 3).flatten(2)
+    bent = (x * bend[..., None]).movedim(1, 0).flatten(1)
+    sign = x.new_tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(variables, variables)
     found = []
-    for matrix, scatter, probability in zip(first, spread, table, strict=True):
-        blocks = torch.einsum("snk,nkij->snij", x, matrix).flatten(1, 2)
-        blocks = blocks.repeat(1, 1, variables) * same
+    room = max(1, _CHUNK_NUMBERS // wide.numel())
+    for matrix, scatter, probability in zip(
+        first.split(room), spread.split(room), table.split(room), strict=True
+    ):
+        blocks = torch.einsum("snk,rnkij->rsnij", x, matrix).flatten(2, 3)
+        blocks = blocks.repeat(1, 1, 1, variables) * same
         half = (blocks @ wide).unflatten(-1, (-1, blocks.shape[-1]))
-        product = torch.einsum("sibk,sek->bie", half, probability[:, None, None] * blocks)
+        product = torch.einsum("rsibk,rsek->rbie", half, probability[..., None, None] * blocks)
         if varies:
-            scale = torch.einsum("s,snk,nk,bsn->bn", probability, x, scatter[..., 0, 0] / 2, bend)
-            sign = x.new_tensor([[1.0, -1.0], [-1.0, 1.0]])
-            product = product + torch.diag_embed(scale).repeat_interleave(2, -1).repeat_interleave(
-                2, -2
-            ) * sign.repeat(variables, variables)
+            given = (probability @ bent).unflatten(-1, (-1, variables, classes))
+            scale = (given * scatter[:, None, :, :, 0, 0]).sum(-1) / 2
+            wider = scale.repeat_interleave(classes, -1)
+            product = product + wider[..., None] * same * sign
         found.append(product)
-    return torch.stack(found, 1)
+    return torch.cat(found).movedim(1, 0)
 
 
 def _check_size(network: DeepNetwork) -> None:
