@@ -4,9 +4,11 @@ import io
 import itertools
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 import gradlab
 from gradlab.estimators import (
@@ -109,6 +111,7 @@ def with_leaves(network: DeepNetwork) -> DeepNetwork:
 # ---- the exact gradient -----------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("value", [by_paths, expected_loss], ids=["paths", "autograd"])
 def test_gradients_agree_with_paths_and_with_autograd(value):
     network = with_leaves(uneven())
@@ -126,6 +129,7 @@ def test_the_expected_loss_is_the_sum_over_paths():
     torch.testing.assert_close(expected_loss(network), by_paths(network), rtol=0, atol=1e-12)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("steps", [0, 10, 100])
 def test_gradients_of_a_classifier_agree_with_autograd(steps):
     ((_, network),) = training(classification(3, hidden=2), [steps])
@@ -197,6 +201,7 @@ def worst(found: tuple[Moments, ...], expected) -> float:
     )
 
 
+@pytest.mark.usefixtures("unchecked")
 @each
 @pytest.mark.parametrize("make", [uneven, noisy], ids=["uneven", "classifier"])
 def test_score_function_estimators_are_unbiased_in_every_layer(estimator, make):
@@ -297,6 +302,7 @@ def test_coupled_samples_need_passes_for_every_layer(estimator, cost):
     assert evaluations == 5 * estimator.calls(2) * per_layer
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_training_lowers_the_loss_and_leaves_the_start_alone():
     network = classification(3)
     before = network.layers[0].weight.clone()
@@ -359,11 +365,13 @@ def test_faults_are_named(message):
 
 @pytest.fixture(scope="module")
 def rows() -> pd.DataFrame:
-    return figure.rows(depths=(1, 3), steps=(0, 5), networks=2, draws=64)
+    few = {"steps": (0, 2), "networks": 1, "small_steps": (0, 5), "small_networks": 2}
+    return figure.rows(depths=(1, 3, 4), draws=64, **few)
 
 
 def test_the_figure_reads_rows_from_a_csv(rows):
     drawn = figure.plot(pd.read_csv(io.StringIO(rows.to_csv(index=False))))
+    drawn.set_layout_engine("none")  # most of the time
     drawn.savefig(io.BytesIO(), format="png", dpi=30)
     assert all(ax.get_xlabel() and ax.get_ylabel() for ax in drawn.axes)
 
@@ -371,12 +379,28 @@ def test_the_figure_reads_rows_from_a_csv(rows):
 def test_rows_hold_every_layer_once_with_its_method(rows):
     keys = ["depth", "network", "steps", "layer", "estimator"]
     assert not rows.duplicated(keys).any()
-    assert len(rows) == (1 + 3) * 2 * 2 * len(figure.ESTIMATORS)
+    # The shallow network at random weights only, two of 5-5-5 and the deepest one while trained.
+    assert len(rows) == (1 + 3 * 2 * 2 + 4 * 2) * len(figure.ESTIMATORS)
+    assert set(rows.loc[rows["depth"] == 3, "steps"]) == {0, 5}
     assert (rows["distance"] == rows["depth"] - rows["layer"]).all()
     drawn = rows["estimator"] == "ARSM"
     assert (rows["method"] == drawn.map({True: "monte carlo", False: "exact"})).all()
     assert (rows.loc[drawn, "variance_se"] > 0).all()
     assert (rows.loc[~drawn, "variance_se"] == 0).all()
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_curves_of_errors_are_medians_over_networks_with_their_band(count):
+    ax = Figure().subplots()
+    found = pd.DataFrame(
+        {"estimator": "ZGR", "series": "ZGR", "bias2": 0.0, "truth2": 4.0}
+        | {"variance": [float(k**2) for k in range(1, count + 1)]}
+    )
+    figure._errors(ax, found)
+    n, error = ax.lines[0].get_data()
+    assert error == pytest.approx((count + 1) / 2 / 2 / np.sqrt(n))
+    lowest = ax.collections[0].get_paths()[0].get_extents().ymin
+    assert lowest == pytest.approx((1 + 0.15 * (count - 1)) / 2 / 100)
 
 
 def test_the_seed_decides_networks_and_draws():

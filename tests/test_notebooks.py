@@ -87,6 +87,7 @@ def test_fresh_outputs_are_the_stored_ones(
         kernel_name="python3",
         timeout=120,
         startup_timeout=120,
+        shutdown_kernel="immediate",
         resources={"metadata": {"path": str(FOLDER)}},
     )
     client.execute()

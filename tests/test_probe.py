@@ -111,7 +111,7 @@ class Noisy(nn.Module):
         return hidden.reshape(x.shape[:-2]).square()
 
 
-def trained(probe_of):
+def trained(probe_of, *, before_backward=False):
     model = Noisy()
     probe = probe_of(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -119,17 +119,22 @@ def trained(probe_of):
     for step in range(4):
         optimizer.zero_grad()
         loss = parse("ZGR").surrogate(model.f, model.logits).mean()
-        loss.backward()
+        if not before_backward:
+            loss.backward()
         if probe is not None:
             probe(step, model.f, model.logits)
+        if before_backward:
+            loss.backward()
         optimizer.step()
     return model.state_dict(), probe
 
 
-def test_the_training_does_not_notice_it():
+@pytest.mark.parametrize("before_backward", [False, True])
+def test_the_training_does_not_notice_it(before_backward):
     undisturbed, _ = trained(lambda model: None)
     probed, probe = trained(
-        lambda model: GradientProbe(["ST", "RF(m=4)", "GS"], every=2, draws=64, model=model)
+        lambda model: GradientProbe(["ST", "RF(m=4)", "GS"], every=2, draws=64, model=model),
+        before_backward=before_backward,
     )
     assert len(probe.rows) == 6
     for name, value in undisturbed.items():
@@ -208,6 +213,26 @@ def test_rows_can_be_drawn(batch):
     drawn = plot(probe.rows)
     assert len(drawn.axes) == 4
     assert all(len(ax.lines) + len(ax.containers) >= 2 for ax in drawn.axes)
+
+
+@pytest.mark.parametrize("enumerated", [True, False])
+def test_the_key_calls_the_truth_exact_only_if_it_is(batch, enumerated, monkeypatch, unchecked):
+    if not enumerated:
+        monkeypatch.setattr("gradlab.training.probe_truth.LARGEST_STATES", 1)
+    probe = GradientProbe(["GS"], draws=64, reference_draws=64)
+    probe(0, *batch)
+    (legend,) = plot(probe.rows).legends
+    assert any("exact gradient" in text.get_text() for text in legend.texts) == enumerated
+
+
+def test_rows_without_a_measurement_are_named(batch):
+    probe = GradientProbe(["ARSM"], draws=64, seconds=1e-9)
+    with pytest.raises(ValueError, match="rows must have at least one measurement"):
+        plot(probe.rows)
+    probe.load_state_dict({"rows": [], "seconds": 1.0, "last": 1.0})
+    probe(0, *batch)
+    with pytest.raises(ValueError, match="rows must have at least one measurement"):
+        plot(probe.rows)
 
 
 def test_figure_is_the_same_again_and_shows_all(unchecked):

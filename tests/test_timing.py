@@ -188,6 +188,7 @@ BAD = [
     ({"seconds": math.inf}, "seconds must be positive"),
     ({"batch": 0}, "at least 1"),
     ({"sizes": [(0, 3)]}, "at least 1"),
+    ({"sizes": [(10**9, 10**9)]}, "numbers \\(allowed: 6.7e\\+07\\); take a smaller batch"),
     ({"estimators": ["ZGRR"]}, "unknown estimator 'ZGRR'"),
 ]
 
@@ -275,8 +276,13 @@ def test_the_command_says_what_is_left_out(capsys):
     [
         (["--variables", "2,x"], "--variables: '2,x' is no list of whole numbers; write 2,8,32"),
         (["--classes", "0"], "--classes: must be at least 1, not 0"),
-        (["--device", "tpu"], "--device, --seconds: device must be 'cpu' or 'cuda', not 'tpu'"),
-        (["--seconds", "-1"], "--device, --seconds: seconds must be positive and finite, not -1.0"),
+        (["--device", "tpu"], "--device: device must be 'cpu' or 'cuda', not 'tpu'"),
+        (["--seconds", "-1"], "--seconds: seconds must be positive and finite, not -1.0"),
+        (
+            ["--variables", "99999", "--classes", "99999"],
+            "--batch, --variables, --classes: logits [128, 99999, 99999] would hold",
+        ),
+        (["--device", "cuda:99"], "--device: device 'cuda:99' is not there: torch finds"),
         (["--estimator", "ZRG"], "--estimator: unknown estimator 'ZRG'"),
     ],
 )

@@ -43,8 +43,10 @@ def train_and_report(
             begin(chosen, images, device, probe)
     runs = [Run(one, out / Run.name(one), data, device, threads, probe) for one in settings]
     cores = max(1, usable_cores() // threads) if device == "cpu" else 1
+    with staging(out):
+        pass  # a folder that cannot be written is told before hours of training
+    outcomes = run_all(runs, workers or cores, progress=sys.stderr.isatty())
     with staging(out) as passing:
-        outcomes = run_all(runs, workers or cores, progress=sys.stderr.isatty())
         curves = [outcome.curve for outcome in outcomes if outcome.error is None]
         if curves:
             rows = pd.concat(curves, ignore_index=True)

@@ -41,14 +41,20 @@ def time(
     sizes = [_numbers("--variables", variables), _numbers("--classes", classes)]
     with staging(out) as passing:
         from gradlab.estimators import parse
-        from gradlab.training.timing import sweeps, time_layers
+        from gradlab.training.device import check_device
+        from gradlab.training.timing import check_sizes, sweeps, time_layers
 
         with blaming("--estimator"):
             chosen = [parse(text) for text in dict.fromkeys(estimator)] if estimator else None
-        with blaming("--device, --seconds"):
+        with blaming("--device"):
+            check_device(device)
+        with blaming("--batch, --variables, --classes"):
+            swept = sweeps(*sizes)
+            check_sizes(swept, batch)
+        with blaming("--seconds"):
             rows = time_layers(
                 chosen,
-                sweeps(*sizes),
+                swept,
                 batch=batch,
                 device=device,
                 seconds=seconds,

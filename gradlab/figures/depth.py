@@ -11,6 +11,11 @@ RF(4); that of ZGR also (1.5 to 30), that of ST and GR shrinks too, but less (1.
 7.9), that of GS-ST and DARN grows itself (1.9 to 95 and 2.5 to 521). ZGR's bias is 1 % of the
 gradient in the last layer, but 80 % in the first, like that of ST and GR. After training neither
 grows evenly: gradients of lower layers are then the larger ones.
+
+In 5-5-5 (5 networks, medians for layer 1, `rows()`) training makes all relatively worse, but for
+the standard deviation of ST: after 0, 100 and 300 steps ZGR's bias is 60, 84 and 97 % of the
+gradient, that of ST 67, 98 and 99 %; the standard deviation of RF(4) is 2.7, 5.7 and 18 times the
+gradient, that of ZGR 3.0, 10 and 38 times.
 """
 
 import math
@@ -124,8 +129,9 @@ def _measured(
 
 def plot(rows: pd.DataFrame) -> Figure:
     """Return the figure: layers of the deepest, layer 1 against depth, small ones in training."""
-    deepest, least = rows["depth"].max(), rows["steps"].min()
+    deepest, least = int(rows["depth"].max()), int(rows["steps"].min())
     deep, small = rows[rows["depth"] == deepest], rows[rows["depth"] == SMALL]
+    most = int(deep["steps"].max())
     first = rows[rows["layer"] == 1]
     counts = rows.groupby("depth")["network"].nunique()
     with styled():
@@ -135,9 +141,9 @@ def plot(rows: pd.DataFrame) -> Figure:
             [
                 (deep[deep["steps"] == least], "distance", f"layers of {deepest}, {_state(least)}"),
                 (
-                    deep[deep["steps"] == deep["steps"].max()],
+                    deep[deep["steps"] == most],
                     "distance",
-                    f"layers of {deepest}, {_state(deep['steps'].max())}",
+                    f"layers of {deepest}, {_state(most)}",
                 ),
                 (first[first["steps"] == least], "depth", f"layer 1, {_state(least)}"),
                 (first[first["depth"] == SMALL], "steps", "layer 1 of 5-5-5"),
@@ -148,13 +154,13 @@ def plot(rows: pd.DataFrame) -> Figure:
                 ax.set_ylabel(label)
             axes[line, 0].set_title(what, loc="left")
         found = [
-            (name, *group)
+            (f"layer 1 of {name}, {_state(int(step))}", of_step)
             for name, part in (("5-5-5", small), (f"{deepest}", deep))
-            for group in part[part["layer"] == 1].groupby("steps")
+            for step, of_step in part[part["layer"] == 1].groupby("steps")
         ]
-        for ax, (name, step, part) in zip(axes[:, 3], found, strict=False):
+        for ax, (title, part) in zip(axes[:, 3], found, strict=False):
             _errors(ax, part)
-            ax.set_title(f"layer 1 of {name}, {_state(step)}", loc="right")
+            ax.set_title(title, loc="right")
         costs = deep.drop_duplicates("estimator")
         handles = [
             series_handle(r.series, label=r.estimator + _cost(r.passes, deepest))

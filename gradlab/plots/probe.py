@@ -25,7 +25,12 @@ _PANELS = {
 
 
 def plot(rows: pd.DataFrame) -> Figure:
-    """Return the figure of rows of `GradientProbe`, with `trained` and `seed` where several."""
+    """Return the figure of rows of `GradientProbe`, with `trained` and `seed` where several.
+
+    Raises ValueError if nothing was measured.
+    """
+    if not len(rows) or not rows["reason"].isna().any():
+        raise ValueError("rows must have at least one measurement; the column reason says why not")
     rows = rows.assign(trained=rows.get("trained", "")).fillna({"trained": ""})
     trained = list(dict.fromkeys(rows["trained"]))
     with styled():
@@ -44,13 +49,17 @@ def plot(rows: pd.DataFrame) -> Figure:
             ax.set_xlabel("step")
         measured = rows[rows["reason"].isna()]
         entries = key() if (measured["method"] != "exact").any() else []
+        if (measured["truth"] != "enumeration").any():
+            # The title says what g is.
+            entries = [entry for entry in entries if "exact gradient" not in str(entry.get_label())]
         figure.legend(
             handles=[*estimator_handles(rows), *entries], loc="outside lower center", ncols=6
         )
         first = measured.iloc[0]
+        of = f"{first['data']}: " if "data" in measured else ""
         figure.suptitle(
-            f"one draw on {first['batch']} images of the batch, latent {first['N']}x{first['C']}, "
-            f"{first['dtype']}; truth g: {first['truth']}",
+            f"{of}one draw on {first['batch']} elements of the batch, "
+            f"latent {first['N']}x{first['C']}, {first['dtype']}; truth g: {first['truth']}",
             fontsize=9,
         )
     return figure

@@ -27,8 +27,9 @@ from gradlab.training.probe_truth import EnumeratedBatch
 
 __all__ = ["GradientProbe"]
 
-# Numbers that the samples of one block may hold, copies inside the estimator counted: 16 MB.
-_BLOCK_NUMBERS = 2**22
+# Numbers that the samples of one block may hold, copies inside the estimator counted: what f makes
+# of them is often ten times as much.
+_BLOCK_NUMBERS = 2**19
 
 
 class GradientProbe:
@@ -167,9 +168,11 @@ class GradientProbe:
                 pass
 
         def of_one(x: Tensor) -> Tensor:
-            return f(x.unsqueeze(-3).expand(*x.shape[:-2], *logits.shape))[..., 0]
+            repeated = x.to(logits.device).unsqueeze(-3).expand(*x.shape[:-2], *logits.shape)
+            return f(repeated)[..., 0]
 
-        refused = estimator.supports(of_one, logits[0])
+        # Asked on the CPU: the point that it tries f at is drawn there.
+        refused = estimator.supports(of_one, logits[0].cpu())
         if refused:
             raise ValueError(refused)
         name = f"probe {step} {estimator}"
@@ -233,6 +236,6 @@ def _unnoticed(model: nn.Module | None, device: torch.device) -> Iterator[None]:
             yield
         finally:
             if model is not None:
-                with torch.no_grad():
-                    for name, buffer in model.named_buffers():
-                        buffer.copy_(buffers[name])
+                for name, buffer in model.named_buffers():
+                    # By .data, unseen by autograd: a backward of the training may yet need it.
+                    buffer.data.copy_(buffers[name])

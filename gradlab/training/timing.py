@@ -4,6 +4,7 @@ Always beside `F.gumbel_softmax(hard=True)` measured in the same run: on a machi
 only the ratio means something.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ from gradlab.training.cost import Work, captured, clock, in_turns, peak_bytes
 from gradlab.training.device import check_device, machine_name
 from gradlab.training.layer import CategoricalLayer
 
-__all__ = ["REFERENCE", "sweeps", "time_layers"]
+__all__ = ["REFERENCE", "check_sizes", "sweeps", "time_layers"]
 
 REFERENCE = "F.gumbel_softmax(hard=True)"
 """What every row is compared with."""
@@ -39,6 +40,19 @@ def sweeps(variables: Sequence[int], classes: Sequence[int]) -> list[tuple[int, 
     middle = variables[len(variables) // 2], classes[len(classes) // 2]
     sizes = [(middle[0], c) for c in classes] + [(n, middle[1]) for n in variables]
     return list(dict.fromkeys(sizes))
+
+
+def check_sizes(sizes: Iterable[tuple[int, int]], batch: int) -> None:
+    """Raise ValueError unless logits [batch, N, C] of all sizes (N, C) have 1 to 2^26 numbers."""
+    for variables, classes in sizes:
+        shape = [batch, variables, classes]
+        if min(shape) < 1:
+            raise ValueError(f"batch, variables and classes must be at least 1, not {shape}")
+        if math.prod(shape) > _LARGEST:
+            raise ValueError(
+                f"logits {shape} would hold {math.prod(shape):.1e} numbers (allowed: "
+                f"{_LARGEST:.1e}); take a smaller batch, or fewer variables or classes"
+            )
 
 
 def time_layers(
@@ -60,15 +74,14 @@ def time_layers(
     CUDA Graphs (`mode`). `ratio` is over the reference of the same turn. `peak_bytes` is the most
     memory alive during a pass beyond logits and cotangent: on the CPU of all tensors that torch's
     operations return, on CUDA as its allocator says. What does not fit is a row with its `reason`.
-    Raises ValueError for an unknown or absent device and sizes that are not positive.
+    Raises ValueError for an unknown or absent device, and what `check_sizes` raises.
     """
     place = check_device(device)
     check_seed(seed)
     if not 0 < seconds < float("inf"):
         raise ValueError(f"seconds must be positive and finite, not {seconds!r}")
     sizes = list(sizes)
-    if batch < 1 or any(n < 1 or c < 1 for n, c in sizes):
-        raise ValueError("batch, variables and classes must be at least 1")
+    check_sizes(sizes, batch)
     chosen = [*(cls() for cls in ESTIMATORS.values()), GumbelRao(k=100)]
     if estimators is not None:
         chosen = [parse(e) if isinstance(e, str) else e for e in estimators]
