@@ -123,7 +123,8 @@ def ever(d: Tensor, rejects: Callable[[MeanTest], bool], least: float, alpha: fl
     return count
 
 
-@pytest.mark.parametrize("text", [pytest.param("REINFORCE", marks=pytest.mark.slow), "RF(m=2)"])
+@pytest.mark.slow
+@pytest.mark.parametrize("text", ["REINFORCE", "RF(m=2)"])
 @pytest.mark.usefixtures("unchecked")
 def test_draws_may_be_added_until_the_e_value_decides(text):
     alpha = 0.05
@@ -139,6 +140,7 @@ def test_draws_may_be_added_until_the_e_value_decides(text):
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.slow
 def test_the_bound_covers_the_bias_at_all_looks():
     alpha, runs = 0.05, 500
     f, logits = problem("quadratic", 2, 3, SEED), regime("moderate", 2, 3, SEED)

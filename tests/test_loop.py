@@ -19,14 +19,7 @@ from gradlab.training.datasets import load_images
 from gradlab.training.loop import CHECKPOINT, TrainingError, train
 from gradlab.training.vae_training import VAESettings, VAETraining
 
-
-@pytest.fixture(autouse=True)
-def interruptible():
-    """Let SIGINT arrive also where the tests run in the background of a shell."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
+pytestmark = pytest.mark.usefixtures("interruptible")
 
 SMALL = {"latent": "3x3", "epochs": 3, "hidden": 8, "lr": 1e-2, "bound_samples": 2}
 

@@ -149,7 +149,7 @@ def test_weights_activations_and_levels(settings, unchecked):
 
 
 @pytest.mark.parametrize("estimator", ["ZGR", "GS"])
-def test_an_interrupted_run_goes_on_exactly(estimator, tmp_path, unchecked):
+def test_an_interrupted_run_goes_on_exactly(estimator, tmp_path, interruptible, unchecked):
     straight = begun(estimator=estimator, epochs=2)
     curve = train(straight)
 

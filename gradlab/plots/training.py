@@ -74,10 +74,10 @@ def draw_curves(ax: Axes, rows: pd.DataFrame, across: str, column: str) -> None:
     settled = rows.loc[rows["epoch"] > rows["epoch"].max() / 10, column]
     spare = 0.05 * (settled.max() - settled.min())
     ax.set_ylim(settled.min() - spare, settled.max() + spare)
-    if across == "seconds":
+    if across == "seconds" and rows[across].max() > 20 * rows[across].min():
         ax.set_xscale("log")
         ax.xaxis.set_minor_formatter(NullFormatter())
-    else:
+    elif across == "epoch":
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel(across)
 

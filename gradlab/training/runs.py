@@ -4,11 +4,12 @@ What an estimator reaches is told over seeds: the mean, and half the distance of
 """
 
 import multiprocessing
-import queue
 import re
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,31 +57,40 @@ def run_all(runs: Sequence[Run], workers: int, progress: bool = False) -> list[O
     """Do the runs in `workers` processes and return how they ended, in the same order.
 
     A run goes on from the state in its folder. One that stops does not stop the others. An
-    interrupt lets each process save its state first. Processes are spawned: a script calls this
-    under `if __name__ == "__main__"`.
+    interrupt lets each run save its state first. A single worker is this process; others are
+    spawned: a script calls this under `if __name__ == "__main__"`.
     """
+    with tqdm(
+        desc=f"{len(runs)} runs",
+        total=0,
+        unit=" steps",
+        leave=False,
+        disable=None if progress else True,
+    ) as bar:
+
+        def tell(total: int, more: int) -> None:
+            bar.total += total
+            bar.update(more)
+
+        if min(workers, len(runs)) == 1:
+            return [_do(run, tell) for run in runs]
+        return _in_processes(runs, workers, tell, progress)
+
+
+def _in_processes(
+    runs: Sequence[Run], workers: int, tell: Callable[[int, int], None], progress: bool
+) -> list[Outcome]:
     ended: dict[int, Outcome] = {}
     context = multiprocessing.get_context("spawn")
-    with (
-        context.Manager() as manager,
-        processes(min(workers, len(runs))) as pool,
-        tqdm(
-            desc=f"{len(runs)} runs",
-            total=0,
-            unit=" steps",
-            leave=False,
-            disable=None if progress else True,
-        ) as bar,
-    ):
+    with context.Manager() as manager, processes(min(workers, len(runs))) as pool:
         steps = manager.Queue()
         waiting: dict[Future[Outcome], int] = {
-            pool.submit(_do, run, steps): number for number, run in enumerate(runs)
+            pool.submit(_do, run, partial(_put, steps)): number for number, run in enumerate(runs)
         }
         while waiting:
             done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-            for total, more in _told(steps):
-                bar.total += total
-                bar.update(more)
+            while not steps.empty():
+                tell(*steps.get())
             for future in done:
                 number = waiting.pop(future)
                 died = future.exception()  # the process, say for want of memory
@@ -91,19 +101,15 @@ def run_all(runs: Sequence[Run], workers: int, progress: bool = False) -> list[O
                 )
                 if progress:
                     how = ended[number].error or "done"
-                    tqdm.write(f"{Run.name(runs[number].settings)}: {how}")
+                    tqdm.write(f"{Run.name(runs[number].settings)}: {how}", file=sys.stderr)
     return [ended[number] for number in range(len(runs))]
 
 
-def _told(steps: Any) -> Iterator[tuple[int, int]]:
-    while True:
-        try:
-            yield steps.get_nowait()
-        except queue.Empty:
-            return
+def _put(steps: Any, total: int, more: int) -> None:
+    steps.put((total, more))
 
 
-def _do(run: Run, steps: Any) -> Outcome:
+def _do(run: Run, tell: Callable[[int, int], None]) -> Outcome:
     """Do one run in this process; a fault is told, not raised."""
     import torch
 
@@ -112,24 +118,27 @@ def _do(run: Run, steps: Any) -> Outcome:
     from gradlab.training.kinds import begin
     from gradlab.training.loop import TrainingError, train
 
+    threads = torch.get_num_threads()
     torch.set_num_threads(run.threads)
     try:
         images = load_images(run.settings.data, run.data)
         training = begin(run.settings, images, run.device, run.probe)
         total = training.settings.epochs * training.steps_per_epoch
-        steps.put((total, 0))
+        tell(total, 0)
         told = 0
 
         def after_step(step: int) -> None:
             nonlocal told
-            # Telling costs as much as a small step.
+            # Telling another process costs as much as a small step.
             if step - told >= _TOLD_EVERY or step == total:
-                steps.put((0, step - told))
+                tell(0, step - told)
                 told = step
 
         curve = train(training, run.folder, after_step=after_step)
     except (TrainingError, CheckpointError, OSError, ValueError) as fault:
         return Outcome(run, error=str(fault))
+    finally:
+        torch.set_num_threads(threads)
     probed = pd.DataFrame() if training.probe is None else training.probe.rows
     settings = {name: getattr(run.settings, name) for name in ("data", "seed")}
     return Outcome(run, curve, probed.assign(trained=run.settings.estimator, **settings))
