@@ -17,7 +17,8 @@ def check_device(name: str) -> torch.device:
     if device is None or device.type not in ("cpu", "cuda"):
         raise ValueError(f"device must be 'cpu' or 'cuda', not {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device {name!r} is not there: torch finds {torch.cuda.device_count()}")
+        count = torch.cuda.device_count() or "no"
+        raise ValueError(f"device {name!r} is not there: torch finds {count} CUDA devices")
     return device
 
 
