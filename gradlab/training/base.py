@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from gradlab.reproducible import block_generator
+from gradlab.training.device import generator_on
 from gradlab.training.probe import GradientProbe
 
 __all__ = ["Settings", "Training"]
@@ -66,9 +67,7 @@ class Training(ABC):
     def generator(self, what: str, number: int) -> Generator:
         """Return the generator for `what` (step, epoch, evaluation) of this number."""
         source = block_generator(self.settings.seed, f"{self.kind} {what}", number)
-        if self.device.type == "cpu":
-            return source
-        return Generator(self.device).manual_seed(source.initial_seed())
+        return generator_on(self.device, source)
 
     def batch(self, step: int) -> Tensor:
         """Return the indices of the images of this step; each image once an epoch."""

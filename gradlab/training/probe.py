@@ -23,6 +23,7 @@ from gradlab.exact.moments import NotExactError
 from gradlab.loss import Loss
 from gradlab.moments import GROUPS, Groups, Moments
 from gradlab.reproducible import block_generator, check_seed
+from gradlab.training.device import generator_on
 from gradlab.training.probe_truth import EnumeratedBatch
 
 __all__ = ["GradientProbe"]
@@ -187,9 +188,8 @@ class GradientProbe:
         total: Groups | None = None
         for start in range(0, draws, size):
             n = min(size, draws - start)
-            source = block_generator(self.seed, name, start // size)
-            if logits.device.type != "cpu":
-                source = torch.Generator(logits.device).manual_seed(source.initial_seed())
+            block = block_generator(self.seed, name, start // size)
+            source = generator_on(logits.device, block)
             repeated = logits.expand(n, *logits.shape).clone().requires_grad_()
             with torch.enable_grad():
                 values = estimator.surrogate(f, repeated, source)

@@ -85,7 +85,7 @@ class VAETraining(Training):
         variables, classes = read_latent(settings.latent)
         # The weights depend on the seed alone: estimators start from the same ones.
         source = block_generator(settings.seed, f"{self.kind} weights")
-        mean = self._pixels("train").mean(0)
+        mean = self._pixels.mean(0)
         model = DiscreteVAE(variables, classes, mean, settings.hidden, source)
         self.model: DiscreteVAE = model.to(self.device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr, fused=True)
@@ -97,7 +97,7 @@ class VAETraining(Training):
     def loss(self, step: int) -> Tensor:
         """Return the mean of the surrogate of -ELBO over the batch of this step, in nats."""
         generator = self.generator("step", step)
-        batch = self._pixels("train")[self.batch(step)].to(self.device)
+        batch = self._pixels[self.batch(step)].to(self.device)
         images = self.data.binarized(batch, generator)
         logits = self.model.encode(images)
         f = self.model.reconstruction(images)
@@ -144,11 +144,7 @@ class VAETraining(Training):
             found[split] = self.data.binarized(images, source)
         return found
 
-    def _pixels(self, split: str) -> Float[Tensor, "n 784"]:
-        if split not in self._floats:
-            self._floats[split] = self.data.as_floats(split)
-        return self._floats[split]
-
     @cached_property
-    def _floats(self) -> dict[str, Tensor]:
-        return {}
+    def _pixels(self) -> Float[Tensor, "n 784"]:
+        """The training images, as grey values."""
+        return self.data.as_floats("train")
