@@ -10,19 +10,34 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gradlab.comparison import compare
     from gradlab.estimators import (
+        ARM,
+        ARMS,
+        ARS,
         ARSM,
+        CARMS,
         DARN,
         ESTIMATORS,
+        REBAR,
+        RELAX,
+        RODEO,
         STZGR,
         ZGR,
+        DisARM,
+        DoubleCV,
         Estimator,
         GumbelRao,
         GumbelSoftmax,
         GumbelSoftmaxST,
+        LearnedBaseline,
         LeaveOneOut,
+        LocalExpectation,
+        MovingAverage,
+        MuProp,
         Reinforce,
         SampleOnlyEstimator,
         StraightThrough,
+        SumAndSample,
+        UnorderedSet,
         ValueEstimator,
         darn,
         gumbel_rao,
@@ -47,9 +62,11 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _ESTIMATORS = (
-    "ARSM DARN ESTIMATORS STZGR ZGR Estimator GumbelRao GumbelSoftmax GumbelSoftmaxST LeaveOneOut "
-    "Reinforce SampleOnlyEstimator StraightThrough ValueEstimator darn gumbel_rao gumbel_softmax "
-    "gumbel_softmax_st parse st_zgr straight_through zgr"
+    "ARM ARMS ARS ARSM CARMS DARN ESTIMATORS REBAR RELAX RODEO STZGR ZGR DisARM DoubleCV "
+    "Estimator GumbelRao GumbelSoftmax GumbelSoftmaxST LearnedBaseline LeaveOneOut "
+    "LocalExpectation MovingAverage MuProp Reinforce SampleOnlyEstimator StraightThrough "
+    "SumAndSample UnorderedSet ValueEstimator darn gumbel_rao gumbel_softmax gumbel_softmax_st "
+    "parse st_zgr straight_through zgr"
 )
 _HOME = {
     "compare": "comparison",

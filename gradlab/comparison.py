@@ -134,7 +134,7 @@ def compare(
     for estimator in tqdm(cells, desc=name, unit="estimator", leave=False, disable=not progress):
         tau = getattr(estimator, "tau", None)
         shared |= {"estimator": str(estimator), "series": estimator.text(without="tau"), "tau": tau}
-        shared |= {"calls": estimator.calls(logits.shape[1]), "seed": seed}
+        shared |= {"calls": estimator.calls(logits.shape[1], logits.shape[0]), "seed": seed}
         reason = estimator.supports(f, logits)
         if reason is not None:
             both = ("exact", "monte carlo")

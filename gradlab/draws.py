@@ -50,9 +50,9 @@ class Draws:
     estimator: Estimator | None = None
     order: float | None = None
 
-    def calls(self, classes: int) -> int:
+    def calls(self, classes: int, variables: int = 1) -> int:
         """Evaluations of f that one draw spends; 1 where that is not known."""
-        return 1 if self.estimator is None else self.estimator.calls(classes)
+        return 1 if self.estimator is None else self.estimator.calls(classes, variables)
 
     def __call__(
         self, f: Loss, logits: Float[Tensor, "N C"], n: int, generator: Generator

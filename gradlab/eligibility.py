@@ -19,9 +19,16 @@ inputs and for its weights.
 """
 
 
-def cost(estimator: Estimator, classes: int, gradient_cost: float = GRADIENT_COST) -> float:
+def cost(
+    estimator: Estimator,
+    classes: int,
+    gradient_cost: float = GRADIENT_COST,
+    *,
+    variables: int = 1,
+) -> float:
     """Return the evaluations of f that one draw counts as, f with its gradient `gradient_cost`."""
-    return estimator.calls(classes) * (gradient_cost if estimator.needs_gradient else 1)
+    calls = estimator.calls(classes, variables)
+    return calls * (gradient_cost if estimator.needs_gradient else 1)
 
 
 def is_declared_exact(estimator: Estimator, f: Loss) -> bool:

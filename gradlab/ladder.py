@@ -38,6 +38,7 @@ RUNGS = {
 
 SIZES = ((1, 4), (2, 3), (3, 2))
 DRAWN_SIZE = (2, 3)
+BINARY_SIZE = (3, 2)
 REGIMES = ("moderate", "peaked", "masked")
 
 
@@ -57,7 +58,11 @@ class Rung:
     @property
     def drawn(self) -> bool:
         """Whether draws are made here too: at moderate logits of one size."""
-        return self.regime == "moderate" and tuple(self.enumeration.logits.shape) == DRAWN_SIZE
+        return self.is_moderate(DRAWN_SIZE)
+
+    def is_moderate(self, size: tuple[int, int]) -> bool:
+        """Whether the logits are moderate and of this size."""
+        return self.regime == "moderate" and tuple(self.enumeration.logits.shape) == size
 
 
 def rungs(
@@ -159,11 +164,13 @@ def verify_order(
     """Return up to which degree in each variable `code` is exact, from its verdict on each rung.
 
     `on`: the rungs, by default `rungs()`: nine losses, three sizes, three regimes of logits. Where
-    no exact mean is known only moderate logits of the size (2, 3) are tried, by draws, each rung at
-    false-alarm rate `alpha`. The other arguments and errors are those of `gradlab.verify`.
+    no exact mean is known only moderate logits of the size (2, 3), or (3, 2) for an estimator that
+    refuses three classes, are tried, by draws, each rung at false-alarm rate `alpha`. The other
+    arguments and errors are those of `gradlab.verify`.
     """
     drawn = draws_of(code)
     chosen = list(rungs(seed=seed) if on is None else on)
+    size = DRAWN_SIZE if _takes(drawn, chosen, DRAWN_SIZE) else BINARY_SIZE
     judged: list[Rung] = []
     verdicts: list[Verdict] = []
     for rung in tqdm(chosen, desc=drawn.name, unit="rung", leave=False, disable=not progress):
@@ -172,7 +179,7 @@ def verify_order(
                 code,
                 rung.enumeration.f,
                 rung.enumeration.logits,
-                method="auto" if rung.drawn else "exact",
+                method="auto" if rung.is_moderate(size) else "exact",
                 delta=delta,
                 alpha=alpha,
                 max_draws=max_draws,
@@ -184,6 +191,14 @@ def verify_order(
         judged.append(rung)
         verdicts.append(verdict)
     return Ladder(drawn.name, drawn.order, tuple(judged), tuple(verdicts), _static(drawn, judged))
+
+
+def _takes(drawn: Draws, on: Sequence[Rung], size: tuple[int, int]) -> bool:
+    """Return whether the code takes a loss on logits of this size; true where there is none."""
+    there = [rung.enumeration for rung in on if rung.is_moderate(size)]
+    estimator = drawn.estimator
+    refused = estimator and [estimator.supports(e.f, e.logits) is not None for e in there]
+    return not refused or not all(refused)
 
 
 def _static(drawn: Draws, on: Sequence[Rung]) -> StaticCheck | None:

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from gradlab.categorical import is_readable
 
-__all__ = ["Loss", "LossError", "NotDifferentiableError", "evaluate", "gradient", "why_no_gradient"]
+__all__ = [
+    "Loss",
+    "LossError",
+    "NotDifferentiableError",
+    "evaluate",
+    "gradient",
+    "value_and_gradient",
+    "why_no_gradient",
+]
 
 Loss = Callable[[Tensor], Tensor]
 
@@ -66,17 +74,28 @@ def gradient(f: Loss, x: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch N
     Raises NotDifferentiableError if f(x) does not depend on x through differentiable operations,
     LossError if the gradient is not finite, and what `evaluate` raises.
     """
+    return value_and_gradient(f, x, keep_graph=False)[1]
+
+
+def value_and_gradient(
+    f: Loss, x: Float[Tensor, "*batch N C"], *, keep_graph: bool = True
+) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch N C"]]:
+    """Return f(x), with its graph for the parameters of f, and grad f(x), from one evaluation.
+
+    Raises what `gradient` raises.
+    """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         values = evaluate(f, x)
         v = None
         if values.requires_grad:
-            (v,) = torch.autograd.grad(values, x, torch.ones_like(values), allow_unused=True)
+            ones = torch.ones_like(values)
+            (v,) = torch.autograd.grad(values, x, ones, keep_graph, allow_unused=True)
     if v is None:
         raise NotDifferentiableError
     if not torch.isfinite(v.sum()):
         _refuse_not_finite("grad f(x)", v.sum((-2, -1)), x.detach())
-    return v
+    return values, v
 
 
 def why_no_gradient(f: Loss, x: Float[Tensor, "*batch N C"]) -> str | None:

@@ -29,7 +29,7 @@ _BLOCK_ELEMENTS = 2**17
 
 def block_size(estimator: Estimator, variables: int, classes: int) -> int:
     """Return the number of draws in one block: a function of the estimator and [N, C] alone."""
-    elements = variables * classes * estimator.calls(classes)
+    elements = variables * classes * estimator.calls(classes, variables)
     return max(GROUPS, min(_BLOCK_ELEMENTS // elements // GROUPS * GROUPS, 2**15))
 
 

@@ -75,7 +75,11 @@ def recommend(
     chosen = _all_estimators(evaluations) if estimators is None else estimators
     cells = list(dict.fromkeys(with_temperatures(chosen, grid)))
     families = {cell.text(without="tau"): cell for cell in cells}
-    costs = {s: cost(family, logits.shape[1], gradient_cost) for s, family in families.items()}
+    variables, classes = logits.shape
+    costs = {
+        s: cost(family, classes, gradient_cost, variables=variables)
+        for s, family in families.items()
+    }
     reasons: dict[str, str] = {}
     for series, family in families.items():
         why = why_not(family, f, logits, must_be_unbiased=must_be_unbiased)

@@ -19,7 +19,7 @@ from gradlab.problems import PROBLEMS, Quadratic
 __all__ = ["KEY", "aligned", "comparison_text", "estimator_rows", "problem_table"]
 
 WIDTH = 100
-# Evaluations of f are counted for this many classes, where they depend on it.
+# Evaluations of f are counted for one variable of this many classes, where they depend on it.
 CLASSES = 3
 
 KEY = [
@@ -27,7 +27,7 @@ KEY = [
         "degree",
         "exact if f is a polynomial of at most this degree in each variable (0: constant f)",
     ),
-    ("calls", f"evaluations of f for one draw, at C = {CLASSES}"),
+    ("calls", f"evaluations of f for one draw, at N = 1, C = {CLASSES}"),
     ("∇f", "needs the gradient of f"),
     ("moments", "mean and variance are known exactly, or measured from draws (Monte Carlo)"),
 ]
@@ -55,27 +55,28 @@ _LONG = 30
 
 def estimator_rows() -> pd.DataFrame:
     """Return one row for each estimator: its text with all arguments, and what it declares."""
-    f, logits = Quadratic.random(1, CLASSES), torch.zeros(1, CLASSES, dtype=torch.float64)
-    enumeration = Enumeration(f, logits)
     return pd.DataFrame(
         {
             "estimator": str(estimator),
             "degree": "any" if math.isinf(estimator.order) else str(estimator.order),
             "calls": estimator.calls(CLASSES),
             "∇f": "yes" if estimator.needs_gradient else "no",
-            "moments": _moments_known(estimator, enumeration),
+            "moments": _moments_known(estimator),
             "source": estimator.reference,
         }
         for estimator in (cls() for cls in ESTIMATORS.values())
     )
 
 
-def _moments_known(estimator: Estimator, enumeration: Enumeration) -> str:
-    try:
-        enumeration.moments(estimator)
-    except NotExactError:
-        return "draws"
-    return "exact"
+def _moments_known(estimator: Estimator) -> str:
+    for classes in (CLASSES, 2):  # some are for two classes only
+        f, logits = Quadratic.random(1, classes), torch.zeros(1, classes, dtype=torch.float64)
+        try:
+            Enumeration(f, logits).moments(estimator)
+        except NotExactError:
+            continue
+        return "exact"
+    return "draws"
 
 
 def problem_table() -> list[tuple[str, str]]:

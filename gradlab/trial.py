@@ -75,7 +75,7 @@ def _accumulated(
 ) -> Iterator[_Evidence]:
     """Yield the evidence after `look` draws, and after each quarter more."""
     logits = question.logits
-    elements = logits.numel() * question.drawn.calls(logits.shape[1])
+    elements = logits.numel() * question.drawn.calls(logits.shape[1], logits.shape[0])
     largest = max(32, _BLOCK_ELEMENTS // elements)
     row = f"{question.problem}|{question.drawn.name}|trial"
     sums: DeviationSums | None = None

@@ -12,19 +12,34 @@ import torch
 
 from gradlab.categorical import log_probabilities
 from gradlab.estimators import (
+    ARM,
+    ARMS,
+    ARS,
     ARSM,
+    CARMS,
     DARN,
+    REBAR,
+    RELAX,
+    RODEO,
     STZGR,
     ZGR,
+    DisARM,
+    DoubleCV,
     Estimator,
     GumbelRao,
     GumbelSoftmax,
     GumbelSoftmaxST,
+    LearnedBaseline,
     LeaveOneOut,
+    LocalExpectation,
+    MovingAverage,
+    MuProp,
     PathwiseEstimator,
     Reinforce,
     SampleOnlyEstimator,
     StraightThrough,
+    SumAndSample,
+    UnorderedSet,
     darn,
     gumbel_rao,
     gumbel_softmax,
@@ -48,6 +63,7 @@ __all__ = [
     "enumerated_estimates",
     "estimators",
     "generator",
+    "is_binary",
     "logits_of",
     "loss_of",
     "state_probabilities",
@@ -58,9 +74,11 @@ __all__ = [
 class Claim:
     """What is claimed of an estimator: its order, its cost, and what can be done with it.
 
-    `calls`: evaluations of f a draw for 4 classes; `exact`: exact moments are known; `one_hot`: f
-    sees one-hot points only; `tabled`: needs a table for each row of logits, so no large batches
-    and no torch.func.
+    `calls`: evaluations of f a draw for 2 variables of 4 classes (2, if `binary`); `exact`: exact
+    moments are known; `one_hot`: f sees one-hot points only; `tabled`: needs a table for each row
+    of logits, so no large batches and no torch.func; `gradient`: needs grad f without being
+    pathwise; `binary`: for two classes only (tests/test_binary.py); `certain`: a variable whose
+    class is certain gets 0 in every draw, not only on average.
     """
 
     estimator: Estimator
@@ -69,6 +87,13 @@ class Claim:
     exact: bool = True
     one_hot: bool = True
     tabled: bool = False
+    gradient: bool = False
+    binary: bool = False
+    certain: bool = True
+
+    @property
+    def needs_gradient(self) -> bool:
+        return self.pathwise or self.gradient
 
     @property
     def pathwise(self) -> bool:
@@ -95,7 +120,27 @@ CLAIMS = [
     Claim(Reinforce(0.8), order=math.inf),
     Claim(LeaveOneOut(2), order=math.inf, calls=2),
     Claim(LeaveOneOut(4), order=math.inf, calls=4),
-    Claim(ARSM(), order=math.inf, calls=7, exact=False),
+    Claim(ARSM(), order=math.inf, calls=7, exact=False, certain=False),
+    Claim(LocalExpectation(), order=math.inf, calls=7),
+    Claim(ARS(), order=math.inf, calls=4, exact=False, certain=False),
+    Claim(ARM(), order=math.inf, calls=2, exact=False, binary=True, certain=False),
+    Claim(DisARM(), order=math.inf, calls=2, binary=True, certain=False),
+    Claim(MuProp(), order=math.inf, calls=2, one_hot=False, gradient=True),
+    Claim(DoubleCV(), order=math.inf, calls=2, gradient=True),
+    Claim(DoubleCV(3, -0.5), order=math.inf, calls=3, gradient=True),
+    Claim(RODEO(), order=math.inf, calls=2, gradient=True),
+    Claim(SumAndSample(), order=math.inf, calls=2),
+    Claim(SumAndSample(3), order=math.inf, calls=4),
+    Claim(UnorderedSet(), order=math.inf, calls=2),
+    Claim(UnorderedSet(3), order=math.inf, calls=3),
+    Claim(ARMS(), order=math.inf, calls=2, binary=True, certain=False),
+    Claim(ARMS(4), order=math.inf, calls=4, binary=True, certain=False),
+    Claim(CARMS(), order=math.inf, calls=2),
+    Claim(CARMS(3), order=math.inf, calls=3),
+    Claim(REBAR(), order=math.inf, calls=3, exact=False, one_hot=False, gradient=True),
+    Claim(RELAX(), order=math.inf),
+    Claim(MovingAverage(0.8, 0.5), order=math.inf),
+    Claim(LearnedBaseline(), order=math.inf),
 ]
 
 DROP_IN = [
@@ -138,9 +183,18 @@ REGIME_SEEDS = {"uniform": 0, "moderate": 0, "peaked": 124, "masked": 2}
 
 
 def estimators(**wanted: Any) -> Any:
-    """Return the parametrization over those estimators whose claims have the given values."""
+    """Return the parametrization over those estimators whose claims have the given values.
+
+    Without `binary` these are the estimators for any number of classes.
+    """
+    wanted = {"binary": False} | wanted
     rows = [c for c in CLAIMS if all(getattr(c, key) == value for key, value in wanted.items())]
     return pytest.mark.parametrize("claim", rows, ids=[str(row.estimator) for row in rows])
+
+
+def is_binary(cls: type[Estimator]) -> bool:
+    """Return whether the estimators of a class are for two classes only."""
+    return any(claim.binary for claim in CLAIMS if type(claim.estimator) is cls)
 
 
 def differentiable(name: str) -> bool:

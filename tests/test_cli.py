@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cases import is_binary
 from gradlab import __version__, comparison, figures
 from gradlab.cli import main
 from gradlab.cli.comparing import Method, compare
@@ -223,7 +224,7 @@ def test_compare_agrees_with_the_library(tmp_path) -> None:
 def test_compare_takes_all_estimators_and_gives_reasons(tmp_path, capsys) -> None:
     rows = compared(tmp_path, "--problem", "table", *SMALL, "--draws", "64")
     assert len(rows) == len(ESTIMATORS)
-    refused = {name for name, cls in ESTIMATORS.items() if cls.needs_gradient}
+    refused = {n for n, cls in ESTIMATORS.items() if cls.needs_gradient or is_binary(cls)}
     assert {
         text.partition("(")[0] for text in rows.loc[rows["reason"].notna(), "series"]
     } == refused

@@ -300,7 +300,7 @@ no_gradient = pytest.mark.parametrize("f", NO_GRADIENT.values(), ids=list(NO_GRA
 
 
 @no_gradient
-@estimators(pathwise=True)
+@estimators(needs_gradient=True)
 def test_estimators_that_need_a_gradient_refuse_f_without_one(claim, f):
     with pytest.raises(NotDifferentiableError, match=r"f is not differentiable.*such as RF\(m=4\)"):
         claim.estimator.draw(f, LOGITS, 10)
@@ -309,14 +309,14 @@ def test_estimators_that_need_a_gradient_refuse_f_without_one(claim, f):
 
 
 @no_gradient
-@estimators(pathwise=True, exact=True)
+@estimators(needs_gradient=True, exact=True)
 def test_exact_moments_refuse_f_without_a_gradient(claim, f):
     with pytest.raises(NotDifferentiableError, match="f is not differentiable"):
         exact_moments(claim.estimator, f, LOGITS)
 
 
 @pytest.mark.parametrize("f", [TABLE, lambda x: F(x.detach())], ids=["table", "detached"])
-@estimators(pathwise=True)
+@estimators(needs_gradient=True)
 def test_training_refuses_f_without_a_gradient(claim, f):
     logits = LOGITS.clone().requires_grad_()
     with pytest.raises(NotDifferentiableError, match="f is not differentiable"):
@@ -324,7 +324,7 @@ def test_training_refuses_f_without_a_gradient(claim, f):
 
 
 @no_gradient
-@estimators(pathwise=False)
+@estimators(needs_gradient=False)
 def test_score_function_estimators_need_no_gradient(claim, f):
     logits = LOGITS.clone().requires_grad_()
     assert claim.estimator.draw(f, logits, 10).isfinite().all()

@@ -14,6 +14,7 @@ from gradlab.estimators import (
     DARN,
     STZGR,
     ZGR,
+    DoubleCV,
     GumbelRao,
     GumbelSoftmax,
     GumbelSoftmaxST,
@@ -23,6 +24,7 @@ from gradlab.estimators import (
     StraightThrough,
 )
 from gradlab.exact import bias as module
+from gradlab.exact import tuples
 from gradlab.exact.bias import TruthError, exact_bias
 from gradlab.exact.enumeration import exact_gradient
 from gradlab.exact.moments import Enumeration, NotExactError, exact_moments
@@ -173,7 +175,7 @@ class Recorder(SampledValueEstimator):
 
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
 def test_every_tuple_is_visited_once(chunk, monkeypatch):
-    monkeypatch.setattr(module, "_CHUNK", chunk)
+    monkeypatch.setattr(tuples, "_CHUNK", chunk)
     logits = torch.tensor([[0.0, -math.inf, 1.0], [0.5, 0.0, 2.0]]).double()
     recorder, f = Recorder(), loss_of("linear")
     mean = exact_bias(recorder, f, logits).mean
@@ -185,7 +187,7 @@ def test_every_tuple_is_visited_once(chunk, monkeypatch):
 
 
 def test_chunks_of_large_samples_are_small(monkeypatch):
-    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 60)
+    monkeypatch.setattr(tuples, "_CHUNK_ELEMENTS", 60)
     recorder = Recorder()
     exact_bias(recorder, loss_of("linear"), logits_of("moderate"))
     assert {c.shape[1] for c in recorder.seen} <= {60 // (2 * 6), 1}
@@ -341,3 +343,31 @@ def test_routes_that_disagree_are_refused(monkeypatch):
     monkeypatch.setattr(module, "log_probabilities", lambda t: torch.log_softmax(1.001 * t, -1))
     with pytest.raises(TruthError, match="more than rounding"):
         exact_bias(ZGR(), loss_of("quadratic"), logits_of("moderate"))
+
+
+class AtRelaxed(LeaveOneOut):
+    """RF(2) that also looks at f between its samples, and gives that its mean zero."""
+
+    def estimate_at(self, f, logits, classes):
+        value, estimate = super().estimate_at(f, logits, classes)
+        between = f(one_hot(classes, probabilities(logits)).mean(0))
+        x = one_hot(classes, probabilities(logits))
+        return value, estimate + between[:, None, None] * (x[0] - x[1])
+
+
+@pytest.mark.parametrize("estimator", [AtRelaxed(2), LeaveOneOut(3), DoubleCV(2, 0.4)], ids=str)
+def test_f_is_evaluated_once_at_each_configuration(estimator):
+    f, logits = loss_of("mlp"), logits_of("moderate")
+    seen = []
+
+    def counting(x):
+        seen.append(x.detach())
+        return f(x)
+
+    mean, square = tuples.tuple_moments(estimator, counting, logits)
+    torch.testing.assert_close(mean, exact_gradient(f, logits), rtol=0, atol=1e-13)
+    assert (square > 0).all()
+    at_states = [len(x) for x in seen if ((x == 0) | (x == 1)).all()]
+    # Once for values, once more for gradients.
+    assert sum(at_states) == 9 * (2 if estimator.needs_gradient else 1)
+    assert (len(seen) > len(at_states)) == isinstance(estimator, AtRelaxed)

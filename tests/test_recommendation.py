@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cases import generator, logits_of, loss_of
+from cases import generator, is_binary, logits_of, loss_of
 from gradlab.comparison import compare, reproducible_columns
 from gradlab.eligibility import GRADIENT_COST, cost, is_declared_exact, why_not
 from gradlab.estimators import (
@@ -303,15 +303,20 @@ def _since(curves: pd.DataFrame, series: str) -> int:
     return first.index[np.flatnonzero(first != series).max() + 1]
 
 
+def affordable(cls) -> bool:
+    """Whether it can be used for 2 variables of 3 classes with 4 evaluations."""
+    return not is_binary(cls) and cost(cls(), 3, variables=2) <= 4
+
+
 def test_a_loss_without_gradient():
     answer = recommend(loss_of("table"), logits_of("moderate"), evaluations=4, draws=320)
     ranked, unused = (
         answer.table[answer.table["rank"].notna() == known] for known in (True, False)
     )
-    values = {name for name, cls in ESTIMATORS.items() if not cls.needs_gradient}
+    values = {n for n, cls in ESTIMATORS.items() if not cls.needs_gradient and affordable(cls)}
     assert {text.partition("(")[0] for text in ranked.estimator} == values
     assert {text.partition("(")[0] for text in unused.estimator} == set(ESTIMATORS) - values
-    assert unused.reason.str.contains("f is not differentiable").all()
+    assert unused.reason.str.contains("f is not differentiable|for variables of 2|counts as").all()
     assert "\nnot applicable\nST, DARN, ZGR" in answer.explain()
 
 
@@ -321,7 +326,11 @@ def test_it_must_be_unbiased(name, kept):
         loss_of(name), logits_of("moderate"), evaluations=4, must_be_unbiased=True, draws=320
     )
     ranked = answer.table[answer.table["rank"].notna()]
-    values = {cls.name for cls in ESTIMATORS.values() if issubclass(cls, ValueEstimator)}
+    values = {
+        cls.name
+        for cls in ESTIMATORS.values()
+        if issubclass(cls, ValueEstimator) and affordable(cls)
+    }
     assert {text.partition("(")[0] for text in ranked.estimator} == values | kept
     assert (ranked.bias2.abs() < 1e-20).all()
     assert "it must be unbiased" in answer.explain()
@@ -421,7 +430,7 @@ def test_every_answer_is_explained_in_100_columns(name, evaluations):
 def test_one_class_leaves_nothing_to_choose():
     answer = recommend(loss_of("linear", 2, 1), torch.zeros(2, 1), evaluations=3, draws=64)
     assert len(answer.best) == (answer.table["rank"].notna()).sum()
-    assert "the error is the same" in answer.explain()
+    assert "the error is the same" in " ".join(answer.explain().split())
 
 
 def test_masked_classes():
@@ -485,8 +494,10 @@ def test_the_picture_shows_each_series_and_the_budget():
     assert list(lines["ZGR"].get_xdata()) == list(zgr.evaluations)
     assert list(lines["ZGR"].get_ydata()) == list(zgr.rmse)
     assert [text.get_text() for text in upper.texts] == ["budget 6"]
-    # GS, GS-ST and GR have a temperature.
-    assert len([line for line in lower.lines if len(line.get_xdata()) > 2]) == 3
+    # Those that have a temperature.
+    tempered = answer.curves[answer.curves.tau.notna()].series.unique()
+    assert {"GS", "GS-ST", "GR(k=10)"} <= set(tempered)
+    assert len([line for line in lower.lines if len(line.get_xdata()) > 2]) == len(tempered)
     styles = {lines[f"RF({m})"].get_linestyle() for m in (2, 4, 6)}
     assert len(styles) == 3
 

@@ -7,8 +7,12 @@ import ast
 import difflib
 from dataclasses import fields
 
+from gradlab.estimators.antithetic import ARM, DisARM
 from gradlab.estimators.base import Estimator
-from gradlab.estimators.coupled import ARSM
+from gradlab.estimators.baselines import LearnedBaseline, MovingAverage
+from gradlab.estimators.control_variate import RODEO, DoubleCV, MuProp
+from gradlab.estimators.coupled import ARS, ARSM
+from gradlab.estimators.coupled_uniforms import ARMS, CARMS
 from gradlab.estimators.functional import (
     darn,
     gumbel_rao,
@@ -19,7 +23,9 @@ from gradlab.estimators.functional import (
     zgr,
 )
 from gradlab.estimators.gumbel import GumbelRao, GumbelSoftmax, GumbelSoftmaxST
+from gradlab.estimators.local_expectation import LocalExpectation
 from gradlab.estimators.pathwise import PathwiseEstimator, SampleOnlyEstimator
+from gradlab.estimators.relaxed_control import REBAR, RELAX
 from gradlab.estimators.score_function import LeaveOneOut, Reinforce
 from gradlab.estimators.straight_through import (
     DARN,
@@ -27,9 +33,26 @@ from gradlab.estimators.straight_through import (
     ZGR,
     StraightThrough,
 )
+from gradlab.estimators.sum_and_sample import SumAndSample
+from gradlab.estimators.unordered_set import UnorderedSet
 from gradlab.estimators.values import SampledValueEstimator, ValueEstimator
 
 __all__ = [
+    "LearnedBaseline",
+    "MovingAverage",
+    "RELAX",
+    "REBAR",
+    "CARMS",
+    "ARMS",
+    "UnorderedSet",
+    "SumAndSample",
+    "RODEO",
+    "DoubleCV",
+    "MuProp",
+    "DisARM",
+    "ARM",
+    "ARS",
+    "LocalExpectation",
     "ARSM",
     "DARN",
     "ESTIMATORS",
@@ -67,8 +90,23 @@ ESTIMATORS: dict[str, type[Estimator]] = {
         GumbelSoftmaxST,
         GumbelRao,
         Reinforce,
+        MovingAverage,
+        LearnedBaseline,
         LeaveOneOut,
+        LocalExpectation,
+        SumAndSample,
+        UnorderedSet,
+        MuProp,
+        DoubleCV,
+        RODEO,
+        REBAR,
+        RELAX,
         ARSM,
+        ARS,
+        CARMS,
+        ARM,
+        DisARM,
+        ARMS,
     )
 }
 
@@ -83,7 +121,7 @@ def parse(text: str) -> Estimator:
     cls = _find(name.strip())
     if not bracket:
         return cls()
-    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    known = [f.name for f in fields(cls) if f.repr]  # type: ignore[arg-type]
     example = f"{cls.name}({', '.join(f'{k}=...' for k in known)})" if known else cls.name
     try:
         call = ast.parse(f"f({rest.replace('inf', 'None')}", mode="eval").body

@@ -35,8 +35,8 @@ class Estimator(ABC):
     needs_gradient: ClassVar[bool]
     reference: ClassVar[str]
 
-    def calls(self, classes: int) -> int:
-        """Evaluations of f that one draw spends on variables of so many classes."""
+    def calls(self, classes: int, variables: int = 1) -> int:
+        """Evaluations of f that one draw spends on so many variables of so many classes."""
         return 1
 
     @abstractmethod
@@ -64,12 +64,13 @@ class Estimator(ABC):
     def text(self, *, without: str | None = None) -> str:
         """Return the text form, such as `GR(tau=0.1, k=10)`, leaving out the field named `without`.
 
-        `gradlab.parse` reads the full form back.
+        `gradlab.parse` reads the full form back. What was fitted (a field with repr=False) is not
+        shown.
         """
         shown = [
             f"{field.name}={_text(getattr(self, field.name))}"
             for field in fields(self)  # type: ignore[arg-type]
-            if field.name != without
+            if field.name != without and field.repr
         ]
         return f"{self.name}({', '.join(shown)})" if shown else self.name
 

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gradlab.categorical import one_hot, probabilities
+from gradlab.estimators.affine import AffineEstimator
 from gradlab.estimators.values import SampledValueEstimator
 from gradlab.loss import Loss, evaluate
 
@@ -18,17 +19,19 @@ __all__ = ["LeaveOneOut", "Reinforce"]
 
 
 @dataclass(frozen=True, repr=False)
-class Reinforce(SampledValueEstimator):
+class Reinforce(AffineEstimator, SampledValueEstimator):
     r"""REINFORCE, the score-function estimator with a constant baseline.
 
     .. math:: \hat g = (f(x) - b)\,(x - p)
 
-    Unbiased for every f and every constant b; one evaluation. Williams 1992 (Machine Learning 8).
+    Unbiased for every f and every constant b; one evaluation. `fit` finds the best b, which is not
+    E f but E f |s|^2 / E |s|^2, s = x - p. Williams 1992 (Machine Learning 8).
     """
 
     baseline: float = 0.0
 
     name: ClassVar[str] = "REINFORCE"
+    coefficients: ClassVar[tuple[str, ...]] = ("baseline",)
     reference: ClassVar[str] = "Williams 1992, Machine Learning 8:229-256"
 
     def __post_init__(self) -> None:

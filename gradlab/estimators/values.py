@@ -1,7 +1,8 @@
 """Estimators from values of f alone: one formula, `estimate`, serves analysis and training.
 
-Where the estimate is a function of independent samples of x, that function is what a family writes,
-and the exact engine can put every sample to it.
+Where the estimate is a function of some samples of x, that function is what a family writes, with
+the law of the samples where they are not independent, and the exact engine can put every tuple of
+samples to it.
 """
 
 import math
@@ -16,7 +17,7 @@ from gradlab.categorical import check_logits, draw_classes, probabilities
 from gradlab.estimators.base import Estimator
 from gradlab.loss import Loss
 
-__all__ = ["SampledValueEstimator", "ValueEstimator"]
+__all__ = ["SampledValueEstimator", "ValueEstimator", "joint_probabilities"]
 
 
 class ValueEstimator(Estimator):
@@ -31,6 +32,14 @@ class ValueEstimator(Estimator):
     ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
         """Return n replicates of (a value whose mean is E f, with f's graph; the estimate)."""
 
+    def refusal(self, logits: Float[Tensor, "*batch N C"]) -> str | None:
+        """Return the reason why logits of this shape cannot be used, or None if they can."""
+        return None
+
+    def supports(self, f: Loss, logits: Float[Tensor, "*batch N C"]) -> str | None:
+        """Return why this estimator cannot be used on f or on logits of this shape, or None."""
+        return self.refusal(logits) or super().supports(f, logits)
+
     def draw(
         self,
         f: Loss,
@@ -38,16 +47,26 @@ class ValueEstimator(Estimator):
         n: int,
         generator: Generator | None = None,
     ) -> Float[Tensor, "n N C"]:
-        """Return n independent replicates of the estimate; see `Estimator.draw`."""
+        """Return n independent replicates of the estimate; see `Estimator.draw`.
+
+        Raises ValueError with the `refusal`, if there is one.
+        """
         with torch.no_grad():
-            return self.estimate(f, check_logits(logits, ndim=2), n, generator)[1]
+            return self.estimate(f, self.accepted(check_logits(logits, ndim=2)), n, generator)[1]
 
     def surrogate(
         self, f: Loss, logits: Float[Tensor, "*batch N C"], generator: Generator | None = None
     ) -> Float[Tensor, "*batch"]:
-        """Return the value with the estimate as its gradient; see `Estimator.surrogate`."""
-        value, estimate = self.estimate(f, check_logits(logits), 1, generator)
+        """Return the value with the estimate as its gradient; see `draw`, `Estimator.surrogate`."""
+        value, estimate = self.estimate(f, self.accepted(check_logits(logits)), 1, generator)
         return _Attach.apply(value[0], logits, estimate[0].detach())
+
+    def accepted(self, logits: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch N C"]:
+        """Return the logits, or raise ValueError with the `refusal`, if there is one."""
+        reason = self.refusal(logits)
+        if reason is not None:
+            raise ValueError(reason)
+        return logits
 
     def variance_given_moments(
         self,
@@ -65,14 +84,22 @@ class ValueEstimator(Estimator):
 
 
 class SampledValueEstimator(ValueEstimator):
-    """A value estimator whose draw is a function of `samples` independent samples of x."""
+    """A value estimator whose draw is a function of `samples` samples of x, independent by default.
+
+    Other laws override both `draw_tuples` and `tuple_probabilities`.
+    """
 
     @property
     def samples(self) -> int:
         """How many samples of x one draw is made of."""
         return 1
 
-    def calls(self, classes: int) -> int:
+    @property
+    def enumerable(self) -> bool:
+        """Whether a draw is `estimate_at` its samples, without further noise."""
+        return True
+
+    def calls(self, classes: int, variables: int = 1) -> int:
         """Evaluations of f that one draw spends: one a sample."""
         return self.samples
 
@@ -85,12 +112,31 @@ class SampledValueEstimator(ValueEstimator):
     ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
         """Return n values of mean E f, with f's graph, and n estimates, from m samples each."""
 
+    def draw_tuples(
+        self, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
+    ) -> Int[Tensor, "m n *batch N"]:
+        """Return the classes of n independent tuples of `samples` samples of x."""
+        classes = draw_classes(probabilities(logits), generator, self.samples * n)
+        return classes.unflatten(0, (self.samples, n))
+
+    def tuple_probabilities(
+        self, logits: Float[Tensor, "N C"], classes: Int[Tensor, "m n N"]
+    ) -> Float[Tensor, " n"]:
+        """Return the probability of each tuple under the law of `draw_tuples`."""
+        return joint_probabilities(logits, classes).prod(0)
+
     def estimate(
         self, f: Loss, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
     ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
-        """Return `estimate_at` n times `samples` fresh draws of x."""
-        classes = draw_classes(probabilities(logits.detach()), generator, self.samples * n)
-        return self.estimate_at(f, logits, classes.unflatten(0, (self.samples, n)))
+        """Return `estimate_at` n fresh tuples of samples of x."""
+        return self.estimate_at(f, logits, self.draw_tuples(logits.detach(), n, generator))
+
+
+def joint_probabilities(
+    logits: Float[Tensor, "N C"], classes: Int[Tensor, "*shape N"]
+) -> Float[Tensor, "*shape"]:
+    """Return p(x) of each configuration, a product over variables."""
+    return probabilities(logits)[torch.arange(len(logits)), classes].prod(-1)
 
 
 class _Attach(torch.autograd.Function):

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import check_logits, log_probabilities, one_hot, probabilities
+from gradlab.categorical import check_logits, log_probabilities, one_hot
 from gradlab.estimators import (
     Estimator,
     PathwiseEstimator,
@@ -19,16 +19,13 @@ from gradlab.estimators import (
     SampleOnlyEstimator,
 )
 from gradlab.exact.enumeration import Space
-from gradlab.exact.moments import Enumeration, NotExactError
+from gradlab.exact.moments import Enumeration
+from gradlab.exact.tuples import NotExactError, tuple_moments
 from gradlab.loss import Loss, evaluate
 from gradlab.reproducible import single_thread
 
 __all__ = ["ExactBias", "TruthError", "exact_bias"]
 
-MAX_TUPLES = 2**20
-# Tuples, and elements of their one-hot samples [m, tuples, N, C], that are held at a time.
-_CHUNK = 2**14
-_CHUNK_ELEMENTS = 2**22
 # Rounding: so many units in the last place of the largest thing that is summed.
 _ULPS = 2**10
 # Of each entry of E[M | x] from quadrature.
@@ -86,8 +83,8 @@ def exact_bias(
     The truth is p (E[f | x_i = c] - E f), which must equal sum_x p(x) f(x) differentiated through
     log softmax. An `enumeration` of the same f and logits saves its sweeps.
 
-    Raises NotExactError where the mean is not known exactly (GS, ARSM; more than 2^20 tuples of
-    samples), TruthError where the two routes disagree, and what `exact_moments` raises.
+    Raises NotExactError where the mean is not known exactly (GS, ARSM, REBAR; more than 2^20 tuples
+    of samples), TruthError where the two routes disagree, and what `exact_moments` raises.
     """
     on = enumeration or Enumeration(f, logits)
     logits = check_logits(logits, ndim=2).detach().to("cpu", torch.float64)
@@ -103,7 +100,8 @@ def exact_bias(
             scale = _gradient_scale(on, torch.ones_like(on.gradients.covariance))
             error = _TABLE_ACCURACY * scale
     elif isinstance(estimator, SampledValueEstimator):
-        mean, square = _over_tuples(estimator, f, logits)
+        mean, each_square = tuple_moments(estimator, f, logits)
+        square = float(each_square.sum())
         variance, scale = max(square - float(mean.square().sum()), 0.0), math.sqrt(square)
         each = "every x" if estimator.samples == 1 else f"every {estimator.samples}-tuple of x"
         route = f"{each} enumerated"
@@ -141,34 +139,6 @@ def _truth(gradient: Tensor, f: Loss, logits: Tensor, allowed: float) -> Tensor:
             "value for the same x, whatever else is in the batch?"
         )
     return gradient
-
-
-def _over_tuples(estimator: SampledValueEstimator, f: Loss, logits: Tensor) -> tuple[Tensor, float]:
-    """Return E g and E |g|^2 over all tuples of configurations."""
-    p = probabilities(logits)
-    allowed = [(row > -math.inf).nonzero()[:, 0] for row in logits]
-    m, sizes = estimator.samples, [len(a) for a in allowed]
-    if m * sum(map(math.log2, sizes)) > math.log2(MAX_TUPLES):
-        digits = m * sum(map(math.log10, sizes))
-        raise NotExactError(
-            f"{estimator} takes {m} samples of x: about 10^{digits:.1f} tuples of configurations "
-            f"are more than the {MAX_TUPLES} that are enumerated; use draws instead"
-        )
-    count = math.prod(sizes)
-    mean, square = torch.zeros_like(p), 0.0
-    place = count ** torch.arange(m).unsqueeze(-1)
-    chunk = max(1, min(_CHUNK, _CHUNK_ELEMENTS // (m * p.numel())))
-    for start in range(0, count**m, chunk):
-        rest = torch.arange(start, min(start + chunk, count**m)) // place % count
-        classes = torch.empty(*rest.shape, len(p), dtype=torch.long)
-        for i, a in enumerate(allowed):
-            classes[..., i], rest = a[rest % len(a)], rest // len(a)
-        weight = p[torch.arange(len(p)), classes].prod(-1).prod(0)
-        with torch.no_grad():
-            g = estimator.estimate_at(f, logits, classes)[1]
-        mean += torch.einsum("n,nic->ic", weight, g)
-        square += float(weight @ g.square().sum((-2, -1)))
-    return mean, square
 
 
 def _gradient_scale(on: Enumeration, factor: Float[Tensor, "N C _ _"]) -> float:

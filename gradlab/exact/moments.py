@@ -16,7 +16,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.categorical import check_logits, probabilities
-from gradlab.estimators import Estimator, PathwiseEstimator, ValueEstimator
+from gradlab.estimators import (
+    Estimator,
+    PathwiseEstimator,
+    SampledValueEstimator,
+    ValueEstimator,
+)
 from gradlab.exact.enumeration import (
     GradientMoments,
     ValueMoments,
@@ -24,14 +29,11 @@ from gradlab.exact.enumeration import (
     gradient_moments,
     value_moments,
 )
+from gradlab.exact.tuples import NotExactError, tuple_moments
 from gradlab.loss import Loss
 from gradlab.moments import Moments
 
 __all__ = ["Enumeration", "NotExactError", "exact_moments"]
-
-
-class NotExactError(ValueError):
-    """No exact moments are known for this estimator."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,10 @@ class Enumeration:
             variance = estimator.variance_given_moments(v.p, v.mean, v.excess, v.conditional_square)
             if variance is not None:
                 return Moments(v.gradient, variance)
+            if isinstance(estimator, SampledValueEstimator):
+                logits = self.logits.detach().to("cpu", torch.float64)
+                mean, square = tuple_moments(estimator, self.f, logits)
+                return Moments(mean, (square - mean.square().sum(-1)).clamp_min(0.0))
         raise NotExactError(
             f"no exact moments are known for {estimator}; use monte_carlo(...) instead"
         )
@@ -76,8 +82,9 @@ class Enumeration:
 def exact_moments(estimator: Estimator, f: Loss, logits: Float[Tensor, "N C"]) -> Moments:
     """Return mean and variance of one draw of `estimator` without sampling, float64.
 
-    Raises NotExactError where they are not known (GS, ARSM), NotDifferentiableError, TooLargeError,
-    QuadratureError (Gumbel family at extreme temperatures).
+    A value estimator for which no formula is known is put to every tuple of its samples. Raises
+    NotExactError where moments are not known (GS, ARSM, ARM, REBAR), NotDifferentiableError,
+    TooLargeError, QuadratureError (Gumbel family at extreme temperatures).
     """
     return Enumeration(f, logits).moments(estimator)
 

@@ -54,7 +54,7 @@ def passes(network: DeepNetwork, estimator: Estimator) -> float:
         return estimator.calls(1)
     layers = network.depth
     sampled = sum(
-        estimator.calls(layer.bias.shape[-1]) * (layers - index)
+        estimator.calls(layer.bias.shape[-1], layer.bias.shape[-2]) * (layers - index)
         for index, layer in enumerate(network.layers)
     )
     return (sampled + layers - 1) / layers
@@ -88,7 +88,8 @@ def deep_moments(
 def _block_size(network: DeepNetwork, estimator: Estimator) -> int:
     """Return the number of draws in a block: a function of the network and the estimator alone."""
     largest = max(
-        layer.bias.numel() * estimator.calls(layer.bias.shape[-1]) for layer in network.layers
+        layer.bias.numel() * estimator.calls(layer.bias.shape[-1], layer.bias.shape[-2])
+        for layer in network.layers
     )
     room = _BLOCK_NUMBERS // (largest * len(network.inputs))
     return max(GROUPS, room // GROUPS * GROUPS)
@@ -141,7 +142,7 @@ def _layer_by_layer(
         def f(x: Tensor, index: int = index) -> Tensor:
             return _above(network, index, x, generator)
 
-        found.append(estimator.estimate(f, logits, 1, generator)[1][0])
+        found.append(estimator.estimate(f, estimator.accepted(logits), 1, generator)[1][0])
         if index + 1 < network.depth:
             x = draw_one_hot(probabilities(logits), generator)
             logits = network.layers[index + 1].logits(x.flatten(-2))

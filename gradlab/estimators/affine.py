@@ -1,0 +1,59 @@
+r"""Estimators that are affine in coefficients which do not change their mean, and the best ones.
+
+.. math:: \hat g = G_0 + \sum_j c_j G_j, \quad E\,G_j = 0, \qquad
+          E \langle G_j, G_l \rangle\,c = -E \langle G_j, G_0 \rangle
+"""
+
+from dataclasses import replace
+from typing import ClassVar, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from gradlab.estimators.values import ValueEstimator
+from gradlab.loss import Loss
+
+__all__ = ["AffineEstimator"]
+
+
+_Affine = TypeVar("_Affine", bound="AffineEstimator")
+
+
+class AffineEstimator(ValueEstimator):
+    """A frozen dataclass of which the fields `coefficients` enter the estimate affinely."""
+
+    coefficients: ClassVar[tuple[str, ...]]
+
+    def fit(
+        self: _Affine,
+        f: Loss,
+        logits: Float[Tensor, "N C"],
+        draws: int = 4096,
+        generator: Generator | None = None,
+    ) -> _Affine:
+        """Return this estimator with the coefficients of least variance, from so many draws.
+
+        Each part G_j comes from the same noise. Raises ValueError for `draws` below 2 and what
+        `draw` raises.
+        """
+        if not isinstance(draws, int) or draws < 2:
+            raise ValueError(f"draws must be an int of at least 2, not {draws!r}")
+        source = generator
+        if source is None:
+            source = Generator(logits.device)
+            source.manual_seed(int(torch.randint(2**62, (1,))))
+        state = source.get_state()
+        zero = dict.fromkeys(self.coefficients, 0.0)
+        parts = []
+        for unit in ({}, *({name: 1.0} for name in self.coefficients)):
+            same = Generator(source.device)
+            same.set_state(state)
+            part = replace(self, **(zero | unit)).draw(f, logits, draws, same)  # type: ignore[type-var]
+            parts.append(part.to(torch.float64).flatten())
+        source.set_state(same.get_state())
+        with_none, *others = parts
+        g = torch.stack([part - with_none for part in others])
+        best = torch.linalg.pinv(g @ g.T, hermitian=True) @ -(g @ with_none)
+        found = dict(zip(self.coefficients, best.tolist(), strict=True))
+        return replace(self, **found)  # type: ignore[type-var]
