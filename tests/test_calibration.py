@@ -77,7 +77,13 @@ def p_values(text: str, kind: str, runs: int = RUNS, factor: float = 1.0) -> Ten
 # ---- at one number of draws -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", UNBIASED)
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(text, marks=[] if text in ("RF(m=4)", "ZGR") else pytest.mark.slow)
+        for text in UNBIASED
+    ],
+)
 @pytest.mark.usefixtures("unchecked")
 def test_false_alarms_at_one_number_of_draws(text):
     p = p_values(text, UNBIASED[text])

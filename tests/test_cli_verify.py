@@ -71,6 +71,7 @@ def test_options_agree_with_the_library():
     assert [*VerifyMethod] == [*METHODS]
 
 
+@pytest.mark.slow
 def test_all_that_is_declared_holds_within_a_minute(capsys, tmp_path):
     start = time.perf_counter()
     status, out, _ = run(capsys, "--out", str(tmp_path / "new"))

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cases import CLAIMS, DTYPES, LADDER, estimators, generator, logits_of, loss_of
+from cases import CLAIMS, DTYPES, estimators, generator, logits_of, loss_of
 from gradlab.comparison import compare
 from gradlab.estimators import ESTIMATORS, GumbelRao, LeaveOneOut, parse
 from gradlab.exact.enumeration import exact_gradient
@@ -31,7 +31,7 @@ def test_shape_and_dtype_of_draws(claim, dtype):
 
 
 @with_dtypes
-@pytest.mark.parametrize("name", ["cubic", "norm:1.5"])
+@pytest.mark.parametrize("name", ["norm:1.5"])
 @estimators()
 def test_draws_sum_to_zero_over_classes(claim, name, dtype):
     logits = logits_of("masked", 3, 4).to(dtype)
@@ -42,8 +42,9 @@ def test_draws_sum_to_zero_over_classes(claim, name, dtype):
     assert g.sum(-1).abs().max() <= 4 * final * g.abs().amax() + 16 * inner
 
 
-@with_dtypes
-@pytest.mark.parametrize("classes", [3, 4, 9])
+@pytest.mark.parametrize(
+    ("classes", "dtype"), zip([3, 4, 9], DTYPES, strict=True), ids=["3", "4", "9"]
+)
 @estimators()
 def test_masked_classes_get_exactly_nothing(claim, classes, dtype):
     logits = logits_of("masked", 3, classes).to(dtype)
@@ -68,8 +69,7 @@ def test_the_only_class_left_by_a_mask_has_no_gradient(claim):
     assert g[:, 1].abs().max() > 0
 
 
-@pytest.mark.parametrize("gap", [30.0, 1e3, 1e30])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("gap", "dtype"), [(1e30, torch.float32), (30.0, torch.float64)])
 @estimators()
 def test_peaked_logits_give_finite_draws(claim, dtype, gap):
     logits = torch.tensor([[0.0, gap, -gap], [gap, gap, 0.0]], dtype=dtype)
@@ -92,8 +92,7 @@ def test_all_temperatures_give_finite_draws(text, dtype, tau):
 
 
 # Public Gumbel-Rao codes are 9 % off when all logits are moved by 15, and NaN at 100.
-@pytest.mark.parametrize("shift", [15.0, 100.0, 1e4, -1e4])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("shift", "dtype"), [(100.0, torch.float32), (-1e4, torch.float64)])
 @estimators()
 def test_shifted_logits_give_the_same_draws(claim, dtype, shift):
     # Eighths can be shifted without rounding.
@@ -270,7 +269,7 @@ def test_every_estimator_constructs_without_arguments(cls):
     assert parse(cls.name) == cls()
 
 
-@pytest.mark.parametrize("name", [*LADDER, "table"])
+@pytest.mark.parametrize("name", ["cubic", "table"])
 @estimators()
 def test_support_is_declared_with_a_reason(claim, name):
     reason = claim.estimator.supports(loss_of(name), logits_of("masked"))

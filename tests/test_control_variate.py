@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from cases import LADDER, all_states, generator, logits_of, loss_of, state_probabilities
+from cases import all_states, generator, logits_of, loss_of, state_probabilities
 from gradlab.categorical import probabilities
 from gradlab.estimators import RODEO, DoubleCV, LeaveOneOut, MuProp, Reinforce
 from gradlab.exact.bias import exact_bias
@@ -34,7 +34,7 @@ def test_golden_mean_and_variance(name, size, estimator):
 
 
 @pytest.mark.parametrize("logits", REGIMES)
-@pytest.mark.parametrize("name", [*LADDER, "softplus", "mlp"])
+@pytest.mark.parametrize("name", ["cubic", "mlp"])
 @pytest.mark.parametrize(
     "estimator",
     [MuProp(), DoubleCV(), DoubleCV(3, 0.7), DoubleCV(2, 0.0), RODEO(), RODEO(3, 1.6, -0.8)],

@@ -114,7 +114,7 @@ def test_a_sure_variable_has_nothing_to_be_biased_in():
 
 
 @pytest.mark.parametrize("logits", ["moderate", "peaked", "masked"])
-@pytest.mark.parametrize("name", [*LADDER, "softplus", "mlp", "table"])
+@pytest.mark.parametrize("name", ["quadratic", "cubic", "table"])
 @pytest.mark.parametrize("estimator", SCORE, ids=str)
 def test_score_functions_are_exact_for_every_loss(estimator, name, logits):
     result = found(estimator, name, (2, 3), logits)

@@ -44,7 +44,7 @@ def interrupting(at):
     return after_step
 
 
-@pytest.mark.parametrize("estimator", ["ZGR", "GR(k=3)", "GS", "RF(m=2)", "ARSM"])
+@pytest.mark.parametrize("estimator", ["ZGR", "GR(k=3)", "RF(m=2)", "EMA", "LEARNED"])
 @pytest.mark.parametrize("at", [1, 4, 7])
 def test_an_interrupted_run_goes_on_exactly(estimator, at, tmp_path, unchecked):
     straight = begun(estimator=estimator)

@@ -58,6 +58,8 @@ class Training(ABC):
     images: int
     device: torch.device
     probe: GradientProbe | None = None
+    baseline: float | None = None
+    """What a moving average has come to: the one thing that estimators carry from step to step."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -82,6 +84,9 @@ class Training(ABC):
     @abstractmethod
     def loss(self, step: int) -> Tensor:
         """Return the mean loss of the batch of this step, with its graph."""
+
+    def advance(self) -> None:  # noqa: B027 (nothing is left, as a rule)
+        """Take over what the `loss` of a step that was done leaves for the next one."""
 
     @abstractmethod
     def evaluate(self, epoch: int, last: bool) -> dict[str, float]:

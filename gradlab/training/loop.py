@@ -152,6 +152,7 @@ class _Run:
                 )
             self.training.model.load_state_dict(state["model"])
             self.training.optimizer.load_state_dict(state["optimizer"])
+            self.training.baseline = state["baseline"]
             self.step, self.total_loss = state["step"], state["total_loss"]
             self.seconds, self.rows = state["seconds"], state["rows"]
             if self.training.probe is not None and state["probe"] is not None:
@@ -173,6 +174,7 @@ class _Run:
             "rows": self.rows,
             "model": self.training.model.state_dict(),
             "optimizer": self.training.optimizer.state_dict(),
+            "baseline": self.training.baseline,
             "probe": None if probe is None else probe.state_dict(),
         }
         write_checkpoint(state, self.folder / name)
@@ -208,6 +210,7 @@ class _Run:
             if not math.isfinite(number):
                 raise self._stopped(f"the {what} is {number}")
         training.optimizer.step()
+        training.advance()
         self.total_loss += value
         self.step += 1
         self.seconds += time.perf_counter() - self._probing - started

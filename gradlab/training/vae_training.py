@@ -3,7 +3,7 @@
 The reconstruction term goes through the estimator, the divergence through its exact gradient.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.estimators import parse
+from gradlab.estimators import Estimator, MovingAverage, parse
 from gradlab.reproducible import block_generator, check_seed
 from gradlab.training.base import Training
 from gradlab.training.datasets import Images
@@ -60,7 +60,9 @@ class VAESettings:
 class VAETraining(Training):
     """A discrete VAE on images, its encoder trained by the estimator of the settings.
 
-    A step decodes every image as often as the estimator evaluates f. A `probe` measures estimators
+    A step decodes every image as often as the estimator evaluates f. A moving average follows the
+    loss from step to step; LEARNED and RELAX are fitted once, to the model before the first step,
+    and without a bias at every later one. A `probe` measures estimators
     of the gradient of the reconstruction term on the first `PROBED` images of a batch. Raises
     ValueError for an estimator that does not work on this latent.
     """
@@ -81,7 +83,7 @@ class VAETraining(Training):
         self.images = len(images.train)
         self.device = torch.device(device)
         self.probe = probe
-        self.estimator = parse(settings.estimator)
+        self.estimator: Estimator = parse(settings.estimator)
         variables, classes = read_latent(settings.latent)
         # The weights depend on the seed alone: estimators start from the same ones.
         source = block_generator(settings.seed, f"{self.kind} weights")
@@ -93,6 +95,10 @@ class VAETraining(Training):
         refused = self.estimator.supports(lambda x: x.square().sum((-2, -1)), logits)
         if refused:
             raise ValueError(f"estimator {self.estimator}, latent {settings.latent}: {refused}")
+        if isinstance(self.estimator, MovingAverage):
+            self.baseline = self.estimator.baseline
+        if not all(field.repr for field in fields(self.estimator)):  # type: ignore[arg-type]
+            self.estimator = self._fitted()
 
     def loss(self, step: int) -> Tensor:
         """Return the mean of the surrogate of -ELBO over the batch of this step, in nats."""
@@ -104,8 +110,18 @@ class VAETraining(Training):
         if self.probe is not None and self.probe.is_due(step):
             few = self.model.reconstruction(images[:PROBED])
             self.probe(step, few, logits[:PROBED])
-        surrogate = self.estimator.surrogate(f, logits, generator)
+        estimator = self.estimator
+        if isinstance(estimator, MovingAverage) and self.baseline is not None:
+            estimator = replace(estimator, baseline=self.baseline)
+        surrogate = estimator.surrogate(f, logits, generator)
+        if isinstance(estimator, MovingAverage):
+            self._next_baseline = estimator.updated(surrogate).baseline
         return (surrogate + self.model.divergence(logits)).mean()
+
+    def advance(self) -> None:
+        """Let the moving average see the values of this step, once it is done."""
+        if isinstance(self.estimator, MovingAverage):
+            self.baseline = self._next_baseline
 
     def evaluate(self, epoch: int, last: bool) -> dict[str, float]:
         """Return mean -ELBO of each split from one sample an image, and at last the bound.
@@ -126,6 +142,21 @@ class VAETraining(Training):
             row["test_bound"] = float(values.mean())
             row["test_bound_se"] = float(values.std() / len(values) ** 0.5)
         return row
+
+    def _fitted(self) -> Any:
+        """Return the estimator fitted to the mean over some images, in the model as it begins."""
+        generator = self.generator("fit", 0)
+        some = self._pixels[self.batch(0)[:PROBED]].to(self.device)
+        images = self.data.binarized(some, generator)
+        of_each = self.model.reconstruction(images)
+
+        def f(x: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch"]:
+            each = x.unsqueeze(-3).expand(*x.shape[:-2], len(images), *x.shape[-2:])
+            return of_each(each.to(images.dtype)).mean(-1)
+
+        with torch.no_grad():
+            logits = self.model.encode(images).mean(0)
+        return self.estimator.fit(f, logits, 1024, generator)  # type: ignore[attr-defined]
 
     def _each(self, images: Tensor, values: Any, epoch: int) -> Tensor:
         """Return the values of all images, a thousand at a time, in float64."""
