@@ -33,7 +33,7 @@ ORDER = [
     {"testing"},
     {"plots"},
     {"training"},
-    {"figures", "tables", "usage"},
+    {"citations", "figures", "tables", "usage"},
     {"verdict_text", "recommendation"},
     {"selection"},
     {"cli", "__main__"},

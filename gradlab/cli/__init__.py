@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from gradlab import __version__
+from gradlab.cli.citing import cite
 from gradlab.cli.comparing import compare
 from gradlab.cli.drawing import figures
 from gradlab.cli.listing import list_
@@ -61,4 +62,5 @@ app.command(short_help="Is it unbiased where it says so?")(verify)
 app.command(short_help="Rank estimators at equal cost for a loss.")(recommend)
 app.add_typer(train, name="train", short_help="Train real models, compared over seeds.")
 app.command(short_help="Time every estimator's layer.")(time)
+app.command(short_help="Print BibTeX of estimators.")(cite)
 app.command(short_help="Make the figures, each beside its rows.")(figures)

@@ -1,0 +1,25 @@
+"""`gradlab cite`: the papers to cite."""
+
+from typing import Annotated
+
+import typer
+
+from gradlab.usage import blaming
+
+__all__ = ["cite"]
+
+
+def cite(
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="Estimators, as `gradlab list` has them.")
+    ],
+) -> None:
+    """Print the BibTeX entries of the papers that introduced these estimators, each once.
+
+    \b
+    Example:  gradlab cite ZGR "GR(tau=0.5, k=10)" RF >> paper.bib
+    """
+    from gradlab.citations import bibtex
+
+    with blaming("NAME"):
+        print(bibtex(names))

@@ -1,0 +1,48 @@
+"""Every estimator has the BibTeX entry of its paper, and no entry is of another one."""
+
+import re
+
+import pytest
+
+from gradlab.citations import bibtex
+from gradlab.cli import main
+from gradlab.estimators import ESTIMATORS, ZGR
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_the_entry_is_that_of_the_reference(name):
+    reference, entry = ESTIMATORS[name].reference, bibtex([name])
+    assert entry.count("@") == 1
+    assert entry.count("{") == entry.count("}")
+    author, year = re.findall(r"^\w+|\d{4}", reference)[:2]
+    assert re.search(rf"author = {{{author}\b", entry)
+    assert f"year = {{{year}}}" in entry
+    number = re.search(r"arXiv (\S+)", reference)
+    assert re.findall(r"eprint = {(.*)}", entry) == ([number[1]] if number else [])
+
+
+def test_all_entries_are_used_once_and_stand_by_year():
+    entries = bibtex(ESTIMATORS).split("\n\n")
+    keys = [re.search(r"{(\w+),", entry)[1] for entry in entries]
+    assert len(set(keys)) == len(keys)
+    years = [int(re.search(r"year = {(\d+)}", entry)[1]) for entry in entries]
+    assert years == sorted(years)
+
+
+def test_objects_and_texts_of_one_paper_give_one_entry():
+    assert bibtex([ZGR(), "ST-ZGR(alpha=0.3)", "ZGR"]) == bibtex(["ZGR"])
+
+
+def test_an_estimator_without_entry_is_named():
+    class Unknown(ZGR):
+        reference = "Nobody 1900, nowhere"
+
+    with pytest.raises(LookupError, match="no entry for ZGR: Nobody 1900"):
+        bibtex([Unknown()])
+
+
+def test_command_line(capsys, unchecked):
+    assert main(["cite", "ST", "GR(tau=0.1)"]) == 0
+    assert re.findall(r"{(\w+),\n", capsys.readouterr().out) == ["bengio2013", "paulus2021"]
+    assert main(["cite", "ZRG"]) == 2
+    assert "did you mean 'ZGR'" in capsys.readouterr().err
