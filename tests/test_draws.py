@@ -183,9 +183,8 @@ def test_noise_that_is_not_as_it_should_be_is_named(code):
 
 @pytest.mark.parametrize("name", ["uniform", "moderate", "peaked", "masked"])
 @pytest.mark.parametrize("code", ["ST", "ZGR", "GR(tau=0.1, k=1)", "RF(m=2)", "ARSM"])
-@pytest.mark.parametrize("seed", range(4))
-def test_good_draws_are_random_enough(code, name, seed):
-    draws_of(code).check_randomness(LOSS, regime(name, 2, 3, seed), seed)
+def test_good_draws_are_random_enough(code, name):
+    draws_of(code).check_randomness(LOSS, regime(name, 2, 3, 0))
 
 
 def test_a_rule_without_noise_is_no_fault():

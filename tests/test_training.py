@@ -252,7 +252,7 @@ def test_surrogates_of_a_weighted_sum_are_weighted(claim):
     torch.testing.assert_close(second.grad, weight[:, None, None] * first.grad)
 
 
-@pytest.mark.parametrize("batch", [(), (0,), (1,), (3,), (2, 3)], ids=str)
+@pytest.mark.parametrize("batch", [(), (0,), (2, 3)], ids=str)
 @estimators()
 def test_surrogates_take_any_batch(claim, batch):
     logits = logits_of("moderate").expand(*batch, 2, 3).clone().requires_grad_()

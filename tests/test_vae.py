@@ -126,13 +126,33 @@ def test_a_step_has_the_exact_gradient_of_the_encoder_on_average(unchecked):
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_every_estimator_trains(name, unchecked):
-    # Without a baseline near the loss REINFORCE needs more steps than a test can do.
-    text = "REINFORCE(baseline=200)" if name == "REINFORCE" else name
     latent = "6x2" if is_binary(ESTIMATORS[name]) else "4x3"
-    begun = training(text, latent=latent, epochs=24)
+    begun = training(name, latent=latent, epochs=2)
+    before = begun.model.encoder[-1].weight.clone()
     curve = train(begun)
+    assert curve["step"].iloc[-1] == 8
+    assert curve[["loss", "train_nelbo", "test_bound"]].iloc[-1].notna().all()
+    assert not torch.equal(begun.model.encoder[-1].weight, before)
+
+
+@pytest.mark.parametrize("text", ["ZGR", "REINFORCE(baseline=200)", "EMA", "LEARNED", "RELAX"])
+def test_training_lowers_the_loss(text, unchecked):
+    curve = train(training(text, epochs=24))
     assert curve["train_nelbo"].iloc[-1] < curve["train_nelbo"].iloc[0] - 5
-    assert curve["step"].iloc[-1] == 96
+
+
+def test_a_moving_average_comes_to_the_loss(unchecked):
+    begun = training("EMA(baseline=50, decay=0.8)", epochs=10)
+    train(begun)
+    assert begun.baseline == pytest.approx(200, abs=15)
+    assert str(begun.estimator) == "EMA(baseline=50, decay=0.8)"
+    assert training("ZGR").baseline is None
+
+
+def test_learned_baselines_are_fitted_before_the_first_step():
+    begun, again = training("LEARNED"), training("LEARNED")
+    assert begun.estimator.weights == again.estimator.weights
+    assert sum(row[0] for row in begun.estimator.weights) > 100  # near the loss, which 0 is not
 
 
 def test_estimators_start_from_the_same_weights_and_see_the_same_images():

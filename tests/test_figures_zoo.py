@@ -1,0 +1,129 @@
+"""The figures of all estimators: none is missing, and what the rows say is true."""
+
+import io
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from gradlab.estimators import ESTIMATORS, ZGR, LeaveOneOut, Reinforce
+from gradlab.exact.moments import Enumeration, exact_moments
+from gradlab.figures import baselines, zoo
+from gradlab.plots.zoo import short, spread
+from gradlab.problems import problem, regime
+from significance import limit
+
+REDUCED = {
+    zoo: {"temperatures": (1.0,), "draws": 64, "fits": 64},
+    baselines: {"logits": (-1.0, 0.5), "draws": 64, "fits": 64},
+}
+figures = pytest.mark.parametrize("figure", REDUCED, ids=lambda f: f.__name__.rpartition(".")[2])
+_made: dict[ModuleType, pd.DataFrame] = {}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch, unchecked) -> None:
+    """Leave out what takes long and is nothing but more of the same."""
+    chosen = zoo._problems(0)[:3:2]  # quadratic and binary
+    monkeypatch.setattr(zoo, "_problems", lambda seed: chosen)
+    monkeypatch.setattr(zoo, "MORE", {"RF": {"m": 3}})
+    fitted = zoo.fitted
+    for figure in REDUCED:
+        monkeypatch.setattr(figure, "fitted", lambda *args: fitted(*args, steps=2))
+
+
+def made(figure: ModuleType) -> pd.DataFrame:
+    if figure not in _made:
+        _made[figure] = figure.rows(0, **REDUCED[figure])
+    return _made[figure]
+
+
+@figures
+def test_every_estimator_is_measured_or_refused(figure: ModuleType) -> None:
+    rows = made(figure)
+    for _, part in rows.groupby("problem"):
+        assert set(part["estimator"].str.partition("(")[0]) == set(ESTIMATORS)
+    assert (rows["reason"].notna() == rows["variance"].isna()).all()
+
+
+@figures
+def test_same_seed_same_rows(figure: ModuleType) -> None:
+    again = figure.rows(0, **REDUCED[figure])
+    pd.testing.assert_frame_equal(made(figure), again, check_exact=True)
+
+
+@figures
+def test_plot_needs_the_csv_only(figure: ModuleType) -> None:
+    drawn = figure.plot(pd.read_csv(io.StringIO(made(figure).to_csv(index=False))))
+    assert drawn.legends
+
+
+@figures
+def test_declared_unbiased_means_measured_so(figure: ModuleType) -> None:
+    rows = made(figure)
+    rows = rows[rows["reason"].isna()]
+    bias2, error = (rows[c] / rows["truth2"] for c in ("bias2", "bias2_se"))
+    exact = rows["method"] == "exact"
+    declared = rows["declared_unbiased"] if figure is zoo else exact | True
+    assert bias2[exact & declared].abs().max() < 1e-20
+    assert (bias2[~exact & declared] <= limit(15) * error[~exact & declared] + 1e-20).all()
+    if figure is zoo:  # the control
+        assert bias2[rows["estimator"] == "ST"].min() > 1e-3
+
+
+def test_variance_at_equal_cost_is_that_of_the_mean() -> None:
+    rows = made(zoo).query("problem.str.startswith('quadratic')").set_index("estimator")
+    f, logits = problem("quadratic", 2, 3), regime("moderate", 2, 3)
+    exact = Enumeration(f, logits)
+    for estimator, calls in ((ZGR(), 1), (LeaveOneOut(3), 3)):
+        expected = float(exact.moments(estimator).variance) * calls / zoo.BUDGET
+        assert rows.loc[str(estimator), "cost_variance"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("estimator", [ZGR(), LeaveOneOut(2), Reinforce(0.3)], ids=str)
+def test_moments_of_one_bit_are_half_of_both_coordinates(estimator) -> None:
+    f = baselines.PROBLEMS[1]
+    logits = torch.tensor([[0.0, 0.7]], dtype=torch.float64)
+    found = baselines.shared_logit_moments(estimator, f, logits)
+    expected = exact_moments(estimator, f, logits)
+    torch.testing.assert_close(found.mean[0, 0], expected.mean[0, 1])
+    assert float(found.variance) == pytest.approx(float(expected.variance) / 2)
+
+
+def test_reinforce_on_three_bits_follows_its_formula() -> None:
+    logit, targets = 0.5, np.array([0.6, 0.51, 0.48])
+    p = 1 / (1 + np.exp(-logit))
+    bits = np.array(np.meshgrid(*[[0, 1]] * 3)).reshape(3, -1).T
+    weight = np.where(bits, p, 1 - p).prod(1)
+    g = ((bits - targets) ** 2).sum(1) * (bits - p).sum(1)
+    truth = (p * (1 - p) * (1 - 2 * targets)).sum()
+    row = made(baselines).query(
+        "problem == 'three bits' and logit == @logit and estimator == 'REINFORCE(baseline=0)'"
+    )
+    assert weight @ g == pytest.approx(truth)
+    assert row["truth2"].item() == pytest.approx(truth**2)
+    assert row["variance"].item() == pytest.approx(weight @ g**2 - truth**2)
+
+
+def test_spread_keeps_the_gap_and_the_middle() -> None:
+    places = spread(np.array([0.0, 0.1, 0.1, 5.0]), 1.0, -10, 10)
+    assert np.diff(places) == pytest.approx([1.0, 1.0, 5.0 - places[2]])
+    assert places[:3].mean() == pytest.approx(0.2 / 3)
+    assert spread(np.array([0.0, 0.0]), 1.0, 0.0, 10.0) == pytest.approx([0, 1])
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("GR(tau=0.5, k=inf)", "GR(∞, τ=0.5)"),
+        ("DoubleCV(m=4, alpha=-1)", "DoubleCV(4)"),
+        ("ST-ZGR(alpha=0.5)", "ST-ZGR(α=0.5)"),
+        ("REINFORCE(baseline=0)", "REINFORCE"),
+        ("LE", "LE"),
+    ],
+)
+def test_short_names(text: str, name: str) -> None:
+    assert short(text) == name
+    assert short(text, fitted=True) == f"{name} fitted"
