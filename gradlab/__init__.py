@@ -17,26 +17,38 @@ if TYPE_CHECKING:
         CARMS,
         DARN,
         ESTIMATORS,
+        MVE,
         REBAR,
         RELAX,
+        RK2,
         RODEO,
         STZGR,
         ZGR,
+        AdaptiveGappedStraightThrough,
+        BinaryZGR,
+        DecoupledGumbelSoftmaxST,
         DisARM,
         DoubleCV,
         Estimator,
+        GappedStraightThrough,
         GumbelRao,
         GumbelSoftmax,
         GumbelSoftmaxST,
+        IntegerMVE,
         LearnedBaseline,
         LeaveOneOut,
         LocalExpectation,
         MovingAverage,
         MuProp,
+        PublishedReinMaxCV,
         Reinforce,
+        ReinMax,
+        ReinMaxCV,
+        ReinMaxRao,
         SampleOnlyEstimator,
         StraightThrough,
         SumAndSample,
+        TemperedStraightThrough,
         UnorderedSet,
         ValueEstimator,
         darn,
@@ -62,11 +74,13 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _ESTIMATORS = (
-    "ARM ARMS ARS ARSM CARMS DARN ESTIMATORS REBAR RELAX RODEO STZGR ZGR DisARM DoubleCV "
-    "Estimator GumbelRao GumbelSoftmax GumbelSoftmaxST LearnedBaseline LeaveOneOut "
-    "LocalExpectation MovingAverage MuProp Reinforce SampleOnlyEstimator StraightThrough "
-    "SumAndSample UnorderedSet ValueEstimator darn gumbel_rao gumbel_softmax gumbel_softmax_st "
-    "parse st_zgr straight_through zgr"
+    "ARM ARMS ARS ARSM CARMS DARN ESTIMATORS MVE REBAR RELAX RK2 RODEO STZGR ZGR "
+    "AdaptiveGappedStraightThrough BinaryZGR DecoupledGumbelSoftmaxST DisARM DoubleCV Estimator "
+    "GappedStraightThrough GumbelRao GumbelSoftmax GumbelSoftmaxST IntegerMVE LearnedBaseline "
+    "LeaveOneOut LocalExpectation MovingAverage MuProp PublishedReinMaxCV Reinforce ReinMax "
+    "ReinMaxCV ReinMaxRao SampleOnlyEstimator StraightThrough SumAndSample "
+    "TemperedStraightThrough UnorderedSet ValueEstimator darn gumbel_rao gumbel_softmax "
+    "gumbel_softmax_st parse st_zgr straight_through zgr"
 )
 _HOME = {
     "compare": "comparison",

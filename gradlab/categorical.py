@@ -24,6 +24,7 @@ __all__ = [
     "one_hot",
     "probabilities",
     "relaxed_given",
+    "tempered",
 ]
 
 
@@ -98,6 +99,11 @@ def log_probabilities(logits: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batc
 def probabilities(logits: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batch C"]:
     """Return p = softmax(logits) over classes; half precision is raised to float32."""
     return torch.softmax(logits, -1, dtype=_working_dtype(logits))
+
+
+def tempered(p: Float[Tensor, "*batch C"], tau: float) -> Float[Tensor, "*batch C"]:
+    """Return softmax(logits / tau) for p = softmax(logits): proportional to p^(1 / tau)."""
+    return torch.softmax(p.log() / tau, -1)
 
 
 def _working_dtype(logits: Tensor) -> torch.dtype:

@@ -190,7 +190,9 @@ def verify_order(
             continue
         judged.append(rung)
         verdicts.append(verdict)
-    return Ladder(drawn.name, drawn.order, tuple(judged), tuple(verdicts), _static(drawn, judged))
+    return Ladder(
+        drawn.name, drawn.order, tuple(judged), tuple(verdicts), _static(drawn, judged, size)
+    )
 
 
 def _takes(drawn: Draws, on: Sequence[Rung], size: tuple[int, int]) -> bool:
@@ -201,10 +203,10 @@ def _takes(drawn: Draws, on: Sequence[Rung], size: tuple[int, int]) -> bool:
     return not refused or not all(refused)
 
 
-def _static(drawn: Draws, on: Sequence[Rung]) -> StaticCheck | None:
+def _static(drawn: Draws, on: Sequence[Rung], size: tuple[int, int]) -> StaticCheck | None:
     """Return the check of the Jacobians at the first logits on which draws are made."""
     for rung in on:
-        if rung.drawn and isinstance(drawn.estimator, PathwiseEstimator):
+        if rung.is_moderate(size) and isinstance(drawn.estimator, PathwiseEstimator):
             try:
                 return static_check(drawn.estimator, rung.enumeration.logits)
             except NotExactError:

@@ -16,7 +16,7 @@ from gradlab.tables import WIDTH, aligned
 __all__ = ["Recommendation"]
 
 # Longer names would break the table.
-_LONGEST = 24
+_LONGEST = 22
 # A squared relative bias below this is rounding.
 _ROUNDING = 1e-18
 

@@ -74,7 +74,10 @@ def recommend(
     grid = TEMPERATURES if temperatures is None else temperatures
     chosen = _all_estimators(evaluations) if estimators is None else estimators
     cells = list(dict.fromkeys(with_temperatures(chosen, grid)))
-    families = {cell.text(without="tau"): cell for cell in cells}
+    # A family is judged by the temperature at which it is exact to the highest degree.
+    by_order = sorted(cells, key=lambda cell: cell.order)
+    last = {cell.text(without="tau"): cell for cell in by_order}
+    families = {series: last[series] for series in (c.text(without="tau") for c in cells)}
     variables, classes = logits.shape
     costs = {
         s: cost(family, classes, gradient_cost, variables=variables)
@@ -98,7 +101,12 @@ def recommend(
     rows = compare(
         f,
         logits,
-        [cell for cell in cells if cell.text(without="tau") not in reasons],
+        [
+            cell
+            for cell in cells
+            if cell.text(without="tau") not in reasons
+            and (is_declared_exact(cell, f) or not must_be_unbiased)
+        ],
         draws=draws,
         seed=seed,
         problem=problem,
@@ -108,8 +116,8 @@ def recommend(
         reference=reference,
         reference_draws=20 * draws if reference_draws is None else reference_draws,
     )
-    declared = {series: is_declared_exact(family, f) for series, family in families.items()}
-    rows["declared"], rows["cost"] = rows["series"].map(declared), rows["series"].map(costs)
+    declared = {str(cell): is_declared_exact(cell, f) for cell in cells}
+    rows["declared"], rows["cost"] = rows["estimator"].map(declared), rows["series"].map(costs)
     trusted, notes = _as_declared(rows)
     curves = ranking(trusted, _budgets(evaluations))
     curves["asked"] = curves["evaluations"] == evaluations

@@ -18,27 +18,39 @@ from gradlab.estimators import (
     ARSM,
     CARMS,
     DARN,
+    MVE,
     REBAR,
     RELAX,
+    RK2,
     RODEO,
     STZGR,
     ZGR,
+    AdaptiveGappedStraightThrough,
+    BinaryZGR,
+    DecoupledGumbelSoftmaxST,
     DisARM,
     DoubleCV,
     Estimator,
+    GappedStraightThrough,
     GumbelRao,
     GumbelSoftmax,
     GumbelSoftmaxST,
+    IntegerMVE,
     LearnedBaseline,
     LeaveOneOut,
     LocalExpectation,
     MovingAverage,
     MuProp,
     PathwiseEstimator,
+    PublishedReinMaxCV,
     Reinforce,
+    ReinMax,
+    ReinMaxCV,
+    ReinMaxRao,
     SampleOnlyEstimator,
     StraightThrough,
     SumAndSample,
+    TemperedStraightThrough,
     UnorderedSet,
     darn,
     gumbel_rao,
@@ -64,6 +76,7 @@ __all__ = [
     "estimators",
     "generator",
     "is_binary",
+    "is_of_levels",
     "logits_of",
     "loss_of",
     "state_probabilities",
@@ -78,7 +91,8 @@ class Claim:
     moments are known; `one_hot`: f sees one-hot points only; `tabled`: needs a table for each row
     of logits, so no large batches and no torch.func; `gradient`: needs grad f without being
     pathwise; `binary`: for two classes only (tests/test_binary.py); `certain`: a variable whose
-    class is certain gets 0 in every draw, not only on average.
+    class is certain gets 0 in every draw, not only on average; `levels`: for f that act through the
+    classes as numbers, which is the f of its order.
     """
 
     estimator: Estimator
@@ -90,6 +104,7 @@ class Claim:
     gradient: bool = False
     binary: bool = False
     certain: bool = True
+    levels: bool = False
 
     @property
     def needs_gradient(self) -> bool:
@@ -111,11 +126,31 @@ CLAIMS = [
     Claim(STZGR(0.5), order=1),
     Claim(STZGR(1.0), order=2),
     Claim(STZGR(1.7), order=1),
+    Claim(BinaryZGR(), order=2, binary=True),
+    Claim(MVE(), order=1),
+    Claim(MVE(None), order=2),
+    Claim(IntegerMVE(), order=1, levels=True),
+    Claim(IntegerMVE(None), order=2, levels=True),
     Claim(GumbelSoftmax(0.7), order=0, exact=False, one_hot=False),
     Claim(GumbelSoftmaxST(0.5), order=0),
     Claim(GumbelRao(0.5, 4), order=0),
     Claim(GumbelRao(1.0, 10), order=0),
     Claim(GumbelRao(0.5, None), order=0, tabled=True),
+    Claim(ReinMax(), order=2),
+    Claim(ReinMax(1.5), order=0),
+    Claim(ReinMax(0.3), order=0),
+    Claim(RK2(), order=1),
+    Claim(RK2(1.0), order=2),
+    Claim(ReinMaxRao(0.5, 4), order=0),
+    Claim(ReinMaxRao(1.0, None), order=0, tabled=True),
+    Claim(ReinMaxCV(0.5, 0.7, 4), order=2),
+    Claim(PublishedReinMaxCV(0.5, 0.7, 4), order=0, exact=False),
+    Claim(DecoupledGumbelSoftmaxST(), order=0, exact=False),
+    Claim(GappedStraightThrough(), order=0),
+    Claim(GappedStraightThrough(0.2, 0.5), order=0),
+    Claim(AdaptiveGappedStraightThrough(), order=0),
+    Claim(TemperedStraightThrough(), order=0),
+    Claim(TemperedStraightThrough(1.0), order=1),
     Claim(Reinforce(), order=math.inf),
     Claim(Reinforce(0.8), order=math.inf),
     Claim(LeaveOneOut(2), order=math.inf, calls=2),
@@ -195,6 +230,11 @@ def estimators(**wanted: Any) -> Any:
 def is_binary(cls: type[Estimator]) -> bool:
     """Return whether the estimators of a class are for two classes only."""
     return any(claim.binary for claim in CLAIMS if type(claim.estimator) is cls)
+
+
+def is_of_levels(cls: type[Estimator]) -> bool:
+    """Return whether the estimators of a class are for f of the levels only."""
+    return any(claim.levels for claim in CLAIMS if type(claim.estimator) is cls)
 
 
 def differentiable(name: str) -> bool:

@@ -51,7 +51,7 @@ def relative_bias(estimator, f, logits) -> float:
 
 
 @pytest.mark.parametrize("name", LADDER)
-@estimators(exact=True)
+@estimators(exact=True, levels=False)
 def test_measured_order_is_the_declared_order(claim, name):
     assert claim.estimator.order == claim.order
     bias = relative_bias(claim.estimator, problem(name, 2, 3, 0), regime("moderate", 2, 3, 0))

@@ -11,14 +11,20 @@ import torch
 from cases import generator
 from gradlab.estimators import (
     DARN,
+    MVE,
+    RK2,
     STZGR,
     ZGR,
+    AdaptiveGappedStraightThrough,
+    GappedStraightThrough,
     GumbelRao,
     GumbelSoftmax,
     GumbelSoftmaxST,
     LeaveOneOut,
     Reinforce,
+    ReinMax,
     StraightThrough,
+    TemperedStraightThrough,
 )
 from gradlab.exact.moments import Enumeration
 from gradlab.montecarlo import monte_carlo
@@ -52,8 +58,15 @@ ESTIMATORS = {
     "ST": StraightThrough(),
     "DARN(p)": DARN(),
     "ZGR": ZGR(),
-    "ReinMax(1.0)": ZGR(),
+    "ST(tau=0.5)": TemperedStraightThrough(0.5),
+    "GST(gap=1,tau=1)": GappedStraightThrough(),
+    "GST(gap=p,tau=1)": AdaptiveGappedStraightThrough(),
+    "ReinMax(1.0)": ReinMax(),
+    "ReinMax(1.5)": ReinMax(1.5),
+    "RK2(alpha=2/3)": RK2(2 / 3),
     "ST-ZGR(alpha=0.5)": STZGR(0.5),
+    "MVE(1)": MVE(),
+    "MVE(inf)": MVE(None),
     "REINFORCE": Reinforce(),
     "RLOO(2)": LeaveOneOut(2),
     "RLOO(4)": LeaveOneOut(4),
@@ -64,7 +77,7 @@ ESTIMATORS = {
     "GS-ST(tau=1)": GumbelSoftmaxST(1.0),
     "GR-MC(tau=1,K=4)": GumbelRao(1.0, 4),
 }
-AT_STATE = ["ST", "DARN(p)", "ZGR", "ReinMax(1.0)", "ST-ZGR(alpha=0.5)"]
+AT_STATE = ["ST", "DARN(p)", "ZGR", "ReinMax(1.0)", "ST-ZGR(alpha=0.5)", "MVE(1)", "MVE(inf)"]
 COVARIANCE = ["ST", "DARN(p)", "ZGR", "REINFORCE", "RLOO(2)", "RLOO(4)"]
 
 

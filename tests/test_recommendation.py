@@ -320,7 +320,9 @@ def test_a_loss_without_gradient():
     assert "\nnot applicable\nST, DARN, ZGR" in answer.explain()
 
 
-@pytest.mark.parametrize(("name", "kept"), [("quadratic", {"ZGR"}), ("cubic", set())])
+@pytest.mark.parametrize(
+    ("name", "kept"), [("quadratic", {"ZGR", "ReinMax", "ReinMax-CV"}), ("cubic", set())]
+)
 def test_it_must_be_unbiased(name, kept):
     answer = recommend(
         loss_of(name), logits_of("moderate"), evaluations=4, must_be_unbiased=True, draws=320

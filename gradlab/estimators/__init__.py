@@ -10,9 +10,11 @@ from dataclasses import fields
 from gradlab.estimators.antithetic import ARM, DisARM
 from gradlab.estimators.base import Estimator
 from gradlab.estimators.baselines import LearnedBaseline, MovingAverage
+from gradlab.estimators.binary_zgr import BinaryZGR
 from gradlab.estimators.control_variate import RODEO, DoubleCV, MuProp
 from gradlab.estimators.coupled import ARS, ARSM
 from gradlab.estimators.coupled_uniforms import ARMS, CARMS
+from gradlab.estimators.decoupled import DecoupledGumbelSoftmaxST
 from gradlab.estimators.functional import (
     darn,
     gumbel_rao,
@@ -22,9 +24,14 @@ from gradlab.estimators.functional import (
     straight_through,
     zgr,
 )
+from gradlab.estimators.gapped import AdaptiveGappedStraightThrough, GappedStraightThrough
 from gradlab.estimators.gumbel import GumbelRao, GumbelSoftmax, GumbelSoftmaxST
+from gradlab.estimators.integer_levels import IntegerMVE
 from gradlab.estimators.local_expectation import LocalExpectation
+from gradlab.estimators.minimum_variance import MVE
 from gradlab.estimators.pathwise import PathwiseEstimator, SampleOnlyEstimator
+from gradlab.estimators.reinmax import RK2, ReinMax
+from gradlab.estimators.reinmax_rao import PublishedReinMaxCV, ReinMaxCV, ReinMaxRao
 from gradlab.estimators.relaxed_control import REBAR, RELAX
 from gradlab.estimators.score_function import LeaveOneOut, Reinforce
 from gradlab.estimators.straight_through import (
@@ -34,10 +41,23 @@ from gradlab.estimators.straight_through import (
     StraightThrough,
 )
 from gradlab.estimators.sum_and_sample import SumAndSample
+from gradlab.estimators.tempered import TemperedStraightThrough
 from gradlab.estimators.unordered_set import UnorderedSet
 from gradlab.estimators.values import SampledValueEstimator, ValueEstimator
 
 __all__ = [
+    "TemperedStraightThrough",
+    "GappedStraightThrough",
+    "AdaptiveGappedStraightThrough",
+    "DecoupledGumbelSoftmaxST",
+    "ReinMaxRao",
+    "ReinMaxCV",
+    "PublishedReinMaxCV",
+    "ReinMax",
+    "RK2",
+    "MVE",
+    "IntegerMVE",
+    "BinaryZGR",
     "LearnedBaseline",
     "MovingAverage",
     "RELAX",
@@ -86,9 +106,21 @@ ESTIMATORS: dict[str, type[Estimator]] = {
         DARN,
         ZGR,
         STZGR,
+        TemperedStraightThrough,
+        GappedStraightThrough,
+        AdaptiveGappedStraightThrough,
+        BinaryZGR,
+        MVE,
+        IntegerMVE,
+        ReinMax,
+        RK2,
         GumbelSoftmax,
         GumbelSoftmaxST,
         GumbelRao,
+        DecoupledGumbelSoftmaxST,
+        ReinMaxRao,
+        ReinMaxCV,
+        PublishedReinMaxCV,
         Reinforce,
         MovingAverage,
         LearnedBaseline,

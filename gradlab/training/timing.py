@@ -113,7 +113,7 @@ def _of_size(
         return torch.autograd.grad(F.gumbel_softmax(logits, hard=True), logits, v)
 
     works: dict[str, Work] = {REFERENCE: reference}
-    reasons = {str(e): _why_not(e, logits, v) for e in estimators}
+    reasons = {str(e): _why_not(e, logits) for e in estimators}
     works |= {str(e): _pass(e, logits, v) for e in estimators if not reasons[str(e)]}
     peaks = {name: peak_bytes(work, device) for name, work in works.items()}
     if mode == "cuda graph":
@@ -147,7 +147,7 @@ def _timed(estimator: Estimator) -> str:
     return "layer" if is_layer else "surrogate of a linear f"
 
 
-def _why_not(estimator: Estimator, logits: Tensor, v: Tensor) -> str | None:
+def _why_not(estimator: Estimator, logits: Tensor) -> str | None:
     """Return why a pass is not made: the elements that it would hold at once, or no support."""
     batch, variables, classes = logits.shape
     copies = estimator.calls(classes, variables)
@@ -156,7 +156,9 @@ def _why_not(estimator: Estimator, logits: Tensor, v: Tensor) -> str | None:
         copies = classes**2 if k is None else k  # k = None: a table for each variable
     elements = batch * variables * classes * copies
     if elements <= _LARGEST:
-        return estimator.supports(lambda x: (x * v[0]).sum((-2, -1)), logits.detach()[0])
+        # A sum of levels: an f for every estimator that takes so many classes.
+        levels = torch.arange(classes, dtype=logits.dtype, device=logits.device)
+        return estimator.supports(lambda x: (x * levels).sum((-2, -1)), logits.detach()[0])
     return f"{estimator} would hold {elements:.1e} numbers at once (allowed: {_LARGEST:.1e})"
 
 

@@ -1,0 +1,81 @@
+"""Straight-through Gumbel-softmax with one temperature for the sample and one for the gradient."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from gradlab.categorical import (
+    check_logits,
+    check_one_hot,
+    check_tau,
+    draw_exponentials,
+    draw_one_hot,
+    log_probabilities,
+)
+from gradlab.estimators.gumbel_product import GumbelEstimator
+from gradlab.loss import Loss, gradient
+
+__all__ = ["DecoupledGumbelSoftmaxST"]
+
+
+@dataclass(frozen=True, repr=False)
+class DecoupledGumbelSoftmaxST(GumbelEstimator):
+    r"""DGS-ST(forward, tau), straight-through Gumbel-softmax with decoupled temperatures.
+
+    With Gumbel noise G, one for both, added *after* the division:
+
+    .. math:: x = \arg\max (logits / forward + G), \quad y = softmax(logits / \tau + G), \quad
+              \hat g = V(y)\,\nabla f(x) / \tau
+
+    where V(y) v = y (v - y.v). forward = tau = 1 is GS-ST(1). Exact for constants only. With
+    forward other than 1 the samples follow softmax(logits / forward): the value and the gradient
+    are those of another model. (Added before the division, as usual, the noise would leave a hard
+    sample without any temperature.) One evaluation. Shah, Yan, Mozer & Liu 2024 (2410.13331).
+    """
+
+    forward: float = 1.0
+    tau: float = 0.5
+
+    name: ClassVar[str] = "DGS-ST"
+    reference: ClassVar[str] = "Shah et al. 2024, arXiv 2410.13331"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.forward, int | float) or not 0 < self.forward < math.inf:
+            raise ValueError(f"forward must be a positive finite number, not {self.forward!r}")
+
+    def draw(
+        self, f: Loss, logits: Tensor, n: int, generator: Generator | None = None
+    ) -> Float[Tensor, "n N C"]:
+        """Return n independent estimates; see `Estimator.draw`."""
+        x, y = self._pair(check_logits(logits, ndim=2), generator, n, None)
+        v = gradient(f, x.to(logits.dtype)).to(x.dtype)
+        return self.product(v, [y]).to(logits.dtype)
+
+    def sample(
+        self, logits: Tensor, generator: Generator | None = None, x: Tensor | None = None
+    ) -> Float[Tensor, "*batch C"]:
+        """Return a one-hot x with that backward; see `PathwiseEstimator.sample`."""
+        x, y = self._pair(check_logits(logits), generator, None, x)
+        return self.attach(x, logits, [y])
+
+    def _pair(
+        self, logits: Tensor, generator: Generator | None, n: int | None, x: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return x, drawn where it is not given, and y given x, [1, *x.shape]."""
+        log_p = log_probabilities(logits.detach())
+        check_tau(self.tau, log_p.dtype)
+        of_x = torch.softmax(log_p / self.forward, -1)
+        given = draw_one_hot(of_x, generator, n) if x is None else check_one_hot(x, logits)
+        x = given.to(of_x.dtype)
+        e = draw_exponentials(x, generator)
+        ratio = e * (1 - x) / torch.maximum(of_x, x) / (e * x).sum(-1, keepdim=True)
+        # Given x, the noise of relaxed_given; what the temperatures differ by is added to it.
+        own = torch.where(x > 0, log_p, 0.0).sum(-1, keepdim=True)
+        ahead = (log_p - own) * (1 / self.tau - 1 / self.forward) - ratio.log1p()
+        ahead = torch.where(log_p == -torch.inf, -torch.inf, torch.where(x > 0, 0.0, ahead))
+        return x, torch.softmax(ahead, -1).unsqueeze(0)

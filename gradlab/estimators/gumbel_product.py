@@ -1,0 +1,79 @@
+r"""What estimators with inner Gumbel noise share: y given the sample x, and products with J(y).
+
+.. math:: J_\tau(y)\,v = y \circ (v - y \cdot v) / \tau
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import ClassVar
+
+import torch
+from torch import Generator, Tensor
+
+from gradlab.categorical import (
+    check_one_hot,
+    check_tau,
+    class_first,
+    draw_one_hot,
+    probabilities,
+    relaxed_given,
+)
+from gradlab.estimators.pathwise import PathwiseEstimator, with_product
+
+__all__ = ["GumbelEstimator", "check_inner", "table_product"]
+
+_CHUNK = 2**17  # elements of one chunk of inner Gumbel samples: fits the cache
+
+
+class GumbelEstimator(PathwiseEstimator):
+    """What the family shares: a sample x, and y given x: the joint law of Gumbel-argmax."""
+
+    tau: float
+    order: ClassVar[float] = 0
+
+    def __post_init__(self) -> None:
+        check_tau(self.tau)
+
+    def given(
+        self, logits: Tensor, generator: Generator | None, n: int | None, x: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return p and x, drawn where it is not given."""
+        p = probabilities(logits.detach())
+        check_tau(self.tau, p.dtype)
+        given = draw_one_hot(p, generator, n) if x is None else check_one_hot(x, logits)
+        return p, given.to(p.dtype)
+
+    def relaxed(
+        self, p: Tensor, x: Tensor, k: int, generator: Generator | None
+    ) -> Iterator[Tensor]:
+        """Yield k samples of y given x, in chunks [size, *x.shape] that fit the cache."""
+        p, x = class_first(p.expand_as(x)), class_first(x)
+        chunk = max(1, min(k, _CHUNK // max(1, x.numel())))
+        for start in range(0, k, chunk):
+            several = x.expand(min(chunk, k - start), *x.shape)
+            yield relaxed_given(p, several, self.tau, generator)
+
+    def product(self, v: Tensor, chunks: Iterable[Tensor]) -> Tensor:
+        """Return the mean of J_tau(y) v over all y of all chunks [size, *v.shape]."""
+        v = class_first(v)
+        total, count = torch.zeros_like(v), 0
+        for y in chunks:
+            centred = v - (y * v).sum(-1, keepdim=True)
+            one = len(y) == 1  # by far the most frequent case, and worth a pass less
+            total = torch.addcmul(total, y[0], centred[0]) if one else total + (y * centred).sum(0)
+            count += len(y)
+        return (total / (count * self.tau)).contiguous()
+
+    def attach(self, out: Tensor, logits: Tensor, chunks: Iterable[Tensor]) -> Tensor:
+        """Return `out` with the product by all y of the chunks as its backward."""
+        return with_product(out, logits, lambda v, *ys: self.product(v, ys), *chunks)
+
+
+def check_inner(k: int | None) -> None:
+    """Raise ValueError unless k is a number of inner samples, or None for their exact mean."""
+    if k is not None and (not isinstance(k, int) or k < 1):
+        raise ValueError(f"k must be a positive int, or None (exact mean), not {k!r}")
+
+
+def table_product(v: Tensor, jacobian: Tensor) -> Tensor:
+    """Return the matrices [*batch, C, C] times the vectors v [*batch, C]."""
+    return (jacobian @ v.unsqueeze(-1)).squeeze(-1)
