@@ -28,8 +28,11 @@ __all__ = ["FIGURES", "Drawn", "about", "draw", "named"]
 FIGURES = {
     name: f"{__name__}.{name.replace('-', '_')}"
     for name in (
+        "toys",
         "temperature",
         "trade-off",
+        "zoo",
+        "baselines",
         "depth",
         "classes",
         "snapshots",

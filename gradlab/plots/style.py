@@ -1,4 +1,4 @@
-"""One look for all figures: fonts, and a colour and marker for each estimator series."""
+"""One look for all figures: fonts, and a colour and marker for each estimator series and family."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,17 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-__all__ = ["LOOK", "color", "marker", "save", "styled"]
+__all__ = [
+    "FAMILIES",
+    "LOOK",
+    "color",
+    "family",
+    "family_color",
+    "family_marker",
+    "marker",
+    "save",
+    "styled",
+]
 
 LOOK = {
     "font.size": 8,
@@ -45,6 +55,31 @@ _SERIES = {
     "ARSM": ("#7B3FA0", ">"),
 }
 
+FAMILIES = {
+    "score function": ("REINFORCE", "EMA", "LEARNED", "RF"),
+    "sums over classes or states": ("LE", "SAS", "UNORD"),
+    "coupled samples": ("ARSM", "ARS", "ARM", "DisARM", "ARMS", "CARMS"),
+    "control variates": ("MuProp", "DoubleCV", "RODEO", "REBAR", "RELAX"),
+    "straight-through": (
+        *("ST", "DARN", "ZGR", "ST-ZGR", "ZGR-BIN", "ReinMax", "RK2", "ST-T", "GST"),
+        *("GST-p", "MVE", "MVE-INT"),
+    ),
+    "Gumbel noise": (
+        *("GS", "GS-ST", "GR", "DGS-ST", "ReinMax-Rao", "ReinMax-CV", "ReinMax-CV-pub"),
+    ),
+}
+"""Names of estimators by their family; one that stands nowhere is of the family "other"."""
+
+_FAMILY_LOOKS = {
+    "score function": ("#333333", "d"),
+    "sums over classes or states": ("#117733", "s"),
+    "coupled samples": ("#7B3FA0", ">"),
+    "control variates": ("#B07800", "v"),
+    "straight-through": ("#0072B2", "o"),
+    "Gumbel noise": ("#D55E00", "D"),
+    "other": ("#777777", "."),
+}
+
 
 def color(series: str) -> str:
     """Return the colour of an estimator series such as `GR(k=10)` or `RF(m=4)`."""
@@ -56,8 +91,26 @@ def marker(series: str) -> str:
     return _look_up(series)[1]
 
 
+def family(series: str) -> str:
+    """Return the family of an estimator series such as `RF(m=4)`, or "other"."""
+    name = series.partition("(")[0]
+    return next((kind for kind, names in FAMILIES.items() if name in names), "other")
+
+
+def family_color(kind: str) -> str:
+    """Return the colour of a family."""
+    return _FAMILY_LOOKS[kind][0]
+
+
+def family_marker(kind: str) -> str:
+    """Return the marker of a family."""
+    return _FAMILY_LOOKS[kind][1]
+
+
 def _look_up(series: str) -> tuple[str, str]:
-    return _SERIES.get(series) or _SERIES.get(series.partition("(")[0]) or ("#444444", ".")
+    """Return the look of a series of its own, of its name, or of its family."""
+    own = _SERIES.get(series) or _SERIES.get(series.partition("(")[0])
+    return own or _FAMILY_LOOKS[family(series)]
 
 
 @contextmanager

@@ -1,0 +1,173 @@
+"""The optimization toys with every estimator: where theory says that descent ends, and where it did.
+
+Tucker's toy and polynomial programming (`training.toys`), from logits uniform in +-.01; the best is
+b = 0. A step of Adam spends 64 evaluations of f, at least one draw (LE needs 257): 200 steps of
+.06, where published runs take some 9,000 of .001, as steps times rate decides how far logits can
+go. Losses are exact, a mean over bits: the least + Delta q, q = P(b = 1).
+
+Three things decide the end. The sign of the mean: that of ST vanishes at q = t for p = 2 (.401 for
+p = 3, .475 for 1.5) and descent stays there, with .9 of the gap left at t = .45; GS-ST, GR and GS
+stop likewise. DARN has the right sign below q = 1 - t only, so that bits that noise carries above
+go to the worst vertex, b = 1: at t = .499 half of them. ZGR is exact for p = 2; its mean is .50
+times the true slope for p = 1.5 and 1.99 times for p = 3, which Adam does not feel. Second the
+noise: what is unbiased ends at b = 0, but REINFORCE without a baseline has a signal so far below
+its noise that it has hardly begun, where RF is there; `mean_field` says how far each gets. Third
+Adam's memory: EMA begins with the baseline 0, whose large first squares slow all of its steps.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from gradlab import __version__
+from gradlab.eligibility import why_not
+from gradlab.estimators import ESTIMATORS, RELAX, Estimator, parse
+from gradlab.plots.optimization import curves_key, draw_curves, draw_ends, ends_key
+from gradlab.plots.style import family, styled
+from gradlab.problems import NormPower
+from gradlab.processes import processes, usable_cores
+from gradlab.reproducible import block_generator, single_thread
+from gradlab.training.drift import Drift, descent, loss_at
+from gradlab.training.toys import TOYS, expected_loss, optimize
+
+__all__ = ["plot", "rows"]
+
+BUDGET = 64
+LR = 0.06
+BITS = 512  # of the theory
+RUNS = 16  # of one bit; the 128 bits of a polynomial are as many runs
+_COUNTS = ["step", "runs", "batch"]
+SHOWN = ("ST", "DARN", "ZGR", "GS-ST", "REINFORCE", "RF")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What one process does: one estimator on one toy."""
+
+    toy: str
+    f: NormPower
+    text: str
+    fitted: bool
+    seed: int
+    steps: int
+
+
+def rows(
+    seed: int = 0,
+    *,
+    estimators: Sequence[str] | None = None,
+    toys: Mapping[str, NormPower] = TOYS,
+    steps: int = 200,
+    workers: int | None = None,
+) -> pd.DataFrame:
+    """Return a row for each toy, estimator and eleven times of its run, or one with the `reason`.
+
+    By default all of `ESTIMATORS`, those with a `fit` also as fitted at the start (1024 samples,
+    not counted as cost). `q` and `loss` are means over bits and runs, q_low and q_high the 16 and 84
+    % points; `predicted` is q by `drift.descent`, `limit` where the mean leads in the end, both with
+    their losses; `fixed_points` are where the mean changes its sign, with "!" where descent leaves
+    them. `snr` is |mean| / standard deviation of the gradient of one bit at the first step. The
+    seed decides the start and the draws, `workers` (by default one a core) nothing.
+    """
+    runs = [
+        _Run(toy, f, text, fitted, seed, steps)
+        for toy, f in toys.items()
+        for text in estimators or ESTIMATORS
+        for fitted in (False, True)
+        if not fitted or hasattr(parse(text), "fit")
+    ]
+    workers = usable_cores() if workers is None else workers
+    if workers > 1:
+        with processes(workers) as pool:
+            found = list(pool.map(_rows_of, runs))
+    else:
+        found = [_rows_of(run) for run in runs]
+    table = pd.DataFrame([row for part in found for row in part])
+    return table.astype(dict.fromkeys(table.columns.intersection(_COUNTS), "Int64"))
+
+
+@single_thread()
+def _rows_of(run: _Run) -> list[dict[str, Any]]:
+    f, estimator = run.f, parse(run.text)
+    start = _start(f, run.seed)
+    row: dict[str, Any] = {"toy": run.toy, "N": f.N, "p": f.p, "target": f.target}
+    row |= {"estimator": str(estimator), "series": estimator.text(without="tau")}
+    row |= {"family": family(run.text), "fitted": run.fitted, "order": estimator.order}
+    row |= {"calls": estimator.calls(2, f.N), "seed": run.seed}
+    row["reason"] = why_not(estimator, f, start[0])
+    if row["reason"] is not None:
+        return [row]
+    if run.fitted:
+        estimator = _fitted(estimator, f, start[0], run.seed)
+    batch = max(1, BUDGET // row["calls"])
+    source = block_generator(run.seed, f"toys|{f.name}|{estimator}|theory")
+    drift = Drift(estimator, f, run.seed)
+    odds = np.resize((start[..., 1] - start[..., 0]).numpy(), BITS)
+    predicted = descent(drift, odds, run.steps, LR, batch, source)
+    every = max(1, run.steps // 10)
+    single = start.to(torch.float32)
+    logits = optimize(estimator, f, single, run.steps, LR, batch, run.seed, every=every)
+    found = []
+    for record, at in enumerate(logits):
+        q = torch.softmax(at.to(torch.float64), -1)[..., 1]
+        step = record * every
+        values = {"step": step, "q": float(q.mean()), "loss": float(expected_loss(f, at).mean())}
+        values["predicted"] = float(predicted[step].mean())
+        found.append(row | values | {"predicted_loss": loss_at(f, values["predicted"])})
+    low, high = np.quantile(q.numpy(), (0.16, 0.84))
+    last = {"q_low": low, "q_high": high, "runs": len(start), "batch": batch, "lr": LR}
+    last |= {"mean": "exact" if drift.exact else "measured", "snr": drift.snr(batch)}
+    last |= {"limit": drift.limit(), "limit_loss": loss_at(f, drift.limit())}
+    last |= {"least": loss_at(f, 0.0), "version": __version__}
+    last["fixed_points"] = " ".join(
+        f"{q:.4f}" + ("" if stays else "!") for q, stays in drift.fixed_points
+    )
+    found[-1] |= last
+    return found
+
+
+def _start(f: NormPower, seed: int) -> Tensor:
+    """Return the logits [runs, N, 2] at which all estimators start."""
+    source = block_generator(seed, f"toys|{f.name}")
+    runs = RUNS if f.N == 1 else 1
+    return (torch.rand(runs, f.N, 2, generator=source, dtype=torch.float64) - 0.5) / 50
+
+
+def _fitted(estimator: Estimator, f: NormPower, logits: Tensor, seed: int) -> Estimator:
+    source = block_generator(seed, f"toys|{f.name}|{estimator}|fit")
+    few = {"steps": 100} if isinstance(estimator, RELAX) else {}
+    return estimator.fit(f, logits, 1024, source, **few)  # type: ignore[attr-defined,no-any-return]
+
+
+def plot(rows: pd.DataFrame) -> Figure:
+    """Return the figure: the ends of all estimators, a column a toy, and a few curves below."""
+    toys = list(rows["toy"].unique())
+    series = rows[["estimator", "fitted"]].drop_duplicates()
+    height = 1.3 + 0.185 * len(series)
+    few = rows[rows["estimator"].map(lambda text: text.partition("(")[0]).isin(SHOWN)]
+    few = few[~few["fitted"] & few["reason"].isna()]
+    with styled():
+        figure = Figure(figsize=(13, height + 2.7))
+        above, below = figure.subfigures(2, 1, height_ratios=(height, 2.7))
+        axes = above.subplots(1, len(toys), sharey=True, squeeze=False)[0]
+        for ax, toy in zip(axes, toys, strict=True):
+            draw_ends(ax, rows[rows["toy"] == toy], series)
+            ax.set_title(toy)
+        axes = below.subplots(1, len(toys), squeeze=False)[0]
+        for ax, toy in zip(axes, toys, strict=True):
+            draw_curves(ax, few[few["toy"] == toy])
+        axes[0].set_ylabel("exact loss")
+        above.legend(handles=ends_key(rows), loc="outside lower center", ncols=5)
+        below.legend(handles=curves_key(few), loc="outside lower center", ncols=8)
+        figure.suptitle(
+            f"{rows['step'].max():.0f} steps of Adam ({rows['lr'].max():g}), each of {BUDGET} "
+            "evaluations of f, from P(b = 1) = .5; the least loss is at 0",
+            fontsize=9,
+        )
+    return figure

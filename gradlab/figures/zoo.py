@@ -1,0 +1,160 @@
+"""Every estimator at equal cost: squared bias against the variance of as many as a budget pays.
+
+Each spends the same number of evaluations of f: a draw that costs `calls` of them is averaged
+budget / calls times, so that its variance is multiplied by calls / budget (a rate: the ratio need
+not be whole) and its bias stays. An evaluation with the gradient of f counts as one, and what a fit
+of coefficients costs is not counted. Estimators with a temperature are curves over it.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from gradlab.comparison import compare, reproducible_columns, with_temperatures
+from gradlab.eligibility import is_declared_exact
+from gradlab.estimators import ESTIMATORS, RELAX, Estimator
+from gradlab.exact.moments import Enumeration
+from gradlab.loss import Loss
+from gradlab.plots.curves import problem_title
+from gradlab.plots.style import family, styled
+from gradlab.plots.zoo import draw_zoo, zoo_key
+from gradlab.problems import Problem, TinyVAE, problem, regime
+from gradlab.reproducible import block_generator, single_thread
+
+__all__ = ["fitted", "plot", "rows", "variants"]
+
+TEMPERATURES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+DRAWS = 2048
+BUDGET = 12
+
+# Arguments at which an estimator is shown besides its defaults.
+MORE: dict[str, dict[str, float | None]] = {
+    "GR": {"k": None},
+    "MVE": {"tau": None},
+    "MVE-INT": {"tau": None},
+    "RF": {"m": 4},
+    "SAS": {"k": 3},
+    "UNORD": {"k": 4},
+    "DoubleCV": {"m": 4},
+    "RODEO": {"m": 4},
+    "CARMS": {"m": 4},
+    "ARMS": {"m": 4},
+}
+
+COLUMNS = [
+    *("problem", "N", "C", "logits_seed", "estimator", "series", "family", "fits", "tau"),
+    *("calls", "budget", "seed", "method", "draws", "reason", "declared_unbiased", "truth2"),
+    *("bias2", "bias2_se", "variance", "variance_se", "cost_variance", "cost_variance_se"),
+    *("version", "dtype"),
+]
+
+
+@single_thread()
+def rows(
+    seed: int = 0,
+    *,
+    temperatures: Sequence[float] = TEMPERATURES,
+    draws: int = DRAWS,
+    fits: int = 1024,
+    budget: int = BUDGET,
+) -> pd.DataFrame:
+    """Return a row for each estimator of `ESTIMATORS`, variant, temperature and problem.
+
+    From `compare`: exact moments where they are known, else `draws` draws with standard errors.
+    `cost_variance` = variance * calls / budget. What can be fitted is there twice, once with what
+    `fit` finds from `fits` draws (0 where nothing was fitted). An estimator that cannot be used on
+    a problem is a row with the `reason`. The seed chooses problems, logits and draws.
+    """
+    found = []
+    for f, logits in _problems(seed):
+        given: dict[str, Any] = {
+            "draws": draws,
+            "seed": seed,
+            "logits_seed": seed,
+            "enumeration": Enumeration(f, logits),
+        }
+        plain, better = variants(temperatures), list(fitted(variants(), f, logits, fits, seed))
+        for number, estimators in ((0, plain), (fits, better)):
+            table = compare(f, logits, estimators, **given).assign(fits=number)
+            declared = [is_declared_exact(estimator, f) for estimator in estimators]
+            found.append(table.assign(declared_unbiased=declared))
+    table = reproducible_columns(pd.concat(found, ignore_index=True))
+    share = table["calls"] / budget
+    return table.assign(
+        budget=budget,
+        family=table["series"].map(family),
+        cost_variance=table["variance"] * share,
+        cost_variance_se=table["variance_se"] * share,
+    )[COLUMNS]
+
+
+def variants(temperatures: Sequence[float] | None = None) -> list[Estimator]:
+    """Return every estimator with its defaults and with the arguments `MORE`.
+
+    Those with a temperature that `MORE` does not give are repeated at each of `temperatures`; by
+    default they have their own.
+    """
+    found: list[Estimator] = []
+    for name, cls in ESTIMATORS.items():
+        more = MORE.get(name, {})
+        swept: list[Estimator] = [cls()]
+        if more and "tau" not in more:
+            swept.append(replace(cls(), **more))  # type: ignore[type-var]
+        found += with_temperatures(swept, temperatures)
+        if "tau" in more:
+            found.append(replace(cls(), **more))  # type: ignore[type-var]
+    return found
+
+
+def fitted(
+    estimators: Iterable[Estimator],
+    f: Loss,
+    logits: Tensor,
+    draws: int,
+    seed: int,
+    *,
+    steps: int = 200,
+) -> Iterator[Estimator]:
+    """Yield what `fit` returns for each of the estimators that has one and can be used on f.
+
+    Each has a random stream of its own, the same for every f and all logits; `steps` is for RELAX,
+    which takes longest.
+    """
+    for estimator in estimators:
+        fit = getattr(estimator, "fit", None)
+        if fit is None or estimator.supports(f, logits) is not None:
+            continue
+        generator = block_generator(seed, f"{estimator}|fit")
+        options = {"steps": steps} if isinstance(estimator, RELAX) else {}
+        yield fit(f, logits, draws, generator, **options)
+
+
+def _problems(seed: int) -> list[tuple[Problem, Tensor]]:
+    """Return a quadratic, a cubic, a network of binary variables and the VAE, with their logits."""
+    sizes = {"quadratic": (2, 3), "cubic": (2, 4), "mlp": (4, 2)}
+    vae = TinyVAE("some", image=seed % 300)
+    return [
+        *((problem(k, *size, seed), regime("moderate", *size, seed)) for k, size in sizes.items()),
+        (vae, vae.logits),
+    ]
+
+
+def plot(rows: pd.DataFrame) -> Figure:
+    """Return the figure: a panel for each problem, the unbiased ones in a strip on its left."""
+    names = list(rows["problem"].unique())
+    with styled():
+        figure = Figure(figsize=(16, 14))
+        grid = figure.add_gridspec(-(-len(names) // 2), 2)
+        for place, name in enumerate(names):
+            panel = figure.add_subplot(grid[place // 2, place % 2])
+            draw_zoo(panel, rows[rows["problem"] == name])
+            panel.set_title(problem_title(name))
+            if place % 2 == 0:
+                spent = f"{rows['budget'].iloc[0]} evaluations of f (with or without its gradient)"
+                panel.set_ylabel(f"variance / |g|² of the mean of as many draws as take\n{spent}")
+        figure.legend(handles=zoo_key(rows), loc="outside lower center", ncols=4)
+    return figure
