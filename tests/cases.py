@@ -217,13 +217,16 @@ STATISTICAL = [
 REGIME_SEEDS = {"uniform": 0, "moderate": 0, "peaked": 124, "masked": 2}
 
 
-def estimators(**wanted: Any) -> Any:
+def estimators(*, one_each: bool = False, **wanted: Any) -> Any:
     """Return the parametrization over those estimators whose claims have the given values.
 
-    Without `binary` these are the estimators for any number of classes.
+    Without `binary` these are the estimators for any number of classes; `one_each` leaves one row
+    of each class of estimators.
     """
     wanted = {"binary": False} | wanted
     rows = [c for c in CLAIMS if all(getattr(c, key) == value for key, value in wanted.items())]
+    if one_each:
+        rows = list({type(row.estimator): row for row in reversed(rows)}.values())[::-1]
     return pytest.mark.parametrize("claim", rows, ids=[str(row.estimator) for row in rows])
 
 

@@ -80,7 +80,7 @@ def test_unbiased_for_any_loss(claim, name):
     assert relative_bias(claim.estimator, loss_of(name), logits_of("moderate")) <= 1e-12
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("logits", ["uniform", "moderate", "peaked", "masked"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_zgr_is_unbiased_on_every_quadratic(size, logits, seed):
@@ -160,8 +160,8 @@ def test_half_of_zgr_is_not_reinmax():
 
 
 @pytest.mark.parametrize("logits", ["moderate", "peaked", "masked"])
-@pytest.mark.parametrize("size", [(1, 1), (1, 4), (2, 3), (4, 2)], ids=str)
-@pytest.mark.parametrize("name", ["quadratic", "cubic", "mlp"])
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (4, 2)], ids=str)
+@pytest.mark.parametrize("name", ["cubic", "mlp"])
 @pytest.mark.parametrize(
     "estimator",
     [StraightThrough(), DARN(), ZGR(), STZGR(0.5), GumbelRao(0.5, None)],

@@ -19,7 +19,7 @@ with_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dty
 
 
 @with_dtypes
-@estimators()
+@estimators(one_each=True)
 def test_shape_and_dtype_of_draws(claim, dtype):
     logits = logits_of("moderate", 3, 4).to(dtype)
     g = claim.estimator.draw(loss_of("mlp", 3, 4), logits, 17, generator())
@@ -32,7 +32,7 @@ def test_shape_and_dtype_of_draws(claim, dtype):
 
 @with_dtypes
 @pytest.mark.parametrize("name", ["norm:1.5"])
-@estimators()
+@estimators(one_each=True)
 def test_draws_sum_to_zero_over_classes(claim, name, dtype):
     logits = logits_of("masked", 3, 4).to(dtype)
     g = claim.estimator.draw(loss_of(name, 3, 4), logits, 200, generator()).double()
@@ -54,7 +54,7 @@ def test_masked_classes_get_exactly_nothing(claim, classes, dtype):
 
 
 @with_dtypes
-@estimators()
+@estimators(one_each=True)
 def test_a_single_class_has_no_gradient(claim, dtype):
     g = claim.estimator.draw(loss_of("cubic", 3, 1), torch.ones(3, 1, dtype=dtype), 50, generator())
     assert g.shape == (50, 3, 1)
@@ -70,7 +70,7 @@ def test_the_only_class_left_by_a_mask_has_no_gradient(claim):
 
 
 @pytest.mark.parametrize(("gap", "dtype"), [(1e30, torch.float32), (30.0, torch.float64)])
-@estimators()
+@estimators(one_each=True)
 def test_peaked_logits_give_finite_draws(claim, dtype, gap):
     logits = torch.tensor([[0.0, gap, -gap], [gap, gap, 0.0]], dtype=dtype)
     g = claim.estimator.draw(loss_of("cubic"), logits, 200, generator())
@@ -93,7 +93,7 @@ def test_all_temperatures_give_finite_draws(text, dtype, tau):
 
 # Public Gumbel-Rao codes are 9 % off when all logits are moved by 15, and NaN at 100.
 @pytest.mark.parametrize(("shift", "dtype"), [(100.0, torch.float32), (-1e4, torch.float64)])
-@estimators()
+@estimators(one_each=True)
 def test_shifted_logits_give_the_same_draws(claim, dtype, shift):
     # Eighths can be shifted without rounding.
     logits = ((logits_of("masked", 3, 4) * 8).round() / 8).to(dtype)
@@ -105,7 +105,7 @@ def test_shifted_logits_give_the_same_draws(claim, dtype, shift):
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
 
 
-@estimators()
+@estimators(one_each=True)
 def test_the_generator_alone_decides(claim):
     f, logits = loss_of("cubic"), logits_of("moderate")
     before = torch.get_rng_state()
@@ -116,14 +116,14 @@ def test_the_generator_alone_decides(claim):
     assert not torch.equal(claim.estimator.draw(f, logits, 50, generator(2)), first)
 
 
-@estimators()
+@estimators(one_each=True)
 def test_successive_draws_of_one_generator_differ(claim):
     f, logits, source = loss_of("cubic"), logits_of("moderate"), generator(1)
     first = claim.estimator.draw(f, logits, 50, source)
     assert not torch.equal(claim.estimator.draw(f, logits, 50, source), first)
 
 
-@estimators()
+@estimators(one_each=True)
 def test_without_a_generator_the_global_one_is_used(claim):
     f, logits = loss_of("cubic"), logits_of("moderate")
     with torch.random.fork_rng(devices=[]):
@@ -153,20 +153,20 @@ def test_other_rows_do_not_matter(claim):
     assert row[kept].to_csv(index=False) == alone[kept].to_csv(index=False)
 
 
-@estimators()
+@estimators(one_each=True)
 def test_one_variable_is_enough(claim):
     g = claim.estimator.draw(loss_of("cubic", 1, 3), logits_of("moderate", 1, 3), 20, generator())
     assert g.shape == (20, 1, 3)
 
 
 @pytest.mark.parametrize("n", [0, 1])
-@estimators()
+@estimators(one_each=True)
 def test_few_draws(claim, n):
     g = claim.estimator.draw(loss_of("cubic"), logits_of("moderate"), n, generator())
     assert g.shape == (n, 2, 3)
 
 
-@estimators()
+@estimators(one_each=True)
 def test_logits_and_global_settings_are_left_alone(claim):
     logits = logits_of("moderate").requires_grad_()
     before = logits.detach().clone()
@@ -190,7 +190,7 @@ def test_calls_are_what_is_spent(claim):
     assert sum(seen) == 12 * claim.estimator.calls(4, 2)
 
 
-@estimators()
+@estimators(one_each=True)
 def test_f_sees_one_hot_points_only_unless_relaxed(claim):
     seen = []
     f = loss_of("cubic")
@@ -252,7 +252,7 @@ def test_a_series_is_the_text_without_the_temperature():
     assert parse("GS-ST(tau=0.3)").text(without="tau") == "GS-ST"
 
 
-@estimators()
+@estimators(one_each=True)
 def test_estimators_are_frozen_and_compared_by_value(claim):
     estimator = claim.estimator
     arguments = list(inspect.signature(type(estimator)).parameters)
@@ -270,7 +270,7 @@ def test_every_estimator_constructs_without_arguments(cls):
 
 
 @pytest.mark.parametrize("name", ["cubic", "table"])
-@estimators(levels=False)
+@estimators(one_each=True, levels=False)
 def test_support_is_declared_with_a_reason(claim, name):
     reason = claim.estimator.supports(loss_of(name), logits_of("masked"))
     if name == "table" and claim.needs_gradient:

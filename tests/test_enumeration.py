@@ -15,7 +15,7 @@ from gradlab.exact.enumeration import (
 from gradlab.exact.moments import Enumeration
 from gradlab.problems import regime
 
-SIZES = [(1, 1), (1, 5), (3, 1), (2, 3), (5, 2), (4, 3)]
+SIZES = [(1, 1), (3, 1), (2, 3), (5, 2)]
 
 
 def by_autograd(f, logits):

@@ -153,17 +153,19 @@ def test_f_and_its_gradient_at_the_reference_state(size, name):
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-@over_functions
 @over_cases
-def test_mean_variance_and_bias(size, name, estimator):
-    expected = golden(size, name, estimator)
-    moments = enumeration(size, name).moments(ESTIMATORS[estimator])
-    truth = torch.tensor(golden(size, name)["gradient"], dtype=torch.float64)
-    assert distance(moments.mean, expected["mean"]) < 1e-10
-    assert moments.variance.value == pytest.approx(expected["total_variance"], abs=1e-10)
-    assert moments.variance.se == 0
-    assert (moments.mean - truth).norm() == pytest.approx(expected["bias_norm"], abs=1e-10)
-    assert moments.bias2(truth).value == pytest.approx(expected["bias_norm"] ** 2, abs=1e-10)
+def test_mean_variance_and_bias(size, estimator):
+    off = {}
+    for name in FUNCTIONS:
+        expected = golden(size, name, estimator)
+        moments = enumeration(size, name).moments(ESTIMATORS[estimator])
+        truth = torch.tensor(golden(size, name)["gradient"], dtype=torch.float64)
+        assert moments.variance.se == 0
+        off[name, "mean"] = distance(moments.mean, expected["mean"])
+        off[name, "variance"] = distance(moments.variance.value, expected["total_variance"])
+        off[name, "bias"] = distance((moments.mean - truth).norm(), expected["bias_norm"])
+        off[name, "bias2"] = distance(moments.bias2(truth).value, expected["bias_norm"] ** 2)
+    assert {key: value for key, value in off.items() if value > 1e-10} == {}
 
 
 @over_functions
@@ -185,15 +187,16 @@ def test_variance_of_each_variable(estimator):
 
 
 @pytest.mark.parametrize("estimator", AT_STATE)
-@over_functions
 @over_cases
-def test_the_estimate_at_the_reference_state(size, name, estimator):
+def test_the_estimate_at_the_reference_state(size, estimator):
     x = torch.nn.functional.one_hot(torch.tensor(CASES[size]["reference_state"]), size[1])
-    logits = logits_of(size).requires_grad_()
-    recipe(name, *size)(ESTIMATORS[estimator].sample(logits, x=x.to(logits.dtype))).backward()
-    assert (
-        distance(logits.grad, golden(size, name, estimator)["estimate_at_reference_state"]) < 1e-10
-    )
+    off = {}
+    for name in FUNCTIONS:
+        logits = logits_of(size).requires_grad_()
+        recipe(name, *size)(ESTIMATORS[estimator].sample(logits, x=x.to(logits.dtype))).backward()
+        expected = golden(size, name, estimator)["estimate_at_reference_state"]
+        off[name] = distance(logits.grad, expected)
+    assert {key: value for key, value in off.items() if value > 1e-10} == {}
 
 
 @over_functions

@@ -90,7 +90,7 @@ def test_the_comparisons_are_counted():
 
 
 @pytest.mark.usefixtures("unchecked")
-@estimators(exact=True)
+@estimators(one_each=True, exact=True)
 def test_draws_agree_with_exact_moments(claim):
     means, numbers, of_variance = {}, {}, []
     for cell in cells(claim):
@@ -334,8 +334,8 @@ def same(first: Moments, second: Moments) -> bool:
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("options", [{"chunk": 3}, {"workers": 3, "chunk": 2}], ids=str)
-@estimators()
+@pytest.mark.parametrize("options", [{"workers": 3, "chunk": 2}], ids=str)
+@estimators(one_each=True)
 def test_chunks_and_workers_change_no_bit(claim, options, monkeypatch):
     monkeypatch.setattr(montecarlo, "_BLOCK_ELEMENTS", 6 * 7 * 32)
     f, logits = loss_of("cubic"), logits_of("masked")

@@ -48,7 +48,7 @@ def one_hot_along(x: torch.Tensor, dim: int = -1) -> bool:
 
 
 @with_dtypes
-@estimators(pathwise=True)
+@estimators(one_each=True, pathwise=True)
 def test_samples_are_exactly_one_hot_or_relaxed(claim, dtype):
     logits = logits_of("masked", 3, 4).to(dtype).expand(50, 3, 4)
     x = claim.estimator.sample(logits, generator())
@@ -242,7 +242,7 @@ def test_parameters_of_f_get_an_unbiased_gradient(claim):
     assert scores(w.grad, p, (p * (1 - p) / n).sqrt()).abs().max() < limit()
 
 
-@estimators()
+@estimators(one_each=True)
 def test_surrogates_of_a_weighted_sum_are_weighted(claim):
     f, logits = loss_of("cubic"), logits_of("moderate").expand(2, 2, 3)
     first, second = logits.clone().requires_grad_(), logits.clone().requires_grad_()
@@ -253,7 +253,7 @@ def test_surrogates_of_a_weighted_sum_are_weighted(claim):
 
 
 @pytest.mark.parametrize("batch", [(), (0,), (2, 3)], ids=str)
-@estimators()
+@estimators(one_each=True)
 def test_surrogates_take_any_batch(claim, batch):
     logits = logits_of("moderate").expand(*batch, 2, 3).clone().requires_grad_()
     values = claim.estimator.surrogate(loss_of("cubic"), logits, generator())
@@ -264,7 +264,7 @@ def test_surrogates_take_any_batch(claim, batch):
 
 
 @with_dtypes
-@estimators()
+@estimators(one_each=True)
 def test_surrogates_keep_the_dtype(claim, dtype):
     logits = logits_of("masked", 2, 4).to(dtype).expand(5, 2, 4).clone().requires_grad_()
     values = claim.estimator.surrogate(loss_of("mlp", 2, 4), logits, generator())
@@ -274,7 +274,7 @@ def test_surrogates_keep_the_dtype(claim, dtype):
     assert logits.grad.isfinite().all()
 
 
-@estimators(tabled=False, levels=False)
+@estimators(one_each=True, tabled=False, levels=False)
 def test_descent_finds_the_least_value(claim):
     f = loss_of("linear", 3, 3)
     logits = torch.zeros(32, 3, 3, dtype=torch.float64, requires_grad=True)
@@ -289,9 +289,9 @@ def test_descent_finds_the_least_value(claim):
 
 
 # Given samples that the probabilities exclude to rounding, as from a teacher.
-@pytest.mark.parametrize("gap", [50.0, 200.0, 1e4])
+@pytest.mark.parametrize("gap", [50.0, 1e4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@estimators(pathwise=True, tabled=False)
+@estimators(one_each=True, pathwise=True, tabled=False)
 def test_a_given_sample_of_vanishing_probability_is_no_nan(claim, dtype, gap):
     logits = torch.tensor([[0.0, -gap, -1.0]], dtype=dtype).expand(200, 1, 3)
     logits = logits.clone().requires_grad_()
