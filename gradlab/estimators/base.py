@@ -55,10 +55,22 @@ class Estimator(ABC):
     ) -> Float[Tensor, "*batch"]:
         """Return values whose backward is one estimate for the logits and f's own gradient."""
 
+    def refusal(self, logits: Float[Tensor, "*batch C"]) -> str | None:
+        """Return the reason why logits of this shape cannot be used, or None if they can."""
+        return None
+
+    def accepted(self, logits: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batch C"]:
+        """Return the logits, or raise ValueError with the `refusal`, if there is one."""
+        reason = self.refusal(logits)
+        if reason is not None:
+            raise ValueError(reason)
+        return logits
+
     def supports(self, f: Loss, logits: Float[Tensor, "N C"]) -> str | None:
-        """Return the reason why this estimator cannot be used on f, or None if it can."""
-        if not self.needs_gradient:
-            return None
+        """Return why this estimator cannot be used on f or on logits of this shape, or None."""
+        refused = self.refusal(logits)
+        if refused or not self.needs_gradient:
+            return refused
         return why_no_gradient(f, draw_one_hot(probabilities(logits), torch.Generator(), 1))
 
     def text(self, *, without: str | None = None) -> str:

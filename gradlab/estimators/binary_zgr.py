@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.estimators.few_classes import FewClassesEstimator
+from gradlab.estimators.pathwise import SampleOnlyEstimator
 
 __all__ = ["BinaryZGR"]
 
 
 @dataclass(frozen=True, repr=False)
-class BinaryZGR(FewClassesEstimator):
+class BinaryZGR(SampleOnlyEstimator):
     r"""ZGR-BIN, ZGR for variables of two classes: one derivative times the other probability.
 
     .. math:: \hat g_1 = -\hat g_0 = \tfrac12 f'\,[b\,(1 - p) + (1 - b)\,p], \quad f' = v_1 - v_0

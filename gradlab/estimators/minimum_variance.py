@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.estimators.few_classes import FewClassesEstimator
+from gradlab.estimators.pathwise import SampleOnlyEstimator
 
 __all__ = ["MVE", "check_penalty"]
 
@@ -24,7 +24,7 @@ _LEAST = 1e-150
 
 
 @dataclass(frozen=True, repr=False)
-class MVE(FewClassesEstimator):
+class MVE(SampleOnlyEstimator):
     r"""The rule of least variance, MVE(tau), with a penalty tau on its bias for degree 2.
 
     .. math:: \hat g = S(x)^T v, \quad S = \arg\min \sum_k p_k |S(k)|^2 + \tfrac\tau2 \sum_{ij}

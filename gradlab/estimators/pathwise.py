@@ -93,8 +93,11 @@ class SampleOnlyEstimator(PathwiseEstimator):
         n: int,
         generator: Generator | None = None,
     ) -> Float[Tensor, "n N C"]:
-        """Return n independent estimates; see `Estimator.draw`."""
-        p = probabilities(check_logits(logits, ndim=2).detach())
+        """Return n independent estimates; see `Estimator.draw`.
+
+        Raises ValueError with the `refusal`, if there is one.
+        """
+        p = probabilities(self.accepted(check_logits(logits, ndim=2)).detach())
         x = draw_one_hot(p, generator, n)
         return self.pullback(p, x, gradient(f, x.to(logits.dtype)).to(p.dtype)).to(logits.dtype)
 
@@ -104,8 +107,8 @@ class SampleOnlyEstimator(PathwiseEstimator):
         generator: Generator | None = None,
         x: Float[Tensor, "*batch C"] | None = None,
     ) -> Float[Tensor, "*batch C"]:
-        """Return a one-hot x whose backward is `pullback`; see `PathwiseEstimator.sample`."""
-        p = probabilities(check_logits(logits))
+        """Return a one-hot x whose backward is `pullback`; see `draw`, `PathwiseEstimator`."""
+        p = probabilities(self.accepted(check_logits(logits)))
         x = draw_one_hot(p, generator) if x is None else check_one_hot(x, logits).to(p.dtype)
         return with_product(x, logits, lambda v, p, x: self.pullback(p, x, v), p, x)
 

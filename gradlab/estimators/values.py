@@ -32,14 +32,6 @@ class ValueEstimator(Estimator):
     ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
         """Return n replicates of (a value whose mean is E f, with f's graph; the estimate)."""
 
-    def refusal(self, logits: Float[Tensor, "*batch N C"]) -> str | None:
-        """Return the reason why logits of this shape cannot be used, or None if they can."""
-        return None
-
-    def supports(self, f: Loss, logits: Float[Tensor, "*batch N C"]) -> str | None:
-        """Return why this estimator cannot be used on f or on logits of this shape, or None."""
-        return self.refusal(logits) or super().supports(f, logits)
-
     def draw(
         self,
         f: Loss,
@@ -60,13 +52,6 @@ class ValueEstimator(Estimator):
         """Return the value with the estimate as its gradient; see `draw`, `Estimator.surrogate`."""
         value, estimate = self.estimate(f, self.accepted(check_logits(logits)), 1, generator)
         return _Attach.apply(value[0], logits, estimate[0].detach())
-
-    def accepted(self, logits: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch N C"]:
-        """Return the logits, or raise ValueError with the `refusal`, if there is one."""
-        reason = self.refusal(logits)
-        if reason is not None:
-            raise ValueError(reason)
-        return logits
 
     def variance_given_moments(
         self,
