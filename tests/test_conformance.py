@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -80,15 +81,16 @@ def test_peaked_logits_give_finite_draws(claim, dtype, gap):
         assert g[:, 0].abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("tau", [1e-3, 1e-2, 0.1, 1.0, 10.0])
+@pytest.mark.parametrize("tau", [1e-3, 0.1, 10.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("text", ["GS", "GS-ST", "GR(k=4)", "GR(k=inf)"])
+@pytest.mark.parametrize(
+    "text", ["GR(k=inf)", *(n for n, c in ESTIMATORS.items() if hasattr(c, "tau"))]
+)
 def test_all_temperatures_give_finite_draws(text, dtype, tau):
-    estimator = parse(text)
-    estimator = type(estimator)(tau, *([estimator.k] if isinstance(estimator, GumbelRao) else []))
+    estimator = replace(parse(text), tau=tau)
     g = estimator.draw(loss_of("cubic"), logits_of("masked").to(dtype), 2000, generator())
     assert g.isfinite().all()
-    assert g.abs().max() <= 10 / tau
+    assert g.abs().max() <= 10 / min(tau, 1)
 
 
 # Public Gumbel-Rao codes are 9 % off when all logits are moved by 15, and NaN at 100.
