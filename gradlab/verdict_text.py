@@ -1,6 +1,7 @@
 """Tables of verdicts to read in a terminal: estimators against losses, and their relations."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 import pandas as pd
@@ -44,8 +45,13 @@ def ladder_text(ladders: Sequence[Ladder]) -> str:
         degree = _degree(ladder.degree)
         if not ladder.holds:
             degree += f", not {_degree(ladder.order or 0)}"
-        table.append([ladder.estimator, *cells, degree, holds])
+        name = textwrap.shorten(ladder.estimator, _LONGEST, placeholder="...")
+        table.append([name, *cells, degree, holds])
     return f"{aligned(table)}\n\n{KEY}"
+
+
+# The full name is in the rows.
+_LONGEST = 28
 
 
 def _short(kind: str) -> str:

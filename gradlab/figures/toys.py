@@ -1,8 +1,8 @@
 """The optimization toys with every estimator: where theory says that descent ends, and where it did.
 
 Tucker's toy and polynomial programming (`training.toys`), from logits uniform in +-.01; the best is
-b = 0. A step of Adam spends 64 evaluations of f, at least one draw (LE needs 257): 200 steps of
-.06, where published runs take some 9,000 of .001, as steps times rate decides how far logits can
+b = 0. A step of Adam spends 64 evaluations of f, at least one draw (LE needs 257): 150 steps of
+.08, where published runs take some 9,000 of .001, as steps times rate decides how far logits can
 go. Losses are exact, a mean over bits: the least + Delta q, q = P(b = 1).
 
 Three things decide the end. The sign of the mean: that of ST vanishes at q = t for p = 2 (.401 for
@@ -39,7 +39,7 @@ from gradlab.training.toys import TOYS, expected_loss, optimize
 __all__ = ["plot", "rows"]
 
 BUDGET = 64
-LR = 0.06
+LR = 0.08
 BITS = 512  # of the theory
 RUNS = 16  # of one bit; the 128 bits of a polynomial are as many runs
 _COUNTS = ["step", "runs", "batch"]
@@ -63,7 +63,7 @@ def rows(
     *,
     estimators: Sequence[str] | None = None,
     toys: Mapping[str, NormPower] = TOYS,
-    steps: int = 200,
+    steps: int = 150,
     workers: int | None = None,
 ) -> pd.DataFrame:
     """Return a row for each toy, estimator and eleven times of its run, or one with the `reason`.
@@ -141,7 +141,7 @@ def _start(f: NormPower, seed: int) -> Tensor:
 
 def _fitted(estimator: Estimator, f: NormPower, logits: Tensor, seed: int) -> Estimator:
     source = block_generator(seed, f"toys|{f.name}|{estimator}|fit")
-    few = {"steps": 100} if isinstance(estimator, RELAX) else {}
+    few = {"steps": 50} if isinstance(estimator, RELAX) else {}
     return estimator.fit(f, logits, 1024, source, **few)  # type: ignore[attr-defined,no-any-return]
 
 

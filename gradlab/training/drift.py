@@ -87,11 +87,15 @@ class Drift:
         return unit * moments.mean[:, 1].numpy(), unit * error
 
     @cached_property
+    def _clear(self) -> NDArray[np.bool_]:
+        """At which of the log-odds the mean is more than noise or rounding."""
+        share, error = self.share
+        return np.abs(share) > np.maximum(_RESOLVED * error, 1e-12 * np.abs(share).max())
+
+    @cached_property
     def fixed_points(self) -> list[tuple[float, bool]]:
         """The q in (0, 1) at which the mean changes its sign, and whether descent stays there."""
-        share, error = self.share
-        clear = np.abs(share) > np.maximum(_RESOLVED * error, 1e-12 * np.abs(share).max())
-        q, share = _sigmoid(_LOG_ODDS)[clear], share[clear]
+        q, share = _sigmoid(_LOG_ODDS)[self._clear], self.share[0][self._clear]
         found = []
         for i in np.flatnonzero(share[:-1] * share[1:] < 0):
             part = share[i] / (share[i] - share[i + 1])
@@ -99,15 +103,20 @@ class Drift:
         return found
 
     def limit(self, q: float = 0.5) -> float:
-        """Return where descent along the mean ends that starts at q: a fixed point, 0 or 1."""
+        """Return where descent along the mean ends that starts at q: a fixed point, 0 or 1.
+
+        NaN where the mean was measured, and is nowhere clear of its noise.
+        """
         below = [point for point in self.fixed_points if point[0] <= q]
         above = [point for point in self.fixed_points if point[0] > q]
         if below:
             down = below[-1][1]
         elif above:
             down = not above[0][1]
+        elif self._clear.any():
+            down = bool(self.share[0][self._clear][0] > 0)
         else:
-            down = self.share[0].mean() > 0
+            return math.nan
         if down:
             return below[-1][0] if below else 0.0
         return above[0][0] if above else 1.0
