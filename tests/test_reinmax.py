@@ -83,6 +83,19 @@ def test_reinmax_at_one_and_a_half_is_biased_by_eight_percent():
     assert exact_bias(ReinMax(1.5)) == pytest.approx(0.0784, abs=5e-4)
 
 
+@pytest.mark.parametrize("alpha", [0.5, 2 / 3, 1.0, 4.0])
+def test_rk2_as_published_is_off_by_a_factor_for_linear_f(alpha):
+    # Their code: the centre of Heun's rule, (p + x) / 2, at every alpha.
+    f, logits = linear()
+    p, x, w = probabilities(logits), torch.eye(3, dtype=torch.float64)[:, None], 1 / (2 * alpha)
+    middle = (1 - w) * p + w * x  # [class of x, N, C]
+    moved = 2 * (middle * f.b - (p + x) / 2 * (middle * f.b).sum(-1, keepdim=True))
+    estimates = moved - w * p * (f.b - (p * f.b).sum(-1, keepdim=True))
+    mean = torch.einsum("nk,knc->nc", p, estimates)
+    expected = (2 - 1 / alpha) * exact_gradient(f, logits)
+    torch.testing.assert_close(mean, expected, rtol=0, atol=1e-14)
+
+
 @pytest.mark.parametrize(
     ("tau", "expected"), [(1.0, 0.355), (0.5, 0.274), (0.1, 0.432), (0.02, 0.486)]
 )

@@ -64,9 +64,9 @@ class RK2(SampleOnlyEstimator):
               = \tfrac1{1-w} V((1-w)\,p + w\,x)\,v - w\,V(p)\,v
 
     alpha = 1 is Heun's rule, ZGR; 1/2 the midpoint rule, DARN; 2/3 Ralston's. Exact for f of degree
-    1 in each variable, 2 at alpha = 1: the same as ST-ZGR(1 / alpha). The weights follow alpha
-    here: with those of Heun's rule at another midpoint not even linear f would be exact. After Wang
-    & Bui 2026 (2603.08257).
+    1 in each variable, 2 at alpha = 1: the same as ST-ZGR(1 / alpha). The published code keeps the
+    factor 2 of Heun's rule and its centre (p + x) / 2 at every alpha; for linear f its mean is
+    then (2 - 1/alpha) g, which is 0 for the midpoint rule. After Wang & Bui 2026 (2603.08257).
     """
 
     alpha: float = 0.75

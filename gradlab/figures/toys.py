@@ -1,4 +1,4 @@
-"""The optimization toys with every estimator: where theory says that descent ends, and where it did.
+"""The optimization toys with every estimator: where descent ends, and where theory says it does.
 
 Tucker's toy and polynomial programming (`training.toys`), from logits uniform in +-.01; the best is
 b = 0. A step of Adam spends 64 evaluations of f, at least one draw (LE needs 257): 150 steps of
@@ -11,8 +11,9 @@ stop likewise. DARN has the right sign below q = 1 - t only, so that bits that n
 go to the worst vertex, b = 1: at t = .499 half of them. ZGR is exact for p = 2; its mean is .50
 times the true slope for p = 1.5 and 1.99 times for p = 3, which Adam does not feel. Second the
 noise: what is unbiased ends at b = 0, but REINFORCE without a baseline has a signal so far below
-its noise that it has hardly begun, where RF is there; `mean_field` says how far each gets. Third
-Adam's memory: EMA begins with the baseline 0, whose large first squares slow all of its steps.
+its noise that it has hardly begun, where RF is there. Third Adam's memory: EMA begins with
+the baseline 0, whose large first squares slow all of its steps. `drift.descent` foretells all
+three from the mean and the variance alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -69,11 +70,12 @@ def rows(
     """Return a row for each toy, estimator and eleven times of its run, or one with the `reason`.
 
     By default all of `ESTIMATORS`, those with a `fit` also as fitted at the start (1024 samples,
-    not counted as cost). `q` and `loss` are means over bits and runs, q_low and q_high the 16 and 84
-    % points; `predicted` is q by `drift.descent`, `limit` where the mean leads in the end, both with
-    their losses; `fixed_points` are where the mean changes its sign, with "!" where descent leaves
-    them. `snr` is |mean| / standard deviation of the gradient of one bit at the first step. The
-    seed decides the start and the draws, `workers` (by default one a core) nothing.
+    not counted as cost). `q` and `loss` are means over bits and runs, q_low and q_high the 16 and
+    84 % points; `predicted` is q by `drift.descent`, `limit` where the mean leads in the end (empty
+    where noise hides it), both with their losses; `fixed_points` are where the mean changes its
+    sign, with "!" where descent leaves them. `snr` is |mean| / standard deviation of the gradient
+    of one bit at the first step. The seed decides the start and the draws, `workers` (by default
+    one a core) nothing.
     """
     runs = [
         _Run(toy, f, text, fitted, seed, steps)
@@ -142,7 +144,7 @@ def _start(f: NormPower, seed: int) -> Tensor:
 def _fitted(estimator: Estimator, f: NormPower, logits: Tensor, seed: int) -> Estimator:
     source = block_generator(seed, f"toys|{f.name}|{estimator}|fit")
     few = {"steps": 50} if isinstance(estimator, RELAX) else {}
-    return estimator.fit(f, logits, 1024, source, **few)  # type: ignore[attr-defined,no-any-return]
+    return estimator.fit(f, logits, 1024, source, **few)  # type: ignore[attr-defined]
 
 
 def plot(rows: pd.DataFrame) -> Figure:
@@ -154,7 +156,7 @@ def plot(rows: pd.DataFrame) -> Figure:
     few = few[~few["fitted"] & few["reason"].isna()]
     with styled():
         figure = Figure(figsize=(13, height + 2.7))
-        above, below = figure.subfigures(2, 1, height_ratios=(height, 2.7))
+        above, below = figure.subfigures(2, 1, height_ratios=(height, 2.7), squeeze=False)[:, 0]
         axes = above.subplots(1, len(toys), sharey=True, squeeze=False)[0]
         for ax, toy in zip(axes, toys, strict=True):
             draw_ends(ax, rows[rows["toy"] == toy], series)

@@ -58,7 +58,7 @@ _DRAWN = ("q", "q_low", "q_high", "limit", "predicted")
 
 def draw_curves(ax: Axes, rows: pd.DataFrame) -> None:
     """Draw the exact loss of the rows of one toy against the step, and what was predicted."""
-    for estimator, part in rows.groupby("estimator", sort=False):
+    for _, part in rows.groupby("estimator", sort=False):
         shade = color(part["series"].iloc[0])
         ax.plot(part["step"], part["loss"], color=shade)
         ax.plot(part["step"], part["predicted_loss"], color=shade, lw=0.8, ls="--")

@@ -90,7 +90,10 @@ class Drift:
     def _clear(self) -> NDArray[np.bool_]:
         """At which of the log-odds the mean is more than noise or rounding."""
         share, error = self.share
-        return np.abs(share) > np.maximum(_RESOLVED * error, 1e-12 * np.abs(share).max())
+        # Of a class that is met a few times only the error is not known either.
+        met = _DRAWS * _sigmoid(-np.abs(_LOG_ODDS)) > 100
+        floor = np.maximum(_RESOLVED * error, 1e-12 * np.abs(share).max())
+        return (np.abs(share) > floor) & (met | (error == 0))
 
     @cached_property
     def fixed_points(self) -> list[tuple[float, bool]]:
