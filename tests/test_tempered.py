@@ -68,6 +68,19 @@ def test_the_estimate_is_that_of_shifted_logits(estimator, logits):
     torch.testing.assert_close(estimator.pullback(p, x, v), leaf.grad, rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("ahead", [18.0, 38.0, 60.0])
+def test_the_adaptive_gap_of_a_class_whose_probability_rounds_to_one(ahead):
+    # Two classes: -log(1 - p_0) = log(1 + e^ahead), and q_1 = sigmoid(-gap / tau).
+    logits, x, v = torch.tensor([[[ahead, 0.0]], [[1.0, 0.0]], [[0.0, 1.0]]], dtype=torch.float64)
+    p, tau = probabilities(logits), 10.0
+    gap = torch.logaddexp(logits[:, :1], logits[:, 1:]) / p[:, :1]
+    spread = torch.sigmoid(gap / tau) * torch.sigmoid(-gap / tau) / tau
+    expected, estimator = torch.cat([-spread, spread], -1), AdaptiveGappedStraightThrough(tau)
+    torch.testing.assert_close(estimator.pullback(p, x, v), expected, rtol=1e-12, atol=0)
+    single = estimator.pullback(p.float(), x.float(), v.float()).double()
+    torch.testing.assert_close(single, expected, rtol=1e-4, atol=0)
+
+
 def test_gaps_lower_the_variance_of_straight_through():
     f, logits = recipe("quadratic", 2, 3), golden_logits((2, 3))
     st = exact_moments(StraightThrough(), f, logits).variance.value
@@ -105,6 +118,18 @@ def test_decoupled_noise_is_one_for_both_temperatures(logits, forward, tau):
     hard = F.one_hot((logits / forward + g).argmax(-1), 3).double()
     soft = torch.softmax(logits / tau + g, -1)
     for a, b in ((x, hard), (y, soft), (x * y, hard * soft), (y**2, soft**2)):
+        error = ((a.var(0) + b.var(0)) / n).sqrt()
+        assert scores(a.mean(0), b.mean(0), error).abs().max() < limit()
+
+
+@pytest.mark.parametrize(("dtype", "forward"), [(torch.float32, 0.02), (torch.float64, 1e-3)])
+def test_a_small_forward_temperature_leaves_the_relaxed_sample_its_law(dtype, forward):
+    # softmax(logits / forward) underflows; y is the Gumbel-softmax of logits / tau all the same.
+    logits, n = torch.tensor([[0.0, -3.0, -2.0]], dtype=dtype), 10_000
+    _, (y,) = DecoupledGumbelSoftmaxST(forward, 1.0)._pair(logits, generator(1), n, None)
+    g = -torch.empty(n, 1, 3, dtype=torch.float64).exponential_(generator=generator(2)).log()
+    y, soft = y.double(), torch.softmax(logits.double() + g, -1)
+    for a, b in ((y, soft), (y**2, soft**2)):
         error = ((a.var(0) + b.var(0)) / n).sqrt()
         assert scores(a.mean(0), b.mean(0), error).abs().max() < limit()
 

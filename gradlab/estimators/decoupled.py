@@ -69,13 +69,17 @@ class DecoupledGumbelSoftmaxST(GumbelEstimator):
         """Return x, drawn where it is not given, and y given x, [1, *x.shape]."""
         log_p = log_probabilities(logits.detach())
         check_tau(self.tau, log_p.dtype)
-        of_x = torch.softmax(log_p / self.forward, -1)
+        log_of_x = torch.log_softmax(log_p / self.forward, -1)
+        of_x = log_of_x.exp()
         given = draw_one_hot(of_x, generator, n) if x is None else check_one_hot(x, logits)
         x = given.to(of_x.dtype)
-        e = draw_exponentials(x, generator)
-        ratio = e * (1 - x) / torch.maximum(of_x, x) / (e * x).sum(-1, keepdim=True)
-        # Given x, the noise of relaxed_given; what the temperatures differ by is added to it.
-        own = torch.where(x > 0, log_p, 0.0).sum(-1, keepdim=True)
-        ahead = (log_p - own) * (1 / self.tau - 1 / self.forward) - ratio.log1p()
-        ahead = torch.where(log_p == -torch.inf, -torch.inf, torch.where(x > 0, 0.0, ahead))
+        log_e = draw_exponentials(x, generator).log()
+        own, own_of_x, own_log_e = (
+            torch.where(x > 0, t, 0.0).sum(-1, keepdim=True) for t in (log_p, log_of_x, log_e)
+        )
+        # Given x, the noise of relaxed_given. In logarithms: where forward is small,
+        # softmax(logits / forward) underflows though softmax(logits / tau) does not.
+        ahead = log_p - own
+        noise = torch.logaddexp(ahead / self.forward, log_e - own_log_e - own_of_x)
+        ahead = torch.where(x > 0, 0.0, ahead / self.tau - noise)
         return x, torch.softmax(ahead, -1).unsqueeze(0)

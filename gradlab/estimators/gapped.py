@@ -92,6 +92,7 @@ class AdaptiveGappedStraightThrough(_Gapped):
     name: ClassVar[str] = "GST-p"
 
     def _gap(self, p: Tensor, x: Tensor) -> Tensor:
-        # The gap tends to 1 as p_k tends to 0.
+        # The gap tends to 1 as p_k tends to 0. Near p_k = 1, 1 - p_k would round to 0.
         own = (p * x).sum(-1, keepdim=True).clamp_min(torch.finfo(p.dtype).tiny)
-        return -torch.log1p(-own) / own
+        rest = (p * (1 - x)).sum(-1, keepdim=True)
+        return -torch.where(own < 0.5, torch.log1p(-own), rest.log()) / own
