@@ -22,7 +22,7 @@ test test-all: export OMP_NUM_THREADS := 1
 test test-all: export MPLBACKEND := Agg
 
 test: $(READY) ## the tests, without the slow ones
-	@$(BIN)/pytest -n $(JOBS)
+	@$(BIN)/pytest -n $(JOBS) --dist worksteal
 
 test-all: $(READY) ## all tests, with the slow ones and those on full data sets
 	@$(BIN)/pytest -n $(JOBS) -m ""

@@ -24,6 +24,8 @@ from gradlab.trial import trial
 from gradlab.verdict import BIASED
 from significance import P_VALUE
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
+
 RUNS = 2000
 CHUNK = 50
 SEED = 11  # of the losses and logits: the rarest class has a probability of 0.15

@@ -44,6 +44,8 @@ from gradlab.training.depth_model import (
 from gradlab.training.depth_problem import classification, training
 from significance import limit, scores
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
+
 UNBIASED = [Reinforce(0.7), LeaveOneOut(2), LeaveOneOut(4), ARSM()]
 SLOW_TO_DRAW = GumbelRao(1.0, None)
 WITH_MOMENTS = [

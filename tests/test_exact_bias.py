@@ -31,6 +31,8 @@ from gradlab.exact.moments import Enumeration, NotExactError, exact_moments
 from gradlab.loss import evaluate
 from gradlab.problems import REGIMES, problem, regime
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
+
 SIZES = [(1, 4), (2, 3), (3, 2)]
 POLYNOMIALS = [name for name in LADDER if name != "constant"]
 GUMBEL = [GumbelSoftmaxST(0.5), GumbelRao(0.5, 3), GumbelRao(0.1, None)]

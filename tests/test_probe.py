@@ -16,6 +16,8 @@ from gradlab.training.probe import GradientProbe
 from gradlab.training.vae_training import VAESettings, VAETraining
 from significance import limit, scores
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
+
 EXACT = ["ST", "DARN", "ZGR", "GS-ST(tau=0.5)", "GR(tau=0.3, k=4)", "REINFORCE", "RF(m=3)"]
 
 

@@ -31,6 +31,8 @@ from gradlab.ranking import best_temperature, ranking
 from gradlab.selection import TEMPERATURES, recommend
 from significance import limit, scores
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
+
 # ---- hand-made rows ---------------------------------------------------------------------------
 
 

@@ -19,6 +19,8 @@ from significance import limit, scores
 from test_golden import logits_of as golden_logits
 from test_golden import recipe
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
+
 QUADRATIC, CUBIC = (recipe(name, 2, 3) for name in ("quadratic", "cubic"))
 LOGITS = golden_logits((2, 3))
 

@@ -14,6 +14,8 @@ from gradlab.plots.timing import plot
 from gradlab.training.cost import captured, clock, in_turns, peak_bytes
 from gradlab.training.timing import REFERENCE, sweeps, time_layers
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
+
 CPU = torch.device("cpu")
 NO_CUDA = not torch.cuda.is_available()
 on_cuda = pytest.mark.skipif(NO_CUDA, reason="no CUDA device on this machine")

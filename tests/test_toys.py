@@ -17,6 +17,8 @@ from gradlab.problems import NormPower
 from gradlab.training.drift import Drift, descent
 from gradlab.training.toys import TOYS, expected_loss, optimize
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
+
 TUCKER = TOYS["Tucker, t = 0.45"]
 SMALL = NormPower(5, 2, 1.5, 0.45)
 

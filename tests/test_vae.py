@@ -17,6 +17,8 @@ from gradlab.training.vae import DiscreteVAE, read_latent
 from gradlab.training.vae_training import VAESettings, VAETraining
 from significance import limit, scores
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
+
 N, C = 2, 3
 
 
