@@ -57,8 +57,7 @@ def close(number: str, other: str) -> bool:
 def test_notebooks_are_numbered() -> None:
     assert len(STEMS) >= 6
     numbers = [int(stem[:2]) for stem in STEMS]
-    assert numbers[0] == 1
-    assert len(set(numbers)) == len(numbers)
+    assert numbers == list(range(1, len(numbers) + 1))
 
 
 @notebooks
