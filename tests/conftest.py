@@ -6,6 +6,25 @@ import jaxtyping
 import pytest
 import torch
 
+# Shapes and types are checked in tests only, and where there are tensors; an int passes where a
+# float is asked for.
+jaxtyping.install_import_hook(
+    [
+        f"gradlab.{part}"
+        for part in (
+            "categorical",
+            "estimators",
+            "exact",
+            "gumbel_jacobian",
+            "loss",
+            "moments",
+            "montecarlo",
+            "training",
+        )
+    ],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
+
 # The tests run in parallel processes; more threads would wait for each other.
 torch.set_num_threads(1)
 

@@ -81,10 +81,7 @@ def p_values(text: str, kind: str, runs: int = RUNS, factor: float = 1.0) -> Ten
 
 @pytest.mark.parametrize(
     "text",
-    [
-        pytest.param(text, marks=[] if text in ("RF(m=4)", "ZGR") else pytest.mark.slow)
-        for text in UNBIASED
-    ],
+    [pytest.param(text, marks=[] if text == "RF(m=4)" else pytest.mark.slow) for text in UNBIASED],
 )
 @pytest.mark.usefixtures("unchecked")
 def test_false_alarms_at_one_number_of_draws(text):

@@ -233,7 +233,11 @@ def test_compare_takes_all_estimators_and_gives_reasons(tmp_path, capsys) -> Non
 
 @pytest.mark.parametrize(
     "arguments",
-    [["ST", "--problem", "table"], ["--problem", "constant"], ["--problem", "linear", "--C", "1"]],
+    [
+        ["ST", "--problem", "table"],
+        ["ST", "GS", "RF", "--problem", "constant"],
+        ["ST", "GS", "RF", "--problem", "linear", "--C", "1"],
+    ],
     ids=["nothing measured", "no gradient", "one class"],
 )
 def test_compare_draws_what_has_no_place_on_a_log_axis(arguments, tmp_path) -> None:
@@ -314,6 +318,7 @@ def test_recommend_ranks_on_a_loss_of_ones_own(my_folder, capsys) -> None:
     assert ranked.set_index("estimator")["rmse"]["ST"] == pytest.approx(mse**0.5)
 
 
+@pytest.mark.slow
 def test_recommend_is_the_same_again(my_folder) -> None:
     for workers in ("1", "2"):
         assert main(["recommend", "--out", workers, "--workers", workers, *FASTER]) == 0

@@ -46,7 +46,7 @@ def test_draws_sum_to_zero_over_classes(claim, name, dtype):
 @pytest.mark.parametrize(
     ("classes", "dtype"), list(zip([3, 4, 9], DTYPES, strict=True)), ids=["3", "4", "9"]
 )
-@estimators()
+@estimators(one_each=True)
 def test_masked_classes_get_exactly_nothing(claim, classes, dtype):
     logits = logits_of("masked", 3, classes).to(dtype)
     g = claim.estimator.draw(loss_of("cubic", 3, classes), logits, 200, generator())
@@ -54,10 +54,10 @@ def test_masked_classes_get_exactly_nothing(claim, classes, dtype):
     assert (g[:, logits == -math.inf] == 0).all()
 
 
-@with_dtypes
 @estimators(one_each=True)
-def test_a_single_class_has_no_gradient(claim, dtype):
-    g = claim.estimator.draw(loss_of("cubic", 3, 1), torch.ones(3, 1, dtype=dtype), 50, generator())
+def test_a_single_class_has_no_gradient(claim):
+    logits = torch.ones(3, 1, dtype=torch.bfloat16)
+    g = claim.estimator.draw(loss_of("cubic", 3, 1), logits, 50, generator())
     assert g.shape == (50, 3, 1)
     assert (g == 0).all()
 

@@ -371,6 +371,7 @@ def rows() -> pd.DataFrame:
     return figure.rows(depths=(1, 3, 4), draws=64, **few)
 
 
+@pytest.mark.slow
 def test_the_figure_reads_rows_from_a_csv(rows):
     drawn = figure.plot(pd.read_csv(io.StringIO(rows.to_csv(index=False))))
     drawn.set_layout_engine("none")  # most of the time

@@ -137,7 +137,7 @@ def test_every_estimator_trains(name, unchecked):
     assert not torch.equal(begun.model.encoder[-1].weight, before)
 
 
-@pytest.mark.parametrize("text", ["ZGR", "REINFORCE(baseline=200)", "EMA", "LEARNED", "RELAX"])
+@pytest.mark.parametrize("text", ["ZGR", "REINFORCE(baseline=200)", "EMA", "LEARNED"])
 def test_training_lowers_the_loss(text, unchecked):
     curve = train(training(text, epochs=24))
     assert curve["train_nelbo"].iloc[-1] < curve["train_nelbo"].iloc[0] - 5
