@@ -173,7 +173,7 @@ RARE = {
 @pytest.mark.parametrize(
     ("name", "draws"),
     [
-        pytest.param("one class a variable", 1024, id="one-fixed"),
+        pytest.param("one class a variable", 1024, id="one-fixed", marks=pytest.mark.slow),
         pytest.param("one class a variable", None, id="one-added", marks=pytest.mark.slow),
         pytest.param("all but one class", 1024, id="all-but-one-fixed", marks=pytest.mark.slow),
     ],

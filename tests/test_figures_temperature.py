@@ -30,7 +30,11 @@ REDUCED = {
     },
     snapshots: {"snapshots": ("initial", "some"), "images": 2, "draws": 64},
 }
-figures = pytest.mark.parametrize("figure", REDUCED, ids=lambda f: f.__name__.rpartition(".")[2])
+figures = pytest.mark.parametrize(
+    "figure",
+    [pytest.param(f, marks=pytest.mark.slow) if f is trade_off else f for f in REDUCED],
+    ids=lambda f: f.__name__.rpartition(".")[2],
+)
 _made: dict[ModuleType, pd.DataFrame] = {}
 
 

@@ -20,7 +20,12 @@ NUMBER = re.compile(r"[-+]?\d+\.?\d*(?:e[-+]?\d+)?")
 ROUNDING = Decimal("1e-12")
 
 # What takes longest: `make test-all` runs these too.
-SLOW = {"02_ladder_of_exactness", "05_is_my_gradient_right", "07_a_vae_under_the_probe"}
+SLOW = {
+    "02_ladder_of_exactness",
+    "03_temperature",
+    "05_is_my_gradient_right",
+    "07_a_vae_under_the_probe",
+}
 
 notebooks = pytest.mark.parametrize("stem", STEMS)
 executed = pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_negative_elbo_is_unbiased(vae, images):
     assert scores(found.mean(0), expected + 10 * error, error).abs().max() > limit()
 
 
-@pytest.mark.parametrize("samples", [1, 2, 5])
+@pytest.mark.parametrize("samples", [1, 5])
 def test_bound_has_the_enumerated_mean_of_importance_weights(vae, images, samples):
     log_joint = enumerated(vae, images)[1]
     # exp(-bound) is an unbiased estimate of p(x), whatever the number of samples.
