@@ -51,6 +51,8 @@ def test_more_classes_are_refused_with_the_reason(claim):
         claim.estimator.draw(f, logits, 10)
     with pytest.raises(ValueError, match="is for variables of 2 classes, not 3"):
         claim.estimator.surrogate(f, logits)
+    with pytest.raises(ValueError, match="is for variables of 2 classes, not 3"):
+        exact_moments(claim.estimator, f, logits)
     assert claim.estimator.supports(loss_of("cubic", 2, 2), logits_of("moderate", 2, 2)) is None
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import gradlab
+from gradlab.tables import estimator_rows
 from gradlab.training.runs import summary
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -34,6 +35,13 @@ def test_table_row_agrees_with_code(name: str) -> None:
     assert estimator.calls(3) == int(calls)
     assert estimator.needs_gradient == (needs_gradient == "yes")
     assert estimator.reference == source
+
+
+def test_readme_names_all_that_have_no_exact_moments() -> None:
+    (named,) = re.findall(r"known for all but (.*?),?\s+which are measured", README, re.S)
+    rows = estimator_rows()
+    drawn = rows[rows["moments"] == "draws"]["estimator"].str.partition("(")[0]
+    assert set(re.split(r",\s+| and ", named)) == {*drawn, "fitted RELAX"}
 
 
 def test_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,6 +58,9 @@ class Enumeration:
 
     def moments(self, estimator: Estimator) -> Moments:
         """Return the exact moments of `estimator`; see `exact_moments`."""
+        refused = estimator.refusal(self.logits)
+        if refused is not None:
+            raise NotExactError(refused)
         if isinstance(estimator, PathwiseEstimator):
             check_logits(self.logits, ndim=2)
             check_tables(self.logits)
@@ -83,8 +86,9 @@ def exact_moments(estimator: Estimator, f: Loss, logits: Float[Tensor, "N C"]) -
     """Return mean and variance of one draw of `estimator` without sampling, float64.
 
     A value estimator for which no formula is known is put to every tuple of its samples. Raises
-    NotExactError where moments are not known (GS, ARSM, ARM, REBAR), NotDifferentiableError,
-    TooLargeError, QuadratureError (Gumbel family at extreme temperatures).
+    NotExactError where moments are not known (as of GS, ARSM, REBAR) or the estimator refuses the
+    logits, NotDifferentiableError, TooLargeError, QuadratureError (Gumbel family at extreme
+    temperatures).
     """
     return Enumeration(f, logits).moments(estimator)
 
