@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 __all__ = [
+    "check_finite",
     "check_floating",
     "check_logits",
     "check_one_hot",
@@ -78,6 +79,12 @@ def check_tau(tau: float, dtype: torch.dtype = torch.float64) -> None:
             f"tau = {tau!r} is so small that 1/tau overflows in {dtype}; use a larger tau, "
             "or ZGR, the limit of Gumbel-Rao at tau = 0"
         )
+
+
+def check_finite(name: str, value: float) -> None:
+    """Raise ValueError unless the argument of this name is a finite number."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, not {value!r}")
 
 
 def check_one_hot(x: Tensor, logits: Tensor) -> Tensor:

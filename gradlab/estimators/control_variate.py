@@ -4,15 +4,15 @@ With p = softmax(logits), s = x - p and V(p) a = p (a - p.a), per variable; the 
 samples of x are taken where f is evaluated anyway, and only correct: no bias comes from them.
 """
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gradlab.categorical import one_hot, probabilities
+from gradlab.categorical import check_finite, one_hot, probabilities
 from gradlab.estimators.affine import AffineEstimator
+from gradlab.estimators.score_function import check_samples
 from gradlab.estimators.values import SampledValueEstimator
 from gradlab.loss import Loss, evaluate, value_and_gradient
 
@@ -82,8 +82,8 @@ class DoubleCV(AffineEstimator, SampledValueEstimator):
     reference: ClassVar[str] = "Titsias & Shi 2022, arXiv 2111.05300"
 
     def __post_init__(self) -> None:
-        _check_samples(self.m)
-        _check_coefficient("alpha", self.alpha)
+        check_samples(self.m)
+        check_finite("alpha", self.alpha)
 
     @property
     def samples(self) -> int:
@@ -134,9 +134,9 @@ class RODEO(AffineEstimator, SampledValueEstimator):
     reference: ClassVar[str] = "Shi et al. 2022, arXiv 2202.09497"
 
     def __post_init__(self) -> None:
-        _check_samples(self.m)
-        _check_coefficient("alpha", self.alpha)
-        _check_coefficient("beta", self.beta)
+        check_samples(self.m)
+        check_finite("alpha", self.alpha)
+        check_finite("beta", self.beta)
 
     @property
     def samples(self) -> int:
@@ -183,13 +183,3 @@ def _mean_of_others(values: Tensor) -> Tensor:
 def _softmax_product(p: Tensor, a: Tensor) -> Tensor:
     """Return p (a - p.a), the derivative of softmax times a."""
     return p * (a - (p * a).sum(-1, keepdim=True))
-
-
-def _check_samples(m: int) -> None:
-    if not isinstance(m, int) or m < 2:
-        raise ValueError(f"m must be an int >= 2 (a baseline needs another sample), not {m!r}")
-
-
-def _check_coefficient(name: str, value: float) -> None:
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{name} must be a finite number, not {value!r}")

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from gradlab.categorical import check_logits, draw_exponentials, is_readable
+from gradlab.categorical import check_finite, check_logits, draw_exponentials, is_readable
 from gradlab.estimators.gumbel_product import GumbelEstimator, check_inner, table_product
 from gradlab.estimators.pathwise import with_product
 from gradlab.estimators.straight_through import ZGR, StraightThrough
@@ -122,7 +122,7 @@ class ReinMaxCV(_TiltedGumbel):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_coefficient(self.c)
+        check_finite("c", self.c)
 
     def _noise(self, p: Tensor, x: Tensor, generator: Generator | None) -> Iterator[Tensor]:
         yield from self.relaxed((p + x) / 2, x, 1, generator)
@@ -182,8 +182,3 @@ def _tilted_tables(p: Tensor, tau: float) -> tuple[Tensor, Tensor]:
     tables = conditional_jacobians((p.unsqueeze(-2) + unit) / 2, tau)
     first, second = (t.diagonal(dim1=-4, dim2=-3).movedim(-1, -3) for t in tables)
     return first, second
-
-
-def _check_coefficient(c: float) -> None:
-    if not (isinstance(c, int | float) and -1e6 < c < 1e6):
-        raise ValueError(f"c must be a finite number, not {c!r}")

@@ -7,7 +7,6 @@ In the notation of `relaxed_pair`, c being what f is corrected by:
 Whatever c is, the mean is that of REINFORCE.
 """
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -15,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from gradlab.categorical import check_tau
+from gradlab.categorical import check_finite, check_tau
 from gradlab.estimators.affine import AffineEstimator
 from gradlab.estimators.control_network import ControlNetwork
 from gradlab.estimators.relaxed_pair import RelaxedPair
@@ -50,8 +49,7 @@ class REBAR(AffineEstimator):
 
     def __post_init__(self) -> None:
         check_tau(self.tau)
-        if not isinstance(self.rho, int | float) or not math.isfinite(self.rho):
-            raise ValueError(f"rho must be a finite number, not {self.rho!r}")
+        check_finite("rho", self.rho)
 
     def calls(self, classes: int, variables: int = 1) -> int:
         """Evaluations of f that one draw spends: 3."""

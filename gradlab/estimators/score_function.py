@@ -3,19 +3,18 @@ r"""Score-function estimators: values of f times the score s = x - p, no gradien
 .. math:: E[f(x)\,s] = \nabla_{logits} E f(x)
 """
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gradlab.categorical import one_hot, probabilities
+from gradlab.categorical import check_finite, one_hot, probabilities
 from gradlab.estimators.affine import AffineEstimator
 from gradlab.estimators.values import SampledValueEstimator
 from gradlab.loss import Loss, evaluate
 
-__all__ = ["LeaveOneOut", "Reinforce"]
+__all__ = ["LeaveOneOut", "Reinforce", "check_samples"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,8 +34,7 @@ class Reinforce(AffineEstimator, SampledValueEstimator):
     reference: ClassVar[str] = "Williams 1992, Machine Learning 8:229-256"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.baseline, int | float) or not math.isfinite(self.baseline):
-            raise ValueError(f"baseline must be a finite number, not {self.baseline!r}")
+        check_finite("baseline", self.baseline)
 
     def estimate_at(
         self,
@@ -80,10 +78,7 @@ class LeaveOneOut(SampledValueEstimator):
     reference: ClassVar[str] = "Kool et al. 2019, ICLR workshop DeepRLStructPred"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.m, int) or self.m < 2:
-            raise ValueError(
-                f"m must be an int >= 2 (a baseline needs another sample), not {self.m!r}"
-            )
+        check_samples(self.m)
 
     @property
     def samples(self) -> int:
@@ -129,3 +124,9 @@ class LeaveOneOut(SampledValueEstimator):
 def _score_norm2(p: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
     """Return |e_k - p|^2 for each class k."""
     return 1 - 2 * p + p.pow(2).sum(-1, keepdim=True)
+
+
+def check_samples(m: int) -> None:
+    """Raise ValueError unless m is a number of samples that have a baseline in the others."""
+    if not isinstance(m, int) or m < 2:
+        raise ValueError(f"m must be an int >= 2 (a baseline needs another sample), not {m!r}")

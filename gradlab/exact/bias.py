@@ -83,7 +83,7 @@ def exact_bias(
     The truth is p (E[f | x_i = c] - E f), which must equal sum_x p(x) f(x) differentiated through
     log softmax. An `enumeration` of the same f and logits saves its sweeps.
 
-    Raises NotExactError where the mean is not known exactly (GS, ARSM, REBAR; more than 2^20 tuples
+    Raises NotExactError where the mean is not known exactly (as of GS, ARSM; more than 2^20 tuples
     of samples), TruthError where the two routes disagree, and what `exact_moments` raises.
     """
     on = enumeration or Enumeration(f, logits)

@@ -32,8 +32,8 @@ def tuple_moments(
 ) -> tuple[Float[Tensor, "N C"], Float[Tensor, " N"]]:
     """Return E g and E |g_i|^2 for each variable, over all tuples of unmasked configurations.
 
-    Raises NotExactError beyond `MAX_TUPLES` tuples and for logits that it refuses or
-    further noise, and what f raises.
+    Raises NotExactError beyond `MAX_TUPLES` tuples, for logits that the estimator refuses and where
+    it draws more than samples of x, and what f raises.
     """
     reason = estimator.refusal(logits)
     if reason is not None:
