@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from gradlab.verdict import Verdict
     from gradlab.verification import verify
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 _ESTIMATORS = (
     "ARM ARMS ARS ARSM CARMS DARN ESTIMATORS MVE REBAR RELAX RK2 RODEO STZGR ZGR "

@@ -5,8 +5,7 @@ with the reason.
 """
 
 import math
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -19,11 +18,10 @@ from tqdm import tqdm
 from gradlab import __version__
 from gradlab.categorical import check_logits
 from gradlab.estimators import Estimator, parse
-from gradlab.exact.enumeration import TooLargeError
-from gradlab.exact.moments import Enumeration, NotExactError
-from gradlab.gumbel_jacobian import QuadratureError
+from gradlab.exact.moments import Enumeration
 from gradlab.loss import Loss
-from gradlab.moments import GROUPS, Moments, Truth
+from gradlab.measurement import COLUMNS, measured_rows
+from gradlab.moments import GROUPS, Truth
 from gradlab.montecarlo import monte_carlo
 from gradlab.reproducible import check_seed, single_thread
 
@@ -32,7 +30,6 @@ __all__ = [
     "METHODS",
     "REFERENCE_DRAWS",
     "compare",
-    "measure",
     "reproducible_columns",
     "with_temperatures",
 ]
@@ -40,35 +37,6 @@ __all__ = [
 METHODS = ("auto", "exact", "monte-carlo", "both")
 DEFAULT_DRAWS = 10_000
 REFERENCE_DRAWS = 1_000_000
-_COLUMNS = [
-    "problem",
-    "N",
-    "C",
-    "logits_seed",
-    "estimator",
-    "series",
-    "tau",
-    "calls",
-    "seed",
-    "method",
-    "draws",
-    "reason",
-    "truth2",
-    "bias2",
-    "bias2_se",
-    "variance",
-    "variance_se",
-    "mse",
-    "mse_se",
-    "cosine",
-    "cosine_se",
-    "scale_free_bias2",
-    "scale_free_bias2_se",
-    "scale_free_variance",
-    "scale_free_variance_se",
-    "effective_draws",
-    "seconds",
-]
 
 
 @single_thread()
@@ -110,12 +78,12 @@ def compare(
     logits = check_logits(logits, ndim=2).detach().to(torch.float64)
     check_seed(seed)
     draws = DEFAULT_DRAWS if draws is None else draws
-    enumeration = enumeration or Enumeration(f, logits)
+    exact = Enumeration(f, logits) if enumeration is None else enumeration
     name = problem or str(getattr(f, "name", None) or getattr(f, "__name__", type(f).__name__))
     truth: Truth
     of_truth: dict[str, Any] = {}
     if reference is None:
-        truth = enumeration.values.gradient
+        truth = exact.values.gradient
     else:
         reference = _checked_reference(reference, reference_draws, f, logits)
         given = f, logits, reference_draws, seed
@@ -129,38 +97,14 @@ def compare(
         "C": logits.shape[1],
         "logits_seed": logits_seed,
     }
+    settings: dict[str, Any] = {"draws": draws, "seed": seed, "method": method, "row": name}
+    running: dict[str, Any] = {"workers": workers, "progress": progress}
     rows: list[dict[str, Any]] = []
     cells = with_temperatures(estimators, temperatures)
     for estimator in tqdm(cells, desc=name, unit="estimator", leave=False, disable=not progress):
-        tau = getattr(estimator, "tau", None)
-        shared |= {"estimator": str(estimator), "series": estimator.text(without="tau"), "tau": tau}
-        shared |= {"calls": estimator.calls(logits.shape[1], logits.shape[0]), "seed": seed}
-        reason = estimator.supports(f, logits)
-        if reason is not None:
-            both = ("exact", "monte carlo")
-            ways = {"both": both, "monte-carlo": both[1:]}.get(method, both[:1])
-            rows += [shared | {"method": way, "draws": None, "reason": reason} for way in ways]
-            continue
-        if method != "monte-carlo":
-            row = _timed(enumeration.moments, estimator, truth=truth)
-            if method != "auto" or not row["fallback"]:
-                rows.append(shared | {"method": "exact", "draws": None} | row)
-                if method != "both":
-                    continue
-        row = _timed(
-            monte_carlo,
-            estimator,
-            f,
-            logits,
-            draws,
-            seed,
-            row=name,
-            workers=workers,
-            progress=progress,
-            truth=truth,
-        )
-        rows.append(shared | {"method": "monte carlo", "draws": draws} | row)
-    table = pd.DataFrame(rows).reindex(columns=_COLUMNS)
+        found = measured_rows(estimator, exact, truth, **settings, **running)
+        rows += [shared | row for row in found]
+    table = pd.DataFrame(rows).reindex(columns=COLUMNS)
     return table.assign(version=__version__, dtype="float64", **of_truth)
 
 
@@ -180,34 +124,6 @@ def _checked_reference(
     if reason is not None:
         raise ValueError(f"reference {estimator} cannot be used: {reason}")
     return estimator
-
-
-def _timed(
-    moments: Callable[..., Moments], *args: Any, truth: Truth, **options: Any
-) -> dict[str, Any]:
-    """Return the measured columns, or the reason why there are none and if Monte Carlo may do."""
-    start = time.perf_counter()
-    row: dict[str, Any] = {"reason": None, "fallback": False}
-    try:
-        row |= measure(moments(*args, **options), truth)
-    except (NotExactError, QuadratureError, TooLargeError) as error:
-        row |= {"reason": str(error), "fallback": True}
-    return row | {"seconds": time.perf_counter() - start}
-
-
-def measure(moments: Moments, truth: Truth) -> dict[str, float]:
-    """Return the numbers of a row: what `moments` say against the true gradient."""
-    row = {"truth2": float(truth.length2 if isinstance(truth, Moments) else truth.square().sum())}
-    for column, measured in {
-        "bias2": moments.bias2(truth),
-        "variance": moments.variance,
-        "mse": moments.mse(truth),
-        "cosine": moments.cosine(truth),
-        "scale_free_bias2": moments.scale_free_bias2(truth),
-        "scale_free_variance": moments.scale_free_variance(truth),
-    }.items():
-        row |= {column: measured.value, f"{column}_se": measured.se}
-    return row | {"effective_draws": moments.effective_sample_size}
 
 
 def with_temperatures(

@@ -189,7 +189,9 @@ class Moments:
     def _rescaled(self, length2: float) -> "Moments":
         """Return the moments of draws rescaled so that |E g|^2 = length2."""
         factor = math.sqrt(length2) / _root(self._length2())
-        return Moments(factor * self.mean, factor**2 * self.variance_per_variable, self.n)
+        # A mean so short that its square underflows gives infinity here, not an OverflowError.
+        variance = factor * factor * self.variance_per_variable
+        return Moments(factor * self.mean, variance, self.n)
 
     def _bias2(self, truth: "Truth") -> float:
         mean = truth.mean if isinstance(truth, Moments) else truth

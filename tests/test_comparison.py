@@ -12,7 +12,6 @@ from gradlab.comparison import (
     DEFAULT_DRAWS,
     METHODS,
     compare,
-    measure,
     reproducible_columns,
     with_temperatures,
 )
@@ -20,6 +19,7 @@ from gradlab.estimators import ARSM, ZGR, GumbelRao, GumbelSoftmax, LeaveOneOut,
 from gradlab.exact.enumeration import TooLargeError, exact_gradient
 from gradlab.exact.moments import Enumeration, exact_moments
 from gradlab.gumbel_jacobian import QuadratureError
+from gradlab.measurement import measure
 from gradlab.moments import GROUPS
 from gradlab.montecarlo import monte_carlo
 from significance import limit, scores

@@ -16,6 +16,7 @@ from gradlab.cli.comparing import compare
 from gradlab.cli.drawing import figures
 from gradlab.cli.listing import list_
 from gradlab.cli.recommending import recommend
+from gradlab.cli.sweeping import app as sweep
 from gradlab.cli.timing import time
 from gradlab.cli.training import app as train
 from gradlab.cli.verifying import verify
@@ -61,6 +62,7 @@ app.command(short_help="Measure estimators on one problem.")(compare)
 app.command(short_help="Is it unbiased where it says so?")(verify)
 app.command(short_help="Rank estimators at equal cost for a loss.")(recommend)
 app.add_typer(train, name="train", short_help="Train real models, compared over seeds.")
+app.add_typer(sweep, name="sweep", short_help="Grids of cells: all cores or a cluster, resumable.")
 app.command(short_help="Time every estimator's layer.")(time)
 app.command(short_help="Print BibTeX of estimators.")(cite)
 app.command(short_help="Make the figures, each beside its rows.")(figures)

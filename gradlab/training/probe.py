@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from gradlab import __version__
 from gradlab.categorical import check_logits
-from gradlab.comparison import measure, with_temperatures
+from gradlab.comparison import with_temperatures
 from gradlab.estimators import Estimator
 from gradlab.exact.moments import NotExactError
 from gradlab.loss import Loss
+from gradlab.measurement import measure
 from gradlab.moments import GROUPS, Groups, Moments
 from gradlab.reproducible import block_generator, check_seed
 from gradlab.training.device import generator_on

@@ -1,0 +1,172 @@
+"""What a store of `gradlab sweep` tells: its state, its rows as a file, pictures of them."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gradlab.cli.options import Folder
+from gradlab.usage import blaming, staging
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["atlas", "export", "plot", "status"]
+
+_Store = Annotated[Path, typer.Argument(help="The store that `gradlab sweep run` filled.")]
+# More kinds of errors than these are not listed.
+_MOST = 10
+
+
+def status(store: _Store) -> None:
+    """Tell how many cells are there, which failed and why; the store may be in use.
+
+    \b
+    Example:  gradlab sweep status small.db
+    """
+    from gradlab.sweep.store import read_rows, read_settings
+    from gradlab.tables import aligned
+
+    settings, versions = read_settings(store)
+    rows = read_rows(store)
+    axes = ("problems", "sizes", "regimes", "seeds", "estimators")
+    cells = 1
+    for axis in axes:
+        cells *= len(settings[axis])
+    failed, unmeasured = rows["error"].notna(), rows["reason"].notna()
+    table = [
+        ("grid", " x ".join(f"{len(settings[axis])} {axis}" for axis in axes)),
+        ("made by", ", ".join(f"{name} {version}" for name, version in versions.items())),
+        ("cells", f"{cells:,}"),
+        ("measured", f"{(~failed & ~unmeasured).sum():,}"),
+        ("not measurable", f"{unmeasured.sum():,}"),
+        ("failed", f"{failed.sum():,}"),
+        ("to do", f"{cells - len(rows):,}"),
+        ("time spent", f"{rows['seconds'].sum():,.0f} s in cells"),
+    ]
+    print(aligned(table))
+    errors = rows[failed].groupby("error")["cell"].agg(["size", "first"])
+    for error, (count, cell) in errors.nlargest(_MOST, "size").iterrows():
+        print(f"\n{count} failed, such as {cell}:\n  {error}")
+    if len(errors) > _MOST:
+        print(f"\nand {len(errors) - _MOST} other errors: gradlab sweep export {store} rows.csv")
+
+
+def export(
+    store: _Store,
+    file: Annotated[Path, typer.Argument(help="Such as rows.csv or rows.parquet.")],
+    seconds: Annotated[
+        bool, typer.Option("--seconds", help="Also how long each cell took, which differs anew.")
+    ] = False,
+) -> None:
+    """Write the rows as CSV or Parquet, in the order of the grid; the same bytes for the same grid.
+
+    \b
+    Example:  gradlab sweep export small.db rows.parquet
+    """
+    from gradlab.comparison import reproducible_columns
+    from gradlab.sweep.store import read_rows
+
+    if file.suffix not in (".csv", ".parquet"):
+        raise typer.BadParameter(f"must end with .csv or .parquet, not {file}", param_hint="FILE")
+    rows = read_rows(store)
+    rows = rows if seconds else reproducible_columns(rows)
+    # Whatever interrupts this leaves the old file or the new one.
+    with (
+        blaming("FILE", OSError),
+        TemporaryDirectory(dir=file.parent, prefix=".writing-") as folder,
+    ):
+        passing = Path(folder) / file.name
+        if file.suffix == ".csv":
+            rows.to_csv(passing, index=False, lineterminator="\n")
+        else:
+            _write_parquet(rows, passing)
+        passing.replace(file)
+    print(f"{file}: {len(rows):,} rows")
+
+
+def _write_parquet(rows: "pd.DataFrame", file: Path) -> None:
+    try:
+        rows.to_parquet(file, index=False)
+    except ImportError:
+        raise typer.BadParameter(
+            "Parquet needs pyarrow: pip install 'gradlab[parquet]', or write .csv",
+            param_hint="FILE",
+        ) from None
+
+
+def plot(
+    store: _Store,
+    x: Annotated[str, typer.Option(help="The column along the axis.")] = "tau",
+    y: Annotated[
+        str, typer.Option(help="A number, such as bias2 or relative_mse (over |g|^2).")
+    ] = "mse",
+    hue: Annotated[str, typer.Option(help="A line for each of its values.")] = "estimator",
+    col: Annotated[str, typer.Option(help="A panel for each of its values.")] = "problem",
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN=VALUE",
+            help="Only these rows; repeat it: values of one column add up.",
+        ),
+    ] = None,
+    out: Annotated[Path, Folder] = Path("figures"),
+    name: Annotated[str, typer.Option(help="Of the files written.")] = "sweep",
+) -> None:
+    """Draw a column of the rows against another; what is left open is summed up by its median.
+
+    \b
+    Example:  gradlab sweep plot small.db --y relative_mse --where series=ZGR --where series=GS-ST
+    """
+    with staging(out) as passing:
+        from functools import partial
+
+        from gradlab.plots.files import save_with_rows
+        from gradlab.plots.sweep import plot
+        from gradlab.sweep.store import read_rows
+
+        with blaming("--where"):
+            rows = _chosen(read_rows(store), where or [])
+        with blaming("--x, --y, --hue, --col"):
+            draw = partial(plot, x=x, y=y, hue=hue, col=col)
+            save_with_rows(rows.drop(columns="seconds"), draw, out, name, passing)
+    print(out / f"{name}.png")
+
+
+def _chosen(rows: "pd.DataFrame", where: list[str]) -> "pd.DataFrame":
+    """Return the rows whose columns have one of the values asked for."""
+    wanted: dict[str, list[str]] = {}
+    for text in where:
+        column, equals, value = text.partition("=")
+        if not equals or column not in rows:
+            raise ValueError(f"{text!r} is no COLUMN=VALUE of a column: {', '.join(rows)}")
+        wanted.setdefault(column, []).append(value)
+    for column, values in wanted.items():
+        there = rows[column].map(lambda v: f"{v:g}" if isinstance(v, float) else str(v))
+        for value in values:
+            if value not in set(there):
+                known = ", ".join(there.drop_duplicates().head(40))
+                raise ValueError(f"no row has {column}={value}; there are {known}")
+        rows = rows[there.isin(values)]
+    return rows
+
+
+def atlas(store: _Store, out: Annotated[Path, Folder] = Path("figures")) -> None:
+    """Draw where ST-ZGR dominates Gumbel-Rao, and which estimator is best where.
+
+    \b
+    Example:  gradlab sweep atlas atlas.db --out figures
+    """
+    with staging(out) as passing:
+        from gradlab.atlas import findings, summary
+        from gradlab.plots.atlas import plot
+        from gradlab.plots.files import save_with_rows
+        from gradlab.sweep.store import read_rows
+
+        with blaming("STORE", ValueError):
+            found = summary(read_rows(store))
+        for line in findings(found):
+            print(line)
+        save_with_rows(found, plot, out, "atlas", passing)
+    print(out / "atlas.png")

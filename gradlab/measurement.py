@@ -1,0 +1,118 @@
+"""What is measured of one estimator on one problem: the numbers of a row, or why there are none.
+
+Exact moments where they are known, moments of draws where not, both against the true gradient.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gradlab.estimators import Estimator
+from gradlab.exact.enumeration import TooLargeError
+from gradlab.exact.moments import Enumeration, NotExactError
+from gradlab.gumbel_jacobian import QuadratureError
+from gradlab.moments import Moments, Truth
+from gradlab.montecarlo import monte_carlo
+
+__all__ = ["COLUMNS", "measure", "measured_rows"]
+
+COLUMNS = [
+    "problem",
+    "N",
+    "C",
+    "logits_seed",
+    "estimator",
+    "series",
+    "tau",
+    "calls",
+    "seed",
+    "method",
+    "draws",
+    "reason",
+    "truth2",
+    "bias2",
+    "bias2_se",
+    "variance",
+    "variance_se",
+    "mse",
+    "mse_se",
+    "cosine",
+    "cosine_se",
+    "scale_free_bias2",
+    "scale_free_bias2_se",
+    "scale_free_variance",
+    "scale_free_variance_se",
+    "effective_draws",
+    "seconds",
+]
+"""What `compare` tells of an estimator at a temperature."""
+
+
+def measured_rows(
+    estimator: Estimator,
+    exact: Enumeration,
+    truth: Truth,
+    *,
+    row: str,
+    draws: int,
+    seed: int,
+    method: str,
+    workers: int = 1,
+    progress: bool = False,
+) -> list[dict[str, Any]]:
+    """Return what `compare` tells of one estimator: two rows for the method "both", else one.
+
+    `exact` holds f and its logits, float64; `row` names the random numbers of the draws.
+    """
+    f, logits = exact.f, exact.logits
+    shared: dict[str, Any] = {
+        "estimator": str(estimator),
+        "series": estimator.text(without="tau"),
+        "tau": getattr(estimator, "tau", None),
+        "calls": estimator.calls(logits.shape[1], logits.shape[0]),
+        "seed": seed,
+    }
+    reason = estimator.supports(f, logits)
+    if reason is not None:
+        both = ("exact", "monte carlo")
+        ways = {"both": both, "monte-carlo": both[1:]}.get(method, both[:1])
+        return [shared | {"method": way, "draws": None, "reason": reason} for way in ways]
+    rows = []
+    if method != "monte-carlo":
+        found = _timed(exact.moments, estimator, truth=truth)
+        if method != "auto" or not found["fallback"]:
+            rows.append(shared | {"method": "exact", "draws": None} | found)
+            if method != "both":
+                return rows
+    given: dict[str, Any] = {"row": row, "workers": workers, "progress": progress, "truth": truth}
+    found = _timed(monte_carlo, estimator, f, logits, draws, seed, **given)
+    rows.append(shared | {"method": "monte carlo", "draws": draws} | found)
+    return rows
+
+
+def _timed(
+    moments: Callable[..., Moments], *args: Any, truth: Truth, **options: Any
+) -> dict[str, Any]:
+    """Return the measured columns, or the reason why there are none and if Monte Carlo may do."""
+    start = time.perf_counter()
+    row: dict[str, Any] = {"reason": None, "fallback": False}
+    try:
+        row |= measure(moments(*args, **options), truth)
+    except (NotExactError, QuadratureError, TooLargeError) as error:
+        row |= {"reason": str(error), "fallback": True}
+    return row | {"seconds": time.perf_counter() - start}
+
+
+def measure(moments: Moments, truth: Truth) -> dict[str, float]:
+    """Return the numbers of a row: what `moments` say against the true gradient."""
+    row = {"truth2": float(truth.length2 if isinstance(truth, Moments) else truth.square().sum())}
+    for column, measured in {
+        "bias2": moments.bias2(truth),
+        "variance": moments.variance,
+        "mse": moments.mse(truth),
+        "cosine": moments.cosine(truth),
+        "scale_free_bias2": moments.scale_free_bias2(truth),
+        "scale_free_variance": moments.scale_free_variance(truth),
+    }.items():
+        row |= {column: measured.value, f"{column}_se": measured.se}
+    return row | {"effective_draws": moments.effective_sample_size}

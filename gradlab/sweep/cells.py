@@ -1,0 +1,199 @@
+"""Cells of a sweep, in tasks that share the expensive part, and how a task is computed.
+
+One enumeration of f serves all estimators and temperatures on it. A cell that fails is a row with
+the error; it does not stop the others.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gradlab import __version__
+from gradlab.estimators import Estimator, PathwiseEstimator, parse
+from gradlab.exact.moments import Enumeration
+from gradlab.loss import Loss
+from gradlab.measurement import COLUMNS, measured_rows
+from gradlab.problems import TinyVAE, problem, regime
+from gradlab.reproducible import single_thread
+from gradlab.user_code import line_of, load_object
+
+__all__ = [
+    "ROW",
+    "Cell",
+    "Task",
+    "at_temperature",
+    "blank_row",
+    "computed",
+    "load_estimator",
+    "load_problem",
+]
+
+ROW = ["cell", "problem", "N", "C", "regime", *COLUMNS[3:], "version", "dtype", "error"]
+"""The columns of a row: which cell, what `compare` tells of it, or the error."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One estimator, by the text that `load_estimator` reads, at a temperature if `tau` is given.
+
+    Its `id`, such as quadratic/4x3/moderate/0/GR(tau=0.1, k=10), says what it is.
+    """
+
+    id: str
+    estimator: str
+    tau: float | None = None
+
+    @property
+    def seed(self) -> int:
+        """The seed of its draws, from the id alone."""
+        return int.from_bytes(hashlib.sha256(self.id.encode()).digest()[:8], "big") >> 1
+
+
+@dataclass(frozen=True)
+class Task:
+    """Cells on one problem at one size, regime and seed; `folder` is where own files are."""
+
+    problem: str
+    N: int
+    C: int
+    regime: str
+    seed: int
+    cells: tuple[Cell, ...]
+    draws: int
+    method: str
+    folder: str
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """The task as JSON can carry it."""
+        return asdict(self)
+
+    @classmethod
+    def from_message(cls, message: dict[str, Any]) -> "Task":
+        """Return the task that a `message` carries."""
+        return cls(**message | {"cells": tuple(Cell(**cell) for cell in message["cells"])})
+
+    def without(self, done: set[str]) -> "Task":
+        """Return the task with the cells whose ids are not in `done`."""
+        return replace(self, cells=tuple(cell for cell in self.cells if cell.id not in done))
+
+
+def load_problem(
+    name: str, N: int, C: int, seed: int = 0, folder: Path | str = "", regime_: str | None = None
+) -> Any:
+    """Return the loss that a problem's name, or FILE.py:NAME as seen from `folder`, stands for.
+
+    Raises ValueError for a name that does not exist at this size.
+    """
+    if ".py:" in name:
+        f = load_object(str(Path(folder) / name))
+        if not callable(f):
+            raise ValueError(f"{name} is no function of x: {f!r}")
+        return f
+    return problem(name, N, C, seed)
+
+
+def load_estimator(text: str, folder: Path | str = "") -> Estimator:
+    """Return the estimator of a text such as GR(k=10), or FILE.py:NAME as seen from `folder`.
+
+    Raises ValueError for an unknown one.
+    """
+    if ".py:" not in text:
+        return parse(text)
+    estimator = load_object(str(Path(folder) / text))
+    if isinstance(estimator, type) and issubclass(estimator, Estimator):
+        estimator = estimator()
+    if not isinstance(estimator, Estimator):
+        raise ValueError(f"{text} is no Estimator: {estimator!r}")
+    return estimator
+
+
+def at_temperature(estimator: Estimator, tau: float | None) -> Estimator:
+    """Return the estimator at another temperature, if one is given and it has one."""
+    if tau is None or all(f.name != "tau" for f in fields(estimator)):  # type: ignore[arg-type]
+        return estimator
+    return replace(estimator, tau=tau)  # type: ignore[type-var]
+
+
+def blank_row(task: Task, cell: Cell, error: str | None = None) -> dict[str, Any]:
+    """Return the row of a cell of which nothing is known but its name, and the error."""
+    row: dict[str, Any] = dict.fromkeys(ROW)
+    text = cell.id.removeprefix(f"{task.problem}/{task.N}x{task.C}/{task.regime}/{task.seed}/")
+    return row | {
+        "cell": cell.id,
+        "problem": task.problem,
+        "N": task.N,
+        "C": task.C,
+        "regime": task.regime,
+        "logits_seed": task.seed,
+        "estimator": text,
+        "tau": cell.tau,
+        "seed": cell.seed,
+        "version": __version__,
+        "dtype": "float64",
+        "error": error,
+    }
+
+
+@single_thread()
+def computed(task: Task) -> Iterator[dict[str, Any] | None]:
+    """Yield None when what the cells share is there, and then the row of each cell, in order.
+
+    If what they share fails, every row has that error.
+    """
+    shared = ""
+    try:
+        f, logits = _loss_and_logits(task)
+        exact = Enumeration(f, logits)
+        truth = exact.values.gradient
+        _enumerate_gradients(exact, task)
+    except Exception as error:
+        shared = _told(error)
+    yield None
+    for cell in task.cells:
+        row = blank_row(task, cell, shared or None)
+        if not shared:
+            start = time.perf_counter()
+            try:
+                estimator = at_temperature(load_estimator(cell.estimator, task.folder), cell.tau)
+                (found,) = measured_rows(
+                    estimator,
+                    exact,
+                    truth,
+                    row=task.problem,
+                    draws=task.draws,
+                    seed=cell.seed,
+                    method=task.method,
+                )
+                row |= found | {"seconds": time.perf_counter() - start}
+            except Exception as error:
+                row["error"] = _told(error)
+        yield {name: row[name] for name in ROW}
+
+
+def _loss_and_logits(task: Task) -> tuple[Loss, Tensor]:
+    f = load_problem(task.problem, task.N, task.C, task.seed, task.folder)
+    if task.regime == "encoder" and isinstance(f, TinyVAE):
+        return f, f.logits
+    return f, regime(task.regime, task.N, task.C, task.seed)
+
+
+def _enumerate_gradients(exact: Enumeration, task: Task) -> None:
+    """Enumerate gradients now, if a cell may need them: the time is not that of the first cell."""
+    if task.method != "monte-carlo" and any(
+        isinstance(load_estimator(cell.estimator, task.folder), PathwiseEstimator)
+        for cell in task.cells
+    ):
+        try:
+            exact.gradients  # noqa: B018 kept by the enumeration
+        except ValueError:
+            return  # no gradient, or too large: told by each of the cells that need it
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{line_of(error)}"

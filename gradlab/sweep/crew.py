@@ -1,0 +1,74 @@
+"""Who computes a sweep's tasks: processes of this machine, or the workers of a dask cluster.
+
+Both are a concurrent.futures executor; a task runs in a process of its own on either.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from gradlab.sweep.isolation import Computed, compute
+
+__all__ = ["Crew", "CrewError", "cluster", "local"]
+
+
+class CrewError(OSError):
+    """The workers cannot be reached, or are gone."""
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Workers: an executor of tasks, how many run at once now, and how to have them stop early."""
+
+    executor: Executor
+    size: Callable[[], int]
+    stop: Callable[[], None]
+    compute: Callable[..., Computed]
+
+    def submit(self, message: dict[str, Any]) -> "Future[Computed]":
+        """Return the future of the rows of a task's first cells."""
+        return self.executor.submit(self.compute, message)
+
+
+@contextmanager
+def local(workers: int, **options: Any) -> Iterator[Crew]:
+    """Yield `workers` processes of this machine, each waited for by a thread of this one."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(workers, thread_name_prefix="cells") as pool:
+        try:
+            yield Crew(pool, lambda: workers, stop.set, partial(compute, stop=stop, **options))
+        finally:
+            stop.set()
+
+
+@contextmanager
+def cluster(address: str, **options: Any) -> Iterator[Crew]:
+    """Yield the workers of the dask scheduler at `address`, such as tcp://host:8786.
+
+    Raises CrewError if dask is not installed or the scheduler does not answer.
+    """
+    try:
+        from distributed import Client
+    except ImportError:
+        raise CrewError(
+            "a scheduler needs dask: install the extra, pip install 'gradlab[cluster]'"
+        ) from None
+    try:
+        client = Client(address, timeout=10, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise CrewError(f"no dask scheduler answers at {address}: {error}") from None
+    with client:
+        executor = client.get_executor(pure=False)
+        try:
+            yield Crew(
+                executor,
+                lambda: sum(client.nthreads().values()),
+                lambda: None,
+                partial(compute, **options),
+            )
+        finally:
+            executor.shutdown(wait=False)

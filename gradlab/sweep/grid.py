@@ -1,0 +1,258 @@
+"""What a sweep consists of: a grid of problems, sizes, logits, seeds, estimators and temperatures.
+
+A cell is one estimator at one temperature on one problem. Its readable id says all of that, and its
+random numbers derive from the id: a cell's result never depends on which others are asked for.
+"""
+
+import difflib
+import hashlib
+import math
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradlab.comparison import DEFAULT_DRAWS, with_temperatures
+from gradlab.estimators import ESTIMATORS, Estimator
+from gradlab.moments import GROUPS
+from gradlab.problems import PROBLEMS, REGIMES
+from gradlab.reproducible import check_seed
+from gradlab.sweep.cells import Cell, Task, at_temperature, load_estimator, load_problem
+
+__all__ = ["ENCODER", "Grid", "GridError"]
+
+ENCODER = "encoder"
+"""The regime of the problem vae at the logits of its own encoder."""
+
+METHODS = ("auto", "exact", "monte-carlo")
+# A quadratic has (N C)^2 coefficients: more would fill the memory.
+_LARGEST = 4096
+
+
+class GridError(ValueError):
+    """A grid that cannot be run as it is written."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The cross product of problems, sizes, regimes, seeds and estimators at temperatures.
+
+    - `problems`: names as `gradlab list` shows them, such as "quadratic" or "norm:1.5", or a loss
+      of one's own as "FILE.py:NAME", the file as seen from `folder`;
+    - `sizes`: "NxC", such as "4x3" for 4 variables of 3 classes;
+    - `regimes`: kinds of logits; `vae` has also "encoder", its own;
+    - `seeds`: a number of them, or a list; each chooses a problem and its logits;
+    - `estimators`: texts such as "GR(k=10)", "all" for every one of `ESTIMATORS`, or "FILE.py:NAME"
+      for an Estimator of one's own;
+    - `temperatures`: for all estimators that have one, a list or {from, to, count}, spaced
+      logarithmically and rounded to three digits; None: each has its own;
+    - `draws` of a cell that is measured; `method`: "exact", "monte-carlo", or "auto": exact where
+      known.
+
+    Raises GridError, naming the field, for anything that could not be run.
+    """
+
+    problems: Sequence[str]
+    sizes: Sequence[str]
+    regimes: Sequence[str] = ("moderate",)
+    seeds: int | Sequence[int] = 1
+    estimators: Sequence[str | Estimator] = ("all",)
+    temperatures: Sequence[float] | Mapping[str, float] | None = None
+    draws: int = DEFAULT_DRAWS
+    method: str = "auto"
+    folder: Path = field(default=Path(), compare=False)
+
+    def __post_init__(self) -> None:
+        for name in ("problems", "sizes", "regimes", "estimators"):
+            object.__setattr__(self, name, _texts(name, getattr(self, name)))
+        object.__setattr__(self, "folder", Path(self.folder).resolve())
+        object.__setattr__(self, "sizes", tuple("{}x{}".format(*_size(s)) for s in self.sizes))
+        object.__setattr__(self, "seeds", _seeds(self.seeds))
+        object.__setattr__(self, "temperatures", _temperatures(self.temperatures))
+        if not isinstance(self.draws, int) or self.draws < 2 * GROUPS:
+            raise GridError(f"draws must be an int of at least {2 * GROUPS}, not {self.draws!r}")
+        _known("method", self.method, METHODS)
+        _check_problems(self)
+        self.estimates  # noqa: B018 a wrong estimator is told here
+
+    @classmethod
+    def from_toml(cls, path: str | Path) -> "Grid":
+        """Return the grid that a TOML file describes: a key for each field.
+
+        Raises GridError, naming file and key, for what is not right; OSError if it is not there.
+        """
+        path = Path(path)
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise GridError(f"{path} is no TOML: {error}") from None
+        keys = [f.name for f in fields(cls) if f.name != "folder"]
+        try:
+            for key in table:
+                _known("the key", key, keys)
+            for key in ("problems", "sizes"):
+                if key not in table:
+                    raise GridError(f"the key {key} is missing")
+            return cls(**table, folder=path.parent)
+        except GridError as error:
+            raise GridError(f"{path}: {error}") from None
+
+    @cached_property
+    def estimates(self) -> dict[str, Cell]:
+        """What is computed on every problem, by the text of the estimator; ids are yet to come."""
+        found: dict[str, Cell] = {}
+        for source in self.estimators:
+            try:
+                estimator = load_estimator(str(source), self.folder)
+                cells = with_temperatures([estimator], self.temperatures)  # type: ignore[arg-type]
+            except (ValueError, TypeError) as error:
+                raise GridError(f"estimators: {error}") from None
+            for cell in cells:
+                tau = getattr(cell, "tau", None) if self.temperatures is not None else None
+                found.setdefault(str(cell), Cell("", str(source), tau))
+                assert str(at_temperature(estimator, tau)) == str(cell)
+        return found
+
+    @property
+    def tasks(self) -> int:
+        """How many problems with their logits there are."""
+        return len(self) // len(self.estimates)
+
+    def task(self, index: int) -> Task:
+        """Return the problem number `index`, 0 to tasks - 1, with all its cells."""
+        index, k = divmod(index, len(self.problems))
+        index, j = divmod(index, len(self.sizes))
+        seed, i = divmod(index, len(self.regimes))
+        problem, size, regime = self.problems[k], self.sizes[j], self.regimes[i]
+        number = self._seeds[seed]
+        name = f"{problem}/{size}/{regime}/{number}"
+        cells = (replace(cell, id=f"{name}/{text}") for text, cell in self.estimates.items())
+        task = (problem, *_size(size), regime, number, tuple(cells))
+        return Task(*task, self.draws, self.method, str(self.folder))
+
+    def __len__(self) -> int:
+        return len(self.estimates) * math.prod(
+            map(len, (self.problems, self.sizes, self.regimes, self._seeds))
+        )
+
+    @property
+    def _seeds(self) -> tuple[int, ...]:
+        assert isinstance(self.seeds, tuple)
+        return self.seeds
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides which rows there are and what they hold, as JSON can keep it."""
+        return {
+            **{name: list(getattr(self, name)) for name in ("problems", "sizes", "regimes")},
+            "seeds": list(self._seeds),
+            "estimators": list(self.estimates),
+            "draws": self.draws,
+            "method": self.method,
+            "code": self._code,
+        }
+
+    @cached_property
+    def _code(self) -> dict[str, str]:
+        """The hash of each file of one's own: rows of two versions of it would not compare."""
+        sources = [str(text) for text in (*self.problems, *self.estimators)]
+        files = {text.rpartition(":")[0] for text in sources if ".py:" in text}
+        return {
+            file: hashlib.sha256((self.folder / file).read_bytes()).hexdigest()
+            for file in sorted(files)
+        }
+
+
+def _texts(name: str, given: Any) -> tuple[str, ...]:
+    """Return a list of texts, each once."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise GridError(f"{name} must be a list, such as [{given!r}], not {given!r}")
+    texts = [str(item) if isinstance(item, Estimator) else item for item in given]
+    for text in texts:
+        if not isinstance(text, str):
+            raise GridError(f"{name} must hold texts, not {text!r}")
+    if name == "estimators":
+        texts = [t for text in texts for t in (ESTIMATORS if text == "all" else (text,))]
+    if not texts:
+        raise GridError(f"{name} must not be empty")
+    return tuple(dict.fromkeys(texts))
+
+
+def _size(text: str) -> tuple[int, int]:
+    N, cross, C = text.partition("x")
+    if not (cross and N.isdecimal() and C.isdecimal() and int(N) >= 1 and int(C) >= 1):
+        raise GridError(f"sizes must be NxC, such as 4x3 (4 variables of 3 classes), not {text!r}")
+    if int(N) * int(C) > _LARGEST:
+        raise GridError(f"sizes: N C must be at most {_LARGEST}, not {int(N) * int(C)} of {text}")
+    return int(N), int(C)
+
+
+def _seeds(given: Any) -> tuple[int, ...]:
+    if isinstance(given, int) and not isinstance(given, bool):
+        if not 1 <= given <= 10**6:
+            raise GridError(f"seeds must be 1 to 1,000,000, or a list of seeds, not {given}")
+        return tuple(range(given))
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise GridError(f"seeds must be a number of seeds or a list of them, not {given!r}")
+    seeds = tuple(dict.fromkeys(given))
+    if not seeds:
+        raise GridError("seeds must not be empty")
+    try:
+        for seed in seeds:
+            check_seed(seed)
+    except ValueError as error:
+        raise GridError(f"seeds: {error}") from None
+    return seeds
+
+
+def _temperatures(given: Any) -> tuple[float, ...] | None:
+    if given is None:
+        return None
+    if isinstance(given, Mapping):
+        if set(given) != {"from", "to", "count"}:
+            raise GridError(f"temperatures must be a list or {{from, to, count}}, not {given!r}")
+        low, high, count = given["from"], given["to"], given["count"]
+        bounded = all(isinstance(tau, int | float) for tau in (low, high))
+        if not bounded or not 0 < low < high or not isinstance(count, int) or not 2 <= count <= 999:
+            raise GridError(
+                "temperatures must have 0 < from < to and a count of 2 to 999, not "
+                f"{low!r}, {high!r}, {count!r}"
+            )
+        given = [float(f"{tau:.3g}") for tau in np.geomspace(low, high, count)]
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise GridError(f"temperatures must be a list or {{from, to, count}}, not {given!r}")
+    taus = tuple(dict.fromkeys(given))
+    for tau in taus:
+        if isinstance(tau, bool) or not isinstance(tau, int | float) or not 0 < tau < math.inf:
+            raise GridError(f"temperatures must be positive numbers, not {tau!r}")
+    if not taus:
+        raise GridError("temperatures must not be empty; leave the key out for none")
+    return tuple(float(tau) for tau in taus)
+
+
+def _check_problems(grid: Grid) -> None:
+    """Raise GridError if a problem does not exist at a size, with the last seed or at a regime."""
+    for regime in grid.regimes:
+        _known("regimes", regime, (*REGIMES, ENCODER))
+    for name in grid.problems:
+        kind = name.partition(":")[0]
+        if ".py:" not in name:
+            _known("problems", kind, tuple(PROBLEMS))
+        if ENCODER in grid.regimes and kind != "vae":
+            raise GridError(f"regimes: {ENCODER} is of the problem vae only, not of {name}")
+        for size in grid.sizes:
+            try:
+                load_problem(name, *_size(size), max(grid._seeds), grid.folder)
+            except ValueError as error:
+                raise GridError(f"problems: {name} at {size}: {error}") from None
+
+
+def _known(argument: str, given: Any, known: Sequence[str]) -> None:
+    if given not in known:
+        near = difflib.get_close_matches(str(given), known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise GridError(f"{argument}: unknown {given!r}{hint} (known: {', '.join(known)})")

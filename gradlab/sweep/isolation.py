@@ -1,0 +1,201 @@
+"""A task computed in a process of its own, which may hang, be killed, or run out of memory.
+
+The thread that waits for the rows ends a process that takes too long, and starts another one for
+the cells that are left. No executor of the standard library or of dask does that.
+"""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gradlab.sweep.cells import Cell, Task, blank_row
+
+__all__ = ["Computed", "VersionError", "compute", "end_process"]
+
+# Seconds that a fresh process may take to import torch, also from a slow disk.
+_START = 300.0
+# A cell is tried again after the death of its process, which may have been an accident.
+_DEATHS = 2
+
+
+class VersionError(RuntimeError):
+    """A worker has other versions than the driver."""
+
+
+@dataclass(frozen=True)
+class Computed:
+    """Rows of a task's first cells, and the seconds that what they share took."""
+
+    rows: list[dict[str, Any]]
+    shared: float
+
+
+def compute(
+    message: dict[str, Any],
+    versions: dict[str, str],
+    *,
+    limit: float,
+    spell: float,
+    memory: int,
+    stop: threading.Event | None = None,
+) -> Computed:
+    """Compute a task's cells, in order; those not begun after `spell` seconds are left out.
+
+    A cell that takes longer than `limit` seconds, or whose process dies twice, is a row with the
+    error. The process belongs to the calling thread and stays for its next task; `memory` is what
+    it may allocate, in bytes. `stop` returns what there is at once. Raises VersionError if the
+    process has other versions of gradlab and torch.
+    """
+    task, rows, shared = Task.from_message(message), list[dict[str, Any]](), 0.0
+    deaths: Counter[str] = Counter()
+    while task.cells:
+        lost: tuple[Cell, ...] = task.cells  # what the cells share is not there yet
+        try:
+            for answer in _process(memory, versions).answers(task, spell, limit, stop):
+                if "shared" in answer:
+                    shared += answer["shared"]
+                else:
+                    rows.append(answer)
+                    task = task.without({answer["cell"]})
+                lost = task.cells[:1]
+            break
+        except _Stopped:
+            end_process()
+            break
+        except _Ended as fault:
+            end_process()
+            deaths[task.cells[0].id] += 1
+            if fault.final or deaths[task.cells[0].id] == _DEATHS:
+                rows += [blank_row(task, cell, str(fault)) for cell in lost]
+                task = task.without({cell.id for cell in lost})
+    return Computed(rows, shared)
+
+
+class _Ended(Exception):
+    """The process died, or had to be ended, which is `final` for the cell."""
+
+    def __init__(self, why: str, final: bool = False) -> None:
+        super().__init__(why)
+        self.final = final
+
+
+class _Stopped(Exception):
+    """Asked to stop."""
+
+
+_own = threading.local()
+
+
+def _process(memory: int, versions: dict[str, str]) -> "_Process":
+    """Return the process of this thread, a new one if there is none."""
+    process: _Process | None = getattr(_own, "process", None)
+    if process is None:
+        process = _own.process = _Process(memory)
+        if process.versions != versions:
+            end_process()
+            raise VersionError(f"a worker has {process.versions}, the driver has {versions}")
+    return process
+
+
+def end_process() -> None:
+    """End the process of this thread, if it has one."""
+    process, _own.process = getattr(_own, "process", None), None
+    if process is not None:
+        process.end()
+
+
+class _Process:
+    """A child and the pipes to it; it ends with this object."""
+
+    def __init__(self, memory: int) -> None:
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 lives as long as the process
+        paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+        threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        self._child = subprocess.Popen(
+            # -P: a file of the user's named like a module of ours stays aside.
+            [sys.executable, "-P", "-m", "gradlab.sweep.child", str(memory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+            | dict.fromkeys(threads, "1"),
+            start_new_session=True,  # Ctrl-C is for the driver
+        )
+        self.end = weakref.finalize(self, _kill, self._child)
+        self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        threading.Thread(
+            target=_listen, args=(self._child.stdout, self._answers), daemon=True
+        ).start()
+        try:
+            self.versions: dict[str, str] = self._answer(_START)["versions"]
+        except _Ended as fault:
+            self.end()
+            raise OSError(f"a process for the cells does not start: {fault}") from None
+
+    def answers(
+        self, task: Task, spell: float, limit: float, stop: threading.Event | None
+    ) -> Iterator[dict[str, Any]]:
+        """Yield what `gradlab.sweep.cells.computed` does in the child, as long as it goes on.
+
+        Raises _Ended if the child dies or takes more than `limit` seconds for one of them, _Stopped
+        if it is asked to stop.
+        """
+        assert self._child.stdin is not None
+        # A dead child is told by its next answer.
+        with suppress(OSError):
+            self._child.stdin.write(json.dumps(task.message | {"spell": spell}).encode() + b"\n")
+            self._child.stdin.flush()
+        while (answer := self._answer(limit, stop)) != {"end": True}:
+            yield answer
+
+    def _answer(self, limit: float, stop: threading.Event | None = None) -> Any:
+        ends = time.monotonic() + limit
+        while True:
+            left = ends - time.monotonic()
+            try:
+                line = self._answers.get(timeout=max(0.0, min(0.2, left)))
+            except queue.Empty:
+                if stop is not None and stop.is_set():
+                    raise _Stopped from None
+                if left <= 0:
+                    why = f"TimeoutError: it took longer than {limit:g} s"
+                    raise _Ended(why, final=True) from None
+                continue
+            if line is None:
+                raise _Ended(f"ProcessError: the process that computed it died ({self._death()})")
+            return json.loads(line)
+
+    def _death(self) -> str:
+        """Return the status of the dead child and the end of what it said."""
+        code = self._child.wait()
+        self._said.seek(0)
+        said = " ".join(self._said.read()[-4096:].decode(errors="replace").split())[-300:]
+        return f"signal {-code}" if code < 0 else f"status {code}: {said}"
+
+
+def _listen(pipe: Any, answers: "queue.SimpleQueue[str | None]") -> None:
+    for line in pipe:
+        if line.endswith(b"\n"):  # a torn one is of a dead process
+            answers.put(line)
+    answers.put(None)
+
+
+def _kill(child: "subprocess.Popen[bytes]") -> None:
+    child.kill()
+    child.wait()
+    assert child.stdin is not None
+    with suppress(OSError):
+        child.stdin.close()

@@ -1,0 +1,93 @@
+"""What a sweep will cost, before it runs: from a few of its cells, chosen at random and measured.
+
+A task costs what its cells share and, as many times as it has cells, the mean of some of them; all
+tasks cost as many times the mean of those measured, whose spread gives the standard error.
+"""
+
+import math
+import random
+import time
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev
+
+from gradlab.sweep.grid import Grid
+from gradlab.sweep.isolation import compute, end_process
+from gradlab.sweep.size import MEMORY, refused
+from gradlab.sweep.store import versions
+
+__all__ = ["Plan", "plan"]
+
+# Cells measured of each task in the sample.
+_CELLS = 16
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known of a sweep before it runs.
+
+    `cells` in `tasks`; `refused`, of the tasks that were looked at, why a cell is too large, by its
+    id; `seconds` of one core that all will take, with the standard error `seconds_se`: NaN where
+    nothing could be measured, and a lower bound where a cell was `cut_off`.
+    """
+
+    cells: int
+    tasks: int
+    refused: dict[str, str]
+    seconds: float
+    seconds_se: float
+    cut_off: bool
+
+    def __str__(self) -> str:
+        text = f"{self.cells:,} cells in {self.tasks:,} tasks"
+        if math.isnan(self.seconds):
+            return text
+        low, high = (_duration(self.seconds + k * self.seconds_se) for k in (-1, 1))
+        span = low if low == high else f"{low} to {high}"
+        return f"{text}: {'more than ' if self.cut_off else 'about '}{span} of one core"
+
+
+def plan(grid: Grid, *, seconds: float = 4.0, memory: float = MEMORY) -> Plan:
+    """Measure a random sample of the grid's cells for about `seconds`; return what all will cost.
+
+    At least two tasks are measured, if there are two; a cell is cut off after 10 times `seconds`.
+    """
+    found: list[float] = []
+    why: dict[str, str] = {}
+    cut_off = False
+    chance, ends = random.Random(0), math.inf
+    options = {"limit": 10 * seconds, "spell": math.inf, "memory": int(memory * 2**30)}
+    here = versions()
+    try:
+        for index in chance.sample(range(grid.tasks), grid.tasks):
+            task = grid.task(index)
+            too_large = refused(task, memory)
+            why |= too_large
+            cells = task.without(set(too_large)).cells
+            if cells:
+                if ends == math.inf:  # torch is slow at first
+                    compute(replace(task, cells=cells[:1]).message, here, **options)
+                    ends = time.monotonic() + seconds
+                some = tuple(chance.sample(cells, min(len(cells), _CELLS)))
+                begun = time.monotonic()
+                done = compute(replace(task, cells=some).message, here, **options)
+                spent = time.monotonic() - begun
+                cut_off |= any((row["error"] or "").startswith("TimeoutError") for row in done.rows)
+                found.append(done.shared + (spent - done.shared) * len(cells) / len(some))
+            else:
+                found.append(0.0)
+            if time.monotonic() > ends and len(found) > 1:
+                break
+    finally:
+        end_process()
+    spread = stdev(found) / math.sqrt(len(found)) if len(found) > 1 else 0.0
+    if len(found) == grid.tasks:
+        spread = 0.0
+    total = grid.tasks * fmean(found)
+    return Plan(len(grid), grid.tasks, why, total, grid.tasks * spread, cut_off)
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.2g} {unit}"
+    return f"{max(seconds, 0):.2g} seconds"
