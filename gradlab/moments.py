@@ -189,9 +189,8 @@ class Moments:
     def _rescaled(self, length2: float) -> "Moments":
         """Return the moments of draws rescaled so that |E g|^2 = length2."""
         factor = math.sqrt(length2) / _root(self._length2())
-        # A mean so short that its square underflows gives infinity here, not an OverflowError.
-        variance = factor * factor * self.variance_per_variable
-        return Moments(factor * self.mean, variance, self.n)
+        # The square of a factor that brings back a mean of 1e-160 would overflow.
+        return Moments(factor * self.mean, factor * (factor * self.variance_per_variable), self.n)
 
     def _bias2(self, truth: "Truth") -> float:
         mean = truth.mean if isinstance(truth, Moments) else truth

@@ -1,5 +1,6 @@
 """Training runs: resumed exactly after any interruption, stopped with a reason, never broken."""
 
+import itertools
 import math
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from functools import cache
 
 import pandas as pd
 import pytest
@@ -44,11 +46,22 @@ def interrupting(at):
     return after_step
 
 
-@pytest.mark.parametrize("estimator", ["ZGR", "GR(k=3)", "RF(m=2)", "EMA", "LEARNED"])
-@pytest.mark.parametrize("at", [1, 4, 7])
-def test_an_interrupted_run_goes_on_exactly(estimator, at, tmp_path, unchecked):
+@cache
+def uninterrupted(estimator):
     straight = begun(estimator=estimator)
-    curve = train(straight)
+    return train(straight), straight
+
+
+# Within an epoch, at its end, and within the last one: for a rule without state and one with it.
+@pytest.mark.parametrize(
+    ("estimator", "at"),
+    [
+        *itertools.product(["ZGR", "EMA"], [1, 4, 7]),
+        *(("GR(k=3)", 4), ("RF(m=2)", 4), ("LEARNED", 4)),
+    ],
+)
+def test_an_interrupted_run_goes_on_exactly(estimator, at, tmp_path, unchecked):
+    curve, straight = uninterrupted(estimator)
     with pytest.raises(KeyboardInterrupt):
         train(begun(estimator=estimator), tmp_path, after_step=interrupting(at))
     assert read_checkpoint(tmp_path / CHECKPOINT)["step"] == at + 1

@@ -260,6 +260,7 @@ def test_a_loss_of_one_hot_samples_cannot_be_relaxed():
 
 # ---- recommend --------------------------------------------------------------------------------
 
+FEW = [0.3, 1.0]  # temperatures, where it does not matter which
 EXACT = ["ST", "ZGR", "GS-ST", "GR", "REINFORCE", "RF(m=4)"]
 
 
@@ -326,9 +327,8 @@ def test_a_loss_without_gradient():
     ("name", "kept"), [("quadratic", {"ZGR", "ReinMax", "ReinMax-CV"}), ("cubic", set())]
 )
 def test_it_must_be_unbiased(name, kept):
-    answer = recommend(
-        loss_of(name), logits_of("moderate"), evaluations=4, must_be_unbiased=True, draws=320
-    )
+    given = {"must_be_unbiased": True, "draws": 320, "temperatures": FEW}
+    answer = recommend(loss_of(name), logits_of("moderate"), evaluations=4, **given)
     ranked = answer.table[answer.table["rank"].notna()]
     values = {
         cls.name
@@ -406,7 +406,7 @@ def test_a_declared_exactness_that_draws_refute_is_doubted():
 
 
 def test_the_same_seed_gives_the_same_answer_on_any_number_of_workers():
-    given = {"evaluations": 6, "draws": 320, "temperatures": [0.3, 1.0]}
+    given = {"evaluations": 6, "draws": 320, "temperatures": FEW}
     f, logits = loss_of("cubic"), logits_of("moderate")
     first, second = (recommend(f, logits, workers=w, **given) for w in (1, 2))
     assert first.explain() == second.explain()
@@ -419,9 +419,8 @@ def test_the_same_seed_gives_the_same_answer_on_any_number_of_workers():
 @pytest.mark.parametrize(("name", "evaluations"), [("constant", 1), ("vae", 100_000)])
 def test_every_answer_is_explained_in_100_columns(name, evaluations):
     size = (4, 4) if name == "vae" else (2, 3)
-    answer = recommend(
-        loss_of(name, *size), logits_of("moderate", *size), evaluations=evaluations, draws=64
-    )
+    given = {"evaluations": evaluations, "draws": 64, "temperatures": FEW}
+    answer = recommend(loss_of(name, *size), logits_of("moderate", *size), **given)
     text = answer.explain()
     assert max(map(len, text.splitlines())) <= 100
     assert "nan" not in text
@@ -431,7 +430,8 @@ def test_every_answer_is_explained_in_100_columns(name, evaluations):
 
 
 def test_one_class_leaves_nothing_to_choose():
-    answer = recommend(loss_of("linear", 2, 1), torch.zeros(2, 1), evaluations=3, draws=64)
+    given = {"evaluations": 3, "draws": 64, "temperatures": FEW}
+    answer = recommend(loss_of("linear", 2, 1), torch.zeros(2, 1), **given)
     assert len(answer.best) == (answer.table["rank"].notna()).sum()
     assert "the error is the same" in " ".join(answer.explain().split())
 
@@ -487,9 +487,8 @@ def test_a_faulty_loss(f, message):
 
 
 def test_the_picture_shows_each_series_and_the_budget():
-    answer = recommend(
-        loss_of("cubic"), logits_of("moderate"), evaluations=6, draws=64, temperatures=[0.3, 1.0]
-    )
+    given = {"evaluations": 6, "draws": 64, "temperatures": FEW}
+    answer = recommend(loss_of("cubic"), logits_of("moderate"), **given)
     upper, lower = plot(answer.curves).axes
     lines = {line.get_label(): line for line in upper.lines if len(line.get_xdata()) > 2}
     assert len(lines) == answer.curves.series.nunique()
@@ -507,5 +506,6 @@ def test_the_picture_shows_each_series_and_the_budget():
 
 @pytest.mark.parametrize(("name", "panels"), [("table", 1), ("constant", 2)])
 def test_the_picture_without_temperatures_or_errors(name, panels):
-    answer = recommend(loss_of(name), logits_of("moderate"), evaluations=4, draws=64)
+    given = {"evaluations": 4, "draws": 64, "temperatures": FEW}
+    answer = recommend(loss_of(name), logits_of("moderate"), **given)
     assert len(plot(answer.curves).axes) == panels

@@ -11,7 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.patheffects import withStroke
+from matplotlib.patheffects import AbstractPathEffect, withStroke
+from matplotlib.text import Text
+from numpy.typing import NDArray
 
 from gradlab.plots.style import FAMILIES, color, family, family_color, styled
 from gradlab.plots.zoo import short
@@ -26,101 +28,128 @@ _PLACE = ["problem", "N", "C"]
 
 
 def plot(summary: pd.DataFrame) -> Figure:
-    """Return the figure of `gradlab.atlas.summary`: maps of domination, and of the winners."""
-    shares, best = (summary[summary["kind"] == kind] for kind in ("domination", "best"))
-    rivals = list(shares.loc[shares["dominated_by"] == _LINE, "series"].unique())
-    scales = list(shares["scale"].unique())
-    places = list(summary.loc[summary["N"].notna(), _PLACE].drop_duplicates().itertuples(False))
-    regimes = list(shares["regime"].unique())
-    paid = best[best["cost"] == best["cost"].iloc[-1]]
+    """Return the figure of `gradlab.atlas.summary`: maps of domination, and of the winners.
+
+    Raises ValueError if there is nothing to draw.
+    """
+    kept = summary[summary["kind"].isin(["domination", "best"])]
+    if kept.empty:
+        raise ValueError("summary must have rows of the kind domination or best")
+    kept = kept.astype({"N": int, "C": int})
+    shares, best = (kept[kept["kind"] == kind] for kind in ("domination", "best"))
+    places = list(kept[_PLACE].drop_duplicates().itertuples(index=False, name=None))
+    regimes = list(kept["regime"].unique())
+    of_rival = shares[shares["dominated_by"] == _LINE]
+    # One draw of each would compare what costs one evaluation with what costs many.
+    paid = best[best["cost"] != "one draw"]
+    panels = list(of_rival.groupby(["series", "scale"], sort=False).groups)
     with styled():
         figure = Figure(figsize=(15, 2.2 + 0.4 * len(places)))
-        number = len(rivals) * len(scales)
-        axes = figure.subplots(1, number + 1, sharey=True, width_ratios=[1] * number + [1.75])
-        panels = [(rival, scale) for rival in rivals for scale in scales]
+        widths = [1.0] * len(panels) + [2.1] * paid["cost"].nunique()
+        axes = figure.subplots(1, len(widths), sharey=True, squeeze=False, width_ratios=widths)[0]
         for ax, (rival, scale) in zip(axes, panels, strict=False):
-            part = shares[
-                (shares["scale"] == scale)
-                & shares[["series", "dominated_by"]].eq(rival).any(axis=1)
-            ]
-            _draw_shares(ax, part, places, regimes)
-            ax.set_title(f"{_LINE} against {_infinite(rival)}, {scale}\n{_overall(part)}", size=7.5)
-        _draw_winners(axes[-1], paid, places, regimes)
-        axes[-1].set_title(
-            f"Least bias² + variance at {paid['cost'].iloc[0]} of f, best τ\n"
-            "wins of seeds, median error / |g|²",
-            size=7.5,
-        )
-        names = [f"{p.problem}  {p.N}×{p.C}" for p in places]
-        axes[0].set_yticks(range(len(places)), names)
-        figure.legend(handles=_key(paid), loc="outside lower center", ncols=4)
-        figure.suptitle(_title(shares, rivals), size=9.5)
+            pairs = _pairs(shares[shares["scale"] == scale], rival)
+            _draw_shares(ax, pairs, places, regimes)
+            ax.set_title(f"{rival.replace('inf', '∞')}, {scale}\n{_overall(pairs)}", size=8.5)
+        for ax, (cost, part) in zip(axes[len(panels) :], paid.groupby("cost"), strict=True):
+            _draw_winners(ax, part, places, regimes)
+            what = f"least (bias² + variance) / |g|² at {cost} of f, each at its best τ"
+            how = "wins / seeds (ties: the least); median error ± s.e. of one seed if not exact"
+            ax.set_title(f"{what}\n{how}", size=8.5)
+        axes[0].set_yticks(range(len(places)), [f"{p}  {n}×{c}" for p, n, c in places])
+        axes[0].set_ylabel("problem, N variables × C classes")
+        figure.legend(handles=_key(paid), loc="outside lower center", ncols=3)
+        figure.suptitle(_title(shares), size=9.5)
     return figure
 
 
-def _draw_shares(ax: Axes, rows: pd.DataFrame, places: list[Any], regimes: list[str]) -> None:
+def _pairs(rows: pd.DataFrame, rival: str) -> pd.DataFrame:
+    """Return for each problem the share of the `rival` and that of the `line` ST-ZGR."""
+    sides = {"rival": (rival, _LINE), "line": (_LINE, rival)}
+    found = {}
+    for side, (series, by) in sides.items():
+        part = rows[(rows["series"] == series) & (rows["dominated_by"] == by)]
+        found[side] = part.set_index([*_PLACE, "regime", "logits_seed"])["share"].astype(float)
+    return pd.DataFrame(found).dropna()
+
+
+def _overall(pairs: pd.DataFrame) -> str:
+    """Return the medians over all problems, and in how many the whole curve is dominated."""
+    middle, whole = pairs.median(), (pairs == 1).mean()
+    return (
+        f"all: {middle['rival']:.0%} | {middle['line']:.0%};  "
+        f"whole: {whole['rival']:.0%} | {whole['line']:.0%}"
+    )
+
+
+def _draw_shares(
+    ax: Axes, pairs: pd.DataFrame, places: list[tuple[str, int, int]], regimes: list[str]
+) -> None:
     """Draw a cell for each place and kind of logits: its seeds as stripes, the medians as text."""
+    cells = dict(list(pairs.groupby([*_PLACE, "regime"])))
     image = np.full([len(places), len(regimes), _STRIPES], np.nan)
     for i, place in enumerate(places):
         for j, regime in enumerate(regimes):
-            pairs = _pairs(rows[_at(rows, place) & (rows["regime"] == regime)]).dropna()
+            part = cells.get((*place, regime))
             text = "–"
-            if len(pairs):
-                better = np.sort(pairs["rival"] - pairs["line"])[::-1]
-                image[i, j] = better[np.arange(_STRIPES) * len(better) // _STRIPES]
-                text = f"{pairs['rival'].median():.0%}|{pairs['line'].median():.0%}"
-                text = text.replace("%", "")
-            label = ax.text(j, i, text, ha="center", va="center", size=7)
-            label.set_path_effects([withStroke(linewidth=1.6, foreground="white")])
-    extent = (-0.5, len(regimes) - 0.5, len(places) - 0.5, -0.5)
-    shades: dict[str, Any] = {"cmap": _SHADES, "vmin": -1, "vmax": 1, "interpolation": "nearest"}
-    ax.imshow(image.reshape(len(places), -1), extent=extent, aspect="auto", **shades)
-    _frame(ax, places, regimes)
+            if part is not None:
+                lead = np.sort(part["rival"] - part["line"])[::-1]
+                image[i, j] = lead[np.arange(_STRIPES) * len(lead) // _STRIPES]
+                text = "{rival:.0f}|{line:.0f}".format(**100 * part.median())
+            _write(ax, j, i, text, size=7).set_path_effects(_HALO)
+    shades: dict[str, Any] = {"cmap": _SHADES, "vmin": -1, "vmax": 1}
+    _draw_cells(ax, image.reshape(len(places), -1), places, regimes, **shades)
 
 
 _STRIPES = 60
+_HALO: list[AbstractPathEffect] = [withStroke(linewidth=1.6, foreground="white")]
 
 
-def _pairs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return for each problem the share of the `rival` and that of the `line` ST-ZGR."""
-    which = np.where(rows["series"] == _LINE, "line", "rival")
-    case = [*_PLACE, "regime", "logits_seed"]
-    pairs = rows.assign(which=which).pivot(index=case, columns="which", values="share")
-    return pairs.reindex(columns=["rival", "line"]).astype(float)
-
-
-def _draw_winners(ax: Axes, rows: pd.DataFrame, places: list[Any], regimes: list[str]) -> None:
+def _draw_winners(
+    ax: Axes, rows: pd.DataFrame, places: list[tuple[str, int, int]], regimes: list[str]
+) -> None:
     """Draw a cell for each place and kind of logits: the series that wins most seeds."""
+    order = rows.sort_values(["wins", "error"], ascending=[False, True])
+    cells = dict(list(order.groupby([*_PLACE, "regime"])))
     image = np.ones([len(places), len(regimes), 3])
     for i, place in enumerate(places):
         for j, regime in enumerate(regimes):
-            part = rows[_at(rows, place) & (rows["regime"] == regime)]
-            if part.empty:
-                ax.text(j, i, "–", ha="center", va="center")
+            part = cells.get((*place, regime))
+            if part is None:
+                _write(ax, j, i, "–", size=7)
                 continue
-            first = part.sort_values(["wins", "error"], ascending=[False, True]).iloc[0]
-            share = first["wins"] / part["seeds"].max()
+            first, seeds = part.iloc[0], part["seeds"].max()
             shade = np.array(to_rgb(family_color(family(first["series"]))))
-            image[i, j] = 1 - (1 - shade) * (0.12 + 0.5 * share)
-            error = first["error"] if first["error"] > _ROUNDING else 0
-            text = (
-                f"{short(first['series'])}\n{first['wins']} of {part['seeds'].max()},  {error:.2g}"
-            )
-            ax.text(j, i, text, ha="center", va="center", size=6.5, linespacing=1.05)
-    extent = (-0.5, len(regimes) - 0.5, len(places) - 0.5, -0.5)
-    ax.imshow(image, extent=extent, aspect="auto", interpolation="nearest")
-    _frame(ax, places, regimes)
+            image[i, j] = 1 - (1 - shade) * (0.1 + 0.5 * first["wins"] / seeds)
+            error = f"{first['error']:.2g}" if first["error"] > _ROUNDING else "0"
+            if first["error_se"] > 0:
+                error += f" ± {first['error_se']:.1g}"
+            text = f"{short(first['series'])}\n{first['wins']:.0f}/{seeds:.0f};  {error}"
+            _write(ax, j, i, text, size=6.5)
+    _draw_cells(ax, image, places, regimes)
 
 
 _ROUNDING = 1e-12
 
 
-def _at(rows: pd.DataFrame, place: Any) -> pd.Series:
-    return (rows[_PLACE] == list(place)).all(axis=1)
+def _write(ax: Axes, x: float, y: float, text: str, size: float) -> Text:
+    # The layout need not measure what stands inside a panel.
+    look: dict[str, Any] = {"ha": "center", "va": "center", "linespacing": 1.05}
+    written = ax.text(x, y, text, size=size, **look)
+    written.set_in_layout(False)
+    return written
 
 
-def _frame(ax: Axes, places: list[Any], regimes: list[str]) -> None:
-    """Name the columns and part the cells, problems by wider gaps."""
+def _draw_cells(
+    ax: Axes,
+    image: NDArray[np.float64],
+    places: list[tuple[str, int, int]],
+    regimes: list[str],
+    **shades: Any,
+) -> None:
+    """Draw the image, name its columns and part its cells, problems by wider gaps."""
+    extent = (-0.5, len(regimes) - 0.5, len(places) - 0.5, -0.5)
+    ax.imshow(image, extent=extent, aspect="auto", interpolation="nearest", **shades)
     ax.set_xticks(range(len(regimes)), regimes)
     ax.tick_params(length=0)
     ax.grid(False)
@@ -128,47 +157,37 @@ def _frame(ax: Axes, places: list[Any], regimes: list[str]) -> None:
     for x in range(1, len(regimes)):
         ax.axvline(x - 0.5, color="w", lw=3)
     for y in range(1, len(places)):
-        new = places[y].problem != places[y - 1].problem
-        ax.axhline(y - 0.5, color="w", lw=5 if new else 1.2)
+        ax.axhline(y - 0.5, color="w", lw=1.2 if places[y][0] == places[y - 1][0] else 5)
 
 
-def _infinite(series: str) -> str:
-    return series.replace("inf", "∞").replace("k=", "")
-
-
-def _overall(rows: pd.DataFrame) -> str:
-    """Return the medians over all problems, and in how many one curve wholly dominates."""
-    pairs = _pairs(rows).dropna()
-    middle, whole = pairs.median(), (pairs == 1).mean()
-    return (
-        f"median {middle['rival']:.0%} | {middle['line']:.0%},  "
-        f"wholly in {whole['rival']:.0%} | {whole['line']:.0%}"
-    )
-
-
-def _title(shares: pd.DataFrame, rivals: list[str]) -> str:
-    cases = shares.drop_duplicates([*_PLACE, "regime", "logits_seed"])
-    missing = shares["share"].isna().sum()
+def _title(shares: pd.DataFrame) -> str:
+    """Return what the numbers mean, how many problems there are and what is not shown."""
+    case = [*_PLACE, "regime", "logits_seed"]
+    number, seeds = len(shares[case].drop_duplicates()), shares["logits_seed"].nunique()
     text = (
-        f"{len(cases):,} problems, {cases['logits_seed'].nunique()} seeds a cell, of which each is a stripe, sorted.  "
-        f"Numbers: a | b: a % of the Gumbel-Rao curve is dominated by {_LINE}, b % of {_LINE} by it (medians)"
+        f"{number:,} problems.  a | b: {_LINE} dominates a % of the Gumbel-Rao curve, which "
+        f"dominates b % of {_LINE}; medians over up to {seeds} seeds, each a stripe, sorted.  "
+        "Better counts however little.\n"
+        "Above each map: medians over all problems; in how many the whole curve is dominated.  "
+        "Scale-free: estimates rescaled so that their mean is as long as the true gradient g"
     )
+    missing = shares["share"].isna().sum()
     if missing:
         reasons = "; ".join(shares["reason"].dropna().unique())
-        text += f"\nnot shown: {missing} shares that do not exist ({reasons})"
+        text += f"\n{missing} shares that do not exist are not shown: {reasons}"
     return text
 
 
 def _key(paid: pd.DataFrame) -> list[Patch]:
     """Return the legend: the shades of the shares, then the families of the winners."""
     shown = {family(series) for series in paid.loc[paid["wins"] > 0, "series"]}
+    shares = {
+        f"{_LINE} better: a = 100, b = 0": _SHADES(1.0),
+        "as good: a = b": _SHADES(0.5),
+        "Gumbel-Rao better: a = 0, b = 100": _SHADES(0.0),
+    }
+    winners = {f"winner: {kind}": family_color(kind) for kind in FAMILIES if kind in shown}
     return [
-        Patch(color=_SHADES(1.0), label=f"{_LINE} better: only the other curve is dominated"),
-        Patch(color=_SHADES(0.5), ec="0.7", label="neither, or both equally"),
-        Patch(color=_SHADES(0.0), label=f"Gumbel-Rao better: only {_LINE} is dominated"),
-        *(
-            Patch(color=family_color(k), alpha=0.62, label=f"winner: {k}")
-            for k in FAMILIES
-            if k in shown
-        ),
+        *(Patch(fc=shade, ec="0.7", lw=0.5, label=text) for text, shade in shares.items()),
+        *(Patch(color=shade, alpha=0.6, label=text) for text, shade in winners.items()),
     ]

@@ -4,21 +4,19 @@ What is left open (seeds, sizes, regimes) is summed up by its median and its 15 
 """
 
 import math
-from itertools import cycle
 from textwrap import fill, shorten
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from gradlab.plots.hues import Look, hue_looks
 from gradlab.plots.ladder import label
-from gradlab.plots.style import color, family, family_color, family_marker, marker, styled
+from gradlab.plots.style import styled
 from gradlab.plots.sweep_points import SQUARES, SYMBOLS, Points, points
 
 __all__ = ["plot"]
@@ -36,8 +34,8 @@ _LABELS = {
     "series": "estimator",
     "logits_seed": "seed of problem and logits",
 }
-_SHAPES = "osvD^P<X>hdp*"
-Look = dict[str, Any]
+# Medians smaller by this factor than the largest are not shown: often noise around zero.
+_DECADES = 1e-10
 
 
 def plot(
@@ -46,7 +44,7 @@ def plot(
     """Return the figure of a sweep: `y` against `x`, a line for each `hue`, a panel for each `col`.
 
     Rows of equal x are one point: their median, with a band from 15 to 85 %; where there is but one
-    row at every x, points with +-1 standard error. Rows without x are dashed lines across the panel.
+    row at every x, points with +-1 standard error. Rows without x are dashed lines across.
     `y` is a number of the rows, or relative_bias2, relative_variance, relative_mse (divided by
     truth2); the others may be any column, or "size": NxC. Along tau, "estimator" means "series".
     Axes are logarithmic where values span more than a factor of 20. What is not drawn is counted:
@@ -58,55 +56,33 @@ def plot(
     if x == "tau":
         hue, col = ("series" if name == "estimator" else name for name in (hue, col))
     found = points(rows, x, y, hue, col)
-    table, looks = found.table, _looks(found.hues, rows, hue)
+    table, looks = found.table, hue_looks(found.hues, _kind(rows, hue))
     # In units of f² the panels of different problems have nothing in common.
     shared = col != "problem" or y not in (*SQUARES, "truth2")
-    is_square = y.removeprefix("relative_") in SQUARES
-    is_log = _spans(table["middle"], zeros=is_square)
+    is_log = _spans(table["middle"], zeros=y.removeprefix("relative_") in SQUARES)
     with styled():
         figure, axes = _frame(len(found.panels), len(looks), shared)
         for ax, panel in zip(axes, found.panels, strict=True):
             part = table[table["panel"] == panel]
             _set_x(ax, table["x"].dropna(), found.x_names)
-            _set_y(ax, table if shared else part, is_log)
-            left_out = part[part["middle"] <= 0] if is_log else part[:0]
-            _draw_panel(ax, part.drop(left_out.index), looks, is_text=bool(found.x_names))
+            _set_y(ax, table if shared else part, is_log, bounded=y == "cosine")
+            # A gap in the line, where the band goes on.
+            shown = part["middle"].where(part["middle"].between(*ax.get_ylim()))
+            _draw_panel(ax, part.assign(middle=shown), looks, joined=not found.x_names)
             ax.set_title(label(panel), loc="left", pad=13)
-            _note(ax, part, left_out)
-        _label(axes, _LABELS.get(x, x), _LABELS.get(y, y))
+            _note(ax, part, absent=part[shown.isna()])
+        _name_axes(axes, _LABELS.get(x, x), _LABELS.get(y, y))
         _legend(figure, found, looks, _LABELS.get(hue, hue), x)
         if found.lost:
             figure.supxlabel(found.lost, x=0.01, ha="left", fontsize=7, color="0.35")
     return figure
 
 
-def _looks(hues: list[str], rows: pd.DataFrame, column: str) -> dict[str, Look]:
-    """Return a colour and a marker for each hue, no two alike; a series keeps its own if it can."""
-    shapes = cycle(_SHAPES)
-    if column != "series":
-        numeric = pd.api.types.is_numeric_dtype(rows.get(column, pd.Series(dtype=object)))
-        name = "flare" if numeric else "colorblind" if len(hues) <= 10 else "husl"
-        shades = [to_hex(shade) for shade in seaborn.color_palette(name, len(hues))]
-        return {
-            h: {"color": shade, "marker": next(shapes)}
-            for h, shade in zip(hues, shades, strict=True)
-        }
-    looks: dict[str, Look] = {}
-    # A series with a look of its own goes before those with the look of their family.
-    for series in sorted(hues, key=_is_of_family):
-        if color(series) not in {look["color"] for look in looks.values()}:
-            looks[series] = {"color": color(series), "marker": marker(series)}
-    others = [series for series in hues if series not in looks]
-    shades = [to_hex(shade) for shade in seaborn.husl_palette(len(others), s=0.85, l=0.55)]
-    looks |= {
-        h: {"color": shade, "marker": next(shapes)} for h, shade in zip(others, shades, strict=True)
-    }
-    return {series: looks[series] for series in hues}
-
-
-def _is_of_family(series: str) -> bool:
-    kind = family(series)
-    return (color(series), marker(series)) == (family_color(kind), family_marker(kind))
+def _kind(rows: pd.DataFrame, hue: str) -> str:
+    if hue == "series":
+        return hue
+    is_ordered = hue not in rows or pd.api.types.is_numeric_dtype(rows[hue])
+    return "ordered" if is_ordered else "named"
 
 
 def _spans(values: pd.Series, *, zeros: bool) -> bool:
@@ -124,8 +100,8 @@ def _frame(panels: int, hues: int, shared: bool) -> tuple[Figure, list[Axes]]:
     columns = 6 if panels > 16 else columns
     lines = math.ceil(panels / columns)
     width, height = (4.6, 3.6) if panels == 1 else (2.6, 2.3)
-    size = (columns * width + 2.2, max(lines * height + 0.5, 3.2))
-    figure = Figure(figsize=size)
+    height = max(lines * height + 0.5, min(max(3.2, 1.2 + 0.16 * hues), 5))
+    figure = Figure(figsize=(columns * width + 2 * math.ceil(hues / (6 * height)), height))
     axes = figure.subplots(lines, columns, sharex=True, sharey=shared, squeeze=False)
     flat = list(axes.flat)
     for ax in flat[panels:]:
@@ -139,7 +115,8 @@ def _set_x(ax: Axes, places: pd.Series, names: list[str]) -> None:
     """Set the axis of x: names, the few numbers that there are, or a scale."""
     few = np.sort(places.unique())
     if names:
-        ax.set_xticks(range(len(names)), names, rotation=30 if len(names) > 3 else 0)
+        turned = 90 if len("  ".join(names)) > 30 else 0
+        ax.set_xticks(range(len(names)), [label(name) for name in names], rotation=turned)
         ax.set_xlim(-0.6, len(names) - 0.4)
         return
     if not len(few):
@@ -151,87 +128,85 @@ def _set_x(ax: Axes, places: pd.Series, names: list[str]) -> None:
         ax.set(xscale="log", xlim=(few[0] / room, few[-1] * room))
     else:
         ax.set_xlim(few[0] - room, few[-1] + room)
+    if is_log and few[-1] > 100 * few[0]:
+        ax.xaxis.minorticks_off()
     if len(few) <= 6:
         ax.set_xticks(few, [f"{value:g}" for value in few])
         ax.xaxis.minorticks_off()
 
 
-def _set_y(ax: Axes, table: pd.DataFrame, is_log: bool) -> None:
-    """Set the axis of y around all medians, on a logarithmic one around the positive ones."""
+def _set_y(ax: Axes, table: pd.DataFrame, is_log: bool, *, bounded: bool) -> None:
+    """Set the axis of y around all medians, on a logarithmic one those of ten decades.
+
+    `bounded`: bands are not followed beyond -1 and 1.
+    """
+    if table.empty:
+        ax.set_yticks([])
+        return
     low, middle, high = (table[name] for name in ("low", "middle", "high"))
     if not is_log:
-        room = 0.05 * (high.max() - low.min()) or 0.5
-        ax.set_ylim(low.min() - room, high.max() + room)
+        bottom = min(max(low.min(), -1.0), middle.min()) if bounded else low.min()
+        top = max(min(high.max(), 1.0), middle.max()) if bounded else high.max()
+        room = 0.05 * (top - bottom) or 0.5
+        ax.set_ylim(bottom - room, top + room)
         return
-    middle = middle[middle > 0]
-    least, most = (middle.min(), middle.max()) if len(middle) else (0.1, 1.0)
+    above = next((v[v > 0] for v in (middle, high) if (v > 0).any()), pd.Series([0.1, 1.0]))
+    most = above.max()
+    least = above[above > _DECADES * most].min()
     # A band or an error bar that reaches zero has no end on this axis.
-    bottom = max(low[low > 0].min(), least / 30) if (low > 0).any() else least
-    ax.set(yscale="log", ylim=(min(bottom, least) / 1.6, min(high.max(), 30 * most) * 1.6))
+    ends = low[(low > 0) & (middle >= least)]
+    bottom = max(ends.min(), least / 100) if len(ends) else least
+    bottom, top = min(bottom, least) / 1.6, min(high.max(), 100 * most) * 1.6
+    ax.set(yscale="log", ylim=(bottom, max(top, 1.6 * most)))
+    if top > 100 * bottom:
+        ax.yaxis.minorticks_off()
 
 
-def _draw_panel(ax: Axes, part: pd.DataFrame, looks: dict[str, Look], *, is_text: bool) -> None:
-    """Draw the lines, bands and bars of one panel, a name of x as a group of points."""
-    across = [hue for hue, own in part.groupby("hue", observed=True) if own["x"].isna().any()]
+def _draw_panel(ax: Axes, part: pd.DataFrame, looks: dict[str, Look], *, joined: bool) -> None:
+    """Draw lines and bands, or single points and bars, and what has no x across the panel."""
+    across = [hue for hue in looks if part.loc[part["hue"] == hue, "x"].isna().any()]
+    # Many bands together must still let the lines be seen.
+    alpha = min(0.15, 1.2 / len(looks))
     for number, (hue, look) in enumerate(looks.items()):
-        own = part[part["hue"] == hue]
-        if is_text:
-            dodge = 0.7 * ((number + 0.5) / len(looks) - 0.5)
-            ax.plot(own["x"] + dodge, own["middle"], ls="", label=hue, zorder=3, **look)
-            ax.vlines(own["x"] + dodge, own["low"], own["high"], color=look["color"], lw=1)
-            continue
-        line = own.dropna(subset="x")
-        if len(line):
-            ax.plot(line["x"], line["middle"], lw=1.1, ms=3, label=hue, zorder=3, **look)
-            _draw_errors(ax, line, look)
-        for _, level in own[own["x"].isna()].iterrows():
+        own = part[part["hue"] == hue].dropna(subset="x")
+        shade = look["color"]
+        x = own["x"] + (0 if joined else 0.7 * ((number + 0.5) / len(looks) - 0.5))
+        if len(own):
+            line: Look = {"ls": "-" if joined else "", "lw": 1.1, "ms": 3, "zorder": 3}
+            ax.plot(x, own["middle"], label=hue, **line, **look)
+        if joined and len(own) > 1 and not own["single"].any():
+            ax.fill_between(x, own["low"], own["high"], color=shade, alpha=alpha, lw=0, zorder=1)
+        elif (own["high"] > own["low"]).any():
+            ax.vlines(x, own["low"], own["high"], color=shade, lw=0.9, zorder=2)
+        for _, level in part[(part["hue"] == hue) & part["x"].isna()].iterrows():
             # Markers stand side by side, so that lines at the same height are told apart.
-            at = (across.index(hue) + 0.5) / len(across)
-            _draw_level(ax, level, at, look | {"label": hue})
+            x = np.array([0, (across.index(hue) + 0.5) / len(across), 1])
+            line = {"ls": "--", "lw": 0.9, "ms": 4, "markevery": [1], "label": hue, "zorder": 3}
+            ax.plot(x, [level["middle"]] * 3, transform=ax.get_yaxis_transform(), **line, **look)
+            if level["high"] > level["low"]:
+                bottom = max(level["low"], ax.get_ylim()[0])
+                ax.axhspan(bottom, level["high"], color=shade, alpha=alpha / 2, lw=0, zorder=0.5)
 
 
-def _draw_errors(ax: Axes, line: pd.DataFrame, look: Look) -> None:
-    """Draw the band of medians, or the standard errors of single rows where there are any."""
-    if not line["single"].iloc[0]:
-        band: Look = {"color": look["color"], "alpha": 0.15, "lw": 0, "zorder": 1}
-        ax.fill_between(line["x"], line["low"], line["high"], **band)
-        return
-    noisy = line[line["high"] > line["low"]]
-    error = noisy["high"] - noisy["middle"]
-    bars: Look = {"fmt": "none", "ecolor": look["color"], "elinewidth": 0.8, "zorder": 2}
-    if len(noisy):
-        ax.errorbar(noisy["x"], noisy["middle"], error, **bars)
-
-
-def _draw_level(ax: Axes, level: pd.Series, at: float, look: Look) -> None:
-    """Draw what has no x: a dashed line across the panel, its range as a band."""
-    middle = [level["middle"]] * 3
-    ax.plot(
-        [0, at, 1],
-        middle,
-        "--",
-        lw=0.9,
-        ms=4,
-        markevery=[1],
-        transform=ax.get_yaxis_transform(),
-        **look,
-    )
-    if level["high"] > level["low"]:
-        bottom = max(level["low"], ax.get_ylim()[0])
-        ax.axhspan(bottom, level["high"], color=look["color"], alpha=0.08, lw=0, zorder=0.5)
-
-
-def _note(ax: Axes, part: pd.DataFrame, left_out: pd.DataFrame) -> None:
-    """Write below the title how many points have no place on a logarithmic axis, and whose."""
-    text = "" if len(part) else "nothing could be measured"
-    if len(left_out):
-        whose = ", ".join(label(hue) for hue in left_out["hue"].unique())
-        text = shorten(f"{len(left_out)} of {len(part)} points ≤ 0: {whose}", 46, placeholder=" …")
+def _note(ax: Axes, part: pd.DataFrame, absent: pd.DataFrame) -> None:
+    """Write below the title how many points have no place on the axis, and whose."""
+    is_below = absent["middle"] > 0
+    kinds = {"≤ 0": ~is_below, "below the axis": is_below}
+    told = [words for words, which in kinds.items() if which.any()]
+    if told:
+        # First those of which nothing is seen.
+        seen = set(part["hue"].drop(absent.index))
+        whose = sorted(absent["hue"].unique(), key=lambda hue: hue in seen)
+        count = f"{len(absent)} of {len(part)} points {' or '.join(told)}"
+        text = f"{count}: {', '.join(map(label, whose))}"
+    else:
+        text = "" if len(part) else "nothing could be measured"
+    text = shorten(text, 50, placeholder=" …")
     place: Look = {"xycoords": "axes fraction", "textcoords": "offset points"}
     ax.annotate(text, (0, 1), (0, 4), fontsize=6.5, color="0.35", **place)
 
 
-def _label(axes: list[Axes], x: str, y: str) -> None:
+def _name_axes(axes: list[Axes], x: str, y: str) -> None:
     """Name the axes at the left and at the foot of the grid of panels."""
     for number, ax in enumerate(axes):
         place = ax.get_subplotspec()
@@ -253,16 +228,16 @@ def _legend(figure: Figure, found: Points, looks: dict[str, Look], title: str, x
     table = found.table
     several, single = table[~table["single"]], table[table["single"]]
     if len(several):
-        counts = sorted({int(several["count"].min()), int(several["count"].max())})
+        counts = sorted({several["count"].min(), several["count"].max()})
         over = " to ".join(f"{count:,}" for count in counts)
-        text = f"median and 15-85 % over {over} rows: {found.left_open}"
-        entries.append(((Patch(alpha=0.15, lw=0, **grey), Line2D([], [], **grey)), text))
-    if len(single):
-        bars = (single["high"] > single["low"]).any()
-        text = "one row a point" + (", ± 1 standard error; exact where there is none" * bars)
-        entries.append(
-            (Line2D([], [], marker="|" if bars else "o", ms=7 - 3 * (not bars), **grey), text)
-        )
+        text = ": ".join(filter(None, [f"median and 15-85 % over {over} rows", found.left_open]))
+        bar, band = Line2D([], [], marker="|", ms=9, ls="", **grey), Patch(alpha=0.15, **grey)
+        entries.append((bar if found.x_names else (band, Line2D([], [], **grey)), text))
+    if (single["high"] > single["low"]).any():
+        text = "one row a point, ± 1 standard error; exact where there is none"
+        entries.append((Line2D([], [], marker="|", ms=7, **grey), text))
+    elif len(single):
+        entries.append((Line2D([], [], marker="o", ms=3, **grey), "one row a point"))
     if table["x"].isna().any():
         entries.append((Line2D([], [], ls="--", lw=0.9, **grey), f"no {SYMBOLS.get(x, x)}"))
     handles, texts = zip(*entries, strict=True)

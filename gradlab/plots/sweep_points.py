@@ -1,4 +1,4 @@
-"""Rows of a sweep as the points of a picture: medians over what its axes, lines and panels leave open.
+"""Rows of a sweep as the points of a picture: medians over all that it does not tell apart.
 
 Columns that are made on the fly are made here, and what cannot be drawn is counted.
 """
@@ -94,7 +94,7 @@ def points(rows: pd.DataFrame, x: str, y: str, hue: str, col: str) -> Points:
 
 def _with_derived(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with `size` and the squares relative to truth2; rounding errors become 0."""
-    instance = ["problem", "N", "C", "regime", "logits_seed"]
+    instance = [c for c in ("problem", "N", "C", "regime", "logits_seed") if c in rows]
     scale = rows.groupby(instance, dropna=False)["mse"].transform("max")
     rows = rows.assign(size=[f"{n}x{c}" for n, c in zip(rows["N"], rows["C"], strict=True)])
     for column in SQUARES:
@@ -120,7 +120,8 @@ def _check_columns(rows: pd.DataFrame, **columns: str) -> None:
 def _check_count(argument: str, column: str, count: int, most: int) -> None:
     if count > most:
         raise ValueError(
-            f"{argument} = {column!r} has {count} values, more than {most}: choose rows with --where"
+            f"{argument} = {column!r} has {count} values, at most {most} can be shown: "
+            "choose rows with --where"
         )
 
 

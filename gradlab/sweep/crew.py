@@ -43,6 +43,7 @@ def local(workers: int, **options: Any) -> Iterator[Crew]:
             yield Crew(pool, lambda: workers, stop.set, partial(compute, stop=stop, **options))
         finally:
             stop.set()
+            pool.shutdown(cancel_futures=True)
 
 
 @contextmanager

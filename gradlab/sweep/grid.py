@@ -4,23 +4,20 @@ A cell is one estimator at one temperature on one problem. Its readable id says 
 random numbers derive from the id: a cell's result never depends on which others are asked for.
 """
 
-import difflib
 import hashlib
 import math
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gradlab.comparison import DEFAULT_DRAWS, with_temperatures
-from gradlab.estimators import ESTIMATORS, Estimator
+from gradlab.estimators import Estimator
 from gradlab.moments import GROUPS
 from gradlab.problems import PROBLEMS, REGIMES
-from gradlab.reproducible import check_seed
+from gradlab.sweep.axes import GridError, check_known, seed_list, shape, temperature_list, texts
 from gradlab.sweep.cells import Cell, Task, at_temperature, load_estimator, load_problem
 
 __all__ = ["ENCODER", "Grid", "GridError"]
@@ -29,12 +26,6 @@ ENCODER = "encoder"
 """The regime of the problem vae at the logits of its own encoder."""
 
 METHODS = ("auto", "exact", "monte-carlo")
-# A quadratic has (N C)^2 coefficients: more would fill the memory.
-_LARGEST = 4096
-
-
-class GridError(ValueError):
-    """A grid that cannot be run as it is written."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +59,14 @@ class Grid:
 
     def __post_init__(self) -> None:
         for name in ("problems", "sizes", "regimes", "estimators"):
-            object.__setattr__(self, name, _texts(name, getattr(self, name)))
+            object.__setattr__(self, name, texts(name, getattr(self, name)))
         object.__setattr__(self, "folder", Path(self.folder).resolve())
-        object.__setattr__(self, "sizes", tuple("{}x{}".format(*_size(s)) for s in self.sizes))
-        object.__setattr__(self, "seeds", _seeds(self.seeds))
-        object.__setattr__(self, "temperatures", _temperatures(self.temperatures))
+        object.__setattr__(self, "sizes", tuple("{}x{}".format(*shape(s)) for s in self.sizes))
+        object.__setattr__(self, "seeds", seed_list(self.seeds))
+        object.__setattr__(self, "temperatures", temperature_list(self.temperatures))
         if not isinstance(self.draws, int) or self.draws < 2 * GROUPS:
             raise GridError(f"draws must be an int of at least {2 * GROUPS}, not {self.draws!r}")
-        _known("method", self.method, METHODS)
+        check_known("method", self.method, METHODS)
         _check_problems(self)
         self.estimates  # noqa: B018 a wrong estimator is told here
 
@@ -93,7 +84,7 @@ class Grid:
         keys = [f.name for f in fields(cls) if f.name != "folder"]
         try:
             for key in table:
-                _known("the key", key, keys)
+                check_known("the key", key, keys)
             for key in ("problems", "sizes"):
                 if key not in table:
                     raise GridError(f"the key {key} is missing")
@@ -131,7 +122,7 @@ class Grid:
         number = self._seeds[seed]
         name = f"{problem}/{size}/{regime}/{number}"
         cells = (replace(cell, id=f"{name}/{text}") for text, cell in self.estimates.items())
-        task = (problem, *_size(size), regime, number, tuple(cells))
+        task = (problem, *shape(size), regime, number, tuple(cells))
         return Task(*task, self.draws, self.method, str(self.folder))
 
     def __len__(self) -> int:
@@ -167,92 +158,18 @@ class Grid:
         }
 
 
-def _texts(name: str, given: Any) -> tuple[str, ...]:
-    """Return a list of texts, each once."""
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise GridError(f"{name} must be a list, such as [{given!r}], not {given!r}")
-    texts = [str(item) if isinstance(item, Estimator) else item for item in given]
-    for text in texts:
-        if not isinstance(text, str):
-            raise GridError(f"{name} must hold texts, not {text!r}")
-    if name == "estimators":
-        texts = [t for text in texts for t in (ESTIMATORS if text == "all" else (text,))]
-    if not texts:
-        raise GridError(f"{name} must not be empty")
-    return tuple(dict.fromkeys(texts))
-
-
-def _size(text: str) -> tuple[int, int]:
-    N, cross, C = text.partition("x")
-    if not (cross and N.isdecimal() and C.isdecimal() and int(N) >= 1 and int(C) >= 1):
-        raise GridError(f"sizes must be NxC, such as 4x3 (4 variables of 3 classes), not {text!r}")
-    if int(N) * int(C) > _LARGEST:
-        raise GridError(f"sizes: N C must be at most {_LARGEST}, not {int(N) * int(C)} of {text}")
-    return int(N), int(C)
-
-
-def _seeds(given: Any) -> tuple[int, ...]:
-    if isinstance(given, int) and not isinstance(given, bool):
-        if not 1 <= given <= 10**6:
-            raise GridError(f"seeds must be 1 to 1,000,000, or a list of seeds, not {given}")
-        return tuple(range(given))
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise GridError(f"seeds must be a number of seeds or a list of them, not {given!r}")
-    seeds = tuple(dict.fromkeys(given))
-    if not seeds:
-        raise GridError("seeds must not be empty")
-    try:
-        for seed in seeds:
-            check_seed(seed)
-    except ValueError as error:
-        raise GridError(f"seeds: {error}") from None
-    return seeds
-
-
-def _temperatures(given: Any) -> tuple[float, ...] | None:
-    if given is None:
-        return None
-    if isinstance(given, Mapping):
-        if set(given) != {"from", "to", "count"}:
-            raise GridError(f"temperatures must be a list or {{from, to, count}}, not {given!r}")
-        low, high, count = given["from"], given["to"], given["count"]
-        bounded = all(isinstance(tau, int | float) for tau in (low, high))
-        if not bounded or not 0 < low < high or not isinstance(count, int) or not 2 <= count <= 999:
-            raise GridError(
-                "temperatures must have 0 < from < to and a count of 2 to 999, not "
-                f"{low!r}, {high!r}, {count!r}"
-            )
-        given = [float(f"{tau:.3g}") for tau in np.geomspace(low, high, count)]
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise GridError(f"temperatures must be a list or {{from, to, count}}, not {given!r}")
-    taus = tuple(dict.fromkeys(given))
-    for tau in taus:
-        if isinstance(tau, bool) or not isinstance(tau, int | float) or not 0 < tau < math.inf:
-            raise GridError(f"temperatures must be positive numbers, not {tau!r}")
-    if not taus:
-        raise GridError("temperatures must not be empty; leave the key out for none")
-    return tuple(float(tau) for tau in taus)
-
-
 def _check_problems(grid: Grid) -> None:
     """Raise GridError if a problem does not exist at a size, with the last seed or at a regime."""
     for regime in grid.regimes:
-        _known("regimes", regime, (*REGIMES, ENCODER))
+        check_known("regimes", regime, (*REGIMES, ENCODER))
     for name in grid.problems:
         kind = name.partition(":")[0]
         if ".py:" not in name:
-            _known("problems", kind, tuple(PROBLEMS))
+            check_known("problems", kind, tuple(PROBLEMS))
         if ENCODER in grid.regimes and kind != "vae":
             raise GridError(f"regimes: {ENCODER} is of the problem vae only, not of {name}")
         for size in grid.sizes:
             try:
-                load_problem(name, *_size(size), max(grid._seeds), grid.folder)
+                load_problem(name, *shape(size), max(grid._seeds), grid.folder)
             except ValueError as error:
                 raise GridError(f"problems: {name} at {size}: {error}") from None
-
-
-def _known(argument: str, given: Any, known: Sequence[str]) -> None:
-    if given not in known:
-        near = difflib.get_close_matches(str(given), known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise GridError(f"{argument}: unknown {given!r}{hint} (known: {', '.join(known)})")

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gradlab.sweep.cells import Cell, Task, blank_row
 
@@ -60,10 +60,10 @@ def compute(
     """
     task, rows, shared = Task.from_message(message), list[dict[str, Any]](), 0.0
     deaths: Counter[str] = Counter()
-    while task.cells:
+    while task.cells and not (stop is not None and stop.is_set()):
         lost: tuple[Cell, ...] = task.cells  # what the cells share is not there yet
         try:
-            for answer in _process(memory, versions).answers(task, spell, limit, stop):
+            for answer in _process(memory, versions, stop).answers(task, spell, limit, stop):
                 if "shared" in answer:
                     shared += answer["shared"]
                 else:
@@ -76,6 +76,8 @@ def compute(
             break
         except _Ended as fault:
             end_process()
+            if not task.cells:
+                break
             deaths[task.cells[0].id] += 1
             if fault.final or deaths[task.cells[0].id] == _DEATHS:
                 rows += [blank_row(task, cell, str(fault)) for cell in lost]
@@ -98,11 +100,11 @@ class _Stopped(Exception):
 _own = threading.local()
 
 
-def _process(memory: int, versions: dict[str, str]) -> "_Process":
+def _process(memory: int, versions: dict[str, str], stop: threading.Event | None) -> "_Process":
     """Return the process of this thread, a new one if there is none."""
     process: _Process | None = getattr(_own, "process", None)
     if process is None:
-        process = _own.process = _Process(memory)
+        process = _own.process = _Process(memory, stop)
         if process.versions != versions:
             end_process()
             raise VersionError(f"a worker has {process.versions}, the driver has {versions}")
@@ -119,7 +121,7 @@ def end_process() -> None:
 class _Process:
     """A child and the pipes to it; it ends with this object."""
 
-    def __init__(self, memory: int) -> None:
+    def __init__(self, memory: int, stop: threading.Event | None) -> None:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 lives as long as the process
         paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
         threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -134,13 +136,13 @@ class _Process:
             | dict.fromkeys(threads, "1"),
             start_new_session=True,  # Ctrl-C is for the driver
         )
-        self.end = weakref.finalize(self, _kill, self._child)
+        self.end = weakref.finalize(self, _kill, self._child, self._said)
         self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         threading.Thread(
             target=_listen, args=(self._child.stdout, self._answers), daemon=True
         ).start()
         try:
-            self.versions: dict[str, str] = self._answer(_START)["versions"]
+            self.versions: dict[str, str] = self._answer(_START, stop)["versions"]
         except _Ended as fault:
             self.end()
             raise OSError(f"a process for the cells does not start: {fault}") from None
@@ -187,15 +189,17 @@ class _Process:
 
 
 def _listen(pipe: Any, answers: "queue.SimpleQueue[str | None]") -> None:
-    for line in pipe:
-        if line.endswith(b"\n"):  # a torn one is of a dead process
-            answers.put(line)
+    with pipe:
+        for line in pipe:
+            if line.endswith(b"\n"):  # a torn one is of a dead process
+                answers.put(line)
     answers.put(None)
 
 
-def _kill(child: "subprocess.Popen[bytes]") -> None:
+def _kill(child: "subprocess.Popen[bytes]", said: IO[bytes]) -> None:
     child.kill()
     child.wait()
+    said.close()
     assert child.stdin is not None
     with suppress(OSError):
         child.stdin.close()

@@ -9,6 +9,7 @@ import random
 import time
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
+from typing import Any
 
 from gradlab.sweep.grid import Grid
 from gradlab.sweep.isolation import compute, end_process
@@ -55,7 +56,11 @@ def plan(grid: Grid, *, seconds: float = 4.0, memory: float = MEMORY) -> Plan:
     why: dict[str, str] = {}
     cut_off = False
     chance, ends = random.Random(0), math.inf
-    options = {"limit": 10 * seconds, "spell": math.inf, "memory": int(memory * 2**30)}
+    options: dict[str, Any] = {
+        "limit": 10 * seconds,
+        "spell": math.inf,
+        "memory": int(memory * 2**30),
+    }
     here = versions()
     try:
         for index in chance.sample(range(grid.tasks), grid.tasks):
@@ -89,5 +94,5 @@ def plan(grid: Grid, *, seconds: float = 4.0, memory: float = MEMORY) -> Plan:
 def _duration(seconds: float) -> str:
     for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
-            return f"{seconds / size:.2g} {unit}"
-    return f"{max(seconds, 0):.2g} seconds"
+            return f"{seconds / size:.1f} {unit}"
+    return f"{max(seconds, 0):.0f} seconds"

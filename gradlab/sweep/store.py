@@ -1,16 +1,12 @@
-"""The rows of a sweep on disk: one SQLite file, with the grid and the versions that made them.
+"""The rows of a sweep on disk, with the grid and the versions that made them.
 
-One process writes. Every row carries a checksum, and what was committed survives kill -9: a store
-is read whole, or said to be damaged.
+One process writes; rows of two grids or two versions are never mixed.
 """
 
 import json
-import math
-import os
 import sqlite3
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,21 +14,19 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from gradlab.sweep.cells import ROW
+from gradlab.sweep.database import (
+    TYPES,
+    StoreError,
+    about,
+    blaming,
+    check,
+    connected,
+    insert,
+    make,
+    put_about,
+)
 
 __all__ = ["Store", "StoreError", "opened", "read_rows", "read_settings", "versions"]
-
-_FORMAT = 1  # of the tables below
-_TEXTS = {"cell", "problem", "regime", "estimator", "series", "method", "reason", "version"}
-_TEXTS |= {"dtype", "error"}
-_WHOLE = {"N", "C", "logits_seed", "calls", "seed", "draws"}
-_TYPES = {
-    name: "TEXT" if name in _TEXTS else "INTEGER" if name in _WHOLE else "REAL" for name in ROW
-}
-
-
-class StoreError(OSError):
-    """A store that is damaged, of another grid or version, in use, or cannot be written."""
 
 
 def versions() -> dict[str, str]:
@@ -56,10 +50,8 @@ class Store:
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows, all or none of them. Raises StoreError if one is there, or the disk is full."""
-        values = [tuple(_stored(row[name]) for name in ROW) for row in rows]
-        command = f"INSERT INTO cells VALUES ({', '.join('?' * (len(ROW) + 1))})"
-        with _blaming(self.path), self.connection:
-            self.connection.executemany(command, [(*v, _checksum(v)) for v in values])
+        with blaming(self.path), self.connection:
+            insert(self.connection, rows)
 
     def done(self) -> set[str]:
         """Return the ids of the cells that are there."""
@@ -67,7 +59,7 @@ class Store:
 
     def remove_failed(self) -> int:
         """Remove the rows with an error, so that they are computed again; return how many."""
-        with _blaming(self.path), self.connection:
+        with blaming(self.path), self.connection:
             return self.connection.execute("DELETE FROM cells WHERE error IS NOT NULL").rowcount
 
 
@@ -92,13 +84,15 @@ def opened(
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error.strerror or error}") from None
     try:
-        with _blaming(path), closing(_connected(path, "rwc")) as connection:
-            if not connection.execute("SELECT * FROM sqlite_master").fetchone():
-                _make(connection, settings or {})
-            _check(path, connection)
-            _check_versions(path, connection)
-            if settings is not None:
-                _check_settings(path, connection, settings, extend)
+        with ExitStack() as stack:
+            with blaming(path):
+                if not path.exists():
+                    make(path, {"settings": settings, "versions": versions()})
+                connection = stack.enter_context(closing(connected(path)))
+                check(path, connection)
+                _check_versions(path, connection)
+                if settings is not None:
+                    _check_settings(path, connection, settings, extend)
             yield Store(path, connection)
     finally:
         lock.release()
@@ -110,7 +104,7 @@ def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     Raises StoreError if there is none, or it is damaged.
     """
     with _read(path) as connection:
-        return _of(connection, "settings"), _of(connection, "versions")
+        return about(connection, "settings"), about(connection, "versions")
 
 
 def read_rows(path: Path) -> pd.DataFrame:
@@ -119,10 +113,10 @@ def read_rows(path: Path) -> pd.DataFrame:
     Raises StoreError if there is none, or it is damaged.
     """
     with _read(path) as connection:
-        settings = _of(connection, "settings")
-        rows = pd.read_sql_query(f"SELECT {', '.join(_quoted(ROW))} FROM cells", connection)
+        settings = about(connection, "settings")
+        rows = pd.read_sql_query("SELECT * FROM cells", connection)[list(TYPES)]
     kinds = {"REAL": "float64", "TEXT": "object"}
-    rows = rows.astype({name: kinds[kind] for name, kind in _TYPES.items() if kind in kinds})
+    rows = rows.astype({name: kinds[kind] for name, kind in TYPES.items() if kind in kinds})
     rows["size"] = rows["N"].astype(str) + "x" + rows["C"].astype(str)
     axes = {"seeds": "logits_seed", "regimes": "regime", "sizes": "size", "problems": "problem"}
     places = pd.DataFrame(
@@ -141,69 +135,14 @@ def _read(path: Path) -> Iterator[sqlite3.Connection]:
     """Yield a connection to a checked store, which reads one state of it whoever writes."""
     if not path.exists():
         raise StoreError(f"there is no {path}")
-    with _blaming(path), closing(_connected(path, "ro")) as connection:
+    with blaming(path), closing(connected(path, reading=True)) as connection:
         connection.execute("BEGIN")
-        _check(path, connection)
+        check(path, connection)
         yield connection
 
 
-def _connected(path: Path, mode: str) -> sqlite3.Connection:
-    # A file without its -wal that lies where nothing can be written is read as it is.
-    folder_is_closed = mode == "ro" and not Path(f"{path}-wal").exists()
-    rest = "&immutable=1" if folder_is_closed and not os.access(path.parent, os.W_OK) else ""
-    connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode={mode}{rest}", uri=True)
-    if mode != "ro":
-        connection.execute("PRAGMA journal_mode = WAL")
-        # In this mode a commit survives the death of the process; one lost in a power cut is
-        # computed again.
-        connection.execute("PRAGMA synchronous = NORMAL")
-    return connection
-
-
-def _make(connection: sqlite3.Connection, settings: Mapping[str, Any]) -> None:
-    columns = ", ".join(f"{_quoted([name])[0]} {_TYPES[name]}" for name in ROW[1:])
-    with connection:
-        connection.execute("BEGIN")
-        connection.execute(
-            "CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT, checksum INTEGER)"
-        )
-        connection.execute(
-            f"CREATE TABLE cells (cell TEXT PRIMARY KEY, {columns}, checksum INTEGER) WITHOUT ROWID"
-        )
-        for key, value in {"settings": settings, "versions": versions()}.items():
-            _put(connection, key, value)
-        connection.execute(f"PRAGMA user_version = {_FORMAT}")
-
-
-def _put(connection: sqlite3.Connection, key: str, value: Any) -> None:
-    entry = (key, json.dumps(value))
-    connection.execute("REPLACE INTO about VALUES (?, ?, ?)", (*entry, _checksum(entry)))
-
-
-def _of(connection: sqlite3.Connection, key: str) -> Any:
-    (value,) = connection.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
-    return json.loads(value)
-
-
-def _check(path: Path, connection: sqlite3.Connection) -> None:
-    """Raise StoreError unless every page and every row is what was written."""
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-    if not tables >= {"about", "cells"}:
-        raise StoreError(f"{path} is no store of a sweep")
-    (number,) = connection.execute("PRAGMA user_version").fetchone()
-    if number != _FORMAT:
-        raise StoreError(f"{path} has format {number}, this gradlab reads format {_FORMAT}")
-    (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-    if found != "ok":
-        raise _damaged(path, found)
-    for table in ("about", "cells"):
-        for *values, checksum in connection.execute(f"SELECT * FROM {table}"):
-            if _checksum(tuple(values)) != checksum:
-                raise _damaged(path, f"wrong checksum of {values[0]!r}")
-
-
 def _check_versions(path: Path, connection: sqlite3.Connection) -> None:
-    there, here = _of(connection, "versions"), versions()
+    there, here = about(connection, "versions"), versions()
     if there != here:
         told = ", ".join(
             f"{name} {there.get(name)} (here {here.get(name)})"
@@ -219,7 +158,7 @@ def _check_versions(path: Path, connection: sqlite3.Connection) -> None:
 def _check_settings(
     path: Path, connection: sqlite3.Connection, settings: Mapping[str, Any], extend: bool
 ) -> None:
-    there = _of(connection, "settings")
+    there = about(connection, "settings")
     differing = [k for k, v in settings.items() if _unordered(v) != _unordered(there.get(k))]
     if not differing:
         return
@@ -234,7 +173,7 @@ def _check_settings(
         advice = "--extend adds what is new" if grown else "name another store"
         raise StoreError(f"{path} is of another grid: {told}. {advice.capitalize()}")
     with connection:
-        _put(connection, "settings", settings)
+        put_about(connection, "settings", settings)
 
 
 def _unordered(value: Any) -> Any:
@@ -244,38 +183,3 @@ def _unordered(value: Any) -> Any:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:45]}... ({len(value)} of them)"
-
-
-def _stored(value: Any) -> Any:
-    """Return the value as SQLite gives it back: it has no NaN."""
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _checksum(values: tuple[Any, ...]) -> int:
-    return zlib.crc32(repr(values).encode())
-
-
-def _quoted(names: Iterable[str]) -> list[str]:
-    return [f'"{name}"' for name in names]
-
-
-def _damaged(path: Path, why: object) -> StoreError:
-    return StoreError(
-        f"{path} is damaged ({why}): restore it from a copy, or remove it to begin anew"
-    )
-
-
-@contextmanager
-def _blaming(path: Path) -> Iterator[None]:
-    """Turn what SQLite raises inside the block into a StoreError that says what to do."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        message = str(error)
-        raise StoreError(
-            f"{path}: {message}; rows that were there before are unharmed, the same command goes on"
-            if "full" in message or "disk I/O" in message
-            else f"{path} cannot be used: {message}"
-        ) from None
-    except (sqlite3.DatabaseError, json.JSONDecodeError) as error:
-        raise _damaged(path, error) from None

@@ -1,0 +1,153 @@
+"""The file of a store: an SQLite database whose every row has a checksum.
+
+What was committed survives kill -9; what is damaged is told when the file is opened.
+"""
+
+import json
+import math
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from gradlab.sweep.cells import ROW
+
+__all__ = [
+    "TYPES",
+    "StoreError",
+    "about",
+    "blaming",
+    "check",
+    "connected",
+    "insert",
+    "make",
+    "put_about",
+]
+
+_FORMAT = 1  # of the tables below
+_TEXTS = {"cell", "problem", "regime", "estimator", "series", "method", "reason", "version"}
+_TEXTS |= {"dtype", "error"}
+_WHOLE = {"N", "C", "logits_seed", "calls", "seed", "draws"}
+TYPES = {
+    name: "TEXT" if name in _TEXTS else "INTEGER" if name in _WHOLE else "REAL" for name in ROW
+}
+"""SQLite types of the columns of a row."""
+
+_COLUMNS = ", ".join(f'"{name}" {kind}' for name, kind in (TYPES | {"checksum": "INTEGER"}).items())
+_ABOUT = "key TEXT, value TEXT, checksum INTEGER"
+_TABLES = {
+    "about": f"CREATE TABLE about ({_ABOUT}, PRIMARY KEY (key)) WITHOUT ROWID",
+    "cells": f"CREATE TABLE cells ({_COLUMNS}, PRIMARY KEY (cell)) WITHOUT ROWID",
+}
+
+
+class StoreError(OSError):
+    """A store that is damaged, of another grid or version, in use, or cannot be written."""
+
+
+def connected(path: Path, *, reading: bool = False) -> sqlite3.Connection:
+    """Return a connection to the store at `path`, which also lies where nothing can be written."""
+    uri, mode = path.resolve().as_uri(), "rw"
+    if reading and not os.access(path.parent, os.W_OK):
+        # What lies where nothing can be written, with nothing pending, is read as it is.
+        pending = Path(f"{path}-wal")
+        mode = "ro" if pending.exists() and pending.stat().st_size else "ro&immutable=1"
+    connection = sqlite3.connect(f"{uri}?mode={mode}", uri=True)
+    if reading:
+        connection.execute("PRAGMA query_only = 1")
+    else:
+        # A commit survives the death of the process; one lost in a power cut is computed again.
+        connection.execute("PRAGMA synchronous = NORMAL")
+    return connection
+
+
+def make(path: Path, known: Mapping[str, Any]) -> None:
+    """Make a store without cells, of which `known` is told; it is at `path` at once and whole."""
+    new = path.with_name(f".{path.name}-new")
+    new.unlink(missing_ok=True)
+    with closing(sqlite3.connect(new)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        for command in _TABLES.values():
+            connection.execute(command)
+        with connection:
+            for key, value in known.items():
+                put_about(connection, key, value)
+        connection.execute(f"PRAGMA user_version = {_FORMAT}")
+    new.replace(path)
+
+
+def put_about(connection: sqlite3.Connection, key: str, value: Any) -> None:
+    """Keep what is known of the store under `key`: anything that JSON can hold."""
+    entry = (key, json.dumps(value))
+    connection.execute("REPLACE INTO about VALUES (?, ?, ?)", (*entry, _checksum(entry)))
+
+
+def about(connection: sqlite3.Connection, key: str) -> Any:
+    """Return what is known of the store under `key`."""
+    (value,) = connection.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
+    return json.loads(value)
+
+
+def check(path: Path, connection: sqlite3.Connection) -> None:
+    """Raise StoreError unless every page and every row is what was written."""
+    tables = dict(connection.execute("SELECT name, sql FROM sqlite_master"))
+    if not tables.keys() & _TABLES.keys():
+        raise StoreError(f"{path} is no store of a sweep")
+    (number,) = connection.execute("PRAGMA user_version").fetchone()
+    if number != _FORMAT:
+        raise StoreError(f"{path} has format {number}, this gradlab reads format {_FORMAT}")
+    (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    if found != "ok" or tables != _TABLES:
+        raise _damaged(path, "its tables are not as they were made" if found == "ok" else found)
+    for table in ("about", "cells"):
+        for *values, checksum in connection.execute(f"SELECT * FROM {table}"):
+            if _checksum(tuple(values)) != checksum:
+                raise _damaged(path, f"wrong checksum of {values[0]!r}")
+
+
+def insert(connection: sqlite3.Connection, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Add rows with the columns `TYPES`, each with its checksum, to the transaction."""
+    command = f"INSERT INTO cells VALUES ({', '.join('?' * (len(TYPES) + 1))})"
+    stored = (tuple(_stored(row[name], kind) for name, kind in TYPES.items()) for row in rows)
+    connection.executemany(command, [(*values, _checksum(values)) for values in stored])
+
+
+_PYTHON = {"TEXT": str, "INTEGER": int, "REAL": float}
+
+
+def _stored(value: Any, kind: str) -> Any:
+    """Return the value as SQLite gives it back: it has no NaN, and no integer among reals."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    return _PYTHON[kind](value)
+
+
+def _checksum(values: tuple[Any, ...]) -> int:
+    return zlib.crc32(repr(values).encode())
+
+
+def _damaged(path: Path, why: object) -> StoreError:
+    return StoreError(
+        f"{path} is damaged ({why}): restore it from a copy, or remove it to begin anew"
+    )
+
+
+@contextmanager
+def blaming(path: Path) -> Iterator[None]:
+    """Turn what SQLite raises inside the block into a StoreError that says what to do."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        message = str(error)
+        raise StoreError(
+            f"{path}: {message}; rows that were there before are unharmed, the same command goes on"
+            if "full" in message or "disk I/O" in message
+            else f"{path} cannot be used: {message}"
+        ) from None
+    except sqlite3.IntegrityError as error:
+        raise StoreError(f"{path}: a cell would be there twice ({error})") from None
+    except (sqlite3.DatabaseError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise _damaged(path, error) from None
