@@ -72,6 +72,7 @@ def export(
         raise typer.BadParameter(f"must end with .csv or .parquet, not {file}", param_hint="FILE")
     rows = read_rows(store)
     rows = rows if seconds else reproducible_columns(rows)
+    rows = rows.astype({"calls": "Int64", "draws": "Int64"})
     # Whatever interrupts this leaves the old file or the new one.
     with (
         blaming("FILE", OSError),

@@ -32,6 +32,10 @@ _Limit = Annotated[float, typer.Option(min=0.1, help="Seconds that a cell may ta
 _Memory = Annotated[float, typer.Option(min=1, help="Gigabytes that a worker may use.")]
 
 
+# Cells from which on the time is estimated before they are run.
+_MANY = 2000
+
+
 @app.callback()
 def sweep() -> None:
     """Compute thousands of cells: problems x sizes x logits x seeds x estimators x temperatures.
@@ -87,7 +91,9 @@ def run(
     if not store.exists():
         from gradlab.sweep.plan import plan
 
-        print(plan(read, memory=memory), file=sys.stderr)
+        # Of a small grid the progress bar tells soon enough.
+        told = plan(read, memory=memory) if len(read) >= _MANY else f"{len(read):,} cells"
+        print(told, file=sys.stderr)
     _run(read, store, workers, scheduler, limit=limit, memory=memory, extend=extend)
 
 

@@ -28,6 +28,7 @@ __all__ = ["Computed", "VersionError", "compute", "end_process"]
 _START = 300.0
 # A cell is tried again after the death of its process, which may have been an accident.
 _DEATHS = 2
+_STARTS = 3
 
 
 class VersionError(RuntimeError):
@@ -104,11 +105,21 @@ def _process(memory: int, versions: dict[str, str], stop: threading.Event | None
     """Return the process of this thread, a new one if there is none."""
     process: _Process | None = getattr(_own, "process", None)
     if process is None:
-        process = _own.process = _Process(memory, stop)
+        process = _own.process = _begun(memory, stop)
         if process.versions != versions:
             end_process()
             raise VersionError(f"a worker has {process.versions}, the driver has {versions}")
     return process
+
+
+def _begun(memory: int, stop: threading.Event | None) -> "_Process":
+    for tries_left in reversed(range(_STARTS)):
+        try:
+            return _Process(memory, stop)
+        except _Ended as fault:
+            if not tries_left:
+                raise OSError(f"a process for the cells does not start: {fault}") from None
+    raise AssertionError
 
 
 def end_process() -> None:
@@ -141,11 +152,7 @@ class _Process:
         threading.Thread(
             target=_listen, args=(self._child.stdout, self._answers), daemon=True
         ).start()
-        try:
-            self.versions: dict[str, str] = self._answer(_START, stop)["versions"]
-        except _Ended as fault:
-            self.end()
-            raise OSError(f"a process for the cells does not start: {fault}") from None
+        self.versions: dict[str, str] = self._answer(_START, stop)["versions"]
 
     def answers(
         self, task: Task, spell: float, limit: float, stop: threading.Event | None

@@ -115,8 +115,9 @@ def read_rows(path: Path) -> pd.DataFrame:
     with _read(path) as connection:
         settings = about(connection, "settings")
         rows = pd.read_sql_query("SELECT * FROM cells", connection)[list(TYPES)]
-    kinds = {"REAL": "float64", "TEXT": "object"}
-    rows = rows.astype({name: kinds[kind] for name, kind in TYPES.items() if kind in kinds})
+    # Of the same type whether or not a cell failed.
+    kinds = {name: _KINDS[kind] for name, kind in TYPES.items()}
+    rows = rows.astype(kinds | dict.fromkeys(("calls", "draws"), "float64"))
     rows["size"] = rows["N"].astype(str) + "x" + rows["C"].astype(str)
     axes = {"seeds": "logits_seed", "regimes": "regime", "sizes": "size", "problems": "problem"}
     places = pd.DataFrame(
@@ -128,6 +129,9 @@ def read_rows(path: Path) -> pd.DataFrame:
     return (
         rows.loc[places.sort_values(list(places)).index].drop(columns="size").reset_index(drop=True)
     )
+
+
+_KINDS = {"REAL": "float64", "TEXT": "object", "INTEGER": "int64"}
 
 
 @contextmanager
