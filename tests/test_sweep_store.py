@@ -236,7 +236,7 @@ def test_a_full_disk_is_told_and_earlier_rows_stay(small_disk):
         kept.add(rows[:100])
         with pytest.raises(StoreError, match=r"full.*the same command goes on"):
             kept.add(rows[100:])
-    assert list(read_rows(path)["cell"]) == [row["cell"] for row in rows[:100]]
+    assert set(read_rows(path)["cell"]) == {row["cell"] for row in rows[:100]}
 
 
 def test_a_read_only_disk_is_told_and_can_be_read(small_disk):

@@ -13,7 +13,9 @@ from typing import Any
 
 from gradlab.sweep.isolation import Computed, compute
 
-__all__ = ["Crew", "CrewError", "cluster", "local"]
+__all__ = ["GONE", "Crew", "CrewError", "cluster", "local"]
+
+GONE = "the scheduler is gone; start it, and the same command goes on"
 
 
 class CrewError(OSError):
@@ -62,12 +64,19 @@ def cluster(address: str, **options: Any) -> Iterator[Crew]:
         client = Client(address, timeout=10, set_as_default=False)
     except (OSError, ValueError) as error:
         raise CrewError(f"no dask scheduler answers at {address}: {error}") from None
+
+    def threads() -> int:
+        try:
+            return sum(client.nthreads().values())
+        except Exception as error:  # dask has several for a lost connection
+            raise CrewError(f"{GONE} ({address}: {error})") from None
+
     with client:
         executor = client.get_executor(pure=False)
         try:
             yield Crew(
                 executor,
-                lambda: sum(client.nthreads().values()),
+                threads,
                 lambda: None,
                 partial(compute, **options),
             )

@@ -104,11 +104,11 @@ _own = threading.local()
 def _process(memory: int, versions: dict[str, str], stop: threading.Event | None) -> "_Process":
     """Return the process of this thread, a new one if there is none."""
     process: _Process | None = getattr(_own, "process", None)
-    if process is None:
+    if process is None or (process.memory, process.versions) != (memory, versions):
+        end_process()
         process = _own.process = _begun(memory, stop)
-        if process.versions != versions:
-            end_process()
-            raise VersionError(f"a worker has {process.versions}, the driver has {versions}")
+    if process.versions != versions:
+        raise VersionError(f"a worker has {process.versions}, the driver has {versions}")
     return process
 
 
@@ -133,6 +133,7 @@ class _Process:
     """A child and the pipes to it; it ends with this object."""
 
     def __init__(self, memory: int, stop: threading.Event | None) -> None:
+        self.memory = memory
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 lives as long as the process
         paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
         threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

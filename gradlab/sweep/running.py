@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from gradlab.processes import usable_cores
 from gradlab.sweep.cells import Task, blank_row
-from gradlab.sweep.crew import Crew, CrewError, cluster, local
+from gradlab.sweep.crew import GONE, Crew, CrewError, cluster, local
 from gradlab.sweep.grid import Grid
 from gradlab.sweep.isolation import Computed, VersionError
 from gradlab.sweep.size import MEMORY, refused
@@ -174,7 +174,7 @@ class _Run:
         try:
             return future.result().rows
         except CancelledError:
-            raise CrewError("the scheduler is gone; the same command goes on") from None
+            raise CrewError(GONE) from None
         except (OSError, VersionError) as error:
             raise CrewError(str(error)) from None
         except Exception as error:
