@@ -8,6 +8,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ __all__ = [
     "at_temperature",
     "blank_row",
     "computed",
+    "estimator_of",
     "load_estimator",
     "load_problem",
 ]
@@ -83,9 +85,7 @@ class Task:
         return replace(self, cells=tuple(cell for cell in self.cells if cell.id not in done))
 
 
-def load_problem(
-    name: str, N: int, C: int, seed: int = 0, folder: Path | str = "", regime_: str | None = None
-) -> Any:
+def load_problem(name: str, N: int, C: int, seed: int = 0, folder: Path | str = "") -> Any:
     """Return the loss that a problem's name, or FILE.py:NAME as seen from `folder`, stands for.
 
     Raises ValueError for a name that does not exist at this size.
@@ -111,6 +111,14 @@ def load_estimator(text: str, folder: Path | str = "") -> Estimator:
     if not isinstance(estimator, Estimator):
         raise ValueError(f"{text} is no Estimator: {estimator!r}")
     return estimator
+
+
+def estimator_of(task: "Task", cell: "Cell") -> Estimator:
+    """Return a cell's estimator at its temperature; a file of one's own runs once a process."""
+    return at_temperature(_loaded(cell.estimator, task.folder), cell.tau)
+
+
+_loaded = cache(load_estimator)
 
 
 def at_temperature(estimator: Estimator, tau: float | None) -> Estimator:
@@ -160,7 +168,7 @@ def computed(task: Task) -> Iterator[dict[str, Any] | None]:
         if not shared:
             start = time.perf_counter()
             try:
-                estimator = at_temperature(load_estimator(cell.estimator, task.folder), cell.tau)
+                estimator = estimator_of(task, cell)
                 (found,) = measured_rows(
                     estimator,
                     exact,
@@ -186,8 +194,7 @@ def _loss_and_logits(task: Task) -> tuple[Loss, Tensor]:
 def _enumerate_gradients(exact: Enumeration, task: Task) -> None:
     """Enumerate gradients now, if a cell may need them: the time is not that of the first cell."""
     if task.method != "monte-carlo" and any(
-        isinstance(load_estimator(cell.estimator, task.folder), PathwiseEstimator)
-        for cell in task.cells
+        isinstance(estimator_of(task, cell), PathwiseEstimator) for cell in task.cells
     ):
         try:
             exact.gradients  # noqa: B018 kept by the enumeration

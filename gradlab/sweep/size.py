@@ -4,13 +4,12 @@ Bytes are the largest arrays that enumeration, tables and blocks of draws make, 
 """
 
 import math
-from pathlib import Path
 
 from gradlab.estimators import Estimator, PathwiseEstimator
 from gradlab.exact.enumeration import MAX_CONFIGURATIONS
 from gradlab.montecarlo import block_size
 from gradlab.problems import regime
-from gradlab.sweep.cells import Task, at_temperature, load_estimator
+from gradlab.sweep.cells import Task, estimator_of
 
 __all__ = ["MEMORY", "needed_bytes", "refused"]
 
@@ -37,8 +36,7 @@ def refused(task: Task, memory: float = MEMORY) -> dict[str, str]:
         return {cell.id: why for cell in task.cells}
     found = {}
     for cell in task.cells:
-        estimator = at_temperature(load_estimator(cell.estimator, Path(task.folder)), cell.tau)
-        needed = needed_bytes(estimator, task.N, task.C, task.method) / _GB
+        needed = needed_bytes(estimator_of(task, cell), task.N, task.C, task.method) / _GB
         if needed > memory:
             found[cell.id] = (
                 f"TooLargeError: it needs about {needed:.1f} GB, more than the {memory:g} GB of a "
