@@ -13,7 +13,7 @@ from gradlab.processes import usable_cores
 from gradlab.sweep.cells import computed
 from gradlab.sweep.grid import Grid
 from gradlab.sweep.running import run_sweep
-from gradlab.sweep.store import read_rows
+from gradlab.sweep.store import sweep_rows
 
 __all__ = ["run"]
 
@@ -36,7 +36,7 @@ def run(seconds: float = 120.0) -> Iterator[Ratio]:
         begin = _wall(tiny, next(stores), workers=1)
         store = next(stores)
         one = _wall(grid, store, workers=1)
-        spent = read_rows(store)["seconds"]
+        spent = sweep_rows(store)["seconds"]
         yield Ratio("mean time of a cell", 1e3 * spent.mean(), unit="ms")
         over = (one - begin) / spent.sum() - 1
         yield Ratio("store and scheduling, beside cells", 100 * over, 5, "%")

@@ -68,6 +68,9 @@ if TYPE_CHECKING:
     from gradlab.ranking import best_temperature
     from gradlab.recommendation import Recommendation
     from gradlab.selection import recommend
+    from gradlab.sweep.grid import Grid
+    from gradlab.sweep.running import run_sweep
+    from gradlab.sweep.store import sweep_rows
     from gradlab.verdict import Verdict
     from gradlab.verification import verify
 
@@ -94,6 +97,9 @@ _HOME = {
     "best_temperature": "ranking",
     "Recommendation": "recommendation",
     "recommend": "selection",
+    "Grid": "sweep.grid",
+    "run_sweep": "sweep.running",
+    "sweep_rows": "sweep.store",
     "Verdict": "verdict",
     "verify": "verification",
     **dict.fromkeys(_ESTIMATORS.split(), "estimators"),

@@ -5,7 +5,7 @@ import pytest
 
 from gradlab.cli import main
 from gradlab.sweep.grid import Grid
-from gradlab.sweep.store import opened, read_rows
+from gradlab.sweep.store import opened, sweep_rows
 
 COMMANDS = ("plan", "run", "status", "export", "retry", "plot", "atlas")
 
@@ -69,15 +69,15 @@ def test_status_tells_what_is_there(call):
 
 def test_status_tells_what_failed_and_retry_mends_it(call, folder, tmp_path):
     store = tmp_path / "s.db"
-    rows = read_rows(folder / "s.db").astype(object).to_dict("records")
+    rows = sweep_rows(folder / "s.db").astype(object).to_dict("records")
     with opened(store, Grid.from_toml(folder / "grid.toml").settings) as kept:
         kept.add([rows[0] | {"error": "TimeoutError: it took longer than 1 s"}, *rows[1:]])
     status, out, _ = call("status", store)
     assert status == 0
     assert f"1 failed, such as {rows[0]['cell']}:\n  TimeoutError: it took" in out
     assert call("retry", "grid.toml", store)[0] == 0
-    expected = read_rows(folder / "s.db").drop(columns="seconds")
-    pd.testing.assert_frame_equal(read_rows(store).drop(columns="seconds"), expected)
+    expected = sweep_rows(folder / "s.db").drop(columns="seconds")
+    pd.testing.assert_frame_equal(sweep_rows(store).drop(columns="seconds"), expected)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -87,7 +87,7 @@ def test_export_is_the_rows_in_order_and_the_same_bytes(suffix, call, folder, tm
         assert call("export", "s.db", file) == (0, f"{file}: 60 rows\n", "")
     assert files[0].read_bytes() == files[1].read_bytes()
     read = {"csv": pd.read_csv, "parquet": pd.read_parquet}[suffix](files[0])
-    expected = read_rows(folder / "s.db").drop(columns="seconds")
+    expected = sweep_rows(folder / "s.db").drop(columns="seconds")
     assert list(read) == list(expected)
     assert list(read["cell"]) == list(expected["cell"])
     assert list(read["mse"].dropna()) == list(expected["mse"].dropna())
@@ -114,6 +114,8 @@ WRONG = {
     "no grid": (["run", "none.toml", "x.db"], 2, "none.toml"),
     "wrong grid": (["plan", "wrong.toml"], 2, "did you mean 'mlp'"),
     "other grid": (["run", "other.toml", "s.db"], 1, "is of another grid: problems"),
+    "address": (["run", "grid.toml", "s.db", "--scheduler", "me"], 2, "such as tcp://host:8786"),
+    "a folder": (["run", "grid.toml", "."], 1, ". is a folder, no store"),
     "no store": (["status", "none.db"], 1, "there is no none.db"),
     "nothing to retry": (["retry", "grid.toml", "none.db"], 2, "there is no none.db"),
     "no database": (["status", "grid.toml"], 1, "grid.toml is damaged"),

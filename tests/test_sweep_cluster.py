@@ -16,7 +16,7 @@ from gradlab.sweep import running
 from gradlab.sweep.crew import CrewError
 from gradlab.sweep.grid import Grid
 from gradlab.sweep.running import run_sweep
-from gradlab.sweep.store import read_rows
+from gradlab.sweep.store import sweep_rows
 
 pytest.importorskip("distributed", reason="the extra cluster is not installed")
 
@@ -74,11 +74,11 @@ def local(tmp_path_factory):
     """The rows of an undisturbed run on this machine."""
     store = tmp_path_factory.mktemp("local") / "s.db"
     run_sweep(GRID, store, workers=2)
-    return read_rows(store).drop(columns="seconds")
+    return sweep_rows(store).drop(columns="seconds")
 
 
 def assert_same(store, rows):
-    pd.testing.assert_frame_equal(read_rows(store).drop(columns="seconds"), rows, check_exact=True)
+    pd.testing.assert_frame_equal(sweep_rows(store).drop(columns="seconds"), rows, check_exact=True)
 
 
 def test_a_cluster_gives_the_same_rows(address, local, tmp_path):
@@ -90,7 +90,7 @@ def test_other_versions_of_the_workers_are_refused(address, tmp_path, monkeypatc
     monkeypatch.setattr(running, "versions", lambda: {"gradlab": "9.9"})
     with pytest.raises(CrewError, match=r"a worker has .*, the driver has \{'gradlab': '9.9'\}"):
         run_sweep(GRID, tmp_path / "s.db", scheduler=address)
-    assert read_rows(tmp_path / "s.db").empty
+    assert sweep_rows(tmp_path / "s.db").empty
 
 
 @pytest.mark.slow
@@ -120,7 +120,7 @@ def running_sweep(store, address):
     thread = threading.Thread(target=run)
     thread.start()
     ends = time.monotonic() + 60
-    while not store.exists() or read_rows(store).empty:
+    while not store.exists() or sweep_rows(store).empty:
         assert thread.is_alive(), outcome
         assert time.monotonic() < ends, "waited in vain"
         time.sleep(0.05)
@@ -153,7 +153,7 @@ def test_a_dead_scheduler_is_told_and_the_sweep_goes_on_elsewhere(local, tmp_pat
             scheduler.kill()
         assert isinstance(outcome[0], CrewError), repr(outcome[0])
         assert "the same command goes on" in str(outcome[0])
-    assert 0 < len(read_rows(store)) < len(GRID)
+    assert 0 < len(sweep_rows(store)) < len(GRID)
     run_sweep(GRID, store, workers=2)
     assert_same(store, local)
 

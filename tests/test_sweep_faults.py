@@ -15,7 +15,7 @@ import pytest
 from gradlab.sweep.cells import computed
 from gradlab.sweep.grid import Grid
 from gradlab.sweep.running import run_sweep
-from gradlab.sweep.store import StoreError, opened, read_rows
+from gradlab.sweep.store import StoreError, opened, sweep_rows
 
 GRID = """
 problems = ["quadratic", "cubic"]
@@ -88,7 +88,7 @@ def started(*arguments):
 
 def rows_there(store):
     """Return how many rows a store has by now, 0 if there is none."""
-    return len(read_rows(store)) if store.exists() else 0
+    return len(sweep_rows(store)) if store.exists() else 0
 
 
 def wait_for_rows(driver, store, more_than=0):
@@ -100,7 +100,7 @@ def wait_for_rows(driver, store, more_than=0):
 
 
 def assert_same_rows(store, other):
-    found, expected = (read_rows(path).drop(columns="seconds") for path in (store, other))
+    found, expected = (sweep_rows(path).drop(columns="seconds") for path in (store, other))
     assert found["cell"].is_unique
     pd.testing.assert_frame_equal(found, expected, check_exact=True)
 
@@ -162,7 +162,7 @@ def test_an_interrupt_stops_cleanly_and_keeps_what_is_there(by, tmp_path):
     assert "Traceback" not in error
     assert psutil.wait_procs(workers, timeout=10)[1] == []
     with opened(store):  # neither locked nor damaged
-        assert 0 < len(read_rows(store)) < 1600
+        assert 0 < len(sweep_rows(store)) < 1600
 
 
 def test_a_cell_that_hangs_dies_or_fails_does_not_stop_the_others(tmp_path):
@@ -174,7 +174,7 @@ def test_a_cell_that_hangs_dies_or_fails_does_not_stop_the_others(tmp_path):
     grid = Grid(estimators=["ZGR", *own, "ST"], **asked)
     done = run_sweep(grid, tmp_path / "s.db", workers=1, limit=2.0, memory=3.0)
     assert (done.computed, done.failed) == (7, 4)
-    rows = read_rows(tmp_path / "s.db").set_index("estimator")
+    rows = sweep_rows(tmp_path / "s.db").set_index("estimator")
     for name, error in {
         "HANGS": "TimeoutError: it took longer than 2 s",
         "DIES": "ProcessError: the process that computed it died (signal 9)",
@@ -209,7 +209,7 @@ def test_failed_cells_are_kept_until_they_are_tried_again(tmp_path):
     store = tmp_path / "s.db"
     assert run_sweep(grid, store, workers=1).failed == 2
     assert run_sweep(grid, store, workers=1).computed == 0
-    assert read_rows(store)["error"].str.contains("not there").all()
+    assert sweep_rows(store)["error"].str.contains("not there").all()
     assert run_sweep(grid, store, workers=1, retry=True).computed == 2
 
 
@@ -217,7 +217,7 @@ def test_cells_that_are_too_large_are_refused_before_they_start(tmp_path):
     grid = Grid(["mlp"], ["2x3", "40x4"], estimators=["ZGR"])
     done = run_sweep(grid, tmp_path / "s.db", workers=1)
     assert (done.computed, done.failed) == (2, 1)
-    errors = read_rows(tmp_path / "s.db")["error"]
+    errors = sweep_rows(tmp_path / "s.db")["error"]
     assert errors.isna().tolist() == [True, False]
     assert "TooLargeError: about 10^24.1 configurations" in errors[1]
 

@@ -13,7 +13,7 @@ import pytest
 from gradlab.sweep import store as store_module
 from gradlab.sweep.cells import ROW, blank_row
 from gradlab.sweep.grid import Grid
-from gradlab.sweep.store import StoreError, opened, read_rows, read_settings, versions
+from gradlab.sweep.store import StoreError, opened, sweep_rows, read_settings, versions
 
 GRID = Grid(["quadratic", "mlp"], ["2x3"], seeds=6, estimators=["ZGR", "GS"], temperatures=[0.1, 1])
 LARGE = 2**53
@@ -48,7 +48,7 @@ def test_rows_come_back_to_the_last_bit_in_the_order_of_the_grid(tmp_path):
         kept.add(shuffled[:5])
         kept.add(shuffled[5:])
         assert kept.done() == {row["cell"] for row in rows}
-    found = read_rows(path)
+    found = sweep_rows(path)
     assert list(found) == ROW
     expected = pd.DataFrame(rows, columns=ROW)
     assert list(found["cell"]) == list(expected["cell"])
@@ -64,7 +64,7 @@ def test_a_cell_is_there_once_and_rows_come_all_or_none(full):
         with pytest.raises(StoreError):
             kept.add([extra, rows_of(GRID)[3]])
         assert extra["cell"] not in kept.done()
-    assert len(read_rows(full)) == len(GRID)
+    assert len(sweep_rows(full)) == len(GRID)
 
 
 def test_settings_and_versions_are_kept(full):
@@ -144,14 +144,14 @@ def test_another_version_is_refused_for_writing_and_read(full, package, monkeypa
         opened(full, GRID.settings),
     ):
         pytest.fail("it was opened")
-    assert len(read_rows(full)) == len(GRID)
+    assert len(sweep_rows(full)) == len(GRID)
 
 
 def test_another_format_is_refused(full):
     with closing(sqlite3.connect(full)) as connection, connection:
         connection.execute("PRAGMA user_version = 7")
     with pytest.raises(StoreError, match="has format 7, this gradlab reads format 1"):
-        read_rows(full)
+        sweep_rows(full)
 
 
 def flipped(path, offset):
@@ -164,7 +164,7 @@ def flipped(path, offset):
 
 
 def test_a_flipped_bit_is_told_or_changes_nothing(full):
-    whole, rows = full.read_bytes(), read_rows(full)
+    whole, rows = full.read_bytes(), sweep_rows(full)
     assert len(list(full.parent.iterdir())) <= 2  # all is in one file, beside its lock
     chance = random.Random(0)
     told = 0
@@ -172,7 +172,7 @@ def test_a_flipped_bit_is_told_or_changes_nothing(full):
         full.write_bytes(whole)
         flipped(full, offset)
         try:
-            pd.testing.assert_frame_equal(read_rows(full), rows, check_exact=True)
+            pd.testing.assert_frame_equal(sweep_rows(full), rows, check_exact=True)
         except StoreError:
             told += 1
     assert told > 30
@@ -182,7 +182,7 @@ def test_a_flipped_bit_is_told_or_changes_nothing(full):
 def test_a_cut_file_is_told(full, share):
     whole = full.read_bytes()
     full.write_bytes(whole[: int(share * len(whole))])
-    for reading in (lambda: read_rows(full), lambda: opened(full, None).__enter__()):
+    for reading in (lambda: sweep_rows(full), lambda: opened(full, None).__enter__()):
         with pytest.raises(StoreError):
             reading()
 
@@ -195,7 +195,7 @@ def test_what_is_no_store_is_told(tmp_path):
         connection.execute("CREATE TABLE songs (name TEXT)")
     for path, message in ((text, "damaged"), (other, "is no store"), (tmp_path / "x.db", "no")):
         with pytest.raises(StoreError, match=message):
-            read_rows(path)
+            sweep_rows(path)
     with pytest.raises(StoreError, match="is no store"), opened(other, GRID.settings):
         pytest.fail("it was opened")
     assert text.read_text().startswith("no database")
@@ -205,11 +205,11 @@ def test_a_second_writer_is_refused_and_readers_are_not(full):
     with opened(full, GRID.settings) as kept:
         with pytest.raises(StoreError, match="being written by another"), opened(full):
             pytest.fail("it was opened")
-        before = read_rows(full)
+        before = sweep_rows(full)
         with kept.connection:
             kept.connection.execute("DELETE FROM cells")
             # What is not committed is not seen.
-            pd.testing.assert_frame_equal(read_rows(full), before)
+            pd.testing.assert_frame_equal(sweep_rows(full), before)
             kept.connection.rollback()
     with opened(full):
         pass
@@ -236,7 +236,7 @@ def test_a_full_disk_is_told_and_earlier_rows_stay(small_disk):
         kept.add(rows[:100])
         with pytest.raises(StoreError, match=r"full.*the same command goes on"):
             kept.add(rows[100:])
-    assert set(read_rows(path)["cell"]) == {row["cell"] for row in rows[:100]}
+    assert set(sweep_rows(path)["cell"]) == {row["cell"] for row in rows[:100]}
 
 
 def test_a_read_only_disk_is_told_and_can_be_read(small_disk):
@@ -246,7 +246,7 @@ def test_a_read_only_disk_is_told_and_can_be_read(small_disk):
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     with pytest.raises(StoreError, match="cannot be written"), opened(path, GRID.settings):
         pytest.fail("it was opened")
-    assert len(read_rows(path)) == len(GRID)
+    assert len(sweep_rows(path)) == len(GRID)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
@@ -255,6 +255,6 @@ def test_a_folder_without_rights_is_told(full):
     try:
         with pytest.raises(StoreError, match="cannot be written"), opened(full, GRID.settings):
             pytest.fail("it was opened")
-        assert len(read_rows(full)) == len(GRID)
+        assert len(sweep_rows(full)) == len(GRID)
     finally:
         full.parent.chmod(0o700)

@@ -25,11 +25,11 @@ def status(store: _Store) -> None:
     \b
     Example:  gradlab sweep status small.db
     """
-    from gradlab.sweep.store import read_rows, read_settings
+    from gradlab.sweep.store import sweep_rows, read_settings
     from gradlab.tables import aligned
 
     settings, versions = read_settings(store)
-    rows = read_rows(store)
+    rows = sweep_rows(store)
     axes = ("problems", "sizes", "regimes", "seeds", "estimators")
     cells = 1
     for axis in axes:
@@ -66,11 +66,11 @@ def export(
     Example:  gradlab sweep export small.db rows.parquet
     """
     from gradlab.comparison import reproducible_columns
-    from gradlab.sweep.store import read_rows
+    from gradlab.sweep.store import sweep_rows
 
     if file.suffix not in (".csv", ".parquet"):
         raise typer.BadParameter(f"must end with .csv or .parquet, not {file}", param_hint="FILE")
-    rows = read_rows(store)
+    rows = sweep_rows(store)
     rows = rows if seconds else reproducible_columns(rows)
     rows = rows.astype({"calls": "Int64", "draws": "Int64"})
     # Whatever interrupts this leaves the old file or the new one.
@@ -125,10 +125,10 @@ def plot(
 
         from gradlab.plots.files import save_with_rows
         from gradlab.plots.sweep import plot
-        from gradlab.sweep.store import read_rows
+        from gradlab.sweep.store import sweep_rows
 
         with blaming("--where"):
-            rows = _chosen(read_rows(store), where or [])
+            rows = _chosen(sweep_rows(store), where or [])
         with blaming("--x, --y, --hue, --col"):
             draw = partial(plot, x=x, y=y, hue=hue, col=col)
             save_with_rows(rows.drop(columns="seconds"), draw, out, name, passing)
@@ -163,10 +163,10 @@ def atlas(store: _Store, out: Annotated[Path, Folder] = Path("figures")) -> None
         from gradlab.atlas import findings, summary
         from gradlab.plots.atlas import plot
         from gradlab.plots.files import save_with_rows
-        from gradlab.sweep.store import read_rows
+        from gradlab.sweep.store import sweep_rows
 
         with blaming("STORE", ValueError):
-            found = summary(read_rows(store))
+            found = summary(sweep_rows(store))
         for line in findings(found):
             print(line)
         save_with_rows(found, plot, out, "atlas", passing)

@@ -138,17 +138,18 @@ def _run(
 ) -> None:
     from gradlab.sweep.running import run_sweep
 
-    done = run_sweep(
-        grid,
-        store,
-        workers=workers,
-        scheduler=scheduler,
-        limit=limit,
-        memory=memory,
-        extend=extend,
-        retry=retry,
-        progress=True,
-    )
+    with blaming("--scheduler"):
+        done = run_sweep(
+            grid,
+            store,
+            workers=workers,
+            scheduler=scheduler,
+            limit=limit,
+            memory=memory,
+            extend=extend,
+            retry=retry,
+            progress=True,
+        )
     print(f"{done.computed:,} cells computed in {done.seconds:.1f} s, {done.before:,} were there")
     if done.failed:
         message = f"{done.failed:,} cells failed; see gradlab sweep status {store}"

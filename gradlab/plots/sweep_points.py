@@ -37,7 +37,6 @@ _OPEN = {
     "series": "estimators",
     "tau": "temperatures",
     "method": "methods",
-    "seed": "seeds of draws",
 }
 
 

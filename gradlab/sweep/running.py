@@ -4,6 +4,7 @@ It may be interrupted, killed and started again at any moment; the rows are the 
 """
 
 import random
+import re
 import sys
 import time
 from collections import Counter, deque
@@ -72,6 +73,8 @@ def run_sweep(
     for name, value in (("workers", workers), ("limit", limit), ("memory", memory)):
         if value is not None and not value > 0:
             raise ValueError(f"{name} must be positive, not {value!r}")
+    if scheduler is not None and not re.fullmatch(r"\w+://\S+:\d+", scheduler):
+        raise ValueError(f"scheduler must be such as tcp://host:8786, not {scheduler!r}")
     started = time.monotonic()
     with opened(Path(store), grid.settings, extend=extend) as kept:
         if retry:

@@ -26,7 +26,7 @@ from gradlab.sweep.database import (
     put_about,
 )
 
-__all__ = ["Store", "StoreError", "opened", "read_rows", "read_settings", "versions"]
+__all__ = ["Store", "StoreError", "opened", "sweep_rows", "read_settings", "versions"]
 
 
 def versions() -> dict[str, str]:
@@ -76,6 +76,8 @@ def opened(
     """
     if settings is None and not path.exists():
         raise StoreError(f"there is no {path}")
+    if path.is_dir():
+        raise StoreError(f"{path} is a folder, no store")
     lock = FileLock(f"{path}.lock")
     try:
         lock.acquire(timeout=0)
@@ -107,7 +109,7 @@ def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         return about(connection, "settings"), about(connection, "versions")
 
 
-def read_rows(path: Path) -> pd.DataFrame:
+def sweep_rows(path: Path) -> pd.DataFrame:
     """Return the rows of the store at `path`, in the order of its grid; it may be in use.
 
     Raises StoreError if there is none, or it is damaged.
