@@ -134,3 +134,32 @@ def test_order_of_trained_models_is_the_one_told() -> None:
     last = summary(TRAINED, ["test_nelbo"]).sort_values("test_nelbo")
     told = ["ZGR", "GR(tau=0.5, k=10)", "RF(m=4)", "GS-ST(tau=0.5)", "ARSM", "ST"]
     assert list(last["estimator"]) == told
+
+
+ATLAS = pd.read_csv(Path(__file__).parent.parent / "figures" / "atlas.csv")
+
+
+@pytest.mark.parametrize("scale", ["raw", "scale-free"])
+@pytest.mark.parametrize("series", ["GR(k=inf)", "GR(k=10)"])
+def test_findings_of_the_atlas_are_those_of_its_rows(series: str, scale: str) -> None:
+    rows = ATLAS[(ATLAS["kind"] == "domination") & (ATLAS["scale"] == scale)]
+    of_rao = rows[(rows["series"] == series) & (rows["dominated_by"] == "ST-ZGR")]["share"]
+    of_line = rows[(rows["series"] == "ST-ZGR") & (rows["dominated_by"] == series)]["share"]
+    assert len(of_rao) == len(of_line) == 600
+    shown = f"{series}, {scale} | {of_rao.median():.0%} | {of_line.median():.0%} |"
+    assert shown.replace("%", " %") in README
+    if (series, scale) == ("GR(k=inf)", "raw"):
+        whole = [f"{(share == 1).mean():.0%}".replace("%", " %") for share in (of_rao, of_line)]
+        assert f"{whole[0]} (ST-ZGR) and {whole[1]} (GR)" in README
+
+
+def test_winners_of_the_atlas_are_those_of_its_rows() -> None:
+    best = ATLAS[(ATLAS["kind"] == "best") & (ATLAS["cost"] == "12 evaluations")]
+    wins = best.groupby("series")["wins"].sum().nlargest(4).astype(int)
+    text = " ".join(README.split())
+    assert list(wins.index) == ["LE", "MVE", "GS", "ST-T"]
+    assert f"LE errs least in {wins['LE']} of the 600" in text
+    assert f"MVE in {wins['MVE']}, GS in {wins['GS']} and ST-T in {wins['ST-T']}" in text
+    of_norm = best[(best["problem"] == "norm:1.5") & (best["series"] == "LE")]
+    assert (of_norm["wins"] == of_norm["seeds"]).all()
+    assert (of_norm["error"] < 1e-12).all()

@@ -25,7 +25,7 @@ def status(store: _Store) -> None:
     \b
     Example:  gradlab sweep status small.db
     """
-    from gradlab.sweep.store import sweep_rows, read_settings
+    from gradlab.sweep.store import read_settings, sweep_rows
     from gradlab.tables import aligned
 
     settings, versions = read_settings(store)
