@@ -1,5 +1,6 @@
 """What all tests share: one thread, and calls without the checks of shapes and types."""
 
+import gc
 import signal
 
 import jaxtyping
@@ -27,6 +28,17 @@ jaxtyping.install_import_hook(
 
 # The tests run in parallel processes; more threads would wait for each other.
 torch.set_num_threads(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Keep the garbage collector from what is imported and collected: it stays to the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture

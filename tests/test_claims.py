@@ -61,6 +61,7 @@ def test_measured_order_is_the_declared_order(claim, name):
         assert bias > 1e-4
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", LADDER)
 @estimators(exact=False)
 def test_order_measured_from_draws_is_the_declared_order(claim, name):

@@ -249,12 +249,11 @@ def test_vae_brings_its_logits(tmp_path, capsys) -> None:
     assert "vae(snapshot=little, image=0), logits: encoder" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("workers", ["1", "3"])
-def test_same_seed_gives_the_same_csv(workers, tmp_path) -> None:
+def test_same_seed_gives_the_same_csv_on_any_number_of_workers(tmp_path) -> None:
     # More draws than one task of a worker has.
     arguments = ["ZGR", "--method", "both", "--draws", "150000", "--seed", "5"]
     compared(tmp_path / "a", *arguments)
-    compared(tmp_path / "b", *arguments, "--workers", workers)
+    compared(tmp_path / "b", *arguments, "--workers", "3")
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 

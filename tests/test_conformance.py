@@ -144,7 +144,8 @@ def all_rows() -> pd.DataFrame:
     return compare(f, logits, texts, draws=200, method="monte-carlo")
 
 
-@estimators(levels=False)
+@pytest.mark.usefixtures("unchecked")
+@estimators(one_each=True, levels=False)
 def test_other_rows_do_not_matter(claim):
     f, logits = loss_of("cubic"), logits_of("moderate")
     among = all_rows()

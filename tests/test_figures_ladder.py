@@ -16,8 +16,14 @@ from significance import ALPHA, P_VALUE
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
 
+def quadratic_rows() -> pd.DataFrame:
+    """Return exact rows of a problem of every size, and scores of more problems."""
+    exact = quadratics.rows(problems=len(quadratics.SIZES), draws=64)
+    scores = quadratics.rows(problems=48, draws=4096, estimators=["ST"])
+    return pd.concat([exact.query("method == 'exact'"), scores.query("method != 'exact'")])
+
+
 REDUCED = {
-    "quadratics": {"problems": 48, "draws": 4096},
     "degree": {"seeds": 2, "degrees": range(5)},
     "cold_limit": {"problems": ("mlp", "multilinear")},
     "classes": {"seeds": 2, "sizes": [(1, 2), (1, 5), (3, 2)]},
@@ -34,14 +40,15 @@ def rows():
 
     def of(name: str) -> pd.DataFrame:
         if name not in made:
-            made[name] = importlib.import_module(f"gradlab.figures.{name}").rows(**REDUCED[name])
+            figure = importlib.import_module(f"gradlab.figures.{name}")
+            made[name] = figure.rows(**REDUCED[name]) if name in REDUCED else quadratic_rows()
         return made[name]
 
     return of
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("name", REDUCED)
+@pytest.mark.parametrize("name", ["quadratics", *REDUCED])
 def test_plots_read_rows_from_a_csv(rows, name):
     read = pd.read_csv(io.StringIO(rows(name).to_csv(index=False)))
     figure = importlib.import_module(f"gradlab.figures.{name}").plot(read)
@@ -67,7 +74,7 @@ def test_of_quadratics_exactly_the_estimators_of_order_two_are_unbiased(rows, te
     exact = rows("quadratics").query("method == 'exact'")
     exact = exact[exact["estimator"].isin([text, str(parse(text))])]
     bias = relative(exact, "bias2")
-    assert len(bias) == REDUCED["quadratics"]["problems"]
+    assert len(bias) == len(quadratics.SIZES)
     if parse(text).order >= 2:
         assert bias.max() <= UNBIASED
     else:
@@ -77,7 +84,7 @@ def test_of_quadratics_exactly_the_estimators_of_order_two_are_unbiased(rows, te
 @pytest.mark.parametrize("text", quadratics.SAMPLED)
 def test_scores_are_normal_exactly_without_bias(rows, text):
     scores = rows("quadratics").query("method == 'monte carlo' and estimator == @text")
-    assert len(scores) == REDUCED["quadratics"]["problems"]
+    assert len(scores) == 48
     assert scores["z"].is_monotonic_increasing
     if parse(text).order >= 2:
         assert scores["p_value"].iloc[0] > P_VALUE

@@ -474,8 +474,16 @@ def matrix() -> dict[str, dict[str, str]]:
     return {row[0]: dict(zip(header[1:], row[1:], strict=True)) for row in rows}
 
 
+def cell_of(row, estimator, *, first):
+    # To compile takes longest: in the fast tests one estimator of each column.
+    slow = CHECKS[row] is check_compile and not first
+    return pytest.param(
+        row, estimator, id=f"{row}-{estimator}", marks=[pytest.mark.slow] if slow else []
+    )
+
+
 CELLS = [
-    pytest.param(row, estimator, id=f"{row}-{estimator}")
+    cell_of(row, estimator, first=estimator is COLUMNS[column][0])
     for row, cells in matrix().items()
     for column, cell in cells.items()
     if cell == "yes"

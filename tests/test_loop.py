@@ -115,6 +115,7 @@ train(VAETraining(settings, load_images("digits")), Path(sys.argv[1]), save_seco
 """
 
 
+@pytest.mark.slow
 def test_after_kill_9_a_whole_state_is_there_and_goes_on_exactly(tmp_path, unchecked):
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)])
     deadline = time.monotonic() + 60

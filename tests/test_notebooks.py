@@ -21,9 +21,11 @@ ROUNDING = Decimal("1e-12")
 
 # What takes longest: `make test-all` runs these too.
 SLOW = {
+    "01_truth_and_first_estimator",
     "02_ladder_of_exactness",
     "03_temperature",
     "05_is_my_gradient_right",
+    "06_the_zoo",
     "07_a_vae_under_the_probe",
 }
 

@@ -238,7 +238,7 @@ def test_rows_without_a_measurement_are_named(batch):
 
 
 def test_figure_is_the_same_again_and_shows_all(unchecked):
-    reduced = {"epochs": 2, "seeds": 1, "every": 6, "draws": 64, "latent": "2x2"}
+    reduced = {"epochs": 1, "seeds": 1, "every": 3, "draws": 64, "latent": "2x2"}
     rows = figure.rows(3, **reduced)
     assert rows.equals(figure.rows(3, **reduced))
     assert set(rows["part"]) == {"curve", "probe"}

@@ -161,7 +161,7 @@ def test_a_wrong_factor_is_found_by_draws(factor, named):
     assert verdict.factor == named
 
 
-@pytest.mark.parametrize("tau", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("tau", [0.1, 1.0])
 @pytest.mark.parametrize("code", ["GS-ST(tau={tau})", "GR(tau={tau}, k=10)"])
 def test_the_gumbel_family_shares_one_mean(code, tau):
     options = {"alpha": ALPHA, "delta": 0.1}
