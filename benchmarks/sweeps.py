@@ -89,7 +89,10 @@ def _bare(grid: Grid, processes: int, tasks: int = 60) -> float:
         process.stdout.readline()
     started = time.perf_counter()
     for process in running:
-        process.communicate("\n")
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in running:
+        process.communicate()
     return time.perf_counter() - started
 
 

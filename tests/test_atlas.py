@@ -83,6 +83,7 @@ def test_small_squared_biases_beside_zgr_keep_their_digits() -> None:
     np.testing.assert_allclose(st_zgr_plane(nodes, alpha)[:, 0], st * (1 - alpha) ** 2, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES[2:], ids=lambda case: case[0])
 @scales
 def test_shares_are_those_of_mean_vectors_at_many_temperatures(case, scale) -> None:

@@ -16,6 +16,7 @@ from significance import ALPHA, P_VALUE
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
 
+
 def quadratic_rows() -> pd.DataFrame:
     """Return exact rows of a problem of every size, and scores of more problems."""
     exact = quadratics.rows(problems=len(quadratics.SIZES), draws=64)

@@ -45,7 +45,11 @@ def made(figure: ModuleType) -> pd.DataFrame:
 
 
 @pytest.mark.usefixtures("unchecked")
-@figures
+@pytest.mark.parametrize(
+    "figure",
+    [f if f is snapshots else pytest.param(f, marks=pytest.mark.slow) for f in REDUCED],
+    ids=lambda f: f.__name__.rpartition(".")[2],
+)
 def test_same_seed_same_rows(figure: ModuleType) -> None:
     again = figure.rows(0, **REDUCED[figure])
     pd.testing.assert_frame_equal(made(figure), again, check_exact=True)

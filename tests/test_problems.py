@@ -580,6 +580,7 @@ vae_weights.trained(vae_weights.Training(hidden=2, snapshots=(("initial", 0), ("
 """
 
 
+@pytest.mark.slow
 def test_processes_share_a_cache_and_may_be_killed(cache, tmp_path, monkeypatch):
     """One process dies between write and rename while another writes the same weights."""
     meeting = tmp_path / "meeting"

@@ -506,6 +506,6 @@ def test_the_picture_shows_each_series_and_the_budget():
 
 @pytest.mark.parametrize(("name", "panels"), [("table", 1), ("constant", 2)])
 def test_the_picture_without_temperatures_or_errors(name, panels):
-    given = {"evaluations": 4, "draws": 64, "temperatures": FEW}
+    given = {"evaluations": 4, "draws": 64, "temperatures": FEW, "estimators": EXACT}
     answer = recommend(loss_of(name), logits_of("moderate"), **given)
     assert len(plot(answer.curves).axes) == panels

@@ -13,7 +13,7 @@ import pytest
 from gradlab.sweep import store as store_module
 from gradlab.sweep.cells import ROW, blank_row
 from gradlab.sweep.grid import Grid
-from gradlab.sweep.store import StoreError, opened, sweep_rows, read_settings, versions
+from gradlab.sweep.store import StoreError, opened, read_settings, sweep_rows, versions
 
 GRID = Grid(["quadratic", "mlp"], ["2x3"], seeds=6, estimators=["ZGR", "GS"], temperatures=[0.1, 1])
 LARGE = 2**53

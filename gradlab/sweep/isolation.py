@@ -136,6 +136,8 @@ class _Process:
         self.memory = memory
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 lives as long as the process
         paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+        # dask sets this for its workers; cells would take twice as long, in page faults.
+        environment = {k: v for k, v in os.environ.items() if k != "MALLOC_TRIM_THRESHOLD_"}
         threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         self._child = subprocess.Popen(
             # -P: a file of the user's named like a module of ours stays aside.
@@ -143,7 +145,7 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
-            env=os.environ
+            env=environment
             | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
             | dict.fromkeys(threads, "1"),
             start_new_session=True,  # Ctrl-C is for the driver
