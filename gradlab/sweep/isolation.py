@@ -29,6 +29,13 @@ _START = 300.0
 # A cell is tried again after the death of its process, which may have been an accident.
 _DEATHS = 2
 _STARTS = 3
+_ENVIRONMENT = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+    # glibc keeps what is freed instead of faulting it in anew: cells take a fifth less time, and
+    # half of what they would with the setting that dask gives its workers.
+    "MALLOC_TRIM_THRESHOLD_": str(2**28),
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+}
 
 
 class VersionError(RuntimeError):
@@ -136,18 +143,13 @@ class _Process:
         self.memory = memory
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 lives as long as the process
         paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-        # dask sets this for its workers; cells would take twice as long, in page faults.
-        environment = {k: v for k, v in os.environ.items() if k != "MALLOC_TRIM_THRESHOLD_"}
-        threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         self._child = subprocess.Popen(
             # -P: a file of the user's named like a module of ours stays aside.
             [sys.executable, "-P", "-m", "gradlab.sweep.child", str(memory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
-            env=environment
-            | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-            | dict.fromkeys(threads, "1"),
+            env=os.environ | _ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
             start_new_session=True,  # Ctrl-C is for the driver
         )
         self.end = weakref.finalize(self, _kill, self._child, self._said)
