@@ -20,6 +20,7 @@ figures: $(READY) ## the main job: every figure and its rows, into figures/
 # One thread a worker: more only makes the workers wait for each other.
 test test-all: export OMP_NUM_THREADS := 1
 test test-all: export MPLBACKEND := Agg
+test-all: export GRADLAB_CHECK_SHAPES := 1
 
 test: $(READY) ## the tests, without the slow ones
 	@$(BIN)/pytest -n $(JOBS) --dist worksteal

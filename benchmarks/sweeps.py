@@ -1,5 +1,6 @@
 """sweeps: wall time of two minutes of cells, on one process, on all cores, and on a dask cluster"""
 
+import os
 import subprocess
 import sys
 import time
@@ -104,9 +105,10 @@ def _cluster(workers: int) -> Iterator[str]:
     address = "tcp://127.0.0.1:18787"
     scheduler = ["scheduler", "--host", "127.0.0.1", "--port", "18787", "--no-dashboard"]
     worker = ["worker", address, "--nworkers", str(workers), "--nthreads", "1", "--no-dashboard"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    environment = os.environ | {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment}
     parts = [
-        subprocess.Popen([sys.executable, "-m", "dask", *arguments], **quiet)  # type: ignore[call-overload]
+        subprocess.Popen([sys.executable, "-m", "dask", *arguments], **options)  # type: ignore[call-overload]
         for arguments in (scheduler, worker)
     ]
     try:

@@ -294,6 +294,7 @@ def my_folder(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_recommend_ranks_on_a_loss_of_ones_own(my_folder, capsys) -> None:
     asked = ["recommend", "my.py:loss", "--logits", "logits.npy", "--out", "out", *FASTER]
     assert main(asked) == 0

@@ -67,6 +67,7 @@ def test_status_tells_what_is_there(call):
     assert "not measurable  6" in out  # ARM at three classes
 
 
+@pytest.mark.slow
 def test_status_tells_what_failed_and_retry_mends_it(call, folder, tmp_path):
     store = tmp_path / "s.db"
     rows = sweep_rows(folder / "s.db").astype(object).to_dict("records")

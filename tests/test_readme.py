@@ -111,6 +111,7 @@ def test_verdict_example_says_what_it_prints(capsys: pytest.CaptureFixture[str])
     assert "ZGR is EXACT TO DEGREE 2" in shown
 
 
+@pytest.mark.slow
 def test_probe_example_runs(capsys: pytest.CaptureFixture[str], unchecked: None) -> None:
     (example,) = re.findall(r"```python\nimport torch\nfrom gradlab.training(.*?)```", README, re.S)
     exec("import torch\nfrom gradlab.training" + example, {})

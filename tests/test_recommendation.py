@@ -405,6 +405,7 @@ def test_a_declared_exactness_that_draws_refute_is_doubted():
     assert answer.rows.set_index("series").bias2["ARSM"] != 0
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_answer_on_any_number_of_workers():
     given = {"evaluations": 6, "draws": 320, "temperatures": FEW}
     f, logits = loss_of("cubic"), logits_of("moderate")

@@ -81,6 +81,7 @@ def assert_same(store, rows):
     pd.testing.assert_frame_equal(sweep_rows(store).drop(columns="seconds"), rows, check_exact=True)
 
 
+@pytest.mark.slow
 def test_a_cluster_gives_the_same_rows(address, local, tmp_path):
     assert run_sweep(GRID, tmp_path / "s.db", scheduler=address).failed == 0
     assert_same(tmp_path / "s.db", local)

@@ -230,6 +230,7 @@ def test_summary_is_the_mean_and_half_the_range():
     assert found.loc["A", "loss_spread"] == 0
 
 
+@pytest.mark.slow
 def test_command_line_compares_over_seeds_and_goes_on(tmp_path, capsys, unchecked):
     command = ["train", "vae", "--compare", "ST,GR(tau=0.5, k=2)", "--seeds", "2", "--latent"]
     command += ["2x3", "--hidden", "5", "--bound-samples", "2", "--workers", "1"]
