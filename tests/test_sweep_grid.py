@@ -91,6 +91,7 @@ WRONG = {
         ([], "must not be empty"),
         ([-1], "seed must be an int"),
         ([1.5], "seed must be an int"),
+        ([[1]], "seed must be an int"),
         ("3", "number of seeds"),
     ],
     "estimators": [
@@ -104,6 +105,7 @@ WRONG = {
         ([math.inf], "positive numbers"),
         ([math.nan], "positive numbers"),
         (["1"], "positive numbers"),
+        ([[1]], "positive numbers"),
         ([], "must not be empty"),
         (0.5, "a list or {from, to, count}"),
         ({"from": 1, "to": 2}, "{from, to, count}"),
@@ -242,6 +244,12 @@ def test_cells_that_need_too_much_memory_are_refused_from_the_size():
     assert [cell.rpartition("/")[2] for cell in found] == ["LE"]
     assert "more than the 2 GB of a worker" in found["mlp/1x2048/moderate/0/LE"]
     assert refused(task, memory=64.0) == {}
+
+
+def test_a_plan_of_what_is_too_large_ends_soon():
+    found = plan(Grid(["mlp"], ["13x4"], seeds=10**5, estimators=["ZGR"]), seconds=0.1)
+    assert 2 <= len(found.refused) < 10**5
+    assert (found.seconds, found.cells) == (0, 10**5)
 
 
 def test_a_plan_counts_and_measures():

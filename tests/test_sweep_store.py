@@ -48,7 +48,7 @@ def test_rows_come_back_to_the_last_bit_in_the_order_of_the_grid(tmp_path):
         kept.add(shuffled[:5])
         kept.add(shuffled[5:])
         assert kept.done() == {row["cell"] for row in rows}
-    found = sweep_rows(path)
+    found = sweep_rows(str(path))
     assert list(found) == ROW
     expected = pd.DataFrame(rows, columns=ROW)
     assert list(found["cell"]) == list(expected["cell"])

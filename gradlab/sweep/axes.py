@@ -56,7 +56,7 @@ def seed_list(given: Any) -> tuple[int, ...]:
         return tuple(range(given))
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise GridError(f"seeds must be a number of seeds or a list of them, not {given!r}")
-    seeds = tuple(dict.fromkeys(given))
+    seeds = list(given)
     if not seeds:
         raise GridError("seeds must not be empty")
     try:
@@ -64,7 +64,7 @@ def seed_list(given: Any) -> tuple[int, ...]:
             check_seed(seed)
     except ValueError as error:
         raise GridError(f"seeds: {error}") from None
-    return seeds
+    return tuple(dict.fromkeys(seeds))
 
 
 def temperature_list(given: Any) -> tuple[float, ...] | None:
@@ -84,13 +84,13 @@ def temperature_list(given: Any) -> tuple[float, ...] | None:
         given = [float(f"{tau:.3g}") for tau in np.geomspace(low, high, count)]
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise GridError(f"temperatures must be a list or {{from, to, count}}, not {given!r}")
-    taus = tuple(dict.fromkeys(given))
+    taus = list(given)
     for tau in taus:
         if isinstance(tau, bool) or not isinstance(tau, int | float) or not 0 < tau < math.inf:
             raise GridError(f"temperatures must be positive numbers, not {tau!r}")
     if not taus:
         raise GridError("temperatures must not be empty; leave the key out for none")
-    return tuple(float(tau) for tau in taus)
+    return tuple(dict.fromkeys(float(tau) for tau in taus))
 
 
 def check_known(argument: str, given: Any, known: Sequence[str]) -> None:

@@ -24,6 +24,7 @@ from gradlab.reproducible import single_thread
 from gradlab.user_code import line_of, load_object
 
 __all__ = [
+    "ENCODER",
     "ROW",
     "Cell",
     "Task",
@@ -34,6 +35,9 @@ __all__ = [
     "load_estimator",
     "load_problem",
 ]
+
+ENCODER = "encoder"
+"""The regime of the problem vae at the logits of its own encoder."""
 
 ROW = ["cell", "problem", "N", "C", "regime", *COLUMNS[3:], "version", "dtype", "error"]
 """The columns of a row: which cell, what `compare` tells of it, or the error."""
@@ -186,7 +190,7 @@ def computed(task: Task) -> Iterator[dict[str, Any] | None]:
 
 def _loss_and_logits(task: Task) -> tuple[Loss, Tensor]:
     f = load_problem(task.problem, task.N, task.C, task.seed, task.folder)
-    if task.regime == "encoder" and isinstance(f, TinyVAE):
+    if task.regime == ENCODER and isinstance(f, TinyVAE):
         return f, f.logits
     return f, regime(task.regime, task.N, task.C, task.seed)
 

@@ -18,12 +18,9 @@ from gradlab.estimators import Estimator
 from gradlab.moments import GROUPS
 from gradlab.problems import PROBLEMS, REGIMES
 from gradlab.sweep.axes import GridError, check_known, seed_list, shape, temperature_list, texts
-from gradlab.sweep.cells import Cell, Task, at_temperature, load_estimator, load_problem
+from gradlab.sweep.cells import ENCODER, Cell, Task, at_temperature, load_estimator, load_problem
 
-__all__ = ["ENCODER", "Grid", "GridError"]
-
-ENCODER = "encoder"
-"""The regime of the problem vae at the logits of its own encoder."""
+__all__ = ["Grid", "GridError"]
 
 METHODS = ("auto", "exact", "monte-carlo")
 

@@ -27,8 +27,8 @@ class Plan:
     """What is known of a sweep before it runs.
 
     `cells` in `tasks`; `refused`, of the tasks that were looked at, why a cell is too large, by its
-    id; `seconds` of one core that all will take, with the standard error `seconds_se`: NaN where
-    nothing could be measured, and a lower bound where a cell was `cut_off`.
+    id; `seconds` of one core that all will take, a lower bound where a cell was `cut_off`, with the
+    standard error `seconds_se`.
     """
 
     cells: int
@@ -40,8 +40,6 @@ class Plan:
 
     def __str__(self) -> str:
         text = f"{self.cells:,} cells in {self.tasks:,} tasks"
-        if math.isnan(self.seconds):
-            return text
         low, high = (_duration(self.seconds + k * self.seconds_se) for k in (-1, 1))
         span = low if low == high else f"{low} to {high}"
         return f"{text}: {'more than ' if self.cut_off else 'about '}{span} of one core"
@@ -55,13 +53,14 @@ def plan(grid: Grid, *, seconds: float = 4.0, memory: float = MEMORY) -> Plan:
     found: list[float] = []
     why: dict[str, str] = {}
     cut_off = False
-    chance, ends = random.Random(0), math.inf
+    chance, warm = random.Random(0), False
     options: dict[str, Any] = {
         "limit": 10 * seconds,
         "spell": math.inf,
         "memory": int(memory * 2**30),
     }
     here = versions()
+    ends = time.monotonic() + seconds
     try:
         for index in chance.sample(range(grid.tasks), grid.tasks):
             task = grid.task(index)
@@ -69,9 +68,9 @@ def plan(grid: Grid, *, seconds: float = 4.0, memory: float = MEMORY) -> Plan:
             why |= too_large
             cells = task.without(set(too_large)).cells
             if cells:
-                if ends == math.inf:  # torch is slow at first
+                if not warm:  # torch is slow at first
                     compute(replace(task, cells=cells[:1]).message, here, **options)
-                    ends = time.monotonic() + seconds
+                    warm, ends = True, time.monotonic() + seconds
                 some = tuple(chance.sample(cells, min(len(cells), _CELLS)))
                 begun = time.monotonic()
                 done = compute(replace(task, cells=some).message, here, **options)

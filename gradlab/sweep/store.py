@@ -100,7 +100,7 @@ def opened(
         lock.release()
 
 
-def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+def read_settings(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the settings of the grid, and the versions, of the store at `path`.
 
     Raises StoreError if there is none, or it is damaged.
@@ -109,7 +109,7 @@ def read_settings(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         return about(connection, "settings"), about(connection, "versions")
 
 
-def sweep_rows(path: Path) -> pd.DataFrame:
+def sweep_rows(path: str | Path) -> pd.DataFrame:
     """Return the rows of the store at `path`, in the order of its grid; it may be in use.
 
     Raises StoreError if there is none, or it is damaged.
@@ -137,8 +137,9 @@ _KINDS = {"REAL": "float64", "TEXT": "object", "INTEGER": "int64"}
 
 
 @contextmanager
-def _read(path: Path) -> Iterator[sqlite3.Connection]:
+def _read(store: str | Path) -> Iterator[sqlite3.Connection]:
     """Yield a connection to a checked store, which reads one state of it whoever writes."""
+    path = Path(store)
     if not path.exists():
         raise StoreError(f"there is no {path}")
     with blaming(path), closing(connected(path, reading=True)) as connection:
