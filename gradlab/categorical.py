@@ -37,7 +37,7 @@ def check_logits(logits: Tensor, *, ndim: int | None = None) -> Tensor:
     """
     check_floating(logits)
     if logits.ndim == 0 or logits.shape[-1] == 0 or (ndim is not None and logits.ndim != ndim):
-        wanted = "[N, C]" if ndim == 2 else "[..., C]"
+        wanted = {2: "[N, C]", 3: "[B, N, C]"}.get(ndim or 0, "[..., C]")
         raise ValueError(
             f"logits must have shape {wanted} with C >= 1, not {list(logits.shape)}"
             + ("; use unsqueeze(0) for one variable" if ndim == 2 and logits.ndim == 1 else "")

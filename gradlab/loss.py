@@ -12,9 +12,19 @@ from torch import Tensor
 from gradlab.categorical import is_readable
 
 __all__ = [
+    "BatchDependentError",
+    "ChangesInputError",
+    "GradientModeError",
+    "HoldsLogitsError",
     "Loss",
+    "LossDtypeError",
     "LossError",
+    "LossShapeError",
+    "LossTypeError",
     "NotDifferentiableError",
+    "NotFiniteError",
+    "RandomLossError",
+    "StatefulLossError",
     "evaluate",
     "gradient",
     "value_and_gradient",
@@ -25,7 +35,47 @@ Loss = Callable[[Tensor], Tensor]
 
 
 class LossError(ValueError):
-    """The loss f broke its contract: a wrong type or shape, or values that are not finite."""
+    """The loss f broke its contract; each subclass is one way to break it."""
+
+
+class LossTypeError(LossError):
+    """The loss f returned something other than a floating-point tensor."""
+
+
+class LossShapeError(LossError):
+    """The loss f does not return one value for each x, or takes x with one batch axis only."""
+
+
+class LossDtypeError(LossError):
+    """The loss f does not work in the dtype of the logits."""
+
+
+class NotFiniteError(LossError):
+    """The loss f, or its gradient, is NaN or infinite at some x."""
+
+
+class RandomLossError(LossError):
+    """The loss f draws random numbers: two calls at the same x differ."""
+
+
+class StatefulLossError(LossError):
+    """The loss f keeps something from call to call that changes its values."""
+
+
+class BatchDependentError(LossError):
+    """The value of f at one x depends on the other x of the call, or on the shape of the batch."""
+
+
+class HoldsLogitsError(LossError):
+    """The loss f depends on the logits themselves, not only through the sample x."""
+
+
+class ChangesInputError(LossError):
+    """The loss f writes into the x that it is given."""
+
+
+class GradientModeError(LossError):
+    """The loss f gives other values while torch records gradients."""
 
 
 class NotDifferentiableError(LossError):
@@ -41,27 +91,29 @@ class NotDifferentiableError(LossError):
 def evaluate(f: Loss, x: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch"]:
     """Return f(x), checked to be one finite value for each x.
 
-    Raises LossError if f returns no floating tensor of shape x.shape[:-2], does not work in the
-    dtype of x, or returns NaN or an infinity (the message shows for which x).
+    Raises LossTypeError or LossShapeError if f does not return a floating tensor of shape
+    x.shape[:-2], LossShapeError if it takes one batch axis only, LossDtypeError if it does not work
+    in the dtype of x, NotFiniteError for NaN or an infinity (the message shows for which x).
     """
     if not callable(f):
         raise TypeError(f"f must be a callable x -> values, not {type(f).__name__}")
     try:
         values = f(x)
-    except RuntimeError as error:
-        if "dtype" not in str(error) and "scalar type" not in str(error):
+    except LossError:
+        raise
+    except Exception as error:
+        fault = _by_experiment(f, x, error)
+        if fault is None:
             raise
-        raise LossError(
-            f"f failed on x of {x.dtype} ({error}); the exact engine and compare work in float64: "
-            "let f follow the dtype of x, for a module by f.double()"
-        ) from error
+        raise fault from error
     if not isinstance(values, Tensor) or not values.is_floating_point():
         kind = f"a {values.dtype} tensor" if isinstance(values, Tensor) else repr(type(values))
-        raise LossError(f"f must return a floating-point tensor, not {kind}")
+        raise LossTypeError(f"f must return a floating-point tensor, not {kind}")
     if values.shape != x.shape[:-2]:
-        raise LossError(
+        raise LossShapeError(
             f"f must return one value for each x: shape {list(x.shape[:-2])} for x of shape "
-            f"{list(x.shape)}, not {list(values.shape)}; reduce over the last two axes only"
+            f"{list(x.shape)}, not {list(values.shape)}; reduce over the last two axes only, or "
+            "let gradlab.as_loss(f) do it"
         )
     if is_readable(values) and not torch.isfinite(values.detach().sum()):
         _refuse_not_finite("f(x)", values.detach(), x)
@@ -115,4 +167,33 @@ def _refuse_not_finite(what: str, values: Tensor, x: Tensor) -> None:
     row = x.detach()[first]
     one_hot = bool(((row == 0) | (row == 1)).all())
     shown = f"classes {row.argmax(-1).tolist()}" if one_hot else f"relaxed x = {row.tolist()}"
-    raise LossError(f"{what} is {values[first].item()} for {shown}; it must be finite")
+    raise NotFiniteError(f"{what} is {values[first].item()} for {shown}; it must be finite")
+
+
+def _by_experiment(f: Loss, x: Tensor, error: Exception) -> LossError | None:
+    """Return what f could not take, found by giving it x in other forms, or None if nothing helps.
+
+    Messages of torch differ between operations and versions, so none of them is read.
+    """
+    told = " ".join(str(error).split())[:200]
+    flat = x.detach().flatten(0, -3) if x.ndim > 3 else x.detach()
+    others = [d for d in (torch.float32, torch.float64, torch.bfloat16) if d != x.dtype]
+    for form, dtype in [(flat, x.dtype), *((flat, d) for d in others)]:
+        if form.shape == x.shape and dtype == x.dtype:
+            continue
+        try:
+            with torch.no_grad():
+                f(form.to(dtype))
+        except Exception:
+            continue
+        if dtype == x.dtype:
+            return LossShapeError(
+                f"f takes x with one batch axis, {list(flat.shape)}, but not {list(x.shape)} "
+                f"({told}); gradlab.as_loss(f) flattens the axes in front and restores them"
+            )
+        name, asked = str(dtype).removeprefix("torch."), str(x.dtype).removeprefix("torch.")
+        return LossDtypeError(
+            f"f works on x of {name} but not of {asked} ({told}); x comes in the dtype of the "
+            f"logits: pass logits.to(torch.{name}), or let f convert x or its weights"
+        )
+    return None

@@ -45,18 +45,19 @@ class Measured(float):
 class Groups:
     """Sums over Monte Carlo draws g, kept apart for `GROUPS` groups so that they can be jackknifed.
 
-    `count` [G], `mean` and `square` (sum of squared deviations from the group's mean) [G, N, C];
+    `count` [G], `mean` and `square` (sum of squared deviations from the group's mean) [G, N, C], or
+    [G, B, N, C] for a batch;
     `radius2`, `radius4`: sums of r = |g - mean near it|^2 and of r^2 over all draws. float64.
     """
 
     count: Float[Tensor, " G"]
-    mean: Float[Tensor, "G N C"]
-    square: Float[Tensor, "G N C"]
+    mean: Float[Tensor, "G *batch N C"]
+    square: Float[Tensor, "G *batch N C"]
     radius2: float
     radius4: float
 
     @classmethod
-    def from_draws(cls, g: Float[Tensor, "n N C"]) -> "Groups":
+    def from_draws(cls, g: Float[Tensor, "n *batch N C"]) -> "Groups":
         """Return the sums of one block of draws, in two passes over it."""
         g = g.detach()
         rounds, left = divmod(len(g), GROUPS)
@@ -80,19 +81,19 @@ class Groups:
         count = (torch.arange(GROUPS) < len(g)).to(torch.float64)
         mean = torch.zeros(GROUPS, *g.shape[1:], dtype=torch.float64)
         mean[: len(g)] = g.to(torch.float64)
-        radius = (g - centre).to(torch.float64).square().sum((-2, -1))
+        radius = (g - centre).to(torch.float64).square().flatten(1).sum(-1)
         total, total2 = float(radius.sum()), float(radius.square().sum())
         return cls(count, mean, torch.zeros_like(mean), total, total2)
 
     def merge(self, other: "Groups") -> "Groups":
         """Return the sums over both sets of draws (Chan, Golub & LeVeque 1983)."""
         count = self.count + other.count
-        share = (other.count / count.clamp_min(1))[:, None, None]
+        share = _each(other.count / count.clamp_min(1), self.mean)
         delta = other.mean - self.mean
         return Groups(
             count,
             self.mean + share * delta,
-            self.square + other.square + self.count[:, None, None] * share * delta.square(),
+            self.square + other.square + _each(self.count, delta) * share * delta.square(),
             self.radius2 + other.radius2,
             self.radius4 + other.radius4,
         )
@@ -101,22 +102,27 @@ class Groups:
         """Return mean [N, C], sum of squared deviations [N, C] and count of the groups kept."""
         count, mean, square = self.count[keep], self.mean[keep], self.square[keep]
         n = count.sum()
-        weight = (count / n)[:, None, None]
+        weight = _each(count / n, mean)
         centre = (weight * mean).sum(0)
-        between = (count[:, None, None] * (mean - centre).square()).sum(0)
+        between = (_each(count, mean) * (mean - centre).square()).sum(0)
         return centre, square.sum(0) + between, float(n)
+
+
+def _each(of_groups: Float[Tensor, " G"], like: Tensor) -> Tensor:
+    """Return a number a group with as many axes as what it multiplies."""
+    return of_groups.view(-1, *[1] * (like.ndim - 1))
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Moments of one draw of an estimator.
+    """Moments of one draw of an estimator; for a batch all have its axis in front.
 
     `mean` [N, C] and `variance_per_variable` [N] (trace of the covariance over the C coordinates),
     float64, in units of f (squared); `n` draws behind them, inf when exact; `groups` only when not.
     """
 
-    mean: Float[Tensor, "N C"]
-    variance_per_variable: Float[Tensor, " N"]
+    mean: Float[Tensor, "*batch N C"]
+    variance_per_variable: Float[Tensor, "*batch N"]
     n: float = math.inf
     groups: Groups | None = None
 
@@ -132,7 +138,7 @@ class Moments:
         return self._measure(lambda m: float(m.variance_per_variable.sum()))
 
     @property
-    def mean_se(self) -> Float[Tensor, "N C"]:
+    def mean_se(self) -> Float[Tensor, "*batch N C"]:
         """Standard error of each coordinate of `mean`; 0 when exact."""
         if self.groups is None:
             return torch.zeros_like(self.mean)
@@ -239,7 +245,7 @@ def _root(square: float) -> float:
     return math.sqrt(square) if square > 0 else math.nan
 
 
-Truth = Float[Tensor, "N C"] | Moments
+Truth = Float[Tensor, "*batch N C"] | Moments
 """What an estimator is held against: a gradient, or moments of unbiased draws of it."""
 
 

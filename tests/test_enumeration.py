@@ -138,8 +138,16 @@ def test_an_offset_of_1e8_is_off_by_the_rounding_of_f_only(name):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_logits_of_less_precision_are_read_exactly(dtype):
     f, logits = loss_of("cubic"), logits_of("moderate").to(dtype)
-    found = exact_gradient(f, logits)
+    seen = []
+
+    def in_double(x):
+        seen.append(x.dtype)
+        return f(x.double())
+
+    found = exact_gradient(in_double, logits)
     assert found.dtype == torch.float64
+    assert set(seen) == {dtype}
+    # Probabilities and sums are of double precision; f is what it makes of x.
     torch.testing.assert_close(found, exact_gradient(f, logits.double()), rtol=0, atol=0)
 
 
@@ -155,28 +163,29 @@ def test_one_enumeration_serves_all_estimators(monkeypatch):
     f = loss_of("quadratic")
 
     def counting(x):
-        evaluations.append(len(x))
+        evaluations.append(x[..., 0, 0].numel())
         return f(x)
 
     problem = Enumeration(counting, logits_of("moderate"))
     for estimator in (ZGR(), ZGR(), Reinforce(), LeaveOneOut(4)):
         problem.moments(estimator)
-    # One more for the value that centres f, and for the gradient that centres grad f.
-    assert sum(evaluations) == 2 * (9 + 1)
+    # One more for the value that centres f, and for the gradient that centres grad f; the gate asks
+    # 13 times, and the end of the sweep again at up to 8 states.
+    assert sum(evaluations) == 2 * (9 + 1) + 13 + 8
 
 
 def test_memory_is_a_block_however_many_states():
     largest = []
 
     def f(x):
-        largest.append(len(x))
+        largest.append(x[..., 0, 0].numel())
         return x[..., 0].sum(-1)
 
     logits = regime("moderate", 14, 2)
     expected = logits.softmax(-1)[:, 0].sum()
     torch.testing.assert_close(exact_value(f, logits), expected, rtol=1e-12, atol=0)
     assert max(largest) <= 4096
-    assert sum(largest) == 2**14 + 1
+    assert sum(largest) == 2**14 + 1 + 13 + 8
 
 
 def test_linear_loss_has_exactly_no_variance_under_st():

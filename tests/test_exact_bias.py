@@ -28,7 +28,7 @@ from gradlab.exact import tuples
 from gradlab.exact.bias import TruthError, exact_bias
 from gradlab.exact.enumeration import exact_gradient
 from gradlab.exact.moments import Enumeration, NotExactError, exact_moments
-from gradlab.loss import evaluate
+from gradlab.loss import BatchDependentError, StatefulLossError, evaluate
 from gradlab.problems import REGIMES, problem, regime
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
@@ -144,7 +144,7 @@ def test_a_forgotten_factor_is_found_exactly(m, name):
 
 
 class Declared(Reinforce):
-    """REINFORCE whose draws are twice too large and whose declared moments are right."""
+    """REINFORCE whose draws are twice too large and whose inherited variance assumes they are not."""
 
     def estimate_at(self, f, logits, classes):
         value, estimate = super().estimate_at(f, logits, classes)
@@ -154,7 +154,7 @@ class Declared(Reinforce):
 def test_nothing_is_taken_from_what_is_declared():
     f, logits = loss_of("table"), logits_of("moderate")
     truth = exact_gradient(f, logits)
-    torch.testing.assert_close(exact_moments(Declared(), f, logits).mean, truth)
+    torch.testing.assert_close(exact_moments(Declared(), f, logits).mean, 2 * truth)
     result = exact_bias(Declared(), f, logits)
     torch.testing.assert_close(result.mean, 2 * truth, rtol=0, atol=1e-14)
     assert result.size == pytest.approx(float(truth.norm()), rel=1e-12)
@@ -181,8 +181,9 @@ def test_every_tuple_is_visited_once(chunk, monkeypatch):
     logits = torch.tensor([[0.0, -math.inf, 1.0], [0.5, 0.0, 2.0]]).double()
     recorder, f = Recorder(), loss_of("linear")
     mean = exact_bias(recorder, f, logits).mean
-    assert max(c.shape[1] for c in recorder.seen) <= chunk
-    visited = torch.cat(recorder.seen, 1).movedim(1, 0).flatten(1).tolist()
+    assert max(c.shape[1] for c in recorder.seen[:-6]) <= chunk
+    # Behind the enumeration it is tried at a few tuples: at once, again, and one by one.
+    visited = torch.cat(recorder.seen, 1).movedim(1, 0).flatten(1).tolist()[: -3 * 4]
     states = list(itertools.product([0, 2], [0, 1, 2]))
     assert sorted(map(tuple, visited)) == sorted(a + b for a in states for b in states)
     torch.testing.assert_close(mean, probabilities(logits), rtol=0, atol=1e-15)
@@ -192,7 +193,7 @@ def test_chunks_of_large_samples_are_small(monkeypatch):
     monkeypatch.setattr(tuples, "_CHUNK_ELEMENTS", 60)
     recorder = Recorder()
     exact_bias(recorder, loss_of("linear"), logits_of("moderate"))
-    assert {c.shape[1] for c in recorder.seen} <= {60 // (2 * 6), 1}
+    assert {c.shape[1] for c in recorder.seen[:-6]} <= {60 // (2 * 6), 1}
 
 
 # ---- rounding ---------------------------------------------------------------------------------
@@ -326,7 +327,7 @@ def test_a_loss_that_changes_is_refused():
     def f(x):
         return x.sum((-2, -1)) + torch.randn(x.shape[:-2], generator=noise, dtype=x.dtype)
 
-    with pytest.raises(TruthError, match="does f give the same value for the same x"):
+    with pytest.raises(StatefulLossError, match="a generator of its own"):
         exact_bias(Reinforce(), f, logits_of("moderate"))
 
 
@@ -337,7 +338,7 @@ def test_a_loss_that_normalizes_over_its_batch_is_refused():
         values = evaluate(inner, x)
         return values - values.mean() if values.ndim else values
 
-    with pytest.raises(TruthError, match="whatever else is in the batch"):
+    with pytest.raises(BatchDependentError, match="a function of each x alone"):
         exact_bias(ZGR(), f, logits_of("moderate"))
 
 

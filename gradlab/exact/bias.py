@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import check_logits, log_probabilities, one_hot
+from gradlab.categorical import log_probabilities
 from gradlab.estimators import (
     Estimator,
     PathwiseEstimator,
@@ -19,6 +19,7 @@ from gradlab.estimators import (
     SampleOnlyEstimator,
 )
 from gradlab.exact.enumeration import Space
+from gradlab.exact.mechanism import check_mechanism
 from gradlab.exact.moments import Enumeration
 from gradlab.exact.tuples import NotExactError, tuple_moments
 from gradlab.loss import Loss, evaluate
@@ -84,10 +85,13 @@ def exact_bias(
     log softmax. An `enumeration` of the same f and logits saves its sweeps.
 
     Raises NotExactError where the mean is not known exactly (as of GS, ARSM; more than 2^20 tuples
-    of samples), TruthError where the two routes disagree, and what `exact_moments` raises.
+    of samples; a class that overrides what is enumerated), LossError for an f that breaks its
+    contract, TruthError where the two routes disagree, and what `exact_moments` raises.
     """
     on = enumeration or Enumeration(f, logits)
-    logits = check_logits(logits, ndim=2).detach().to("cpu", torch.float64)
+    if enumeration is not None:
+        enumeration.check_is_of(f, logits)
+    check_mechanism(estimator)
     error = 0.0
     if isinstance(estimator, PathwiseEstimator):
         moments = on.moments(estimator)
@@ -100,7 +104,8 @@ def exact_bias(
             scale = _gradient_scale(on, torch.ones_like(on.gradients.covariance))
             error = _TABLE_ACCURACY * scale
     elif isinstance(estimator, SampledValueEstimator):
-        mean, each_square = tuple_moments(estimator, f, logits)
+        mean, each_square = tuple_moments(estimator, on.f, on.logits)
+        on.check_estimate(estimator)
         square = float(each_square.sum())
         variance, scale = max(square - float(mean.square().sum()), 0.0), math.sqrt(square)
         each = "every x" if estimator.samples == 1 else f"every {estimator.samples}-tuple of x"
@@ -109,9 +114,8 @@ def exact_bias(
         raise NotExactError(f"no exact mean is known for {estimator}; use draws instead")
     values = on.values
     of_f = float((values.mean.square() + (values.p * values.conditional_square)[0].sum()).sqrt())
-    some_x = one_hot(logits.argmax(-1), logits).unsqueeze(0)
-    rounding = _ULPS * torch.finfo(evaluate(f, some_x).dtype).eps
-    truth = _truth(values.gradient, f, logits, rounding * of_f)
+    rounding = _ULPS * on.objective.eps
+    truth = _truth(values.gradient, on.f, on.logits, rounding * of_f)
     bound = rounding * max(scale, of_f) + error
     return ExactBias(truth, mean, math.sqrt(variance), bound, route)
 
@@ -119,7 +123,7 @@ def exact_bias(
 def _truth(gradient: Tensor, f: Loss, logits: Tensor, allowed: float) -> Tensor:
     """Return the gradient if d/dlogits sum_x p(x) f(x), by autograd, is the same."""
     space = Space(logits)
-    leaf = logits.clone().requires_grad_()
+    leaf, possible = logits.clone().requires_grad_(), space.p > 0
     # An offset would cost digits; and f meets each x in another batch than before, as values that
     # depend on the batch are no function of x.
     offset = evaluate(f, space.block[:1])[0].detach().clone()
@@ -128,7 +132,7 @@ def _truth(gradient: Tensor, f: Loss, logits: Tensor, allowed: float) -> Tensor:
             values = evaluate(f, block).detach().to(torch.float64) - offset
             with torch.enable_grad():
                 # Masked classes turn up in no configuration: their -inf must not meet the 0 there.
-                log_p = torch.where(logits > -torch.inf, log_probabilities(leaf), 0.0)
+                log_p = torch.where(possible, log_probabilities(leaf), 0.0)
                 (values @ torch.einsum("bnc,nc->b", block, log_p).exp()).backward()
     assert leaf.grad is not None
     apart = float(torch.linalg.vector_norm(gradient - leaf.grad))

@@ -3,12 +3,12 @@ r"""Expectations over all configurations of a small categorical model.
 .. math:: E f = \sum_x p(x) f(x), \qquad \partial_{ic} E f = p_{ic}\,(E[f \mid x_i = c] - E f)
 
 Configurations are a high prefix times a block of low variables kept in one buffer, so that memory
-is constant and the cost is one sweep of f. Masked classes are not visited.
+is constant and the cost is one sweep of f. Classes of probability 0 are not visited.
 """
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gradlab.categorical import check_logits, probabilities
-from gradlab.loss import Loss, evaluate, gradient
+from gradlab.exact.tabulated import Tabulated
+from gradlab.gate import Objective, agree, checked
+from gradlab.loss import BatchDependentError, Loss, evaluate, gradient
 from gradlab.reproducible import single_thread
 
 __all__ = [
@@ -38,26 +40,46 @@ MAX_CONFIGURATIONS = 2**24
 _BUFFER_ELEMENTS = 2**23
 _MOMENT_ELEMENTS = 2**25
 _BLOCK = 4096
+# States of the last block that f is asked again, alone.
+_FEW = 8
 
 
 class TooLargeError(ValueError):
     """The state space is too large to enumerate."""
 
 
-def exact_value(f: Loss, logits: Float[Tensor, "N C"]) -> Float[Tensor, ""]:
+def exact_value(f: Loss, logits: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch"]:
     """Return E f(x), x ~ Categorical(softmax(logits)), float64.
 
-    Raises TooLargeError beyond `MAX_CONFIGURATIONS` unmasked configurations; LossError for a bad f.
+    For logits [B, N, C] f maps x [..., B, N, C] to [..., B], and there are B values.
+
+    Raises TooLargeError beyond `MAX_CONFIGURATIONS` configurations of positive probability;
+    LossError for an f that breaks its contract.
     """
-    return value_moments(f, logits, squares=False).mean
+    return _of_elements(f, logits, lambda moments: moments.mean)
 
 
-def exact_gradient(f: Loss, logits: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+def exact_gradient(f: Loss, logits: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch N C"]:
     """Return d/dlogits E f(x), float64, from values of f alone.
 
-    Raises TooLargeError beyond `MAX_CONFIGURATIONS` unmasked configurations; LossError for a bad f.
+    For logits [B, N, C] f maps x [..., B, N, C] to [..., B]; row b is the gradient of element b.
+
+    Raises TooLargeError beyond `MAX_CONFIGURATIONS` configurations of positive probability;
+    LossError for an f that breaks its contract.
     """
-    return value_moments(f, logits, squares=False).gradient
+    return _of_elements(f, logits, lambda moments: moments.gradient)
+
+
+def _of_elements(f: Loss, logits: Tensor, part: Callable[["ValueMoments"], Tensor]) -> Tensor:
+    """Return a part of the moments of f, for each element of a batch."""
+    objective = checked(f, logits)
+    if logits.ndim == 2:
+        return part(value_moments(objective, logits, squares=False))
+    table = Tabulated(objective, logits)
+    elements = [
+        part(value_moments(table.element(b), row, squares=False)) for b, row in enumerate(logits)
+    ]
+    return torch.stack(elements)
 
 
 @dataclass(frozen=True)
@@ -95,19 +117,28 @@ class GradientMoments:
 @single_thread()
 @torch.no_grad()
 def value_moments(f: Loss, logits: Float[Tensor, "N C"], *, squares: bool = True) -> ValueMoments:
-    """Return the moments of f by one sweep over all configurations (no squares: NaN there)."""
+    """Return the moments of f by one sweep over all configurations (no squares: NaN there).
+
+    Raises BatchDependentError if the value at one x changes during the sweep, and what `checked`
+    raises.
+    """
+    objective = checked(f, logits)
     space = Space(logits)
     # f is centred at one of its values: an offset would cost digits of the gradient.
-    offset = evaluate(f, space.block[:1])[0].clone()
+    offset = evaluate(objective, space.block[:1])[0].clone()
     powers = 2 if squares else 1
     low = torch.zeros(powers, len(space.block), dtype=torch.float64)
     high = torch.zeros(powers, space.prefix_count, dtype=torch.float64)
     for index, (prefix_p, _) in enumerate(space.prefixes()):
-        power = value = evaluate(f, space.block).to(torch.float64) - offset
+        raw = evaluate(objective, space.block)
+        if index == 0:
+            _check_steady(objective, raw[:1], offset.unsqueeze(0))
+        power = value = raw.to(torch.float64) - offset
         for k in range(powers):
             power = value if k == 0 else power * value
             low[k].add_(power, alpha=prefix_p)
             high[k, index] = prefix_p * torch.dot(space.block_p, power)
+    _check_steady(objective, evaluate(objective, space.block[:_FEW]), raw[:_FEW])
     mean = low[0] @ space.block_p
     given, *given_square = (
         torch.where(space.p > 0, space.joint(high[k], low[k]) / space.p, mean if k == 0 else 0.0)
@@ -120,12 +151,23 @@ def value_moments(f: Loss, logits: Float[Tensor, "N C"], *, squares: bool = True
     return ValueMoments(space.p, mean + offset, given - mean, square)
 
 
+def _check_steady(f: Objective, one: Tensor, other: Tensor) -> None:
+    """Raise BatchDependentError unless f gave the same values at the same states."""
+    if not agree(one, other, f.eps):
+        raise BatchDependentError(
+            f"f gave values {float((one - other).abs().max()):.2g} apart at the same x during the "
+            "enumeration: in a batch of another size, or later. Its values depend on the batch, or "
+            "on something that it keeps between calls"
+        )
+
+
 @single_thread()
 def gradient_moments(f: Loss, logits: Float[Tensor, "N C"]) -> GradientMoments:
     """Return the moments of grad f by one sweep over all configurations.
 
     Raises NotDifferentiableError if f has no gradient, TooLargeError if [N, C, C, C] is too large.
     """
+    f = checked(f, logits)
     space = Space(logits)
     check_tables(space.p)
     variables, classes = space.p.shape
@@ -176,12 +218,13 @@ class Space:
         logits = check_logits(logits, ndim=2).detach().to("cpu", torch.float64)
         self.p = probabilities(logits)
         variables, classes = logits.shape
-        self.allowed = [(row > -math.inf).nonzero()[:, 0] for row in logits]
+        # A class may be masked by -inf or by -1e8: what has probability 0 is not visited.
+        self.allowed = [(row > 0).nonzero()[:, 0] for row in self.p]
         sizes = [len(a) for a in self.allowed]
         if math.prod(sizes) > MAX_CONFIGURATIONS:
             raise TooLargeError(
                 f"{variables} variables of {classes} classes have about "
-                f"10^{sum(map(math.log10, sizes)):.1f} unmasked configurations, more than the "
+                f"10^{sum(map(math.log10, sizes)):.1f} configurations of positive probability, more than the "
                 f"{MAX_CONFIGURATIONS} that are enumerated; use monte_carlo(...) instead"
             )
         limit = max(1, min(_BLOCK, _BUFFER_ELEMENTS // logits.numel()))

@@ -15,11 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import check_logits, probabilities
+from gradlab.categorical import check_floating, check_logits, probabilities
 from gradlab.estimators import (
     Estimator,
     PathwiseEstimator,
     SampledValueEstimator,
+    SampleOnlyEstimator,
     ValueEstimator,
 )
 from gradlab.exact.enumeration import (
@@ -29,22 +30,44 @@ from gradlab.exact.enumeration import (
     gradient_moments,
     value_moments,
 )
+from gradlab.exact.mechanism import (
+    check_estimate,
+    check_mechanism,
+    check_product,
+    is_shipped,
+)
+from gradlab.exact.tabulated import Tabulated
 from gradlab.exact.tuples import NotExactError, tuple_moments
+from gradlab.gate import Objective, checked, name_of
 from gradlab.loss import Loss
 from gradlab.moments import Moments
+from gradlab.reproducible import block_generator
 
-__all__ = ["Enumeration", "NotExactError", "exact_moments"]
+__all__ = ["EnumeratedBatch", "Enumeration", "NotExactError", "exact_moments"]
 
 
 @dataclass(frozen=True)
 class Enumeration:
     """One problem, enumerated at most once for values and once for gradients of f.
 
-    Passed to `exact_moments` it serves all estimators and temperatures.
+    Passed to `compare` or `verify` it serves all estimators and temperatures. f passes the gate
+    here and is kept as an `Objective`; the logits are kept in float64. Raises LossError for an f
+    that breaks its contract, by the subclass that names the fault.
     """
 
     f: Loss
     logits: Float[Tensor, "N C"]
+
+    def __post_init__(self) -> None:
+        check_logits(self.logits, ndim=2)
+        object.__setattr__(self, "f", checked(self.f, self.logits))
+        object.__setattr__(self, "logits", self.logits.detach().to("cpu", torch.float64))
+
+    @property
+    def objective(self) -> Objective:
+        """f as the engine calls it."""
+        assert isinstance(self.f, Objective)
+        return self.f
 
     @cached_property
     def values(self) -> ValueMoments:
@@ -56,41 +79,112 @@ class Enumeration:
         """Moments of grad f."""
         return gradient_moments(self.f, self.logits)
 
+    def check_is_of(self, f: Loss, logits: Float[Tensor, "N C"]) -> None:
+        """Raise ValueError unless this is an enumeration of f at these logits."""
+        if f is not self.f and f is not self.objective.f:
+            raise ValueError(
+                f"enumeration is of {name_of(self.f)}, not of the f that is given, {name_of(f)}; "
+                "give the f that it was made with"
+            )
+        if not torch.equal(logits.detach().to("cpu", torch.float64), self.logits):
+            raise ValueError("enumeration was made at other logits than those that are given")
+
     def moments(self, estimator: Estimator) -> Moments:
         """Return the exact moments of `estimator`; see `exact_moments`."""
         refused = estimator.refusal(self.logits)
         if refused is not None:
             raise NotExactError(refused)
+        check_mechanism(estimator)
         if isinstance(estimator, PathwiseEstimator):
-            check_logits(self.logits, ndim=2)
-            check_tables(self.logits)
-            p = probabilities(self.logits.detach().to("cpu", torch.float64))
-            jacobians = estimator.conditional_jacobians(p)
+            jacobians = self.jacobians(estimator)
             if jacobians is not None:
                 return _pathwise(self.gradients, *jacobians)
         elif isinstance(estimator, ValueEstimator):
-            v = self.values
-            variance = estimator.variance_given_moments(v.p, v.mean, v.excess, v.conditional_square)
-            if variance is not None:
-                return Moments(v.gradient, variance)
+            # A variance that is a formula belongs to a mean that is known, so to gradlab's own.
+            if is_shipped(estimator):
+                v = self.values
+                found = estimator.variance_given_moments(
+                    v.p, v.mean, v.excess, v.conditional_square
+                )
+                if found is not None:
+                    return Moments(v.gradient, found)
             if isinstance(estimator, SampledValueEstimator):
-                logits = self.logits.detach().to("cpu", torch.float64)
-                mean, square = tuple_moments(estimator, self.f, logits)
+                mean, square = tuple_moments(estimator, self.f, self.logits)
+                self.check_estimate(estimator)
                 return Moments(mean, (square - mean.square().sum(-1)).clamp_min(0.0))
         raise NotExactError(
             f"no exact moments are known for {estimator}; use monte_carlo(...) instead"
         )
 
+    def jacobians(self, estimator: PathwiseEstimator) -> tuple[Tensor, Tensor] | None:
+        """Return E[M | x = k] and E[M^T M | x = k] of an estimator, or None if not known.
 
-def exact_moments(estimator: Estimator, f: Loss, logits: Float[Tensor, "N C"]) -> Moments:
+        Raises NotExactError where its product is no fixed matrix for each class, TooLargeError
+        where the tables would fill the memory.
+        """
+        check_tables(self.logits)
+        p = probabilities(self.logits)
+        jacobians = estimator.conditional_jacobians(p)
+        if jacobians is not None and isinstance(estimator, SampleOnlyEstimator):
+            check_product(estimator, p, jacobians[0])
+        return jacobians
+
+    def check_estimate(self, estimator: SampledValueEstimator) -> None:
+        """Raise NotExactError unless a written estimate is a function of its samples alone."""
+        source = block_generator(0, "tuples of samples")
+        classes = estimator.draw_tuples(self.logits, _TRIED, source)
+        check_estimate(estimator, self.f, self.logits, classes)
+
+
+# Tuples of samples at which a written estimate is tried.
+_TRIED = 4
+
+
+class EnumeratedBatch:
+    """f: x [..., B, N, C] -> [..., B] with logits [B, N, C], each element enumerated.
+
+    Raises LossError for an f that breaks its contract.
+    """
+
+    def __init__(self, f: Loss, logits: Float[Tensor, "B N C"]) -> None:
+        check_logits(logits, ndim=3)
+        self.objective = checked(f, logits)
+        self.logits = logits.detach().to("cpu", torch.float64)
+
+    @cached_property
+    def elements(self) -> list[Enumeration]:
+        """An enumeration of each element, on one table of f."""
+        table = Tabulated(self.objective, self.logits)
+        return [Enumeration(table.element(b), row) for b, row in enumerate(self.logits)]
+
+    @cached_property
+    def gradient(self) -> Float[Tensor, "B N C"]:
+        """The true gradient of each element, float64."""
+        return torch.stack([element.values.gradient for element in self.elements])
+
+    def moments(self, estimator: Estimator) -> Moments:
+        """Return the exact moments of one draw for each element; see `exact_moments`."""
+        found = [element.moments(estimator) for element in self.elements]
+        return Moments(
+            torch.stack([moments.mean for moments in found]),
+            torch.stack([moments.variance_per_variable for moments in found]),
+        )
+
+
+def exact_moments(estimator: Estimator, f: Loss, logits: Float[Tensor, "*batch N C"]) -> Moments:
     """Return mean and variance of one draw of `estimator` without sampling, float64.
 
-    A value estimator for which no formula is known is put to every tuple of its samples. Raises
-    NotExactError where moments are not known (as of GS, ARSM, REBAR) or the estimator refuses the
-    logits, NotDifferentiableError, TooLargeError, QuadratureError (Gumbel family at extreme
-    temperatures).
+    A value estimator for which no formula is known is put to every tuple of its samples. For logits
+    [B, N, C] f maps x [..., B, N, C] to [..., B], and the moments have the axis B in front.
+
+    Raises LossError for an f that breaks its contract, NotExactError where moments are not known
+    (as of GS, ARSM, REBAR, or of a class that overrides what is enumerated) or the estimator
+    refuses the logits, NotDifferentiableError, TooLargeError, QuadratureError (Gumbel family at
+    extreme temperatures).
     """
-    return Enumeration(f, logits).moments(estimator)
+    check_floating(logits)
+    on = EnumeratedBatch(f, logits) if logits.ndim == 3 else Enumeration(f, logits)
+    return on.moments(estimator)
 
 
 def _pathwise(a: GradientMoments, first: Tensor, second: Tensor) -> Moments:

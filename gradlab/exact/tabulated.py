@@ -1,0 +1,113 @@
+"""A batch of losses at all states of its elements: f is evaluated for all elements together, once.
+
+Every element is then a problem of its own on the same states, read from the table.
+"""
+
+import math
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradlab.categorical import one_hot, probabilities
+from gradlab.gate import Objective
+from gradlab.loss import evaluate, gradient
+
+__all__ = ["Tabulated", "count_states"]
+
+# Numbers of x that f is shown at once, and that a table may hold.
+_BLOCK = 2**20
+_TABLE = 2**25
+
+
+def count_states(logits: Float[Tensor, "*batch N C"]) -> int:
+    """Return how many configurations have positive probability, in any element of a batch."""
+    return math.prod(len(allowed) for allowed in _allowed(logits))
+
+
+def _allowed(logits: Tensor) -> list[Tensor]:
+    """Return the classes of each variable that are possible in some element of the batch."""
+    p = probabilities(logits.detach().to("cpu", torch.float64)).reshape(-1, *logits.shape[-2:])
+    return [(row > 0).nonzero()[:, 0] for row in p.amax(0)]
+
+
+class Tabulated:
+    """f: x [..., B, N, C] -> [..., B] at all states of each element, for logits [B, N, C].
+
+    Values, and gradients where they are asked for, come from f in the dtype of the caller's logits
+    and are kept in float64. Where a table would hold more than 2^25 numbers an element is evaluated
+    anew, which repeats it over the batch and costs B times as much.
+    """
+
+    def __init__(self, f: Objective, logits: Float[Tensor, "B N C"]) -> None:
+        self.f = f
+        self.logits = logits.detach().to("cpu", torch.float64)
+        self._possible = probabilities(self.logits) > 0
+        self._classes = _allowed(logits)
+        sizes = [len(allowed) for allowed in self._classes]
+        self.states = math.prod(sizes)
+        # What a class of each variable counts in the number of a state.
+        self._place = torch.zeros(logits.shape[1:], dtype=torch.float64)
+        self._strides = [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
+        for row, allowed, stride in zip(self._place, self._classes, self._strides, strict=True):
+            row[allowed] = stride * torch.arange(len(allowed), dtype=torch.float64)
+
+    def element(self, b: int) -> Objective:
+        """Return f of element b alone: x [..., N, C] -> [...]."""
+        alone = self.f.element(b)
+        if self.states * len(self.logits) > _TABLE:
+            return alone
+        with_slopes = self.states * self.logits.numel() <= _TABLE
+
+        def f(x: Tensor) -> Tensor:
+            if (x.requires_grad and not with_slopes) or not bool(((x == 0) | (x == 1)).all()):
+                return alone(x)
+            return _Lookup.apply(x, (x.detach() * self._place).sum((-2, -1)).long(), self, b)
+
+        return Objective(f, torch.float64, torch.device("cpu"), None, self.f.eps)
+
+    @cached_property
+    def values(self) -> Float[Tensor, "S B"]:
+        """f at every state of every element."""
+        with torch.no_grad():
+            return torch.cat([evaluate(self.f, x).to(torch.float64) for x in self._blocks()])
+
+    @cached_property
+    def gradients(self) -> Float[Tensor, "S B N C"]:
+        """grad f at every state of every element."""
+        return torch.cat([gradient(self.f, x).to(torch.float64) for x in self._blocks()])
+
+    def _blocks(self) -> list[Float[Tensor, "s B N C"]]:
+        batch = len(self.logits)
+        index = torch.arange(self.states)
+        columns = [
+            allowed[index // stride % len(allowed)]
+            for allowed, stride in zip(self._classes, self._strides, strict=True)
+        ]
+        classes = torch.stack(columns, -1)  # [S, N]
+        # A class that is masked in one element stands aside there for one that is not.
+        instead = self._possible.to(torch.uint8).argmax(-1)  # [B, N]
+        blocks = []
+        for part in classes.split(max(1, _BLOCK // self.logits.numel())):
+            each = part.unsqueeze(1).expand(-1, batch, -1)
+            variables = torch.arange(each.shape[-1])
+            possible = self._possible[torch.arange(batch)[:, None], variables, each]
+            blocks.append(one_hot(torch.where(possible, each, instead), self.logits))
+        return blocks
+
+
+class _Lookup(torch.autograd.Function):
+    """Tabulated values at one-hot x, with tabulated gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, state: Tensor, table: Tabulated, b: int) -> Tensor:
+        ctx.save_for_backward(state)
+        ctx.table, ctx.b = table, b
+        return table.values[state, b]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (state,) = ctx.saved_tensors
+        return grad[..., None, None] * ctx.table.gradients[state, ctx.b], None, None, None

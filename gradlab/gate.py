@@ -1,0 +1,334 @@
+"""The gate that every public call passes once per f: does f keep its contract?
+
+A few calls at a handful of states show whether the value at an x is one number, whatever else is in
+the batch, and belongs to x alone. What is wrong is found by experiments and refused by its name.
+"""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradlab.categorical import check_floating, check_logits, one_hot, probabilities
+from gradlab.held import held_modules, held_tensors, training_layers
+from gradlab.loss import (
+    BatchDependentError,
+    ChangesInputError,
+    GradientModeError,
+    HoldsLogitsError,
+    Loss,
+    LossError,
+    RandomLossError,
+    StatefulLossError,
+    evaluate,
+)
+
+from gradlab.reproducible import single_thread
+
+__all__ = ["Objective", "agree", "checked", "name_of"]
+
+# States that f is asked about, and in which order they come in the second call, of shape [2, 3]:
+# each meets others than in the first, some of them twice.
+_STATES = 6
+_AGAIN = (3, 1, 0, 0, 1, 3)
+_ELSEWHERE = (4, 0, 2, 2, 5, 0)
+# Values at one x may differ between batches by so many units in the last place of the largest.
+_ULPS = 2**7
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """A loss that has passed the gate; called with float64 x on the CPU, as the engine has them.
+
+    f itself is given x in the `dtype` and on the `device` of the logits of the caller, and its
+    values come back as they are. `batch`: B where f maps [..., B, N, C] to [..., B], else None.
+    `eps`: the rounding unit of the coarsest arithmetic that is seen in f.
+    """
+
+    f: Loss
+    dtype: torch.dtype
+    device: torch.device
+    batch: int | None
+    eps: float
+
+    def __call__(self, x: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch"]:
+        """Return f(x)."""
+        return self.f(x.to(self.device, self.dtype)).to(x.device)
+
+    def __getattr__(self, name: str) -> Any:
+        # What problems declare, such as name and degree.
+        if name.startswith("__") or "f" not in vars(self):
+            raise AttributeError(name)
+        return getattr(self.f, name)
+
+    def element(self, b: int) -> "Objective":
+        """Return f of element b of a batch alone, x [..., N, C] -> [...]; the others repeat it."""
+
+        def of_one(x: Tensor) -> Tensor:
+            assert self.batch is not None
+            repeated = x.unsqueeze(-3).expand(*x.shape[:-2], self.batch, *x.shape[-2:])
+            return self.f(repeated)[..., b]
+
+        return Objective(of_one, self.dtype, self.device, None, self.eps)
+
+
+def name_of(f: Loss) -> str:
+    """Return what a loss is called in rows and verdicts."""
+    inner = f.f if isinstance(f, Objective) else f
+    return str(
+        getattr(inner, "name", None) or getattr(inner, "__name__", None) or type(inner).__name__
+    )
+
+
+@single_thread()
+def checked(f: Loss, logits: Float[Tensor, "*batch N C"]) -> Objective:
+    """Return f as the engine calls it, if it keeps the contract at states of these logits.
+
+    f is called three times at six states: all in one call, some of them again in another order,
+    company and batch shape, one of them alone. `logits` are those of the caller, [N, C] or [B, N,
+    C], with their dtype, device and graph. An f that has passed is returned as it is. Random
+    numbers of torch and buffers of modules are left as they were.
+
+    Raises LossError, by the subclass that names the fault: see `gradlab.loss`.
+    """
+    if isinstance(f, Objective):
+        return f
+    check_floating(logits)
+    check_logits(logits, ndim=3 if logits.ndim == 3 else 2)
+    if not callable(f):
+        raise TypeError(f"f must be a callable x -> values, not {type(f).__name__}")
+    if logits.numel() == 0:
+        return Objective(f, logits.dtype, logits.device, _batch(logits), _eps(logits))
+    states, again = _states(logits)
+    with _unnoticed(f, logits.device):
+        values, eps = _recorded(f, states, logits)
+        x = _select(states, again)
+        with torch.no_grad():
+            try:
+                several = evaluate(f, x.unflatten(0, (2, 3))).flatten(0, 1)
+                alone = evaluate(f, states[:1])
+            except LossError:
+                raise
+            except Exception as error:
+                told = " ".join(str(error).split())[:200]
+                raise BatchDependentError(
+                    f"f works on {_STATES} points in one call, but not on points of other batches "
+                    f"({type(error).__name__}: {told}); it must take any number of points"
+                    + _layers_of(f)
+                ) from error
+        seen = torch.cat([several, alone])
+        wanted = torch.cat([_select(values, again), values[:1]])
+        if not agree(seen, wanted, eps):
+            raise _fault(f, states, x, values, seen - wanted, eps)
+    return Objective(f, logits.dtype, logits.device, _batch(logits), eps)
+
+
+def agree(a: Tensor, b: Tensor, eps: float) -> bool:
+    """Return whether two sets of values of f are the same up to rounding of this unit."""
+    size = torch.maximum(a.abs().max(), b.abs().max())
+    return bool((a - b).abs().max() <= _ULPS * eps * size)
+
+
+def _batch(logits: Tensor) -> int | None:
+    return None if logits.ndim == 2 else len(logits)
+
+
+def _eps(tensor: Tensor) -> float:
+    return torch.finfo(tensor.dtype).eps
+
+
+def _states(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return states [6, *batch, N, C] that show many classes, and which come again, [6, *batch]."""
+    possible = probabilities(logits.detach()) > 0
+    # Possible classes first, in their order.
+    order = (~possible).to(torch.uint8).argsort(dim=-1, stable=True)
+    count = possible.sum(-1)
+    step = torch.arange(_STATES, device=logits.device).view(-1, *[1] * count.ndim)
+    place = torch.arange(count.numel(), device=logits.device).view(count.shape)
+    index = (step + place) % count
+    classes = order.expand(_STATES, *order.shape).gather(-1, index.unsqueeze(-1)).squeeze(-1)
+    again = torch.tensor(_AGAIN, device=logits.device)
+    if logits.ndim > 2:
+        # Neighbours in the batch come again in different company.
+        other = torch.tensor(_ELSEWHERE, device=logits.device)
+        odd = torch.arange(len(logits), device=logits.device) % 2 == 1
+        again = torch.where(odd, other.unsqueeze(-1), again.unsqueeze(-1))
+    return one_hot(classes, logits.detach()), again
+
+
+def _select(of_states: Tensor, again: Tensor) -> Tensor:
+    """Return the entries [6, *batch, ...] of states that come again."""
+    if again.ndim == 1:
+        return of_states[again]
+    return of_states[again, torch.arange(again.shape[1], device=again.device)]
+
+
+def _recorded(f: Loss, states: Tensor, logits: Tensor) -> tuple[Tensor, float]:
+    """Return values at the states, without their graph, and the rounding unit of what f did.
+
+    Raises ChangesInputError, HoldsLogitsError and what `evaluate` raises.
+    """
+    with torch.enable_grad(), _recording(logits) as root:
+        # Not a leaf: writing into it is allowed by torch, and must be seen.
+        start = states.clone().requires_grad_()
+        x = start.clone()
+        values = evaluate(f, x)
+        if not torch.equal(x.detach(), states):
+            raise ChangesInputError(
+                "f writes into the x that it is given; let it work on a copy: x = x.clone()"
+            )
+        leaves = [leaf for leaf in _leaves(values) if leaf is not start]
+        if leaves and _reaches(f, values, root, leaves, logits):
+            raise HoldsLogitsError(
+                "f depends on the logits themselves, through torch's graph, not only through the "
+                "sample x (a KL, an entropy, a log-probability, a straight-through trick?): the "
+                "gradient of E f would miss that part. Take such terms out of f and add them to "
+                "the surrogate, which then has their own gradient; or .detach() the logits inside "
+                "f where they are meant as constants"
+            )
+    eps = max(_eps(part) for part in (values, *leaves))
+    return values.detach(), eps
+
+
+@contextmanager
+def _recording(logits: Tensor) -> Iterator[Tensor | None]:
+    """Let torch record what is made of the caller's logits; yield them, or None if it cannot."""
+    if logits.requires_grad:
+        yield logits
+    elif not logits.is_leaf or logits.is_inference():
+        yield None
+    else:
+        logits.requires_grad_()
+        try:
+            yield logits
+        finally:
+            logits.requires_grad_(False)
+
+
+def _leaves(values: Tensor) -> list[Tensor]:
+    """Return the tensors at which the graph of the values begins."""
+    found: dict[int, Tensor] = {}
+    seen, nodes = set(), [values.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if isinstance(leaf, Tensor) and leaf.is_floating_point():
+            found[id(leaf)] = leaf
+        nodes += [following for following, _ in node.next_functions]
+    return list(found.values())
+
+
+def _reaches(
+    f: Loss, values: Tensor, root: Tensor | None, leaves: list[Tensor], logits: Tensor
+) -> bool:
+    """Return whether the graph of the values reaches the logits, by whatever name f holds them."""
+    if any(leaf is root or _overlap(leaf, logits) for leaf in leaves):
+        return True
+    suspects = [] if root is None or root.is_leaf else [root]
+    suspects += [t for t in held_tensors(f) if t.requires_grad and _same(t, logits)]
+    if not suspects:
+        return False
+    grads = torch.autograd.grad(values.sum(), suspects, allow_unused=True)
+    return any(grad is not None for grad in grads)
+
+
+def _overlap(a: Tensor, b: Tensor) -> bool:
+    """Return whether two dense tensors share memory, as a Parameter and its .detach() do."""
+    if a.device != b.device or a.numel() == 0 or a.layout != torch.strided:
+        return False
+    ends = [t.data_ptr() + t.numel() * t.element_size() for t in (a, b)]
+    return a.data_ptr() < ends[1] and b.data_ptr() < ends[0]
+
+
+def _same(tensor: Tensor, logits: Tensor) -> bool:
+    """Return whether a tensor is the logits, their memory, or a copy of them in some precision."""
+    if tensor is logits or (tensor.numel() == logits.numel() and _overlap(tensor, logits)):
+        return True
+    if tensor.shape != logits.shape or not tensor.is_floating_point() or tensor.numel() < 2:
+        return False
+    a, b = tensor.detach().to("cpu", torch.float32), logits.detach().to("cpu", torch.float32)
+    # Weights that begin at 0 are equal to logits that do, and no copy of them.
+    return bool(a.min() < a.max()) and torch.allclose(a, b)
+
+
+def _fault(
+    f: Loss, states: Tensor, x: Tensor, values: Tensor, apart: Tensor, eps: float
+) -> LossError:
+    """Return the error for an f whose values at the same x differ, after experiments why."""
+
+    def at_states(seed: int, record: bool = False) -> Tensor:
+        for seeded in (torch.manual_seed, random.seed, np.random.seed):
+            seeded(seed)
+        with torch.set_grad_enabled(record):
+            return evaluate(f, states).detach()
+
+    kept = random.getstate(), np.random.get_state()  # noqa: NPY002 users draw from it
+    try:
+        first, same, other = at_states(1), at_states(1), at_states(2)
+        recorded = at_states(1, record=True)
+    finally:
+        random.setstate(kept[0])
+        np.random.set_state(kept[1])  # noqa: NPY002
+    size = float(apart.abs().max())
+    if not agree(first, same, 0.0):
+        return StatefulLossError(
+            f"f changes from call to call, by {float((first - same).abs().max()):.2g} at the same "
+            "x and with the same random seeds: it keeps something between calls (a counter, a "
+            "cache, running statistics), or draws from a generator of its own; give a fixed f"
+        )
+    if not agree(first, other, 0.0):
+        return RandomLossError(
+            "f is random: two calls at the same x differ by "
+            f"{float((first - other).abs().max()):.2g}; give a fixed f, for a module in eval mode "
+            f"(f.eval()), or draw its noise once and for all{_layers_of(f)}"
+        )
+    if not agree(first, recorded, eps):
+        return GradientModeError(
+            "f gives other values while torch records gradients than under torch.no_grad(), by "
+            f"{float((first - recorded).abs().max()):.2g}; let its values not depend on that"
+        )
+    coarse = size < 1e-2 * float(values.abs().max())
+    return BatchDependentError(
+        f"f depends on the batch: at the same x its value differs by {size:.2g} with the other "
+        "points of the call, their order, their number or the shape of the batch; it must be a "
+        f"function of each x alone{_layers_of(f)}"
+        + (
+            f". If it is not meant to, its arithmetic is coarser than the {eps:.0e} of its dtype"
+            if coarse
+            else ""
+        )
+    )
+
+
+def _layers_of(f: Loss) -> str:
+    """Return what may be the reason among the layers that f holds, for the end of a message."""
+    layers = training_layers(f)
+    if not layers:
+        return ""
+    return (
+        f". It holds {', '.join(layers[:4])}: call .eval() on the module, or gradlab.as_loss(f), "
+        "which evaluates a copy; gradlab.verify(..., batch=B) judges code that uses a whole batch"
+    )
+
+
+@contextmanager
+def _unnoticed(f: Loss, device: torch.device) -> Iterator[None]:
+    """Put back torch's random numbers, and buffers that modules in training mode may update."""
+    modules = dict.fromkeys(m for held in held_modules(f) for m in held.modules() if m.training)
+    buffers = [b for m in modules for b in m.buffers(recurse=False)]
+    kept = [b.detach().clone() for b in buffers]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            for buffer, before in zip(buffers, kept, strict=True):
+                buffer.data.copy_(before)
