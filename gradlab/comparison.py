@@ -10,19 +10,20 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pandas as pd
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
 from gradlab import __version__
-from gradlab.categorical import check_logits
-from gradlab.estimators import Estimator, parse
-from gradlab.exact.moments import Enumeration
+from gradlab.categorical import check_floating
+from gradlab.draws import Code, estimator_of
+from gradlab.estimators import Estimator
+from gradlab.exact.moments import EnumeratedBatch, Enumeration
+from gradlab.gate import name_of
 from gradlab.loss import Loss
 from gradlab.measurement import COLUMNS, measured_rows
 from gradlab.moments import GROUPS, Truth
-from gradlab.montecarlo import monte_carlo
+from gradlab.montecarlo import drawn_moments
 from gradlab.reproducible import check_seed, single_thread
 
 __all__ = [
@@ -42,8 +43,8 @@ REFERENCE_DRAWS = 1_000_000
 @single_thread()
 def compare(
     f: Loss,
-    logits: Float[Tensor, "N C"],
-    estimators: Iterable[Estimator | str],
+    logits: Float[Tensor, "*batch N C"],
+    estimators: Iterable[Code],
     temperatures: Sequence[float] | None = None,
     draws: int | None = None,
     seed: int = 0,
@@ -61,42 +62,54 @@ def compare(
 
     `method`: "exact" moments only, "monte-carlo" only (`draws`, by default 10,000, each), "both" as
     separate rows, or "auto": exact where known, Monte Carlo where not. An estimator may be its
-    text. A row: bias2, variance (of one draw), mse (of one draw), cosine, scale-free bias2 and
-    variance, each with its `_se`; truth2 = |exact gradient|^2; `effective_draws` tells how many
-    draws carry the variance; `reason` why a pair could not be measured. Units: those of f, squared.
-    float64.
+    text, or code of the forms of `gradlab.draws.draws_of`. For logits [B, N, C] f maps x [..., B,
+    N, C] to [..., B], and all numbers are of the B elements together (a column `batch` more). f is
+    given x in the dtype of the logits (column `dtype`); sums and tables are of float64.
+
+    A row: bias2, variance (of one draw), mse (of one draw), cosine, scale-free bias2 and variance,
+    each with its `_se`; truth2 = |exact gradient|^2; `effective_draws` tells how many draws carry
+    the variance; `reason` why a pair could not be measured. Units: those of f, squared.
+    `enumeration`: one of this f and these logits, whose sweeps are used.
 
     Where f cannot be enumerated, `reference`, an estimator that is unbiased for every f, measures
     the true gradient by `reference_draws` draws of its own. Standard errors then contain its noise,
     and two more columns say what the `truth` is and the standard error of truth2.
 
     Raises ValueError for bad arguments, TooLargeError if f cannot be enumerated and there is no
-    reference, LossError for a bad f.
+    reference, LossError for an f that breaks its contract.
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-    logits = check_logits(logits, ndim=2).detach().to(torch.float64)
     check_seed(seed)
     draws = DEFAULT_DRAWS if draws is None else draws
-    exact = Enumeration(f, logits) if enumeration is None else enumeration
-    name = problem or str(getattr(f, "name", None) or getattr(f, "__name__", type(f).__name__))
+    exact: Enumeration | EnumeratedBatch
+    if enumeration is not None:
+        enumeration.check_is_of(f, logits)
+        exact = enumeration
+    else:
+        check_floating(logits)
+        exact = EnumeratedBatch(f, logits) if logits.ndim == 3 else Enumeration(f, logits)
+    logits = exact.logits
+    name = problem or name_of(f)
     truth: Truth
     of_truth: dict[str, Any] = {}
     if reference is None:
-        truth = exact.values.gradient
+        truth = exact.gradient
     else:
-        reference = _checked_reference(reference, reference_draws, f, logits)
-        given = f, logits, reference_draws, seed
+        reference = _checked_reference(reference, reference_draws, exact)
+        given = exact.objective, logits, reference_draws, seed
         apart = f"{name}|reference"  # other random numbers than its row has
-        truth = monte_carlo(reference, *given, row=apart, workers=workers, progress=progress)
+        truth = drawn_moments(reference, *given, row=apart, workers=workers, progress=progress)
         source = f"{reference}, {reference_draws:,} draws"
         of_truth = {"truth": source, "truth2_se": truth.length2.se}
     shared = {
         "problem": name,
-        "N": logits.shape[0],
-        "C": logits.shape[1],
+        "N": logits.shape[-2],
+        "C": logits.shape[-1],
         "logits_seed": logits_seed,
     }
+    if logits.ndim == 3:
+        of_truth["batch"] = len(logits)
     settings: dict[str, Any] = {"draws": draws, "seed": seed, "method": method, "row": name}
     running: dict[str, Any] = {"workers": workers, "progress": progress}
     rows: list[dict[str, Any]] = []
@@ -105,11 +118,12 @@ def compare(
         found = measured_rows(estimator, exact, truth, **settings, **running)
         rows += [shared | row for row in found]
     table = pd.DataFrame(rows).reindex(columns=COLUMNS)
-    return table.assign(version=__version__, dtype="float64", **of_truth)
+    dtype = str(exact.objective.dtype).removeprefix("torch.")
+    return table.assign(version=__version__, dtype=dtype, **of_truth)
 
 
 def _checked_reference(
-    reference: Estimator | str, draws: int, f: Loss, logits: Float[Tensor, "N C"]
+    reference: Estimator | str, draws: int, exact: Enumeration | EnumeratedBatch
 ) -> Estimator:
     """Return the estimator that is to measure the true gradient, or raise ValueError."""
     (estimator,) = with_temperatures([reference], None)
@@ -120,24 +134,27 @@ def _checked_reference(
             f"reference must be unbiased for every f, such as RF(m=4); {estimator} is exact up to "
             f"degree {estimator.order} only"
         )
-    reason = estimator.supports(f, logits)
+    one = exact if isinstance(exact, Enumeration) else exact.elements[0]
+    reason = estimator.supports(one.objective, one.logits)
     if reason is not None:
         raise ValueError(f"reference {estimator} cannot be used: {reason}")
     return estimator
 
 
 def with_temperatures(
-    estimators: Iterable[Estimator | str], temperatures: Sequence[float] | None
+    estimators: Iterable[Code], temperatures: Sequence[float] | None
 ) -> list[Estimator]:
-    """Return the estimators, those with a temperature repeated at each of `temperatures`."""
+    """Return the estimators, those with a temperature repeated at each of `temperatures`.
+
+    Code of the user's becomes an Estimator too. Raises TypeError for what is nothing to draw from,
+    ValueError for an unknown name or an empty list.
+    """
     for name, values in (("estimators", estimators), ("temperatures", temperatures)):
-        if isinstance(values, str | Estimator | int | float):
+        if isinstance(values, str | Estimator | int | float) or callable(values):
             raise TypeError(f"{name} must be a list, such as [{values}], not {values!r} alone")
     cells: list[Estimator] = []
     for given in estimators:
-        estimator = parse(given) if isinstance(given, str) else given
-        if not isinstance(estimator, Estimator):
-            raise TypeError(f"estimators must be Estimator objects or their text, not {given!r}")
+        estimator = estimator_of(given)
         has_tau = any(field.name == "tau" for field in fields(estimator))  # type: ignore[arg-type]
         if temperatures is None or not has_tau:
             cells.append(estimator)

@@ -1,37 +1,54 @@
-"""Draws of any estimator: one of gradlab's, or a function as users write them.
+"""Draws of any estimator: one of gradlab's, or code as users write it.
 
-What a user's code does wrong is told in one line that names the fault: it raises, returns another
-shape or NaN, does not follow its generator, or repeats its draws.
+What a user's code does wrong is named in one line: it raises, returns another shape or NaN, does
+not follow its generator, or repeats its draws.
 """
 
 import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from gradlab.categorical import draw_one_hot, probabilities
 from gradlab.estimators import Estimator, parse
+from gradlab.exact.mechanism import is_shipped
 from gradlab.loss import Loss, LossError, NotDifferentiableError, why_no_gradient
-from gradlab.reproducible import block_generator
+from gradlab.reproducible import block_generator, generator_on
 from gradlab.user_code import line_of
 
-__all__ = ["Code", "Draws", "EstimatorError", "draws_of"]
+__all__ = [
+    "DRAW",
+    "TRAINING",
+    "Code",
+    "CodeEstimator",
+    "Draws",
+    "EstimatorError",
+    "draws_of",
+    "estimator_of",
+]
+
+DRAW, TRAINING = "draw", "training"
+"""What draws are of: what is analysed, `draw`; or what trains, the backward of a surrogate."""
 
 Code = Estimator | type[Estimator] | Callable[..., Tensor] | str
 """What is verified: an estimator, its class, its text form, or a function (see `draws_of`)."""
 
 _FORMS = (
-    "an Estimator; draw(f, logits, n, generator) -> [n, N, C]; surrogate(f, logits, generator) -> "
-    "values whose backward gives the estimate; or sample(logits, generator) -> x. A function "
-    "without the argument generator draws from torch's global one"
+    "an Estimator, its class or its text; a function draw(f, logits, n, generator) -> [n, N, C]; "
+    "surrogate(f, logits, generator) -> values whose backward gives the estimate; or "
+    "sample(logits, generator) -> x; or an nn.Module from logits to x. A function without the "
+    "argument generator draws from torch's global one"
 )
 # Calls and draws of each by which independence is judged.
 _CALLS, _EACH = 32, 32
+
+Source = Callable[[Loss, Tensor, int, Generator], Tensor]
+"""n draws [n, *logits.shape] for f and logits [N, C] or [B, N, C]."""
 
 
 class EstimatorError(ValueError):
@@ -42,28 +59,55 @@ class EstimatorError(ValueError):
 class Draws:
     """Draws of what `draws_of` was given: `name`, and the `estimator` if it is one of gradlab's.
 
-    `order` is what it declares (see `Estimator`), or None where it declares nothing.
+    `order` is what it declares (see `Estimator`), or None where it declares nothing. `of`: "draw"
+    or "training". `surrogate(f, leaf, generator)`: the values [n, ...] whose backward the draws
+    are, where there is one.
     """
 
     name: str
-    source: Callable[[Loss, Tensor, int, Generator], Tensor]
+    source: Source
     estimator: Estimator | None = None
     order: float | None = None
+    of: str = DRAW
+    surrogate: Callable[[Loss, Tensor, Generator], Tensor] | None = None
+
+    @property
+    def is_shipped(self) -> bool:
+        """Whether this is an estimator of gradlab's, nothing in it replaced."""
+        return self.estimator is not None and is_shipped(self.estimator)
+
+    @property
+    def training(self) -> "Draws":
+        """Draws of what trains with the same code."""
+        if self.of == TRAINING or self.estimator is None:
+            return self
+        return _of_surrogate(
+            self.name, self.estimator.surrogate, estimator=self.estimator, order=self.order
+        )
 
     def calls(self, classes: int, variables: int = 1) -> int:
         """Evaluations of f that one draw spends; 1 where that is not known."""
         return 1 if self.estimator is None else self.estimator.calls(classes, variables)
 
+    def at(self, logits: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch N C"]:
+        """Return the logits that the code is given: those of the caller, as they are.
+
+        gradlab's own estimators work in float64 on the CPU, whatever f does: their arithmetic is
+        tested, and shall not blur what is measured.
+        """
+        logits = logits.detach()
+        return logits.to("cpu", torch.float64) if self.is_shipped else logits
+
     def __call__(
-        self, f: Loss, logits: Float[Tensor, "N C"], n: int, generator: Generator
-    ) -> Float[Tensor, "n N C"]:
+        self, f: Loss, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator
+    ) -> Float[Tensor, "n *batch N C"]:
         """Return n draws.
 
         Raises EstimatorError if the code raises, or returns another shape, NaN or an infinity;
         LossError and NotDifferentiableError if f is at fault.
         """
         try:
-            g = self.source(f, logits.detach().clone(), n, generator)
+            g = self.source(f, logits.detach().clone(), n, generator_on(logits.device, generator))
         except (EstimatorError, LossError):
             raise
         except Exception as error:
@@ -77,10 +121,10 @@ class Draws:
             raise EstimatorError(f"{self.name} must return a floating-point tensor, not {kind}")
         if g.shape != (n, *logits.shape):
             raise EstimatorError(
-                f"{self.name} must return [n, N, C] = {[n, *logits.shape]} for n draws, "
-                f"not {list(g.shape)}"
+                f"{self.name} must return [n, {'B, ' * (logits.ndim - 2)}N, C] = "
+                f"{[n, *logits.shape]} for n draws, not {list(g.shape)}"
             )
-        g = g.detach()
+        g = g.detach().cpu()
         if not torch.isfinite(g.sum()):
             bad = (~torch.isfinite(g)).nonzero()
             if len(bad):
@@ -88,7 +132,7 @@ class Draws:
                 share = len(bad[:, 0].unique()) / n
                 raise EstimatorError(
                     f"{self.name} returned {g[at].item()} in {share:.2%} of {n} draws, first for "
-                    f"variable {at[1]}, class {at[2]}"
+                    f"variable {at[-2]}, class {at[-1]}"
                 )
         return g
 
@@ -138,15 +182,18 @@ class Draws:
 
 
 def draws_of(code: Code) -> Draws:
-    """Return the draws of an estimator, its class or text, or of a function of one of three forms.
+    """Return the draws of an estimator, its class or text, or of code of one of these forms.
 
     By the names of its arguments: `draw(f, logits, n, generator)` returns n draws [n, N, C];
     `surrogate(f, logits, generator)` returns values [n] for logits [n, N, C], and `sample(logits,
     generator)` returns x [n, N, C] for f to be evaluated at, the estimate being the gradient with
-    respect to the logits. A function without `generator` draws from torch's global one, which is
-    seeded for it and left as it was. An attribute `order` of a function says what it claims.
-    Raises TypeError for anything else.
+    respect to the logits. So does an nn.Module called with logits alone, such as a
+    `CategoricalLayer`. Code without `generator` draws from torch's global one, which is seeded for
+    it and left as it was; a module that keeps a generator gets another one meanwhile. An attribute
+    `order` says what the code claims. Raises TypeError for anything else.
     """
+    if isinstance(code, CodeEstimator):
+        return code.drawn
     if isinstance(code, str):
         code = parse(code)
     if isinstance(code, type) and issubclass(code, Estimator):
@@ -155,60 +202,201 @@ def draws_of(code: Code) -> Draws:
         except TypeError as error:
             raise TypeError(f"{code} needs arguments: {error}; give an object") from error
     if isinstance(code, Estimator):
-        return Draws(str(code), code.draw, code, code.order)
+        return Draws(str(code), _draw_of(code), code, code.order)
     if not callable(code):
         raise TypeError(f"cannot draw from {type(code).__name__}; give {_FORMS}")
     name = getattr(code, "__name__", type(code).__name__)
-    try:
-        arguments = set(inspect.signature(code).parameters)
-    except (TypeError, ValueError):
-        arguments = set()
+    arguments = _arguments(code)
+    order = getattr(code, "order", None)
+    call = _seeded(code, arguments)
+    if isinstance(code, nn.Module) and len(arguments - {"generator"}) == 1:
+        (only,) = arguments - {"generator"}
+        with_layer = _with_generator(code, call)
+        return _of_sample(name, lambda logits, g: with_layer(g, **{only: logits}), order)
     if "logits" not in arguments:
-        raise TypeError(f"cannot draw from {name}: it has no argument called logits; give {_FORMS}")
-    source = _drawing(code, name, arguments)
-    return Draws(name, source, order=getattr(code, "order", None))
+        has = f"its arguments are {', '.join(sorted(arguments))}" if arguments else "it names none"
+        raise TypeError(
+            f"cannot draw from {name}: no argument is called logits, {has}; give {_FORMS}"
+        )
+    if "n" in arguments:
+
+        def draw(f: Loss, logits: Tensor, n: int, generator: Generator) -> Tensor:
+            return call(generator, f=f, logits=logits, n=n)
+
+        return Draws(name, draw, order=order)
+    if "f" in arguments:
+        return _of_surrogate(name, lambda f, logits, g: call(g, f=f, logits=logits), order=order)
+    return _of_sample(name, lambda logits, g: call(g, logits=logits), order)
 
 
-def _drawing(
-    function: Callable[..., Any], name: str, arguments: set[str]
-) -> Callable[[Loss, Tensor, int, Generator], Tensor]:
+def _arguments(code: Callable[..., Any]) -> set[str]:
+    """Return the names of the arguments that code must, or by its name may, be given."""
+    try:
+        parameters = inspect.signature(
+            code.forward if isinstance(code, nn.Module) else code
+        ).parameters.values()
+    except (TypeError, ValueError):
+        return set()
+    named = (p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
+    return {p.name for p in named if p.default is p.empty or p.name in _KNOWN}
+
+
+_KNOWN = ("f", "logits", "n", "generator")
+
+
+def _seeded(code: Callable[..., Any], arguments: set[str]) -> Callable[..., Any]:
+    """Return the code as a function of a generator, which it gets or which seeds torch for it."""
+
     def called(generator: Generator, **given: Any) -> Any:
         if "generator" in arguments:
-            return function(generator=generator, **given)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**62, [1], generator=generator)))
-            return function(**given)
+            return code(generator=generator, **given)
+        devices = [generator.device] if generator.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            seed = torch.randint(2**62, [1], generator=generator, device=generator.device)
+            torch.manual_seed(int(seed))
+            return code(**given)
+
+    return called
+
+
+def _with_generator(module: nn.Module, call: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the call of a module, during which generators that its layers keep are replaced."""
+
+    def called(generator: Generator, **given: Any) -> Any:
+        keeping = [m for m in module.modules() if isinstance(vars(m).get("generator"), Generator)]
+        kept = [layer.generator for layer in keeping]
+        for layer in keeping:
+            layer.generator = generator  # type: ignore[assignment]
+        try:
+            return call(generator, **given)
+        finally:
+            for layer, own in zip(keeping, kept, strict=True):
+                layer.generator = own
+
+    return called
+
+
+def _draw_of(estimator: Estimator) -> Source:
+    """Return the draws of an estimator: its `draw`; for a batch of logits, what trains."""
+    surrogate = _of_surrogate(str(estimator), estimator.surrogate, estimator=estimator).source
 
     def draw(f: Loss, logits: Tensor, n: int, generator: Generator) -> Tensor:
-        if "n" in arguments:
-            return called(generator, f=f, logits=logits, n=n)
+        of = estimator.draw if logits.ndim == 2 else surrogate
+        return of(f, logits, n, generator)
+
+    return draw
+
+
+def _of_sample(name: str, sample: Callable[[Tensor, Generator], Any], order: float | None) -> Draws:
+    """Return the draws by back-propagating f at a sample."""
+
+    def surrogate(f: Loss, leaf: Tensor, generator: Generator) -> Tensor:
+        x = sample(leaf, generator)
+        if not isinstance(x, Tensor) or x.shape != leaf.shape:
+            got = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise EstimatorError(
+                f"{name} must return x of the shape of logits {list(leaf.shape)}, not {got}"
+            )
+        return f(x)
+
+    return _of_surrogate(name, surrogate, order=order)
+
+
+def _of_surrogate(
+    name: str,
+    surrogate: Callable[[Loss, Tensor, Generator], Any],
+    *,
+    estimator: Estimator | None = None,
+    order: float | None = None,
+) -> Draws:
+    """Return the draws by the backward of a surrogate, a row of logits for each."""
+
+    def draw(f: Loss, logits: Tensor, n: int, generator: Generator) -> Tensor:
         leaf = logits.expand(n, *logits.shape).clone().requires_grad_()
         with torch.enable_grad():
-            if "f" in arguments:
-                values = called(generator, f=f, logits=leaf)
-            else:
-                x = called(generator, logits=leaf)
-                if not isinstance(x, Tensor) or x.shape != leaf.shape:
-                    got = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
-                    raise EstimatorError(
-                        f"{name} must return x of the shape of logits {list(leaf.shape)}, not {got}"
-                    )
-                values = f(x)
-            if not isinstance(values, Tensor) or values.shape != (n,):
+            values = surrogate(f, leaf, generator)
+            rows = [n, *logits.shape[:-2]]
+            if not isinstance(values, Tensor) or list(values.shape) != rows:
                 got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
                 raise EstimatorError(
-                    f"{name} must give one value for each of {n} logits [n, N, C], not {got}; do "
-                    "not average over the batch"
+                    f"{name} must give one value for each of {math.prod(rows)} logits [n, N, C], "
+                    f"not {got}; do not average over the batch"
                 )
             if not values.requires_grad:
                 if why_no_gradient(f, draw_one_hot(probabilities(logits), generator)):
                     raise NotDifferentiableError
                 raise EstimatorError(
-                    f"the value of {name} does not depend on the logits through torch"
+                    f"the value of {name} does not depend on the logits through torch: is "
+                    "something detached, or a module in eval mode?"
                 )
             (g,) = torch.autograd.grad(values.sum(), leaf, allow_unused=True)
         if g is None:
             raise EstimatorError(f"no gradient of {name} reaches the logits")
         return g
 
-    return draw
+    return Draws(name, draw, estimator, order, TRAINING, surrogate)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class CodeEstimator(Estimator):
+    """Code that declares nothing, as an Estimator: for `compare`, `recommend` and the probe.
+
+    It may be biased on every f (`order` -1), and its cost is measured.
+    """
+
+    drawn: Draws
+
+    order: ClassVar[float] = -1
+    needs_gradient: ClassVar[bool] = False
+    reference: ClassVar[str] = "code of the user"
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """What the code is called."""
+        return self.drawn.name
+
+    def text(self, *, without: str | None = None) -> str:
+        """Return the name of the code."""
+        return self.name
+
+    def supports(self, f: Loss, logits: Float[Tensor, "N C"]) -> str | None:
+        """Return why the code cannot be used on f, after a draw, or None."""
+        try:
+            self.draw(f, logits, 2, block_generator(0, f"{self.name}|tried"))
+        except NotDifferentiableError as error:
+            return str(error)
+        return None
+
+    def draw(
+        self, f: Loss, logits: Float[Tensor, "N C"], n: int, generator: Generator | None = None
+    ) -> Float[Tensor, "n N C"]:
+        """Return n draws of the code."""
+        return self.drawn(f, logits, n, _given(generator)).to(logits.dtype)
+
+    def surrogate(
+        self, f: Loss, logits: Float[Tensor, "*batch N C"], generator: Generator | None = None
+    ) -> Float[Tensor, "*batch"]:
+        """Return the values of the code; a function that only draws has none to train with."""
+        if self.drawn.surrogate is None:
+            raise EstimatorError(
+                f"{self.name} returns draws only, so that it can be analysed for logits [N, C] but "
+                "not put to a batch; give surrogate(f, logits, generator) or sample(logits, "
+                "generator)"
+            )
+        return self.drawn.surrogate(f, logits, _given(generator))
+
+
+def _given(generator: Generator | None) -> Generator:
+    if generator is not None:
+        return generator
+    return Generator().manual_seed(int(torch.randint(2**62, (1,))))
+
+
+def estimator_of(code: Code) -> Estimator:
+    """Return the estimator that code is: itself, or its draws as a `CodeEstimator`.
+
+    Raises TypeError for what is nothing to draw from (see `draws_of`), ValueError for an unknown
+    name.
+    """
+    drawn = draws_of(code)
+    return CodeEstimator(drawn) if drawn.estimator is None else drawn.estimator

@@ -28,7 +28,6 @@ from gradlab.loss import (
     StatefulLossError,
     evaluate,
 )
-
 from gradlab.reproducible import single_thread
 
 __all__ = ["Objective", "agree", "checked", "name_of"]

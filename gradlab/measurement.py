@@ -9,10 +9,10 @@ from typing import Any
 
 from gradlab.estimators import Estimator
 from gradlab.exact.enumeration import TooLargeError
-from gradlab.exact.moments import Enumeration, NotExactError
+from gradlab.exact.moments import EnumeratedBatch, Enumeration, NotExactError
 from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.moments import Moments, Truth
-from gradlab.montecarlo import monte_carlo
+from gradlab.montecarlo import drawn_moments
 
 __all__ = ["COLUMNS", "measure", "measured_rows"]
 
@@ -50,7 +50,7 @@ COLUMNS = [
 
 def measured_rows(
     estimator: Estimator,
-    exact: Enumeration,
+    exact: Enumeration | EnumeratedBatch,
     truth: Truth,
     *,
     row: str,
@@ -62,17 +62,19 @@ def measured_rows(
 ) -> list[dict[str, Any]]:
     """Return what `compare` tells of one estimator: two rows for the method "both", else one.
 
-    `exact` holds f and its logits, float64; `row` names the random numbers of the draws.
+    `exact` holds f, which has passed the gate, and its logits; `row` names the random numbers of
+    the draws.
     """
-    f, logits = exact.f, exact.logits
+    f, logits = exact.objective, exact.logits
+    for_one = f if f.batch is None else f.element(0)
     shared: dict[str, Any] = {
         "estimator": str(estimator),
         "series": estimator.text(without="tau"),
         "tau": getattr(estimator, "tau", None),
-        "calls": estimator.calls(logits.shape[1], logits.shape[0]),
+        "calls": estimator.calls(logits.shape[-1], logits.shape[-2]),
         "seed": seed,
     }
-    reason = estimator.supports(f, logits)
+    reason = estimator.supports(for_one, logits.reshape(-1, *logits.shape[-2:])[0])
     if reason is not None:
         both = ("exact", "monte carlo")
         ways = {"both": both, "monte-carlo": both[1:]}.get(method, both[:1])
@@ -85,7 +87,7 @@ def measured_rows(
             if method != "both":
                 return rows
     given: dict[str, Any] = {"row": row, "workers": workers, "progress": progress, "truth": truth}
-    found = _timed(monte_carlo, estimator, f, logits, draws, seed, **given)
+    found = _timed(drawn_moments, estimator, f, logits, draws, seed, **given)
     rows.append(shared | {"method": "monte carlo", "draws": draws} | found)
     return rows
 

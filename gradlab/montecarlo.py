@@ -15,13 +15,14 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from gradlab.categorical import check_logits
+from gradlab.draws import Code, draws_of, estimator_of
 from gradlab.estimators import Estimator
+from gradlab.gate import Objective, checked
 from gradlab.loss import Loss
 from gradlab.moments import GROUPS, Groups, Moments
 from gradlab.reproducible import block_generator, check_seed, single_thread
 
-__all__ = ["block_size", "monte_carlo"]
+__all__ = ["block_size", "drawn_moments", "monte_carlo"]
 
 # Elements of a block: large enough to amortize dispatch, small enough for the cache.
 _BLOCK_ELEMENTS = 2**17
@@ -34,9 +35,9 @@ def block_size(estimator: Estimator, variables: int, classes: int) -> int:
 
 
 def monte_carlo(
-    estimator: Estimator,
+    estimator: Code,
     f: Loss,
-    logits: Float[Tensor, "N C"],
+    logits: Float[Tensor, "*batch N C"],
     draws: int,
     seed: int = 0,
     *,
@@ -47,12 +48,40 @@ def monte_carlo(
 ) -> Moments:
     """Return the moments of `estimator` from `draws` independent draws, with standard errors.
 
-    `row` names the row that the draws are for and separates its random numbers from those of other
-    rows; `workers` threads work on tasks of `chunk` blocks; none of these last two changes the
-    result. Memory does not grow with `draws`. Raises ValueError for bad arguments and what f raises
-    (LossError, NotDifferentiableError).
+    `estimator`: an Estimator, its text, or code of another form (see `gradlab.draws.draws_of`). For
+    logits [B, N, C] f maps x [..., B, N, C] to [..., B], and what trains is drawn, an estimate for
+    each element. f is given x in the dtype of the logits; sums are of float64. `row` names the row
+    that the draws are for and separates its random numbers from those of other rows; `workers`
+    threads work on tasks of `chunk` blocks; none of these last two changes the result. Memory does
+    not grow with `draws`.
+
+    Raises ValueError for bad arguments, LossError for an f that breaks its contract, EstimatorError
+    for code that breaks its own.
     """
-    check_logits(logits, ndim=2)
+    source = estimator_of(estimator)
+    objective = checked(f, logits)
+    return drawn_moments(
+        *(source, objective, logits, draws, seed),
+        row=row,
+        workers=workers,
+        chunk=chunk,
+        progress=progress,
+    )
+
+
+def drawn_moments(
+    estimator: Estimator,
+    f: Objective,
+    logits: Float[Tensor, "*batch N C"],
+    draws: int,
+    seed: int = 0,
+    *,
+    row: str = "",
+    workers: int = 1,
+    chunk: int = 8,
+    progress: bool = False,
+) -> Moments:
+    """Return what `monte_carlo` returns, for an f that has passed the gate."""
     for name, value, least in (
         ("draws", draws, 2 * GROUPS),
         ("workers", workers, 1),
@@ -61,16 +90,19 @@ def monte_carlo(
         if not isinstance(value, int) or value < least:
             raise ValueError(f"{name} must be an int of at least {least}, not {value!r}")
     check_seed(seed)
-    logits = logits.detach()
-    size = block_size(estimator, *logits.shape)
+    drawn = draws_of(estimator)
+    # Code of the user's is run in the precision that it trains in.
+    at = drawn.at(logits.detach().to(f.device, f.dtype))
+    draw = estimator.draw if drawn.is_shipped and at.ndim == 2 else drawn
+    size = block_size(estimator, at[..., 0].numel(), at.shape[-1])
     row = f"{row}|{estimator}"
 
     def sums(first: int) -> list[Groups]:
         last = min(first + chunk * size, draws)
         return [
             Groups.from_draws(
-                estimator.draw(
-                    f, logits, min(size, last - start), block_generator(seed, row, start // size)
+                draw(f, at, min(size, last - start), block_generator(seed, row, start // size)).to(
+                    torch.float64
                 )
             )
             for start in range(first, last, size)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Generator
 
-__all__ = ["block_generator", "check_seed", "single_thread"]
+__all__ = ["block_generator", "check_seed", "generator_on", "single_thread"]
 
 _MAX_SEED = 2**63 - 1
 
@@ -28,6 +28,13 @@ def block_generator(seed: int, row: str, block: int = 0) -> Generator:
     words = np.frombuffer(hashlib.sha256(row.encode()).digest(), dtype=np.uint32)
     state = np.random.SeedSequence([seed, block, *words.tolist()]).generate_state(1, np.uint64)
     return Generator().manual_seed(int(state[0]) & _MAX_SEED)
+
+
+def generator_on(device: torch.device, source: Generator) -> Generator:
+    """Return `source` on the CPU; elsewhere a generator of that device with its seed."""
+    if device.type == "cpu":
+        return source
+    return Generator(device).manual_seed(source.initial_seed())
 
 
 @contextmanager

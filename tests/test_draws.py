@@ -307,10 +307,10 @@ class Unfinished(gradlab.SampleOnlyEstimator):
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        (3, "cannot draw from int; give an Estimator; draw"),
+        (3, "cannot draw from int; give an Estimator, its class or its text"),
         (torch.zeros(2, 3), "cannot draw from Tensor"),
-        (lambda x: x, "has no argument called logits"),
-        (len, "cannot draw from len: it has no argument called logits"),
+        (lambda x: x, "no argument is called logits, its arguments are x"),
+        (len, "cannot draw from len: no argument is called logits"),
         (Unfinished, "needs arguments: .*; give an object"),
     ],
 )

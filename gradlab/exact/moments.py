@@ -79,6 +79,11 @@ class Enumeration:
         """Moments of grad f."""
         return gradient_moments(self.f, self.logits)
 
+    @property
+    def gradient(self) -> Float[Tensor, "N C"]:
+        """The true gradient, float64."""
+        return self.values.gradient
+
     def check_is_of(self, f: Loss, logits: Float[Tensor, "N C"]) -> None:
         """Raise ValueError unless this is an enumeration of f at these logits."""
         if f is not self.f and f is not self.objective.f:

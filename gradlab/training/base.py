@@ -11,8 +11,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Generator, Tensor, nn
 
-from gradlab.reproducible import block_generator
-from gradlab.training.device import generator_on
+from gradlab.reproducible import block_generator, generator_on
 from gradlab.training.probe import GradientProbe
 
 __all__ = ["Settings", "Training"]

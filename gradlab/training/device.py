@@ -1,11 +1,11 @@
-"""The device that computes: checked by name, named for rows of times, with random numbers."""
+"""The device that computes: checked by name, named for rows of times."""
 
 import platform
 from pathlib import Path
 
 import torch
 
-__all__ = ["check_device", "generator_on", "machine_name"]
+__all__ = ["check_device", "machine_name"]
 
 
 def check_device(name: str) -> torch.device:
@@ -30,10 +30,3 @@ def machine_name(device: torch.device) -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or platform.machine()
-
-
-def generator_on(device: torch.device, source: torch.Generator) -> torch.Generator:
-    """Return `source` on the CPU; elsewhere a generator of that device with its seed."""
-    if device.type == "cpu":
-        return source
-    return torch.Generator(device).manual_seed(source.initial_seed())

@@ -23,8 +23,7 @@ from gradlab.exact.moments import NotExactError
 from gradlab.loss import Loss
 from gradlab.measurement import measure
 from gradlab.moments import GROUPS, Groups, Moments
-from gradlab.reproducible import block_generator, check_seed
-from gradlab.training.device import generator_on
+from gradlab.reproducible import block_generator, check_seed, generator_on
 from gradlab.training.probe_truth import EnumeratedBatch
 
 __all__ = ["GradientProbe"]

@@ -1,0 +1,139 @@
+r"""The mean of what trains, by enumeration: the backward of a surrogate at every x, in batch.
+
+.. math:: \sum_x p(x)\, \frac{\partial}{\partial\,logits} \text{surrogate}(f, logits; x)
+
+Nothing is taken from the formula that is analysed: samples are fed to the code as a training does,
+many rows of logits at once, in the dtype of the caller.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradlab.categorical import one_hot
+from gradlab.estimators import Estimator, SampledValueEstimator, SampleOnlyEstimator
+from gradlab.exact.mechanism import check_mechanism
+from gradlab.exact.moments import Enumeration
+from gradlab.exact.tuples import NotExactError
+from gradlab.reproducible import single_thread
+
+__all__ = ["TrainedMean", "trained_mean"]
+
+# Rows that are put to a surrogate in all, and at once.
+_MOST, _ROWS = 2**14, 2**11
+_ELEMENTS = 2**21
+_ULPS = 2**10
+
+
+@dataclass(frozen=True)
+class TrainedMean:
+    """What trains, on average: the gradient for the logits and for parameters of f.
+
+    `mean` [N, C] in units of f; `bound`: what rounding may change of its length; `share`: what
+    parameters of f get, of their gradient E df/dparameter (1 is right), and its rounding.
+    """
+
+    mean: Float[Tensor, "N C"]
+    bound: float
+    share: float
+    share_bound: float
+    route: str
+
+
+@single_thread()
+def trained_mean(estimator: Estimator, on: Enumeration, dtype: torch.dtype) -> TrainedMean:
+    """Return the mean of the backward that trains, with logits of this dtype.
+
+    Raises NotExactError where x cannot be fed to the code or the samples are too many, and what f
+    raises.
+    """
+    check_mechanism(estimator)
+    f, logits = on.objective, on.logits
+    # A parameter of f: its derivative is 1 + x . w, whose mean is known.
+    source = torch.Generator().manual_seed(0)
+    w = torch.rand(logits.shape, generator=source, dtype=torch.float64)
+    wanted = 1 + float((on.values.p * w).sum())
+    mean, square = torch.zeros_like(logits), 0.0
+    parameter = 0.0
+    at = logits.to(dtype)
+    for weight, classes in _samples(estimator, on):
+        rows = len(weight)
+        theta = torch.zeros((), dtype=dtype, requires_grad=True)
+
+        def with_parameter(x: Tensor, theta: Tensor = theta) -> Tensor:
+            return f(x) + theta * (1 + (x * w.to(x.dtype)).sum((-2, -1)))
+
+        leaf = at.expand(rows, *at.shape).clone().requires_grad_()
+        with torch.enable_grad():
+            values = _surrogate(estimator, with_parameter, leaf, classes)
+        (g,) = torch.autograd.grad(values.sum(), leaf, retain_graph=True)
+        (of_theta,) = torch.autograd.grad(values.to(torch.float64) @ weight, theta)
+        g = g.to(torch.float64)
+        mean += torch.einsum("n,nic->ic", weight, g)
+        square += float(weight @ g.square().sum((-2, -1)))
+        parameter += float(of_theta)
+    values_of_f = on.values
+    of_f = values_of_f.mean.square() + (values_of_f.p * values_of_f.conditional_square)[0].sum()
+    eps = max(f.eps, torch.finfo(dtype).eps)
+    bound = _ULPS * eps * max(math.sqrt(square), float(of_f.sqrt()))
+    return TrainedMean(
+        mean,
+        bound,
+        parameter / wanted,
+        _ULPS * eps,
+        f"its surrogate at every sample, {str(dtype).removeprefix('torch.')}, in batches",
+    )
+
+
+def _samples(estimator: Estimator, on: Enumeration) -> list[tuple[Tensor, Tensor]]:
+    """Return the probabilities [n] and classes [m, n, N] of all samples, in parts."""
+    possible = [(row > 0).nonzero()[:, 0] for row in on.values.p]
+    count = math.prod(len(classes) for classes in possible)
+    several = isinstance(estimator, SampledValueEstimator)
+    m = estimator.samples if isinstance(estimator, SampledValueEstimator) else 1
+    if not several and not isinstance(estimator, SampleOnlyEstimator):
+        raise NotExactError(f"{estimator} draws more than x: it cannot be fed every sample")
+    if m * math.log2(max(count, 1)) > math.log2(_MOST):
+        raise NotExactError(f"{estimator} has more than {_MOST} samples to be fed")
+    states = torch.cartesian_prod(*possible).reshape(count, len(possible))
+    index = torch.cartesian_prod(*[torch.arange(count)] * m).reshape(-1, m)
+    classes = states[index].movedim(1, 0)
+    if isinstance(estimator, SampledValueEstimator):
+        weight = estimator.tuple_probabilities(on.logits, classes)
+    else:
+        weight = on.values.p[torch.arange(len(possible)), classes[0]].prod(-1)
+    met = weight > 0
+    weight, classes = weight[met], classes[:, met]
+    points = estimator.calls(on.logits.shape[1], on.logits.shape[0]) * on.logits.numel()
+    size = max(1, min(_ROWS, _ELEMENTS // points))
+    return list(zip(weight.split(size), classes.split(size, 1), strict=True))
+
+
+class _Fed:
+    """An estimator whose draws of samples are these: everything else is its own code."""
+
+    def __init__(self, classes: Tensor) -> None:
+        self.classes = classes
+
+    def __call__(self, logits: Tensor, n: int, generator: object) -> Tensor:
+        return self.classes.unsqueeze(1)
+
+
+def _surrogate(estimator: Estimator, f, leaf: Tensor, classes: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+    """Return the surrogate of the estimator with its samples given."""
+    if isinstance(estimator, SampleOnlyEstimator):
+        given = one_hot(classes[0], leaf.detach())
+        x = estimator.sample(leaf, None, given)
+        if not torch.equal(x.detach(), given):
+            raise NotExactError(f"the sample of {estimator} is not the x that it was given")
+        return f(x)
+    assert isinstance(estimator, SampledValueEstimator)
+    # The object is frozen: the samples are laid over its class's for this one call.
+    vars(estimator)["draw_tuples"] = _Fed(classes)
+    try:
+        return estimator.surrogate(f, leaf)
+    finally:
+        del vars(estimator)["draw_tuples"]
