@@ -77,7 +77,8 @@ def as_loss(
             calls are kept. With chunk=1, also a module that reduces over its batch is right.
 
     Raises TypeError or ValueError if an argument is wrong or the module cannot be copied, and
-    LossError in a call if the module's result is not one floating value a row.
+    LossError in a call if the module's result is not one floating value a row, or if the targets
+    do not match x.
 
     Example:
         >>> import torch, gradlab
@@ -104,7 +105,8 @@ def as_loss(
     if not (output is None or isinstance(output, str | int) or callable(output)):
         raise TypeError(f"output must be a key, an index or a function, not {output!r}")
     own, dtype = with_frozen_modules(module)
-    loss = loss and with_frozen_modules(loss)[0]
+    if loss is not None:
+        loss = with_frozen_modules(loss)[0]
     return _AdaptedLoss(own, layout, target, loss, output, reduce, chunk, dtype)
 
 
@@ -140,7 +142,7 @@ class _AdaptedLoss:
         if self.target is None or len(self.target) == 1 or batch[-1:] == self.target.shape[:1]:
             return
         count = len(self.target)
-        raise ValueError(
+        raise LossError(
             f"there are {count} targets, so x must have shape [..., {count}, N, C], and the axes "
             f"in front of N and C are {list(batch)}; one target of {count} numbers is target[None]"
         )

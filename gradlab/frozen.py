@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = ["with_frozen_modules"]
 
@@ -44,8 +44,10 @@ def _frozen_copy(module: nn.Module) -> nn.Module:
     name = type(module).__name__
     if any(nn.parameter.is_lazy(p) for p in [*module.parameters(), *module.buffers()]):
         raise ValueError(f"{name} has parameters without a shape yet; call it once before as_loss")
+    # What a module keeps of its last call, such as an activation, has a graph and no copy.
+    kept = [t for part in module.modules() for t in vars(part).values() if isinstance(t, Tensor)]
     try:
-        copied = copy.deepcopy(module)
+        copied = copy.deepcopy(module, {id(t): t.detach().clone() for t in kept if t.grad_fn})
         reason = "it returns itself as its copy" if copied is module else ""
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"

@@ -379,7 +379,7 @@ def test_the_loss_may_be_a_module_with_dropout():
 @pytest.mark.parametrize("batch", [(), (3,), (4, 1), (4, 3)], ids=str)
 def test_sizes_that_do_not_match_are_refused(batch):
     f = as_loss(nn.Flatten(), target=torch.zeros(4, N * C), loss=MSE, reduce="sum")
-    with pytest.raises(ValueError, match=r"there are 4 targets, so x must have shape \[..., 4, N"):
+    with pytest.raises(LossError, match=r"there are 4 targets, so x must have shape \[..., 4, N"):
         f(torch.zeros(*batch, N, C))
 
 
@@ -456,6 +456,32 @@ BAD_MODULES = {
 def test_bad_modules(module, kind, message):
     with pytest.raises(kind, match=message):
         as_loss(module)
+
+
+def test_what_a_module_keeps_of_its_last_call_is_no_obstacle():
+    class Keeping(nn.Linear):
+        def forward(self, x):
+            self.last = super().forward(x)
+            return self.last
+
+    module = Keeping(N * C, 1).double()
+    x = draws(3)
+    last = module(x.flatten(1))
+    f = as_loss(module, layout="flat")
+    torch.testing.assert_close(f(x + 1), module(x.flatten(1) + 1)[:, 0])
+    assert last.grad_fn is not None
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm],
+    ids=["weight norm", "spectral norm"],
+)
+def test_reparametrized_modules(norm):
+    module = norm(nn.Linear(N * C, 1).double())
+    f, x = as_loss(module, layout="flat"), draws(2, 3)
+    torch.testing.assert_close(f(x), f(x), rtol=0, atol=0)
+    torch.testing.assert_close(f(x), module.eval()(x.flatten(-2))[..., 0])
 
 
 def test_the_way_out_of_what_cannot_be_copied():
