@@ -47,7 +47,8 @@ def _frozen_copy(module: nn.Module) -> nn.Module:
     # What a module keeps of its last call, such as an activation, has a graph and no copy.
     kept = [t for part in module.modules() for t in vars(part).values() if isinstance(t, Tensor)]
     try:
-        copied = copy.deepcopy(module, {id(t): t.detach().clone() for t in kept if t.grad_fn})
+        with torch.no_grad():
+            copied = copy.deepcopy(module, {id(t): t.clone() for t in kept if t.grad_fn})
         reason = "it returns itself as its copy" if copied is module else ""
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
@@ -56,9 +57,9 @@ def _frozen_copy(module: nn.Module) -> nn.Module:
             f"as_loss works on a copy of the module, and {name} cannot be copied ({reason}). Put "
             "it into eval mode and pass a function that calls it: as_loss(lambda x: module(x))"
         )
-    copied.eval().requires_grad_(False)
-    for p in copied.parameters():
-        p.grad = None
+    copied.eval()
+    for p in copied.parameters():  # one by one, as a ScriptModule has no requires_grad_
+        p.requires_grad_(False)
     for path, part in copied.named_modules():
         part.training = False  # also where a class overrides train()
         if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is None:

@@ -472,6 +472,13 @@ def test_what_a_module_keeps_of_its_last_call_is_no_obstacle():
     assert last.grad_fn is not None
 
 
+def test_traced_modules():
+    net = nn.Sequential(nn.Linear(N * C, 3), nn.Dropout(0.5), nn.Linear(3, 1)).double()
+    x = draws(2, 3)
+    f = as_loss(torch.jit.trace(net.eval(), x.flatten(-2)[0]), layout="flat")
+    torch.testing.assert_close(f(x), net(x.flatten(-2))[..., 0])
+
+
 @pytest.mark.parametrize(
     "norm",
     [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm],
