@@ -472,6 +472,7 @@ def test_what_a_module_keeps_of_its_last_call_is_no_obstacle():
     assert last.grad_fn is not None
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
 def test_traced_modules():
     net = nn.Sequential(nn.Linear(N * C, 3), nn.Dropout(0.5), nn.Linear(3, 1)).double()
     x = draws(2, 3)
