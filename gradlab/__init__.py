@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gradlab.adapted import as_loss
     from gradlab.comparison import compare
     from gradlab.estimators import (
         ARM,
@@ -86,6 +87,7 @@ _ESTIMATORS = (
     "gumbel_softmax_st parse st_zgr straight_through zgr"
 )
 _HOME = {
+    "as_loss": "adapted",
     "compare": "comparison",
     "exact_gradient": "exact.enumeration",
     "exact_value": "exact.enumeration",

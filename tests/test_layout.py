@@ -18,9 +18,10 @@ FAMILIES = [f for f in (PACKAGE / "estimators").glob("*.py") if f.stem not in ("
 
 # A part may import from earlier lines, and from itself; parts of one line do not know each other.
 ORDER = [
-    {"categorical", "processes", "reproducible"},
+    {"categorical", "frozen", "processes", "reproducible"},
     {"user_code"},
     {"loss"},
+    {"adapted"},
     {"gumbel_nodes"},
     {"gumbel_jacobian"},
     {"estimators", "problems"},
