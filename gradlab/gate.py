@@ -32,11 +32,11 @@ from gradlab.reproducible import single_thread
 
 __all__ = ["Objective", "agree", "checked", "name_of"]
 
-# States that f is asked about, and in which order they come in the second call, of shape [2, 3]:
+# States that f is asked about, and in which order they come in the second call, of shape [3, 4]:
 # each meets others than in the first, some of them twice.
-_STATES = 6
-_AGAIN = (3, 1, 0, 0, 1, 3)
-_ELSEWHERE = (4, 0, 2, 2, 5, 0)
+_STATES, _FORM = 12, (3, 4)
+_AGAIN = (7, 3, 1, 0, 0, 1, 3, 10, 9, 5, 8, 2)
+_ELSEWHERE = (4, 0, 2, 2, 11, 0, 6, 6, 1, 10, 3, 7)
 # Values at one x may differ between batches by so many units in the last place of the largest.
 _ULPS = 2**7
 
@@ -47,7 +47,8 @@ class Objective:
 
     f itself is given x in the `dtype` and on the `device` of the logits of the caller, and its
     values come back as they are. `batch`: B where f maps [..., B, N, C] to [..., B], else None.
-    `eps`: the rounding unit of the coarsest arithmetic that is seen in f.
+    `eps`: the rounding unit of the coarsest arithmetic that is seen in f; `parameters`: whether its
+    values have a graph to anything that is trained.
     """
 
     f: Loss
@@ -55,10 +56,14 @@ class Objective:
     device: torch.device
     batch: int | None
     eps: float
+    parameters: bool = False
 
     def __call__(self, x: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch"]:
-        """Return f(x)."""
-        return self.f(x.to(self.device, self.dtype)).to(x.device)
+        """Return f(x), in the precision of x or its own, whichever is finer."""
+        values = self.f(x.to(self.device, self.dtype))
+        if not isinstance(values, Tensor) or not values.is_floating_point():
+            return values  # named by `evaluate`
+        return values.to(x.device, torch.promote_types(values.dtype, x.dtype))
 
     def __getattr__(self, name: str) -> Any:
         # What problems declare, such as name and degree.
@@ -74,7 +79,7 @@ class Objective:
             repeated = x.unsqueeze(-3).expand(*x.shape[:-2], self.batch, *x.shape[-2:])
             return self.f(repeated)[..., b]
 
-        return Objective(of_one, self.dtype, self.device, None, self.eps)
+        return Objective(of_one, self.dtype, self.device, None, self.eps, self.parameters)
 
 
 def name_of(f: Loss) -> str:
@@ -89,8 +94,8 @@ def name_of(f: Loss) -> str:
 def checked(f: Loss, logits: Float[Tensor, "*batch N C"]) -> Objective:
     """Return f as the engine calls it, if it keeps the contract at states of these logits.
 
-    f is called three times at six states: all in one call, some of them again in another order,
-    company and batch shape, one of them alone. `logits` are those of the caller, [N, C] or [B, N,
+    f is called four times at twelve states: all in one call, some of them again in another order,
+    company and batch shape, two of them alone. `logits` are those of the caller, [N, C] or [B, N,
     C], with their dtype, device and graph. An f that has passed is returned as it is. Random
     numbers of torch and buffers of modules are left as they were.
 
@@ -106,12 +111,13 @@ def checked(f: Loss, logits: Float[Tensor, "*batch N C"]) -> Objective:
         return Objective(f, logits.dtype, logits.device, _batch(logits), _eps(logits))
     states, again = _states(logits)
     with _unnoticed(f, logits.device):
-        values, eps = _recorded(f, states, logits)
+        values, leaves = _recorded(f, states, logits)
+        eps = max(_eps(part) for part in (values, *leaves))
         x = _select(states, again)
         with torch.no_grad():
             try:
-                several = evaluate(f, x.unflatten(0, (2, 3))).flatten(0, 1)
-                alone = evaluate(f, states[:1])
+                several = evaluate(f, x.unflatten(0, _FORM)).flatten(0, 1)
+                alone = [evaluate(f, states[i : i + 1]) for i in (0, 1)]
             except LossError:
                 raise
             except Exception as error:
@@ -121,11 +127,11 @@ def checked(f: Loss, logits: Float[Tensor, "*batch N C"]) -> Objective:
                     f"({type(error).__name__}: {told}); it must take any number of points"
                     + _layers_of(f)
                 ) from error
-        seen = torch.cat([several, alone])
-        wanted = torch.cat([_select(values, again), values[:1]])
+        seen = torch.cat([several, *alone])
+        wanted = torch.cat([_select(values, again), values[:2]])
         if not agree(seen, wanted, eps):
             raise _fault(f, states, x, values, seen - wanted, eps)
-    return Objective(f, logits.dtype, logits.device, _batch(logits), eps)
+    return Objective(f, logits.dtype, logits.device, _batch(logits), eps, bool(leaves))
 
 
 def agree(a: Tensor, b: Tensor, eps: float) -> bool:
@@ -143,22 +149,34 @@ def _eps(tensor: Tensor) -> float:
 
 
 def _states(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return states [6, *batch, N, C] that show many classes, and which come again, [6, *batch]."""
-    possible = probabilities(logits.detach()) > 0
+    """Return states [12, *batch, N, C], and which come again, [12] or [12, B].
+
+    All states are there where they are no more; else some along the diagonal, which show many
+    classes, and some at random.
+    """
+    possible = (probabilities(logits.detach()) > 0).cpu()
+    count = possible.sum(-1)
+    number = torch.arange(_STATES).view(-1, *[1] * count.ndim)
+    # In what steps the class of a variable changes, were all states counted through.
+    stride = count.flip(-1).cumprod(-1).flip(-1) // count
+    total = stride[..., :1] * count[..., :1]
+    source = torch.Generator().manual_seed(0)
+    drawn = torch.rand(_STATES, *count.shape, generator=source, dtype=torch.float64) * count
+    diagonal = (number + torch.arange(count.shape[-1])) % count
+    many = torch.where(number < _STATES // 2, diagonal, drawn.long())
+    index = torch.where(
+        (total > 0) & (total <= _STATES), number // stride.clamp_min(1) % count, many
+    )
     # Possible classes first, in their order.
     order = (~possible).to(torch.uint8).argsort(dim=-1, stable=True)
-    count = possible.sum(-1)
-    step = torch.arange(_STATES, device=logits.device).view(-1, *[1] * count.ndim)
-    place = torch.arange(count.numel(), device=logits.device).view(count.shape)
-    index = (step + place) % count
     classes = order.expand(_STATES, *order.shape).gather(-1, index.unsqueeze(-1)).squeeze(-1)
-    again = torch.tensor(_AGAIN, device=logits.device)
+    again = torch.tensor(_AGAIN)
     if logits.ndim > 2:
         # Neighbours in the batch come again in different company.
-        other = torch.tensor(_ELSEWHERE, device=logits.device)
-        odd = torch.arange(len(logits), device=logits.device) % 2 == 1
-        again = torch.where(odd, other.unsqueeze(-1), again.unsqueeze(-1))
-    return one_hot(classes, logits.detach()), again
+        odd = torch.arange(len(logits)) % 2 == 1
+        again = torch.where(odd, torch.tensor(_ELSEWHERE).unsqueeze(-1), again.unsqueeze(-1))
+    states = one_hot(classes.to(logits.device), logits.detach())
+    return states, again.to(logits.device)
 
 
 def _select(of_states: Tensor, again: Tensor) -> Tensor:
@@ -168,8 +186,8 @@ def _select(of_states: Tensor, again: Tensor) -> Tensor:
     return of_states[again, torch.arange(again.shape[1], device=again.device)]
 
 
-def _recorded(f: Loss, states: Tensor, logits: Tensor) -> tuple[Tensor, float]:
-    """Return values at the states, without their graph, and the rounding unit of what f did.
+def _recorded(f: Loss, states: Tensor, logits: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Return values at the states, without their graph, and the parameters that it had.
 
     Raises ChangesInputError, HoldsLogitsError and what `evaluate` raises.
     """
@@ -180,7 +198,7 @@ def _recorded(f: Loss, states: Tensor, logits: Tensor) -> tuple[Tensor, float]:
         values = evaluate(f, x)
         if not torch.equal(x.detach(), states):
             raise ChangesInputError(
-                "f writes into the x that it is given; let it work on a copy: x = x.clone()"
+                "f writes into the x that it is given, in place; let it work on a copy, x.clone()"
             )
         leaves = [leaf for leaf in _leaves(values) if leaf is not start]
         if leaves and _reaches(f, values, root, leaves, logits):
@@ -191,8 +209,7 @@ def _recorded(f: Loss, states: Tensor, logits: Tensor) -> tuple[Tensor, float]:
                 "the surrogate, which then has their own gradient; or .detach() the logits inside "
                 "f where they are meant as constants"
             )
-    eps = max(_eps(part) for part in (values, *leaves))
-    return values.detach(), eps
+    return values.detach(), leaves
 
 
 @contextmanager
@@ -233,7 +250,7 @@ def _reaches(
     if any(leaf is root or _overlap(leaf, logits) for leaf in leaves):
         return True
     suspects = [] if root is None or root.is_leaf else [root]
-    suspects += [t for t in held_tensors(f) if t.requires_grad and _same(t, logits)]
+    suspects += [t for t in held_tensors(f) if t.requires_grad and _overlap(t, logits)]
     if not suspects:
         return False
     grads = torch.autograd.grad(values.sum(), suspects, allow_unused=True)
@@ -246,17 +263,6 @@ def _overlap(a: Tensor, b: Tensor) -> bool:
         return False
     ends = [t.data_ptr() + t.numel() * t.element_size() for t in (a, b)]
     return a.data_ptr() < ends[1] and b.data_ptr() < ends[0]
-
-
-def _same(tensor: Tensor, logits: Tensor) -> bool:
-    """Return whether a tensor is the logits, their memory, or a copy of them in some precision."""
-    if tensor is logits or (tensor.numel() == logits.numel() and _overlap(tensor, logits)):
-        return True
-    if tensor.shape != logits.shape or not tensor.is_floating_point() or tensor.numel() < 2:
-        return False
-    a, b = tensor.detach().to("cpu", torch.float32), logits.detach().to("cpu", torch.float32)
-    # Weights that begin at 0 are equal to logits that do, and no copy of them.
-    return bool(a.min() < a.max()) and torch.allclose(a, b)
 
 
 def _fault(
@@ -274,22 +280,28 @@ def _fault(
     try:
         first, same, other = at_states(1), at_states(1), at_states(2)
         recorded = at_states(1, record=True)
+        # A shape that was not used before: a cache by shape is right at its first use.
+        with torch.no_grad():
+            fresh, later = (
+                evaluate(f, part) for part in states[:10].view(2, 1, 5, *states.shape[1:])
+            )
     finally:
         random.setstate(kept[0])
         np.random.set_state(kept[1])  # noqa: NPY002
     size = float(apart.abs().max())
     if not agree(first, same, 0.0):
-        return StatefulLossError(
-            f"f changes from call to call, by {float((first - same).abs().max()):.2g} at the same "
-            "x and with the same random seeds: it keeps something between calls (a counter, a "
-            "cache, running statistics), or draws from a generator of its own; give a fixed f"
-        )
+        return _stateful(first, same)
     if not agree(first, other, 0.0):
         return RandomLossError(
             "f is random: two calls at the same x differ by "
             f"{float((first - other).abs().max()):.2g}; give a fixed f, for a module in eval mode "
             f"(f.eval()), or draw its noise once and for all{_layers_of(f)}"
         )
+    if not agree(recorded, values, eps):
+        return _stateful(recorded, values)
+    as_before = torch.equal(fresh, later) and not torch.equal(values[:5], values[5:10])
+    if as_before and agree(fresh[0], values[:5], eps):
+        return _stateful(later[0], values[5:10])
     if not agree(first, recorded, eps):
         return GradientModeError(
             "f gives other values while torch records gradients than under torch.no_grad(), by "
@@ -305,6 +317,14 @@ def _fault(
             if coarse
             else ""
         )
+    )
+
+
+def _stateful(one: Tensor, other: Tensor) -> LossError:
+    return StatefulLossError(
+        f"f changes from call to call, by {float((one - other).abs().max()):.2g} at the same x and "
+        "with the same random seeds: it keeps something between calls (a counter, a cache, running "
+        "statistics), or draws from a generator of its own; give a fixed f"
     )
 
 

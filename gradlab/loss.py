@@ -112,8 +112,8 @@ def evaluate(f: Loss, x: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch"]
     if values.shape != x.shape[:-2]:
         raise LossShapeError(
             f"f must return one value for each x: shape {list(x.shape[:-2])} for x of shape "
-            f"{list(x.shape)}, not {list(values.shape)}; reduce over the last two axes only, or "
-            "let gradlab.as_loss(f) do it"
+            f"{list(x.shape)}, not {list(values.shape)}; reduce over the last two axes only, "
+            "not over the batch, or let gradlab.as_loss(f) do it"
         )
     if is_readable(values) and not torch.isfinite(values.detach().sum()):
         _refuse_not_finite("f(x)", values.detach(), x)
@@ -177,7 +177,9 @@ def _by_experiment(f: Loss, x: Tensor, error: Exception) -> LossError | None:
     """
     told = " ".join(str(error).split())[:200]
     flat = x.detach().flatten(0, -3) if x.ndim > 3 else x.detach()
-    others = [d for d in (torch.float32, torch.float64, torch.bfloat16) if d != x.dtype]
+    others = [
+        d for d in (torch.float32, torch.float64, torch.bfloat16, torch.float16) if d != x.dtype
+    ]
     for form, dtype in [(flat, x.dtype), *((flat, d) for d in others)]:
         if form.shape == x.shape and dtype == x.dtype:
             continue

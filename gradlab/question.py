@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gradlab.categorical import probabilities
 from gradlab.draws import Draws
-from gradlab.loss import Loss
+from gradlab.gate import Objective
 
 __all__ = ["FEWEST", "Question"]
 
@@ -26,7 +26,9 @@ _VISITS = 20
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked: the draws in question, f and logits [N, C], and the errors allowed.
+    """What is asked: the draws in question, f, logits [N, C] or [B, N, C], and the errors allowed.
+
+    `at`: the logits as the code gets them, in its own dtype.
 
     A bias below `delta` times the length of the gradient is small; `alpha` is the rate at which an
     unbiased estimator may be called biased, or one of a larger bias unbiased. `scale`: a size of
@@ -34,8 +36,9 @@ class Question:
     """
 
     drawn: Draws
-    f: Loss
-    logits: Float[Tensor, "N C"]
+    f: Objective
+    logits: Float[Tensor, "*batch N C"]
+    at: Float[Tensor, "*batch N C"]
     problem: str
     claimed: bool | None
     delta: float
@@ -83,7 +86,7 @@ class Question:
         summed = kept & (p > 0) & rare
         part = v.unflatten(-1, p.shape) * kept
         mean = (part * summed).sum(-1, keepdim=True) / summed.sum(-1, keepdim=True).clamp_min(1)
-        return (part - mean * summed).flatten(-2)
+        return (part - mean * summed).flatten(-p.ndim)
 
     def begins(self, keep: Bool[Tensor, " D"]) -> int:
         """Return the draws from which on all these coordinates can be tested."""

@@ -75,7 +75,7 @@ def _accumulated(
 ) -> Iterator[_Evidence]:
     """Yield the evidence after `look` draws, and after each quarter more."""
     logits = question.logits
-    elements = logits.numel() * question.drawn.calls(logits.shape[1], logits.shape[0])
+    elements = logits.numel() * question.drawn.calls(logits.shape[-1], logits.shape[-2])
     largest = max(32, _BLOCK_ELEMENTS // elements)
     row = f"{question.problem}|{question.drawn.name}|trial"
     sums: DeviationSums | None = None
@@ -85,16 +85,21 @@ def _accumulated(
         # A block that `last` cuts is drawn whole: a longer trial goes on with the same draws.
         whole = min(max(look - start, 1), largest)
         n = min(whole, last - start)
-        g = question.drawn(question.f, logits, whole, block_generator(question.seed, row, block))
+        g = question.drawn(
+            question.f, question.at, whole, block_generator(question.seed, row, block)
+        )
         d = g[:n].to(torch.float64)
         if block == 0:
             spread = float(d.square().mean().sqrt()) + float(centre.abs().max())
-            rounding = _ULPS * torch.finfo(g.dtype).eps * (spread + question.scale)
+            eps = max(torch.finfo(g.dtype).eps, question.f.eps)
+            rounding = _ULPS * eps * (spread + question.scale)
         if isinstance(target, Tensor):
             d = d - target
         else:
             generator = block_generator(question.seed, f"{row}|against", block)
-            other = target(question.f, logits, whole, generator)[:n].to(torch.float64)
+            other = target(question.f, target.at(question.at), whole, generator)[:n].to(
+                torch.float64
+            )
             d = d - other
             centre = centre + (other.mean(0) - centre) * (n / (start + n))
         added = DeviationSums.from_draws(d.flatten(1))
@@ -219,6 +224,7 @@ class _Look:
             delta=self.question.delta,
             alpha=self.question.alpha,
             seed=self.question.seed,
+            judged=self.question.drawn.of,
             draws=sums.n,
             needed=self.needed if self.outcome == INCONCLUSIVE else None,
             p_value=test.p_value if self.fixed and test else None,

@@ -30,9 +30,10 @@ class Verdict:
 
     `outcome`: UNBIASED (proved, or by draws within `delta` of the gradient's length), BIASED,
     INCONCLUSIVE or NOT APPLICABLE (`reason`). `claimed`: whether the estimator declares to be exact
-    here; None where that is not known. `method`: "exact" or "draws". `target` [N, C] the gradient,
-    `bias` [N, C] the mean minus it, `bias2` its squared length (the unbiased estimate, may be
-    negative), `limit` what the length is below: rounding when exact, else with confidence 1 -
+    here; None where that is not known. `method`: "exact" or "draws". `judged`: "draw", what is
+    analysed; "training", the backward of what trains; or both. `target` [N, C] the gradient (with
+    the axis of a batch in front), `bias` the mean minus it, `bias2` its squared length (the unbiased
+    estimate, may be negative), `limit` what the length is below: rounding when exact, else with confidence 1 -
     `alpha`; `slope` = <mean, target> / |target|^2, `residual2` the square of the rest of the bias;
     `deviation` the root of the variance of a draw. All in units of f. By draws: `draws` made,
     `needed` in all for a decision (estimated), `p_value` (where `draws` was fixed before),
@@ -45,8 +46,8 @@ class Verdict:
     outcome: str
     method: str
     claimed: bool | None
-    target: Float[Tensor, "N C"]
-    bias: Float[Tensor, "N C"]
+    target: Float[Tensor, "*batch N C"]
+    bias: Float[Tensor, "*batch N C"]
     bias2: Measured
     limit: float
     slope: Measured
@@ -55,6 +56,7 @@ class Verdict:
     delta: float
     alpha: float
     seed: int
+    judged: str = "draw"
     how: str = ""
     reason: str = ""
     notes: tuple[str, ...] = ()
@@ -133,12 +135,13 @@ class Verdict:
         return {
             "estimator": self.estimator,
             "problem": self.problem,
-            "N": self.target.shape[0],
-            "C": self.target.shape[1],
+            "N": self.target.shape[-2],
+            "C": self.target.shape[-1],
             "outcome": self.outcome,
             "claimed": self.claimed,
             "holds": self.holds,
             "method": self.method,
+            "judged": self.judged,
             "unit": unit,
             "bias": bias.value,
             "bias_se": bias.se,
@@ -165,6 +168,8 @@ class Verdict:
             return f"{NOT_APPLICABLE}: {self.reason}"
         bias, (length, unit) = self.relative_bias, self.unit
         limit = f"{self.limit / length:.2g} {unit}"
+        if self.outcome == BIASED and self.reason:
+            return f"{BIASED}: {self.reason}"
         if self.method == "exact":
             if self.unbiased:
                 return f"{UNBIASED}, proved: bias {bias.value:.1e} {unit}, rounding allows {limit}"
@@ -182,6 +187,7 @@ class Verdict:
         if self.outcome == NOT_APPLICABLE:
             return []
         lines = [f"How: {self.how}."] if self.how else []
+        lines += [f"Judged: its {self.judged}."]
         if self.method == "draws":
             lines += self._tested()
         if self.outcome == BIASED:
@@ -213,19 +219,30 @@ class Verdict:
         return lines
 
     def _described(self) -> list[str]:
-        at = divmod(int(self.bias.abs().argmax()), self.bias.shape[1])
+        at = tuple(map(int, torch.unravel_index(self.bias.abs().argmax(), self.bias.shape)))
         lines = ["Every draw is the same: nothing in it is random."] if self.deviation == 0 else []
         lines += [
-            f"Direction: largest at variable {at[0]}, class {at[1]}: mean "
+            f"Direction: largest at variable {at[-2]}, class {at[-1]}: mean "
             f"{float(self.target[at] + self.bias[at]):.4g}, gradient {float(self.target[at]):.4g}."
         ]
         if math.isfinite(self.slope.value):
             error = f" ± {self.slope.se:.1g}" if self.slope.se > 0 else ""
             lines.append(f"Scale: along the gradient the mean is {self.slope:.4g}{error} times it.")
-        factor = self.factor
-        if factor is not None:
-            lines.append(f"This alone explains the bias: {_named(factor)}.")
-        return lines
+        return lines + self._factors()
+
+    def _factors(self) -> list[str]:
+        """Return what factor explains the bias, if one does."""
+        if self.factor is not None:
+            return [f"This alone explains the bias: {_named(self.factor)}."]
+        slope, error = self.slope.value, 2 * self.slope.se
+        if not math.isfinite(slope):
+            return []
+        # What is left of the bias beside the factor, at most.
+        left2 = max(self.residual2.value, 0.0) + 2 * self.residual2.se
+        if left2 > 0.05 * float(self.bias.square().sum()):
+            return []
+        between = f" ({slope - error:.3g} to {slope + error:.3g})" if error > 0 else ""
+        return [f"This factor alone explains the bias: the mean is {slope:.4g}{between} times it."]
 
 
 def _named(factor: Fraction) -> str:

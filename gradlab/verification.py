@@ -1,44 +1,55 @@
 """Is an estimator unbiased? `verify` proves it by enumeration where it can, and draws where not.
 
-Without a loss it climbs the ladder of polynomials and tells up to which degree it is exact.
+It judges what is analysed, `draw`, and what trains, the backward of a surrogate; a proof holds only
+for code whose mechanism was enumerated.
 """
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import check_logits
-from gradlab.draws import Code, Draws, draws_of
-from gradlab.estimators import LeaveOneOut
+from gradlab.categorical import check_floating
+from gradlab.draws import DRAW, TRAINING, Code, Draws, draws_of
+from gradlab.estimators import Estimator, LeaveOneOut
 from gradlab.exact.bias import ExactBias, exact_bias
 from gradlab.exact.enumeration import TooLargeError
-from gradlab.exact.moments import Enumeration, NotExactError
+from gradlab.exact.mechanism import overrides
+from gradlab.exact.moments import EnumeratedBatch, Enumeration, NotExactError
+from gradlab.exact.trained import trained_mean
+from gradlab.gate import name_of
 from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.loss import Loss, NotDifferentiableError
 from gradlab.moments import Measured
+from gradlab.nearest import nearest
+from gradlab.parameters import parameter_share
 from gradlab.question import FEWEST, Question
 from gradlab.reproducible import check_seed, single_thread
 from gradlab.trial import trial
-from gradlab.verdict import BIASED, NOT_APPLICABLE, UNBIASED, Verdict
+from gradlab.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED, Verdict
 
-__all__ = ["METHODS", "check_options", "verify"]
+__all__ = ["JUDGED", "METHODS", "check_options", "verify"]
 
 METHODS = ("auto", "exact", "draws")
-# Draws by which a mean proved from a formula is compared with what the code draws.
+JUDGED = ("both", DRAW, TRAINING)
+# Draws by which code is compared with a mean that was enumerated.
 _CHECKED, _CHECK_ALPHA = 4096, 1e-7
+_NOT_KNOWN = (NotExactError, QuadratureError, TooLargeError)
 
 
 @single_thread()
 def verify(
     code: Code,
     f: Loss,
-    logits: Float[Tensor, "N C"],
+    logits: Float[Tensor, "*batch N C"],
     *,
-    against: Code | Float[Tensor, "N C"] | None = None,
+    against: Code | Float[Tensor, "*batch N C"] | None = None,
     method: str = "auto",
+    judge: str = "both",
+    batch: int | None = None,
     draws: int | None = None,
     max_draws: int = 2**20,
     delta: float = 0.05,
@@ -50,55 +61,157 @@ def verify(
 ) -> Verdict:
     """Return the verdict on whether the mean of `code` is the gradient of E f at `logits`.
 
-    `code`: an Estimator, its class or text, or a function (see `gradlab.draws.draws_of`). `method`:
-    "exact" by enumeration, "draws", or "auto": exact where the mean is known. `against`: another
-    target than the gradient: a tensor, or an estimator, whose exact mean, or else whose own draws,
-    are compared; where f cannot be enumerated, RF(m=4) is.
+    `code`: an Estimator, its class or text, a function or an nn.Module (see
+    `gradlab.draws.draws_of`). `judge`: "draw", which is analysed; "training", the backward of the
+    surrogate or sample, in batches, in the dtype of the logits; or "both", as far as the code has
+    them: the verdict is then the less favourable one, and says of what. `batch`: judge code that
+    uses statistics of its batch as what it is, an estimator of so many samples. For logits [B, N,
+    C] f maps x [..., B, N, C] to [..., B], and what trains is judged for all elements together.
+
+    `method`: "exact" by enumeration, "draws", or "auto": exact where the code that runs is what can
+    be enumerated. `against`: another target than the gradient: a tensor, or an estimator, whose
+    exact mean, or else whose own draws, are compared (`against="ST"` asks whether code is
+    straight-through, not whether that is unbiased); where f cannot be enumerated, RF(m=4) is.
 
     Draws are added until the e-value exceeds 1/`alpha` (BIASED), the bias is below `delta` times
     the length of the gradient with confidence 1 - `alpha` (UNBIASED), or `max_draws` are made
-    (INCONCLUSIVE); an unbiased estimator is called biased with probability at most `alpha`. With
-    `draws` all of them are made and Hotelling's test at level `alpha` decides. float64.
+    (INCONCLUSIVE). Two trials of one code share `alpha`. With `draws` all of them are made and
+    Hotelling's test decides. f and code are given the dtype of the logits; sums are of float64.
 
     Raises ValueError for bad arguments, TypeError if `code` is nothing to draw from, EstimatorError
-    if it is faulty, LossError for a bad f, NotExactError or TooLargeError if method is "exact" and
-    that is not possible.
+    if it is faulty, LossError for an f that breaks its contract, NotExactError or TooLargeError if
+    method is "exact" and that is not possible.
     """
     check_options(method, draws, max_draws, delta, alpha, seed)
-    logits = check_logits(logits, ndim=2).detach().to("cpu", torch.float64)
-    drawn = draws_of(code)
-    name = problem or str(getattr(f, "name", None) or getattr(f, "__name__", type(f).__name__))
+    check_floating(logits)
+    drawn = _asked(draws_of(code), judge, batch, logits)
+    on = _enumerated(f, logits, enumeration)
+    name = problem or name_of(f)
     claimed = _claimed(drawn, f) if against is None else True
-    question = Question(drawn, f, logits, name, claimed, delta, alpha, seed)
-    reason = None if drawn.estimator is None else drawn.estimator.supports(f, logits)
+    at = drawn.at(logits.detach())
+    question = Question(drawn, on.objective, on.logits, at, name, claimed, delta, alpha, seed)
+    one = on if isinstance(on, Enumeration) else on.elements[0]
+    estimator = drawn.estimator
+    reason = None if estimator is None else estimator.supports(one.objective, one.logits)
     if reason is not None:
         return _not_applicable(question, reason)
-    enumeration = enumeration or Enumeration(f, logits)
     target: Tensor | Draws
     notes: tuple[str, ...] = ()
     if against is None:
         try:
-            values = enumeration.values
+            target = on.gradient
         except TooLargeError:
             if method == "exact":
                 raise
             against = LeaveOneOut(4)
         else:
-            rms = values.mean.square() + (values.p * values.conditional_square).sum(-1).max()
-            question = replace(question, scale=float(rms.sqrt()))
-            exact, notes = _exact(question, enumeration, method)
+            question = replace(question, scale=_scale(on))
+            exact, notes = _exact(question, on, method, judge)
             if exact is not None:
                 return exact
-            target = values.gradient
     if against is not None:
-        target, told = _other_target(against, f, logits, enumeration)
+        target, told = _other_target(against, on)
         notes = (told,)
+    given = {"draws": draws, "max_draws": max_draws, "progress": progress}
     try:
-        drawn.check_randomness(f, logits, seed)
+        verdict = _by_draws(question, target, judge, given)
     except NotDifferentiableError as error:
         return _not_applicable(question, str(error))
-    verdict = trial(question, target, draws=draws, max_draws=max_draws, progress=progress)
+    if verdict.outcome == BIASED and drawn.order is None and against is None:
+        notes += nearest(verdict, on)
     return replace(verdict, notes=verdict.notes + notes)
+
+
+def _asked(drawn: Draws, judge: str, batch: int | None, logits: Tensor) -> Draws:
+    """Return the draws that are asked for, or raise ValueError if the code has none such."""
+    if judge not in JUDGED:
+        raise ValueError(f"judge must be one of {', '.join(JUDGED)}, not {judge!r}")
+    if drawn.estimator is None and judge not in ("both", drawn.of):
+        raise ValueError(
+            f"judge must be 'both' or {drawn.of!r} for {drawn.name}: it has nothing else"
+        )
+    if drawn.estimator is not None and (judge == TRAINING or logits.ndim == 3):
+        drawn = drawn.training
+    if batch is None:
+        return drawn
+    if logits.ndim == 3:
+        raise ValueError("batch is for logits [N, C]: logits [B, N, C] are a batch already")
+    return batched(drawn, batch)
+
+
+def _enumerated(
+    f: Loss, logits: Tensor, enumeration: Enumeration | None
+) -> Enumeration | EnumeratedBatch:
+    if enumeration is None:
+        return EnumeratedBatch(f, logits) if logits.ndim == 3 else Enumeration(f, logits)
+    enumeration.check_is_of(f, logits)
+    return enumeration
+
+
+def _scale(on: Enumeration | EnumeratedBatch) -> float:
+    """Return the root of E f^2, given the class of a variable at most."""
+    elements = [on] if isinstance(on, Enumeration) else on.elements
+    values = [element.values for element in elements]
+    square = [v.mean.square() + (v.p * v.conditional_square).sum(-1).max() for v in values]
+    return math.sqrt(float(torch.stack(square).sum()))
+
+
+def _by_draws(
+    question: Question, target: Tensor | Draws, judge: str, given: dict[str, Any]
+) -> Verdict:
+    """Return the verdict by draws of all that is judged."""
+    drawn = question.drawn
+    drawn.check_randomness(question.f, question.at, question.seed)
+    both = drawn.of == DRAW and drawn.estimator is not None and judge == "both"
+    if not both:
+        return _with_parameters(question, trial(question, target, **given))
+    training = replace(question, drawn=drawn.training)
+    if drawn.is_shipped:
+        # One formula serves both, and tests of gradlab's own hold them together.
+        verdict = trial(question, target, **given)
+        sure = replace(training, alpha=_CHECK_ALPHA)
+        apart = trial(sure, drawn, draws=_CHECKED).outcome == BIASED
+        return _together(verdict, trial(training, target, **given)) if apart else _both(verdict)
+    half = question.alpha / 2
+    training = replace(training, alpha=half)
+    training.drawn.check_randomness(question.f, question.at, question.seed)
+    of_draw = trial(replace(question, alpha=half), target, **given)
+    return _together(of_draw, _with_parameters(training, trial(training, target, **given)))
+
+
+def _both(verdict: Verdict) -> Verdict:
+    return replace(verdict, judged=f"{DRAW} and {TRAINING}")
+
+
+_ORDER = (NOT_APPLICABLE, UNBIASED, INCONCLUSIVE, BIASED)
+
+
+def _together(of_draw: Verdict, of_training: Verdict) -> Verdict:
+    """Return the less favourable of two verdicts, which says what was judged."""
+    first, second = _ORDER.index(of_draw.outcome), _ORDER.index(of_training.outcome)
+    if first == second:
+        return replace(_both(of_draw), notes=of_draw.notes + of_training.notes)
+    worse, better = (of_draw, of_training) if first > second else (of_training, of_draw)
+    told = f"This is its {worse.judged}; its {better.judged} alone is {better.outcome}."
+    return replace(worse, notes=(told, *worse.notes, *better.notes))
+
+
+def _with_parameters(question: Question, verdict: Verdict) -> Verdict:
+    """Return the verdict, with a note or BIASED where parameters of f do not get their gradient."""
+    drawn = question.drawn
+    if drawn.surrogate is None or verdict.outcome == NOT_APPLICABLE:
+        return verdict
+    share = parameter_share(drawn, question.f, question.at, question.seed)
+    if share is None or abs(share - 1) <= max(0.02, 9 * share.se):
+        return verdict
+    told = (
+        f"Parameters of f get {share.value:.2g} ± {share.se:.1g} of their gradient from the "
+        "surrogate: its value must carry f(x) with its graph, such as f(x) + (estimate part)."
+    )
+    if drawn.estimator is not None:
+        return replace(verdict, outcome=BIASED, reason=told)
+    # A function says nothing of parameters: it may be meant for the logits alone.
+    return replace(verdict, notes=(*verdict.notes, told)) if question.f.parameters else verdict
 
 
 def check_options(
@@ -149,26 +262,75 @@ def _not_applicable(question: Question, reason: str) -> Verdict:
 
 
 def _exact(
-    question: Question, enumeration: Enumeration, method: str
+    question: Question, on: Enumeration | EnumeratedBatch, method: str, judge: str
 ) -> tuple[Verdict | None, tuple[str, ...]]:
     """Return the verdict by enumeration if wanted and known, and notes if it is given up."""
-    estimator = question.drawn.estimator
+    drawn = question.drawn
     if method == "draws":
         return None, ()
     try:
-        if estimator is None:
-            raise NotExactError(f"no exact mean is known for {question.drawn.name}: use draws")
-        exact = exact_bias(estimator, question.f, question.logits, enumeration)
-    except (NotExactError, QuadratureError, TooLargeError):
+        if drawn.estimator is None:
+            raise NotExactError(f"no exact mean is known for {drawn.name}: use draws")
+        exact = _exact_bias(drawn.estimator, on)
+    except _NOT_KNOWN as error:
         if method == "exact":
             raise
-        return None, ()
-    if method == "auto":
+        replaced = drawn.estimator is not None and overrides(drawn.estimator)
+        return None, (f"By draws: {error}.",) if replaced else ()
+    verdict = _proved(question, exact)
+    if not drawn.is_shipped and drawn.of == DRAW:
         # The formula is proved; that the code draws by it is not, until it is tried.
         sure = replace(question, alpha=_CHECK_ALPHA)
-        if trial(sure, exact.mean, draws=_CHECKED).outcome == BIASED:
+        if method == "auto" and trial(sure, exact.mean, draws=_CHECKED).outcome == BIASED:
             return None, ("Its draws contradict the mean of its own formula: judged by draws.",)
-    return _proved(question, exact), ()
+    if judge == DRAW:
+        return verdict, ()
+    of_training = _trained(question, exact, on)
+    if drawn.of == TRAINING:
+        return of_training, ()
+    return _together(verdict, of_training), ()
+
+
+def _exact_bias(estimator: Estimator, on: Enumeration | EnumeratedBatch) -> ExactBias:
+    """Return the exact bias; of a batch, of all its elements together."""
+    if isinstance(on, Enumeration):
+        return exact_bias(estimator, on.f, on.logits, on)
+    each = [exact_bias(estimator, element.f, element.logits, element) for element in on.elements]
+    return ExactBias(
+        torch.stack([bias.truth for bias in each]),
+        torch.stack([bias.mean for bias in each]),
+        math.hypot(*(bias.deviation for bias in each)),
+        math.hypot(*(bias.bound for bias in each)),
+        each[0].route,
+    )
+
+
+def _trained(question: Question, exact: ExactBias, on: Enumeration | EnumeratedBatch) -> Verdict:
+    """Return the verdict on what trains, beside the exact mean of what is analysed."""
+    drawn = question.drawn.training
+    question = replace(question, drawn=drawn)
+    proved = replace(_proved(question, exact), judged=TRAINING)
+    estimator = drawn.estimator
+    assert estimator is not None
+    try:
+        if not isinstance(on, Enumeration):
+            raise NotExactError("what trains a batch is tried by draws")
+        trained = trained_mean(estimator, on, on.objective.dtype)
+    except NotExactError:
+        # The same mean, as far as some draws can tell.
+        sure = replace(question, alpha=_CHECK_ALPHA)
+        if trial(sure, exact.mean, draws=_CHECKED).outcome != BIASED:
+            return replace(proved, how=f"{proved.how}; {_CHECKED:,} draws of its surrogate agree")
+        return trial(question, exact.truth)
+    found = replace(exact, mean=trained.mean, bound=max(exact.bound, trained.bound))
+    verdict = replace(_proved(question, found), judged=TRAINING)
+    if abs(trained.share - 1) > trained.share_bound:
+        told = f"Parameters of f get {trained.share:.4g} of their gradient from the surrogate."
+        return replace(verdict, outcome=BIASED, reason=told)
+    apart = float(torch.linalg.vector_norm(trained.mean - exact.mean))
+    if apart <= found.bound:
+        return replace(proved, limit=found.bound, how=f"{proved.how}; {trained.route}")
+    return replace(verdict, how=f"{trained.route}; the mean of its draw is another")
 
 
 def _proved(question: Question, exact: ExactBias) -> Verdict:
@@ -196,23 +358,25 @@ def _proved(question: Question, exact: ExactBias) -> Verdict:
 
 
 def _other_target(
-    against: Code | Tensor, f: Loss, logits: Tensor, enumeration: Enumeration
+    against: Code | Tensor, on: Enumeration | EnumeratedBatch
 ) -> tuple[Tensor | Draws, str]:
     """Return the target that is not the exact gradient, and what it is."""
     if isinstance(against, Tensor):
-        if against.shape != logits.shape:
+        if against.shape != on.logits.shape:
             raise ValueError(
-                f"against must have the shape of logits {list(logits.shape)}, "
+                f"against must have the shape of logits {list(on.logits.shape)}, "
                 f"not {list(against.shape)}"
             )
         return against.detach().to("cpu", torch.float64), "Target: the given tensor."
     other = draws_of(against)
     if other.estimator is not None:
         try:
-            mean = exact_bias(other.estimator, f, logits, enumeration).mean
-        except (NotExactError, QuadratureError, TooLargeError):
+            mean = _exact_bias(other.estimator, on).mean
+        except _NOT_KNOWN:
             pass
         else:
             return mean, f"Target: the exact mean of {other.name}."
-    other.check_randomness(f, logits)
+    if isinstance(on, EnumeratedBatch):
+        other = other.training
+    other.check_randomness(on.objective, on.logits)
     return other, f"Target: the mean of {other.name}, by as many draws of it."

@@ -50,8 +50,7 @@ class ValueEstimator(Estimator):
         self, f: Loss, logits: Float[Tensor, "*batch N C"], generator: Generator | None = None
     ) -> Float[Tensor, "*batch"]:
         """Return the value with the estimate as its gradient; see `draw`, `Estimator.surrogate`."""
-        value, estimate = self.estimate(f, self.accepted(check_logits(logits)), 1, generator)
-        return _Attach.apply(value[0], logits, estimate[0].detach())
+        return _attached(logits, *self.estimate(f, self.accepted(check_logits(logits)), 1, generator))
 
     def variance_given_moments(
         self,
@@ -97,6 +96,15 @@ class SampledValueEstimator(ValueEstimator):
     ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
         """Return n values of mean E f, with f's graph, and n estimates, from m samples each."""
 
+    def surrogate_at(
+        self,
+        f: Loss,
+        logits: Float[Tensor, "*batch N C"],
+        classes: Int[Tensor, "m *batch N"],
+    ) -> Float[Tensor, "*batch"]:
+        """Return the surrogate at given samples: what `surrogate` is, with x fed to it."""
+        return _attached(logits, *self.estimate_at(f, logits, classes.unsqueeze(1)))
+
     def draw_tuples(
         self, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
     ) -> Int[Tensor, "m n *batch N"]:
@@ -122,6 +130,15 @@ def joint_probabilities(
 ) -> Float[Tensor, "*shape"]:
     """Return p(x) of each configuration, a product over variables."""
     return probabilities(logits)[torch.arange(len(logits)), classes].prod(-1)
+
+
+def _attached(
+    logits: Float[Tensor, "*batch N C"],
+    value: Float[Tensor, "1 *batch"],
+    estimate: Float[Tensor, "1 *batch N C"],
+) -> Float[Tensor, "*batch"]:
+    """Return the value, with its own graph, whose backward also sends the estimate to the logits."""
+    return _Attach.apply(value[0], logits, estimate[0].detach())
 
 
 class _Attach(torch.autograd.Function):

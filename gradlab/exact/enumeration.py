@@ -225,7 +225,8 @@ class Space:
             raise TooLargeError(
                 f"{variables} variables of {classes} classes have about "
                 f"10^{sum(map(math.log10, sizes)):.1f} configurations of "
-                f"positive probability, more than the {MAX_CONFIGURATIONS} that are enumerated; use monte_carlo(...) instead"
+                f"positive probability, more than the {MAX_CONFIGURATIONS} enumerated; use "
+                "monte_carlo(...) instead"
             )
         limit = max(1, min(_BLOCK, _BUFFER_ELEMENTS // logits.numel()))
         self.split = variables

@@ -18,6 +18,7 @@ from gradlab.estimators import Estimator, SampledValueEstimator, SampleOnlyEstim
 from gradlab.exact.mechanism import check_mechanism
 from gradlab.exact.moments import Enumeration
 from gradlab.exact.tuples import NotExactError
+from gradlab.loss import Loss
 from gradlab.reproducible import single_thread
 
 __all__ = ["TrainedMean", "trained_mean"]
@@ -92,9 +93,11 @@ def _samples(estimator: Estimator, on: Enumeration) -> list[tuple[Tensor, Tensor
     """Return the probabilities [n] and classes [m, n, N] of all samples, in parts."""
     possible = [(row > 0).nonzero()[:, 0] for row in on.values.p]
     count = math.prod(len(classes) for classes in possible)
-    several = isinstance(estimator, SampledValueEstimator)
-    m = estimator.samples if isinstance(estimator, SampledValueEstimator) else 1
-    if not several and not isinstance(estimator, SampleOnlyEstimator):
+    if isinstance(estimator, SampledValueEstimator) and estimator.enumerable:
+        m = estimator.samples
+    elif isinstance(estimator, SampleOnlyEstimator):
+        m = 1
+    else:
         raise NotExactError(f"{estimator} draws more than x: it cannot be fed every sample")
     if m * math.log2(max(count, 1)) > math.log2(_MOST):
         raise NotExactError(f"{estimator} has more than {_MOST} samples to be fed")
@@ -112,17 +115,7 @@ def _samples(estimator: Estimator, on: Enumeration) -> list[tuple[Tensor, Tensor
     return list(zip(weight.split(size), classes.split(size, 1), strict=True))
 
 
-class _Fed:
-    """An estimator whose draws of samples are these: everything else is its own code."""
-
-    def __init__(self, classes: Tensor) -> None:
-        self.classes = classes
-
-    def __call__(self, logits: Tensor, n: int, generator: object) -> Tensor:
-        return self.classes.unsqueeze(1)
-
-
-def _surrogate(estimator: Estimator, f, leaf: Tensor, classes: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+def _surrogate(estimator: Estimator, f: Loss, leaf: Tensor, classes: Tensor) -> Tensor:
     """Return the surrogate of the estimator with its samples given."""
     if isinstance(estimator, SampleOnlyEstimator):
         given = one_hot(classes[0], leaf.detach())
@@ -131,9 +124,4 @@ def _surrogate(estimator: Estimator, f, leaf: Tensor, classes: Tensor) -> Tensor
             raise NotExactError(f"the sample of {estimator} is not the x that it was given")
         return f(x)
     assert isinstance(estimator, SampledValueEstimator)
-    # The object is frozen: the samples are laid over its class's for this one call.
-    vars(estimator)["draw_tuples"] = _Fed(classes)
-    try:
-        return estimator.surrogate(f, leaf)
-    finally:
-        del vars(estimator)["draw_tuples"]
+    return estimator.surrogate_at(f, leaf, classes)
