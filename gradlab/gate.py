@@ -91,20 +91,22 @@ def name_of(f: Loss) -> str:
 
 
 @single_thread()
-def checked(f: Loss, logits: Float[Tensor, "*batch N C"]) -> Objective:
+def checked(
+    f: Loss, logits: Float[Tensor, "*batch N C"], *, any_batch: bool = False
+) -> Objective:
     """Return f as the engine calls it, if it keeps the contract at states of these logits.
 
     f is called four times at twelve states: all in one call, some of them again in another order,
     company and batch shape, two of them alone. `logits` are those of the caller, [N, C] or [B, N,
-    C], with their dtype, device and graph. An f that has passed is returned as it is. Random
-    numbers of torch and buffers of modules are left as they were.
+    C], or with `any_batch` of more axes, with their dtype, device and graph. An f that has passed is
+    returned as it is. Random numbers of torch and buffers of modules are left as they were.
 
     Raises LossError, by the subclass that names the fault: see `gradlab.loss`.
     """
     if isinstance(f, Objective):
         return f
     check_floating(logits)
-    check_logits(logits, ndim=3 if logits.ndim == 3 else 2)
+    check_logits(logits, ndim=logits.ndim if logits.ndim == 3 or any_batch else 2)
     if not callable(f):
         raise TypeError(f"f must be a callable x -> values, not {type(f).__name__}")
     if logits.numel() == 0:
@@ -170,20 +172,20 @@ def _states(logits: Tensor) -> tuple[Tensor, Tensor]:
     # Possible classes first, in their order.
     order = (~possible).to(torch.uint8).argsort(dim=-1, stable=True)
     classes = order.expand(_STATES, *order.shape).gather(-1, index.unsqueeze(-1)).squeeze(-1)
-    again = torch.tensor(_AGAIN)
-    if logits.ndim > 2:
-        # Neighbours in the batch come again in different company.
-        odd = torch.arange(len(logits)) % 2 == 1
-        again = torch.where(odd, torch.tensor(_ELSEWHERE).unsqueeze(-1), again.unsqueeze(-1))
+    # Neighbours in a batch come again in different company.
+    odd = torch.arange(count[..., 0].numel()).view(count.shape[:-1]) % 2 == 1
+    shape = [-1, *[1] * odd.ndim]
+    again = torch.where(
+        odd, torch.tensor(_ELSEWHERE).view(shape), torch.tensor(_AGAIN).view(shape)
+    )
     states = one_hot(classes.to(logits.device), logits.detach())
     return states, again.to(logits.device)
 
 
 def _select(of_states: Tensor, again: Tensor) -> Tensor:
-    """Return the entries [6, *batch, ...] of states that come again."""
-    if again.ndim == 1:
-        return of_states[again]
-    return of_states[again, torch.arange(again.shape[1], device=again.device)]
+    """Return the entries [12, *batch, ...] of states that come again."""
+    more = of_states.ndim - again.ndim
+    return of_states.gather(0, again.view(*again.shape, *[1] * more).expand_as(of_states))
 
 
 def _recorded(f: Loss, states: Tensor, logits: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -20,7 +20,7 @@ FAMILIES = [f for f in (PACKAGE / "estimators").glob("*.py") if f.stem not in ("
 ORDER = [
     {"categorical", "frozen", "processes", "reproducible"},
     {"user_code"},
-    {"loss"},
+    {"held", "loss"},
     {"adapted"},
     {"gumbel_nodes"},
     {"gumbel_jacobian"},

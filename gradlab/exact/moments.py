@@ -101,6 +101,8 @@ class Enumeration:
             raise NotExactError(refused)
         check_mechanism(estimator)
         if isinstance(estimator, PathwiseEstimator):
+            if isinstance(estimator, SampleOnlyEstimator) and self._is_wide:
+                return self._over_states(estimator)
             jacobians = self.jacobians(estimator)
             if jacobians is not None:
                 return _pathwise(self.gradients, *jacobians)
@@ -120,6 +122,30 @@ class Enumeration:
         raise NotExactError(
             f"no exact moments are known for {estimator}; use monte_carlo(...) instead"
         )
+
+    @property
+    def _is_wide(self) -> bool:
+        """Whether all states are fewer than the entries of tables of C^3 by far."""
+        wide = self.logits.numel() * self.logits.shape[1] ** 2 > _WIDE
+        return wide and count_states(self.logits) * self.logits.numel() <= _STATES_ELEMENTS
+
+    def _over_states(self, estimator: SampleOnlyEstimator) -> Moments:
+        """Return the moments by the product at every state: no table of C x C matrices."""
+        p = self.values.p
+        mean = torch.zeros_like(p)
+        square = p.new_zeros(len(p))
+        space = Space(self.logits)
+        for prefix_p, _ in space.prefixes():
+            for x, weight in zip(space.block.split(_PART), space.block_p.split(_PART), strict=True):
+                g = estimator.pullback(p, x, gradient(self.f, x).to(p.dtype))
+                mean += prefix_p * torch.einsum("n,nic->ic", weight, g)
+                square += prefix_p * (weight @ g.square().sum(-1))
+        check_pullback(estimator, p, space.block, self.f)
+        return Moments(mean, (square - mean.square().sum(-1)).clamp_min(0.0))
+
+    def seconds(self, estimator: Estimator) -> float:
+        """Return about how long exact moments of `estimator` take, without sweeps of f."""
+        return table_seconds(estimator, *self.logits.shape)
 
     def jacobians(self, estimator: PathwiseEstimator) -> tuple[Tensor, Tensor] | None:
         """Return E[M | x = k] and E[M^T M | x = k] of an estimator, or None if not known.
@@ -141,6 +167,9 @@ class Enumeration:
         check_estimate(estimator, self.f, self.logits, classes)
 
 
+# Entries of tables from which on the states themselves are used, numbers of x at all states, and
+# states at a time.
+_WIDE, _STATES_ELEMENTS, _PART = 2**22, 2**25, 2**10
 # Tuples of samples at which a written estimate is tried.
 _TRIED = 4
 
@@ -166,6 +195,10 @@ class EnumeratedBatch:
     def gradient(self) -> Float[Tensor, "B N C"]:
         """The true gradient of each element, float64."""
         return torch.stack([element.values.gradient for element in self.elements])
+
+    def seconds(self, estimator: Estimator) -> float:
+        """Return about how long exact moments of `estimator` take, without sweeps of f."""
+        return len(self.logits) * table_seconds(estimator, *self.logits.shape[1:])
 
     def moments(self, estimator: Estimator) -> Moments:
         """Return the exact moments of one draw for each element; see `exact_moments`."""

@@ -18,15 +18,28 @@ from torch import Tensor, nn
 from gradlab import __version__
 from gradlab.categorical import check_logits
 from gradlab.comparison import with_temperatures
+from gradlab.draws import Code, draws_of
 from gradlab.estimators import Estimator
-from gradlab.exact.moments import NotExactError
+from gradlab.exact.enumeration import TooLargeError
+from gradlab.exact.moments import EnumeratedBatch, NotExactError
+from gradlab.exact.tabulated import count_states
+from gradlab.gate import Objective, checked
+from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.loss import Loss
-from gradlab.measurement import measure
+from gradlab.measurement import COLUMNS, measure
 from gradlab.moments import GROUPS, Groups, Moments
 from gradlab.reproducible import block_generator, check_seed, generator_on
-from gradlab.training.probe_truth import EnumeratedBatch
 
 __all__ = ["GradientProbe"]
+
+LARGEST_STATES = 4096
+"""Up to so many latent states of one element the truth is enumerated."""
+
+LARGEST_TABLE = 2**25
+"""Numbers that a table of gradients at all states may hold."""
+
+PATIENCE = 2.0
+"""Seconds that exact moments of one estimator may take; what takes longer is drawn."""
 
 # Numbers that the samples of one block may hold, copies inside the estimator counted: what f makes
 # of them is often ten times as much.
@@ -51,15 +64,17 @@ class GradientProbe:
     unbiased `reference`. What cannot be measured is a row with its `reason`.
 
     `seconds` bounds the time of all measurements together: one starts only if the time of the last
-    one is left. `model` is one whose buffers (batch norm) f changes: they are put back. f is
-    evaluated in the dtype of the logits; everything else is float64.
+    one is left. `model` is one whose buffers f changes: they are put back. f is evaluated in the
+    dtype of the logits; exact tables and all sums are float64. Every measurement asks f once
+    whether it keeps its contract: a model with dropout or batch norm in training mode does not,
+    and is to be probed in eval mode.
 
-    Raises ValueError for bad arguments and for f or logits that break the contract.
+    Raises ValueError for bad arguments, and for f or logits that break the contract (LossError).
     """
 
     def __init__(
         self,
-        estimators: Iterable[Estimator | str],
+        estimators: Iterable[Code],
         *,
         every: int = 100,
         draws: int = 512,
@@ -104,7 +119,8 @@ class GradientProbe:
         """Measure at this step, if it is due: f maps x [..., B, N, C] to losses [..., B]."""
         if not self.is_due(step):
             return
-        logits = check_logits(logits, ndim=3).detach()
+        # With its graph: an f that holds the logits is refused.
+        given, logits = logits, check_logits(logits, ndim=3).detach()
         shared: dict[str, Any] = {
             "step": step,
             "batch": len(logits),
@@ -115,11 +131,11 @@ class GradientProbe:
         if self.seconds + self._last > self.limit:
             reason = f"the {self.limit:g} seconds for measurements are used up"
             skipped = shared | {"reason": reason}
-            self._rows += [self._about(e, logits) | skipped for e in self.estimators]
+            self._rows += [_BLANK | self._about(e, logits) | skipped for e in self.estimators]
             return
         started = time.perf_counter()
         with _unnoticed(self.model, logits.device):
-            self._rows += [row | shared for row in self._measured(step, f, logits)]
+            self._rows += [_BLANK | row | shared for row in self._measured(step, f, given)]
         self._last = time.perf_counter() - started
         self.seconds += self._last
 
@@ -128,24 +144,26 @@ class GradientProbe:
             "estimator": str(estimator),
             "series": estimator.text(without="tau"),
             "tau": getattr(estimator, "tau", None),
-            "calls": estimator.calls(logits.shape[-1]),
+            "calls": estimator.calls(*_sizes(logits)),
         }
 
     def _measured(self, step: int, f: Loss, logits: Tensor) -> Iterator[dict[str, Any]]:
-        enumerated = EnumeratedBatch.of(f, logits)
+        objective = checked(f, logits)
+        logits = logits.detach()
+        on = self._enumeration(objective, logits)
         truth: Tensor | Moments
-        if enumerated is None:
+        if on is None:
             truth = self._by_draws(
-                self.reference, self.reference_draws, f, logits, f"probe {step} reference"
+                self.reference, self.reference_draws, objective, logits, f"probe {step} reference"
             )
             source = f"{self.reference}, {self.reference_draws:,} draws"
         else:
-            truth, source = enumerated.gradient, "enumeration"
+            truth, source = on.gradient, "enumeration"
         for estimator in self.estimators:
             row = self._about(estimator, logits) | {"truth": source, "reason": None}
             started = time.perf_counter()
             try:
-                moments, method = self._moments(estimator, step, f, logits, enumerated)
+                moments, method = self._moments(estimator, step, objective, logits, on)
                 row |= {"method": method, "draws": self.draws if method != "exact" else None}
                 row |= measure(moments, truth)
                 row |= _relative(row)
@@ -154,47 +172,48 @@ class GradientProbe:
                 row["reason"] = str(fault)
             yield row | {"seconds": time.perf_counter() - started}
 
+    def _enumeration(self, f: Objective, logits: Tensor) -> EnumeratedBatch | None:
+        """Return the enumeration of all elements, or None where draws are sooner there."""
+        states = count_states(logits)
+        # Measuring the truth by draws evaluates f so often; more states than that are not worth it.
+        few = min(LARGEST_STATES, self.reference_draws * self.reference.calls(*_sizes(logits)))
+        if states > few or states * logits.numel() > LARGEST_TABLE:
+            return None
+        return EnumeratedBatch(f, logits)
+
     def _moments(
         self,
         estimator: Estimator,
         step: int,
-        f: Loss,
+        f: Objective,
         logits: Tensor,
-        enumerated: EnumeratedBatch | None,
+        on: EnumeratedBatch | None,
     ) -> tuple[Moments, str]:
-        if enumerated is not None:
+        if on is not None and on.seconds(estimator) < PATIENCE:
             try:
-                return enumerated.moments(estimator), "exact"
-            except NotExactError:
+                return on.moments(estimator), "exact"
+            except (NotExactError, QuadratureError, TooLargeError):
                 pass
-
-        def of_one(x: Tensor) -> Tensor:
-            repeated = x.to(logits.device).unsqueeze(-3).expand(*x.shape[:-2], *logits.shape)
-            return f(repeated)[..., 0]
-
         # Asked on the CPU: the point that it tries f at is drawn there.
-        refused = estimator.supports(of_one, logits[0].cpu())
+        refused = estimator.supports(f.element(0), logits[0].to("cpu", torch.float64))
         if refused:
             raise ValueError(refused)
         name = f"probe {step} {estimator}"
         return self._by_draws(estimator, self.draws, f, logits, name), "monte carlo"
 
     def _by_draws(
-        self, estimator: Estimator, draws: int, f: Loss, logits: Tensor, name: str
+        self, estimator: Estimator, draws: int, f: Objective, logits: Tensor, name: str
     ) -> Moments:
-        """Return moments over all variables of the batch, [B N, C]."""
-        copies = estimator.calls(logits.shape[-1]) * (getattr(estimator, "k", 1) or 1)
+        """Return moments over all variables of the batch, [B, N, C], of what trains."""
+        drawn = draws_of(estimator).training
+        copies = estimator.calls(*_sizes(logits)) * (getattr(estimator, "k", 1) or 1)
         size = max(1, _BLOCK_NUMBERS // (logits.numel() * copies))
         total: Groups | None = None
         for start in range(0, draws, size):
             n = min(size, draws - start)
-            block = block_generator(self.seed, name, start // size)
-            source = generator_on(logits.device, block)
-            repeated = logits.expand(n, *logits.shape).clone().requires_grad_()
-            with torch.enable_grad():
-                values = estimator.surrogate(f, repeated, source)
-                (g,) = torch.autograd.grad(values.sum(), repeated)
-            groups = Groups.from_draws(g.to("cpu", torch.float64).flatten(1, 2))
+            # In the precision of the training, and with its own f.
+            g = drawn(f.f, logits, n, block_generator(self.seed, name, start // size))
+            groups = Groups.from_draws(g.to(torch.float64))
             total = groups if total is None else total.merge(groups)
         assert total is not None
         return Moments.from_groups(total)
@@ -207,6 +226,20 @@ class GradientProbe:
         """Go on from a saved state."""
         self._rows = list(state["rows"])
         self.seconds, self._last = state["seconds"], state["last"]
+
+
+# What every row has, measured or not.
+_MEASURED = [name for name in COLUMNS[COLUMNS.index("method") :] if name != "seconds"]
+_RELATIVE = {"bias": "bias2", "sd": "variance", "rmse": "mse"}
+_BLANK: dict[str, Any] = dict.fromkeys(
+    ["estimator", "series", "tau", "calls", "truth", *_MEASURED]
+    + [f"relative_{name}" for name in _RELATIVE]
+)
+
+
+def _sizes(logits: Tensor) -> tuple[int, int]:
+    """Return C and N, as `Estimator.calls` takes them."""
+    return logits.shape[-1], logits.shape[-2]
 
 
 def _relative(row: Mapping[str, Any]) -> dict[str, float]:
@@ -223,7 +256,7 @@ def _relative(row: Mapping[str, Any]) -> dict[str, float]:
 
     return {
         f"relative_{name}": signed(row[column] / truth2)
-        for name, column in (("bias", "bias2"), ("sd", "variance"), ("rmse", "mse"))
+        for name, column in _RELATIVE.items()
     }
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gradlab.categorical import check_logits, probabilities
 from gradlab.estimators import Estimator, MovingAverage
+from gradlab.gate import checked
 from gradlab.loss import Loss
 from gradlab.problems import NormPower
 from gradlab.reproducible import block_generator, check_seed
@@ -65,6 +66,8 @@ def optimize(
     if reason is not None:
         raise ValueError(f"{estimator} cannot be used: {reason}")
     generator = block_generator(seed, f"optimize|{estimator}|{getattr(f, 'name', '')}")
+    repeated = logits.unsqueeze(-3).expand(*logits.shape[:-2], batch, *logits.shape[-2:])
+    checked(f, repeated, any_batch=True)
     logits = logits.detach().clone().requires_grad_()
     optimizer = torch.optim.Adam([logits], lr=lr, foreach=False)
     records = [logits.detach().clone()]

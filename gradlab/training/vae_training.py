@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.estimators import Estimator, MovingAverage, parse
+from gradlab.gate import checked
 from gradlab.reproducible import block_generator, check_seed
 from gradlab.training.base import Training
 from gradlab.training.datasets import Images
@@ -69,6 +70,7 @@ class VAETraining(Training):
 
     kind: ClassVar[str] = "vae"
     settings: VAESettings
+    _passed: bool = False
 
     def __init__(
         self,
@@ -107,6 +109,10 @@ class VAETraining(Training):
         images = self.data.binarized(batch, generator)
         logits = self.model.encode(images)
         f = self.model.reconstruction(images)
+        if not self._passed:
+            # Once: an f that breaks its contract has no gradient that an estimator could estimate.
+            checked(f, logits)
+            self._passed = True
         if self.probe is not None and self.probe.is_due(step):
             few = self.model.reconstruction(images[:PROBED])
             self.probe(step, few, logits[:PROBED])
