@@ -1,13 +1,12 @@
 """Draws of any estimator: one of gradlab's, or a function as users write them.
 
 What a user's code does wrong is told in one line that names the fault: it raises, returns another
-shape or NaN, does not follow its generator, or repeats its draws.
+shape or NaN, or draws that are not independent replicates (see `gradlab.replicates`).
 """
 
 import inspect
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,10 +16,10 @@ from torch import Generator, Tensor
 from gradlab.categorical import draw_one_hot, probabilities
 from gradlab.estimators import Estimator, parse
 from gradlab.loss import Loss, LossError, NotDifferentiableError, why_no_gradient
-from gradlab.reproducible import block_generator
+from gradlab.replicates import EstimatorError, check_replicates
 from gradlab.user_code import line_of
 
-__all__ = ["Code", "Draws", "EstimatorError", "draws_of"]
+__all__ = ["Code", "Draws", "EstimatorError", "batched", "draws_of"]
 
 Code = Estimator | type[Estimator] | Callable[..., Tensor] | str
 """What is verified: an estimator, its class, its text form, or a function (see `draws_of`)."""
@@ -30,25 +29,22 @@ _FORMS = (
     "values whose backward gives the estimate; or sample(logits, generator) -> x. A function "
     "without the argument generator draws from torch's global one"
 )
-# Calls and draws of each by which independence is judged.
-_CALLS, _EACH = 32, 32
-
-
-class EstimatorError(ValueError):
-    """The code of an estimator broke its contract."""
 
 
 @dataclass(frozen=True)
 class Draws:
     """Draws of what `draws_of` was given: `name`, and the `estimator` if it is one of gradlab's.
 
-    `order` is what it declares (see `Estimator`), or None where it declares nothing.
+    `order` is what it declares (see `Estimator`), or None where it declares nothing; `code` what
+    was given; `batch` the samples whose mean is one draw, or None (see `batched`).
     """
 
     name: str
     source: Callable[[Loss, Tensor, int, Generator], Tensor]
     estimator: Estimator | None = None
     order: float | None = None
+    code: object = None
+    batch: int | None = None
 
     def calls(self, classes: int, variables: int = 1) -> int:
         """Evaluations of f that one draw spends; 1 where that is not known."""
@@ -93,48 +89,12 @@ class Draws:
         return g
 
     def check_randomness(self, f: Loss, logits: Float[Tensor, "N C"], seed: int = 0) -> None:
-        """Raise EstimatorError unless draws follow their generator and are independent.
+        """Raise EstimatorError unless draws follow their generator and are independent replicates.
 
-        A few calls show whether equal generators give equal draws and others give others, and
-        whether draws of one call are more alike than draws of different calls.
+        See `gradlab.replicates.check_replicates`.
         """
-        row = f"{self.name}|randomness"
-        means, squares, fourths = [], [], []
-        calls = [self(f, logits, _EACH, block_generator(seed, row, call)) for call in range(_CALLS)]
-        again = self(f, logits, _EACH, block_generator(seed, row, 0))
-        if not torch.equal(calls[0], again):
-            raise EstimatorError(
-                f"{self.name} does not follow its generator: two calls with the same one differ; "
-                "draw all noise with generator=generator, or by torch where it takes no generator"
-            )
-        if all(torch.equal(calls[0], other) for other in calls[1:]):
-            if bool((calls[0] != calls[0][0]).any()):
-                raise EstimatorError(
-                    f"{self.name} ignores its generator: other generators give the same draws"
-                )
-            return
-        if all(bool((call == call[0]).all()) for call in calls):
-            raise EstimatorError(
-                f"{self.name} returns one draw n times: draws must be independent; give each its "
-                "own noise"
-            )
-        every = torch.stack(calls).to(torch.float64)
-        centre = every.mean((0, 1))
-        for call in every:
-            means.append((call.mean(0) - centre).square().sum())
-            radius = (call - centre).square().sum((-2, -1))
-            squares.append(radius.sum())
-            fourths.append(radius.square().sum())
-        count = _CALLS * _EACH
-        variance = sum(squares) / (count - 1)
-        ratio = float(_EACH * sum(means) / (_CALLS - 1) / variance)
-        kurtosis = float(sum(fourths) / count / variance**2)
-        # The ratio is 1 on average; eight of its standard deviations, kurtosis included.
-        if ratio > 1 + 8 * math.sqrt((2 + kurtosis / _EACH) / (_CALLS - 1)):
-            raise EstimatorError(
-                f"draws of {self.name} are not independent: means over {_EACH} draws of one call "
-                f"vary {ratio:.0f} times as much as they should; is noise shared by draws?"
-            )
+        together = self.batch is None
+        check_replicates(self, f, logits, seed, name=self.name, code=self.code, together=together)
 
 
 def draws_of(code: Code) -> Draws:
@@ -155,22 +115,48 @@ def draws_of(code: Code) -> Draws:
         except TypeError as error:
             raise TypeError(f"{code} needs arguments: {error}; give an object") from error
     if isinstance(code, Estimator):
-        return Draws(str(code), code.draw, code, code.order)
+        return Draws(str(code), code.draw, code, code.order, code)
     if not callable(code):
         raise TypeError(f"cannot draw from {type(code).__name__}; give {_FORMS}")
     name = getattr(code, "__name__", type(code).__name__)
-    try:
-        arguments = set(inspect.signature(code).parameters)
-    except (TypeError, ValueError):
-        arguments = set()
+    arguments = _arguments(code)
     if "logits" not in arguments:
         raise TypeError(f"cannot draw from {name}: it has no argument called logits; give {_FORMS}")
     source = _drawing(code, name, arguments)
-    return Draws(name, source, order=getattr(code, "order", None))
+    return Draws(name, source, order=getattr(code, "order", None), code=code)
+
+
+def batched(drawn: Draws, batch: int) -> Draws:
+    """Return draws of which each is the mean over one call of the code with `batch` samples.
+
+    So code that uses statistics of its batch is judged as an estimator of that many samples. A
+    surrogate may then also return the mean over the batch, of shape []: the draw is the sum of the
+    gradients of all logits of the batch. Raises ValueError for bad arguments.
+    """
+    if not isinstance(batch, int) or batch < 1:
+        raise ValueError(f"batch must be an int of at least 1, not {batch!r}")
+    if drawn.batch is not None:
+        raise ValueError(f"{drawn.name} is batched already")
+    one, name = drawn, f"{drawn.name} in batches of {batch}"
+    if drawn.estimator is None and callable(drawn.code):
+        source = _drawing(drawn.code, drawn.name, _arguments(drawn.code), averaged=True)
+        one = replace(drawn, source=source)
+
+    def draw(f: Loss, logits: Tensor, n: int, generator: Generator) -> Tensor:
+        return torch.stack([one(f, logits, batch, generator).mean(0) for _ in range(n)])
+
+    return replace(drawn, name=name, source=draw, estimator=None, batch=batch)
+
+
+def _arguments(code: Callable[..., Any]) -> set[str]:
+    try:
+        return set(inspect.signature(code).parameters)
+    except (TypeError, ValueError):
+        return set()
 
 
 def _drawing(
-    function: Callable[..., Any], name: str, arguments: set[str]
+    function: Callable[..., Any], name: str, arguments: set[str], *, averaged: bool = False
 ) -> Callable[[Loss, Tensor, int, Generator], Tensor]:
     def called(generator: Generator, **given: Any) -> Any:
         if "generator" in arguments:
@@ -194,11 +180,13 @@ def _drawing(
                         f"{name} must return x of the shape of logits {list(leaf.shape)}, not {got}"
                     )
                 values = f(x)
+            if averaged and isinstance(values, Tensor) and values.shape == ():
+                values = values.expand(n)
             if not isinstance(values, Tensor) or values.shape != (n,):
                 got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
                 raise EstimatorError(
                     f"{name} must give one value for each of {n} logits [n, N, C], not {got}; do "
-                    "not average over the batch"
+                    "not average over the batch, or verify(code, ..., batch=B)"
                 )
             if not values.requires_grad:
                 if why_no_gradient(f, draw_one_hot(probabilities(logits), generator)):

@@ -19,10 +19,10 @@ FAMILIES = [f for f in (PACKAGE / "estimators").glob("*.py") if f.stem not in ("
 # A part may import from earlier lines, and from itself; parts of one line do not know each other.
 ORDER = [
     {"categorical", "processes", "reproducible"},
-    {"user_code"},
+    {"user_code", "memory", "exact_tests"},
     {"loss"},
-    {"gumbel_nodes"},
-    {"gumbel_jacobian"},
+    {"gumbel_nodes", "seeded_calls"},
+    {"gumbel_jacobian", "replicates"},
     {"estimators", "problems"},
     {"moments"},
     {"montecarlo", "exact"},
