@@ -149,8 +149,9 @@ def batched(drawn: Draws, batch: int) -> Draws:
 
 
 def _arguments(code: Callable[..., Any]) -> set[str]:
+    called = code.forward if isinstance(code, torch.nn.Module) else code
     try:
-        return set(inspect.signature(code).parameters)
+        return set(inspect.signature(called).parameters)
     except (TypeError, ValueError):
         return set()
 

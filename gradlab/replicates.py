@@ -74,12 +74,15 @@ def check_replicates(
     with Calls(draw, f, logits, seed, name, code) as calls:
         draws = torch.stack(calls.reproduced(_CALLS, _EACH if together else _FEW))
         checked = _Checked(calls, draws, scale)
-        if checked.vary():
-            checked.independent()
-        if together:
-            checked.one_law(1)
-            checked.one_law(2)
-        calls.repeat(0, draws[0])
+        try:
+            if checked.vary():
+                checked.spread_of_means()
+                checked.pairs(together)
+            if together:
+                checked.one_law(1)
+                checked.one_law(2)
+        finally:
+            calls.repeat(0, draws[0])  # memory is the fault that explains the others
 
 
 class _Checked:
@@ -101,8 +104,8 @@ class _Checked:
             )
         return True
 
-    def independent(self) -> None:
-        """Raise DependentDrawsError if draws of one call are alike, or make up for each other."""
+    def spread_of_means(self) -> None:
+        """Raise DependentDrawsError if means over calls vary too much or too little."""
         if bool((self.draws == self.draws[:, :1]).all()):
             raise DependentDrawsError(
                 f"{self.name} returns one draw n times: draws must be independent; give each its "
@@ -117,14 +120,25 @@ class _Checked:
                 f"draws of {self.name} are not independent: means over {each} draws of one call "
                 f"vary {ratio:.2g} times as much as they should; {guess}? {_WAY_OUT}"
             )
-        place = torch.arange(calls * each).reshape(calls, each)
-        half = each // 2
+
+    def pairs(self, together: bool) -> None:
+        """Raise DependentDrawsError if draws tell about others of their call.
+
+        BatchStatisticsError, which says more, where the law also depends on n beyond any doubt.
+        """
+        calls, each = self.draws.shape[:2]
+        place, half = torch.arange(calls * each).reshape(calls, each), each // 2
+        first, last = place[:, :half], place.flip(1)[:, :half]
         cuts = cuts_of(self.every, self.scale)
-        self.unpaired(cuts, place[:, ::2], place[:, 1::2], "neighbours, as draws 0 and 1,")
-        self.unpaired(cuts, place[:, 1:-1:2], place[:, 2::2], "neighbours, as draws 1 and 2,")
-        self.unpaired(cuts, place[:, :half], place[:, half:], f"draws k and k + {half} of a call")
-        last = place.flip(1)[:, :half]
-        self.unpaired(cuts, place[:, :half], last, f"draws k and {each - 1} - k of a call")
+        try:
+            self.unpaired(cuts, place[:, ::2], place[:, 1::2], "neighbours, as draws 0 and 1,")
+            self.unpaired(cuts, place[:, 1:-1:2], place[:, 2::2], "neighbours, as draws 1 and 2,")
+            self.unpaired(cuts, first, place[:, half:], f"draws k and k + {half} of a call")
+            self.unpaired(cuts, first, last, f"draws k and {each - 1} - k of a call")
+        except DependentDrawsError:
+            if together:
+                self.one_law(1, ALPHA**3)
+            raise
 
     def unpaired(self, cuts: Cuts, first: Tensor, second: Tensor, pair: str) -> None:
         """Raise DependentDrawsError if one draw of a pair tells about the other."""
@@ -142,7 +156,7 @@ class _Checked:
             f"noise shared by draws, or made opposite? {_WAY_OUT}"
         )
 
-    def one_law(self, n: int) -> None:
+    def one_law(self, n: int, alpha: float = ALPHA / _TESTS) -> None:
         """Raise BatchStatisticsError unless draws of calls of n have the law of these."""
         few = self.small(n)
         if n == 2:
@@ -150,7 +164,7 @@ class _Checked:
             self.unpaired(cuts_of(few, self.scale), first, first + 1, "draws of calls with n = 2")
         cuts = cuts_of(torch.cat([few, self.every]), self.scale)
         found = law_test(cuts, torch.arange(len(few) + len(self.every)) < len(few))
-        if found.p_value <= ALPHA / _TESTS:
+        if found.p_value <= alpha:
             seen = _difference(n, few, self.every)
             if seen is None:
                 above = cuts.above[found.cut].to(torch.float64)

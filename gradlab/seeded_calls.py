@@ -72,15 +72,12 @@ class Calls:
 
     def __call__(self, k: int, n: int) -> Tensor:
         """Return n draws of call number k."""
-        self._restore()
-        return self._draw(k, n)
-
-    def _draw(self, k: int, n: int) -> Tensor:
         generator = block_generator(self.seed, f"{self.name}|randomness|{n}", k)
         return self.draw(self.f, self.logits, n, generator)
 
     def repeat(self, k: int, g: Tensor) -> None:
         """Raise StatefulError unless call k returns g again."""
+        self._restore()
         if torch.equal(g, self(k, len(g))):
             return
         names = changed(self._remembered, remembered(self.code))
@@ -100,6 +97,7 @@ class Calls:
         """
         calls: list[Tensor] = []
         for k in range(count):
+            self._restore()
             start = time.perf_counter()
             calls.append(self(k, n))
             self.seconds = min(self.seconds, time.perf_counter() - start)
@@ -108,7 +106,7 @@ class Calls:
         for source, (_, _, seed) in _GLOBAL.items():
             self._restore()
             seed(_SEED)
-            if not torch.equal(calls[0], self._draw(0, n)):
+            if not torch.equal(calls[0], self(0, n)):
                 raise NotSeededError(
                     f"{self.name} does not follow its generator: two calls with the same one "
                     f"differ where the global generator of {source} is in another state; draw all "
