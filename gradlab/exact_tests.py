@@ -1,7 +1,7 @@
 """Two exact tests of exchangeable draws: do two samples have one law, are pairs more than pairs?
 
-Both count draws beyond cuts of a few statistics. Given all draws together, the count has a known
-distribution, whatever the law: heavy tails, atoms and constants give no false alarm.
+Both count draws beyond cuts of a few statistics. Given all draws together, the count is
+hypergeometric, whatever the law: heavy tails, atoms and constants give no false alarm.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.special import gammaln, logsumexp
 from torch import Generator, Tensor
 
 __all__ = ["Cuts", "Found", "cuts_of", "law_test", "pairs_test", "rounding"]
@@ -23,18 +22,23 @@ _ROUNDING = 2.0**7
 
 @dataclass(frozen=True)
 class Cuts:
-    """Which draws lie beyond each cut, and what was cut."""
+    """Which draws lie beyond each cut, what was cut, and the cut nearest to each one's middle."""
 
     above: Bool[Tensor, "K n"]
     labels: list[str]
+    middle: list[int]
 
 
 @dataclass(frozen=True)
 class Found:
-    """The smallest p-value, corrected for the number of cuts, and the cut where it was found."""
+    """The smallest p-value, corrected for the number of them, and the cut where it was found.
+
+    `other` is the cut of the second draws of pairs.
+    """
 
     p_value: float
     cut: int = 0
+    other: int = 0
 
 
 def cuts_of(g: Float[Tensor, "n N C"], scale: float = 0.0) -> Cuts:
@@ -64,12 +68,16 @@ def cuts_of(g: Float[Tensor, "n N C"], scale: float = 0.0) -> Cuts:
             for k in largest.tolist()
         ),
     ]
-    above, labels = [], []
+    above: list[Tensor] = []
+    labels, middle = [], []
     for label, values in statistics:
-        for cut in _cuts(values, error):
-            above.append(cut)
-            labels.append(label)
-    return Cuts(torch.stack(above) if above else torch.zeros(0, len(draws)) > 0, labels)
+        cuts = _cuts(values, error)
+        balance = [abs(2 * int(cut.sum()) - len(cut)) for cut in cuts]
+        middle += [len(above) + balance.index(min(balance))] if cuts else []
+        above += cuts
+        labels += [label] * len(cuts)
+    none = torch.zeros(0, len(draws), dtype=torch.bool)
+    return Cuts(torch.stack(above) if above else none, labels, middle)
 
 
 def rounding(g: Float[Tensor, "n N C"], scale: float) -> Float[Tensor, " n"]:
@@ -100,44 +108,44 @@ def _cuts(values: Float[Tensor, " n"], error: Float[Tensor, " n"]) -> list[Bool[
 def law_test(cuts: Cuts, inside: Bool[Tensor, " n"]) -> Found:
     """Test whether the draws `inside` have the law of the others.
 
-    Given how many of all draws are above a cut, the number of those inside is hypergeometric.
+    All draws together are given; which of them are inside is a random choice.
     """
-    counts = cuts.above[:, inside].sum(1).numpy()[:, None]
-    total, size, above = len(inside), int(inside.sum()), cuts.above.sum(1).numpy()[:, None]
-    at = np.arange(size + 1)[None]
-    return _smallest(_choose(above, at) + _choose(total - above, size - at), at, counts)
+    size = inside.sum().expand(len(cuts.labels))
+    p = _p_values(len(inside), cuts.above.sum(1), size, cuts.above[:, inside].sum(1))
+    best = int(p.argmin()) if len(p) else 0
+    return Found(min(1.0, float(p[best]) * len(p)) if len(p) else 1.0, best)
 
 
 def pairs_test(cuts: Cuts, first: Int[Tensor, " m"], second: Int[Tensor, " m"]) -> Found:
     """Test whether draws `first` say nothing of draws `second`, all of them different draws.
 
-    Given how many of these are above a cut, the number of pairs that are wholly above it is that
-    of a random matching.
+    First and second draws are given; which of them are pairs is a random choice. Each cut is
+    compared with itself, those near the middle with each other.
     """
-    one, other = cuts.above[:, first], cuts.above[:, second]
-    both, above = (one & other).sum(1).numpy()[:, None], (one.sum(1) + other.sum(1)).numpy()
-    at = np.arange(len(first) + 1)[None]
-    mixed = above[:, None] - 2 * at
-    ways = _choose(len(first), at) + _choose(len(first) - at, mixed) + mixed * np.log(2)
-    return _smallest(ways, at, both)
-
-
-def _choose(n: int | np.ndarray, k: np.ndarray) -> np.ndarray:
-    """Return log (n choose k), -inf where there is no way."""
-    n, k = np.broadcast_arrays(n, k)
-    fine = (k >= 0) & (k <= n) & (n >= 0)
-    n, k = np.where(fine, n, 0), np.where(fine, k, 0)
-    return np.where(fine, gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1), -np.inf)
-
-
-def _smallest(ways: np.ndarray, at: np.ndarray, counts: np.ndarray) -> Found:
-    """Return the smallest two-sided p-value of `counts`, whose log weights at `at` are `ways`."""
-    if len(ways) == 0:
+    mixed = [(k, m) for k in cuts.middle for m in cuts.middle if k != m]
+    chosen = torch.tensor([*((k, k) for k in range(len(cuts.labels))), *mixed]).reshape(-1, 2)
+    one, other = cuts.above[:, first][chosen[:, 0]], cuts.above[:, second][chosen[:, 1]]
+    p = _p_values(len(first), one.sum(1), other.sum(1), (one & other).sum(1))
+    if len(p) == 0:
         return Found(1.0)
-    whole = logsumexp(ways, 1)
-    tails = [
-        logsumexp(np.where(keep, ways, -np.inf), 1) - whole for keep in (at <= counts, at >= counts)
-    ]
-    p = 2 * np.exp(np.minimum(*tails))
     best = int(p.argmin())
-    return Found(min(1.0, float(p[best]) * len(p)), best)
+    return Found(min(1.0, float(p[best]) * len(p)), *chosen[best].tolist())
+
+
+def _p_values(
+    total: int, marked: Int[Tensor, " K"], size: Int[Tensor, " K"], counts: Int[Tensor, " K"]
+) -> np.ndarray:
+    """Return p-values of how many of `size` out of `total` are marked, on both sides."""
+    m, s, c = (a.numpy()[:, None] for a in (marked, size, counts))
+    at = np.arange(int(s.max(initial=0)) + 1)[None]
+    log_factorial = np.concatenate([[0.0], np.log(np.arange(1, total + 1)).cumsum()])
+
+    def choose(n: np.ndarray, k: np.ndarray) -> np.ndarray:
+        fine = (k >= 0) & (k <= n)
+        k = np.where(fine, k, 0)
+        ways = log_factorial[n] - log_factorial[k] - log_factorial[np.where(fine, n - k, n)]
+        return np.where(fine, ways, -np.inf)
+
+    p = np.exp(choose(m, at) + choose(total - m, s - at) - choose(np.full_like(m, total), s))
+    tails = [np.where(keep, p, 0).sum(1) for keep in (at <= c, at >= c)]
+    return np.minimum(1, 2 * np.minimum(*tails))

@@ -131,8 +131,12 @@ class _Checked:
         first, last = place[:, :half], place.flip(1)[:, :half]
         cuts = cuts_of(self.every, self.scale)
         try:
-            self.unpaired(cuts, place[:, ::2], place[:, 1::2], "neighbours, as draws 0 and 1,")
-            self.unpaired(cuts, place[:, 1:-1:2], place[:, 2::2], "neighbours, as draws 1 and 2,")
+            self.unpaired(
+                cuts, place[:, ::2], place[:, 1::2], "draws 0 and 1, 2 and 3, ... of a call"
+            )
+            self.unpaired(
+                cuts, place[:, 1:-1:2], place[:, 2::2], "draws 1 and 2, 3 and 4, ... of a call"
+            )
             self.unpaired(cuts, first, place[:, half:], f"draws k and k + {half} of a call")
             self.unpaired(cuts, first, last, f"draws k and {each - 1} - k of a call")
         except DependentDrawsError:
@@ -146,13 +150,14 @@ class _Checked:
         found = pairs_test(cuts, first, second)
         if found.p_value > ALPHA / _TESTS:
             return
-        above = cuts.above[found.cut].to(torch.float64)
-        same = float((above[first] == above[second]).to(torch.float64).mean())
-        share = float(above[torch.cat([first, second])].mean())
-        expected = share**2 + (1 - share) ** 2
+        one, other = cuts.above[found.cut, first], cuts.above[found.other, second]
+        same = float((one == other).to(torch.float64).mean())
+        p, q = (float(above.to(torch.float64).mean()) for above in (one, other))
+        what, beside = cuts.labels[found.cut], cuts.labels[found.other]
         raise DependentDrawsError(
-            f"draws of {self.name} are not independent: {pair} are on one side of a bound of "
-            f"{cuts.labels[found.cut]} in {same:.0%} of pairs, where {expected:.0%} should be; is "
+            f"draws of {self.name} are not independent: {pair} tell about each other: {what} of "
+            f"one and {'that' if beside == what else beside} of the other are both large or both "
+            f"small in {same:.0%} of pairs, where {p * q + (1 - p) * (1 - q):.0%} should be; is "
             f"noise shared by draws, or made opposite? {_WAY_OUT}"
         )
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy.stats import binom
+from scipy.stats import binom, fisher_exact
 
 import gradlab
 from gradlab.categorical import draw_one_hot, probabilities
@@ -308,11 +308,15 @@ FAULTS = {
     "shuffled values": (lambda: another_value, BATCH, "depend on how many are drawn at once"),
     "batch maximum": (lambda: largest_subtracted, BATCH, "with n = 1 every draw is 0"),
     "squeezed": (lambda: squeezed, BATCH, r"with n = 1 it fails, with n = 32 not \(squeezed must"),
-    "sorted": (lambda: sorted_draws, SHARED, "neighbours, as draws 0 and 1"),
+    "sorted": (lambda: sorted_draws, SHARED, "draws 0 and 1, 2 and 3, ... of a call tell"),
     "mirrored halves": (lambda: mirrored_halves, SHARED, "not independent: .*batch=B"),
     "antithetic": (lambda: antithetic, SHARED, "draws k and k . 16 of a call"),
-    "each twice": (lambda: each_twice, SHARED, "neighbours, as draws 0 and 1, are .* in 100% of"),
-    "shared by neighbours": (lambda: shared_by_neighbours, SHARED, "neighbours, as draws"),
+    "each twice": (lambda: each_twice, SHARED, "draws 0 and 1, 2 and 3, .* in 100% of"),
+    "shared by neighbours": (
+        lambda: shared_by_neighbours,
+        SHARED,
+        "draws 0 and 1, .* for variable",
+    ),
     "stratified": (lambda: stratified, SHARED, "do draws make up for each other"),
     "baseline in a closure": (baseline_in_closure, MEMORY, "changed: baseline; .*updated"),
     "baseline in an attribute": (
@@ -350,6 +354,16 @@ def test_a_fault_is_named(fault):
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
     assert random.getstate() == before[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.usefixtures("unchecked")
+def test_a_fault_is_found_by_any_seed(fault):
+    make, error, _ = FAULTS[fault]
+    for seed in range(1, 11):
+        with pytest.raises(error):
+            draws_of(make()).check_randomness(LOSS, LOGITS, seed)
 
 
 # ---- good code --------------------------------------------------------------------------------
@@ -572,23 +586,19 @@ def test_rate_on_bad_code_is_above():
     assert count > MOST
 
 
-def test_p_values_are_those_of_scipy_and_of_counting():
-    from itertools import permutations
-
-    from scipy.stats import fisher_exact
-
+def test_p_values_are_those_of_fisher():
     g = torch.tensor([0.0, 1, 1, 1, 1, 0, 1, 0])[:, None, None]
     cuts = cuts_of(g)
     inside = torch.arange(8) < 3
-    one_sided = fisher_exact([[2, 1], [3, 2]], alternative="greater").pvalue
-    assert law_test(cuts, inside).p_value == min(1.0, 2 * one_sided * len(cuts.labels))
-    g = torch.tensor([0.0, 0, 1, 1, 0, 0, 1, 1])[:, None, None]  # pairs (k, k + 4)
-    all_orders = [torch.tensor(order) for order in permutations(range(8))]
-    both = torch.stack([g.flatten()[order] for order in all_orders])
-    share = float(((both[:, :4] * both[:, 4:]).sum(1) >= 2).double().mean())
+    p = 2 * fisher_exact([[2, 1], [3, 2]], alternative="greater").pvalue
+    assert law_test(cuts, inside).p_value == pytest.approx(min(1.0, p * len(cuts.labels)))
+    g = torch.tensor([0.0, 1, 1] * 8 + [0, 1, 1] * 8)[:, None, None]
     cuts = cuts_of(g)
-    found = pairs_test(cuts, torch.arange(4), torch.arange(4, 8)).p_value
-    assert found == pytest.approx(min(1.0, 2 * share * len(cuts.labels)))
+    p = 2 * fisher_exact([[16, 0], [0, 8]], alternative="greater").pvalue
+    assert len(cuts.middle) > 1
+    several = len(cuts.labels) + len(cuts.middle) * (len(cuts.middle) - 1)
+    place = torch.arange(24)
+    assert pairs_test(cuts, place, place + 24).p_value == pytest.approx(p * several)
 
 
 def test_rounding_is_not_cut():
