@@ -61,7 +61,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
         yield type(value.__self__).__name__, value.__self__
         yield value.__func__.__name__, value.__func__
     elif isinstance(value, partial):
-        yield value.func.__class__.__name__, value.func
+        yield getattr(value.func, "__name__", "function"), value.func
         yield from ((f"argument {key}", part) for key, part in value.keywords.items())
         yield from ((f"argument {i}", part) for i, part in enumerate(value.args))
     elif isinstance(value, FunctionType):

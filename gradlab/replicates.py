@@ -38,7 +38,10 @@ _SMALL, _SECONDS = (320, 128, 64), 1.5
 _TESTS = 7
 # Means over calls that vary less than this share of what they should: below 1e-12 by chance.
 _TOO_EVEN = 0.05
-_WAY_OUT = "verify(code, ..., batch=B) judges what a call of B samples returns as one estimate"
+_WAY_OUT = (
+    "if that is meant, verify(code, ..., batch=B) judges the mean over a call of B samples as one "
+    "estimate"
+)
 
 
 class BatchStatisticsError(EstimatorError):

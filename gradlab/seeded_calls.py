@@ -86,8 +86,8 @@ class Calls:
             f"{self.name} remembers earlier calls, or has a generator of its own: two calls with "
             "the same generator differ, with all global generators in the same state too"
             + (f"; what changed: {shown}" if shown else "")
-            + "; pass what it remembers as an argument and freeze it, as EMA does: "
-            "MovingAverage.updated returns the estimator of the next step"
+            + "; draw all noise with generator=generator, and freeze what it remembers: pass it as "
+            "an argument, or compare with EMA, of which MovingAverage.updated returns the next step"
         )
 
     def reproduced(self, count: int, n: int) -> list[Tensor]:
