@@ -123,7 +123,8 @@ def pairs_test(cuts: Cuts, first: Int[Tensor, " m"], second: Int[Tensor, " m"]) 
     compared with itself, those near the middle with each other.
     """
     mixed = [(k, m) for k in cuts.middle for m in cuts.middle if k != m]
-    chosen = torch.tensor([*((k, k) for k in range(len(cuts.labels))), *mixed]).reshape(-1, 2)
+    same = [(k, k) for k in range(len(cuts.labels))]
+    chosen = torch.tensor([*same, *mixed], dtype=torch.long).reshape(-1, 2)
     one, other = cuts.above[:, first][chosen[:, 0]], cuts.above[:, second][chosen[:, 1]]
     p = _p_values(len(first), one.sum(1), other.sum(1), (one & other).sum(1))
     if len(p) == 0:

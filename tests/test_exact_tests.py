@@ -91,3 +91,10 @@ def test_rounding_is_not_cut():
     assert above
     assert all(row[0] == row[1] and row[2] == row[3] and row[4] == row[5] for row in above)
     assert len(cuts_of(torch.full((4, 1, 1), 2.0)).labels) == 0
+
+
+def test_constant_draws_have_no_cut_and_are_no_fault():
+    cuts = cuts_of(torch.full((8, 2, 3), 1.7))
+    assert cuts.labels == []
+    assert law_test(cuts, torch.arange(8) < 3).p_value == 1
+    assert pairs_test(cuts, torch.arange(4), torch.arange(4, 8)).p_value == 1
