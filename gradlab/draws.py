@@ -1,24 +1,24 @@
 """Draws of any estimator: one of gradlab's, or code as users write it.
 
-What a user's code does wrong is named in one line: it raises, returns another shape or NaN, does
-not follow its generator, or repeats its draws.
+What a user's code does wrong is named in one line: it raises, returns another shape or NaN, or
+draws that are not independent replicates (see `gradlab.replicates`).
 """
 
-import inspect
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from gradlab.categorical import draw_one_hot, probabilities
 from gradlab.estimators import Estimator, parse
 from gradlab.exact.mechanism import is_shipped
-from gradlab.loss import Loss, LossError, NotDifferentiableError, why_no_gradient
+from gradlab.forms import Source, Surrogate, form_of, of_surrogate
+from gradlab.loss import Loss, LossError, NotDifferentiableError
+from gradlab.replicates import check_replicates
 from gradlab.reproducible import block_generator, generator_on
+from gradlab.seeded_calls import EstimatorError
 from gradlab.user_code import line_of
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "CodeEstimator",
     "Draws",
     "EstimatorError",
+    "batched",
     "draws_of",
     "estimator_of",
 ]
@@ -38,22 +39,6 @@ DRAW, TRAINING = "draw", "training"
 Code = Estimator | type[Estimator] | Callable[..., Tensor] | str
 """What is verified: an estimator, its class, its text form, or a function (see `draws_of`)."""
 
-_FORMS = (
-    "an Estimator, its class or its text; a function draw(f, logits, n, generator) -> [n, N, C]; "
-    "surrogate(f, logits, generator) -> values whose backward gives the estimate; or "
-    "sample(logits, generator) -> x; or an nn.Module from logits to x. A function without the "
-    "argument generator draws from torch's global one"
-)
-# Calls and draws of each by which independence is judged.
-_CALLS, _EACH = 32, 32
-
-Source = Callable[[Loss, Tensor, int, Generator], Tensor]
-"""n draws [n, *logits.shape] for f and logits [N, C] or [B, N, C]."""
-
-
-class EstimatorError(ValueError):
-    """The code of an estimator broke its contract."""
-
 
 @dataclass(frozen=True)
 class Draws:
@@ -61,7 +46,8 @@ class Draws:
 
     `order` is what it declares (see `Estimator`), or None where it declares nothing. `of`: "draw"
     or "training". `surrogate(f, leaf, generator)`: the values [n, ...] whose backward the draws
-    are, where there is one.
+    are, where there is one. `code`: what was given; `batch`: the samples whose mean is one draw, or
+    None (see `batched`).
     """
 
     name: str
@@ -69,7 +55,9 @@ class Draws:
     estimator: Estimator | None = None
     order: float | None = None
     of: str = DRAW
-    surrogate: Callable[[Loss, Tensor, Generator], Tensor] | None = None
+    surrogate: Surrogate | None = None
+    code: object = None
+    batch: int | None = None
 
     @property
     def is_shipped(self) -> bool:
@@ -81,9 +69,8 @@ class Draws:
         """Draws of what trains with the same code."""
         if self.of == TRAINING or self.estimator is None:
             return self
-        return _of_surrogate(
-            self.name, self.estimator.surrogate, estimator=self.estimator, order=self.order
-        )
+        form = of_surrogate(self.name, self.estimator.surrogate)
+        return replace(self, source=form.source, of=TRAINING, surrogate=form.surrogate)
 
     def calls(self, classes: int, variables: int = 1) -> int:
         """Evaluations of f that one draw spends; 1 where that is not known."""
@@ -136,49 +123,13 @@ class Draws:
                 )
         return g
 
-    def check_randomness(self, f: Loss, logits: Float[Tensor, "N C"], seed: int = 0) -> None:
-        """Raise EstimatorError unless draws follow their generator and are independent.
+    def check_randomness(self, f: Loss, logits: Float[Tensor, "*batch N C"], seed: int = 0) -> None:
+        """Raise EstimatorError unless draws follow their generator and are independent replicates.
 
-        A few calls show whether equal generators give equal draws and others give others, and
-        whether draws of one call are more alike than draws of different calls.
+        See `gradlab.replicates.check_replicates`.
         """
-        row = f"{self.name}|randomness"
-        means, squares, fourths = [], [], []
-        calls = [self(f, logits, _EACH, block_generator(seed, row, call)) for call in range(_CALLS)]
-        again = self(f, logits, _EACH, block_generator(seed, row, 0))
-        if not torch.equal(calls[0], again):
-            raise EstimatorError(
-                f"{self.name} does not follow its generator: two calls with the same one differ; "
-                "draw all noise with generator=generator, or by torch where it takes no generator"
-            )
-        if all(torch.equal(calls[0], other) for other in calls[1:]):
-            if bool((calls[0] != calls[0][0]).any()):
-                raise EstimatorError(
-                    f"{self.name} ignores its generator: other generators give the same draws"
-                )
-            return
-        if all(bool((call == call[0]).all()) for call in calls):
-            raise EstimatorError(
-                f"{self.name} returns one draw n times: draws must be independent; give each its "
-                "own noise"
-            )
-        every = torch.stack(calls).to(torch.float64)
-        centre = every.mean((0, 1))
-        for call in every:
-            means.append((call.mean(0) - centre).square().sum())
-            radius = (call - centre).square().sum((-2, -1))
-            squares.append(radius.sum())
-            fourths.append(radius.square().sum())
-        count = _CALLS * _EACH
-        variance = sum(squares) / (count - 1)
-        ratio = float(_EACH * sum(means) / (_CALLS - 1) / variance)
-        kurtosis = float(sum(fourths) / count / variance**2)
-        # The ratio is 1 on average; eight of its standard deviations, kurtosis included.
-        if ratio > 1 + 8 * math.sqrt((2 + kurtosis / _EACH) / (_CALLS - 1)):
-            raise EstimatorError(
-                f"draws of {self.name} are not independent: means over {_EACH} draws of one call "
-                f"vary {ratio:.0f} times as much as they should; is noise shared by draws?"
-            )
+        together = self.batch is None
+        check_replicates(self, f, logits, seed, name=self.name, code=self.code, together=together)
 
 
 def draws_of(code: Code) -> Draws:
@@ -202,83 +153,16 @@ def draws_of(code: Code) -> Draws:
         except TypeError as error:
             raise TypeError(f"{code} needs arguments: {error}; give an object") from error
     if isinstance(code, Estimator):
-        return Draws(str(code), _draw_of(code), code, code.order)
-    if not callable(code):
-        raise TypeError(f"cannot draw from {type(code).__name__}; give {_FORMS}")
-    name = getattr(code, "__name__", type(code).__name__)
-    arguments = _arguments(code)
+        return Draws(str(code), _draw_of(code), code, code.order, code=code)
+    form = form_of(code)
     order = getattr(code, "order", None)
-    call = _seeded(code, arguments)
-    if isinstance(code, nn.Module) and len(arguments - {"generator"}) == 1:
-        (only,) = arguments - {"generator"}
-        with_layer = _with_generator(code, call)
-        return _of_sample(name, lambda logits, g: with_layer(g, **{only: logits}), order)
-    if "logits" not in arguments:
-        has = f"its arguments are {', '.join(sorted(arguments))}" if arguments else "it names none"
-        raise TypeError(
-            f"cannot draw from {name}: no argument is called logits, {has}; give {_FORMS}"
-        )
-    if "n" in arguments:
-
-        def draw(f: Loss, logits: Tensor, n: int, generator: Generator) -> Tensor:
-            return call(generator, f=f, logits=logits, n=n)
-
-        return Draws(name, draw, order=order)
-    if "f" in arguments:
-        return _of_surrogate(name, lambda f, logits, g: call(g, f=f, logits=logits), order=order)
-    return _of_sample(name, lambda logits, g: call(g, logits=logits), order)
-
-
-def _arguments(code: Callable[..., Any]) -> set[str]:
-    """Return the names of the arguments that code must, or by its name may, be given."""
-    try:
-        parameters = inspect.signature(
-            code.forward if isinstance(code, nn.Module) else code
-        ).parameters.values()
-    except (TypeError, ValueError):
-        return set()
-    named = (p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
-    return {p.name for p in named if p.default is p.empty or p.name in _KNOWN}
-
-
-_KNOWN = ("f", "logits", "n", "generator")
-
-
-def _seeded(code: Callable[..., Any], arguments: set[str]) -> Callable[..., Any]:
-    """Return the code as a function of a generator, which it gets or which seeds torch for it."""
-
-    def called(generator: Generator, **given: Any) -> Any:
-        if "generator" in arguments:
-            return code(generator=generator, **given)
-        devices = [generator.device] if generator.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            seed = torch.randint(2**62, [1], generator=generator, device=generator.device)
-            torch.manual_seed(int(seed))
-            return code(**given)
-
-    return called
-
-
-def _with_generator(module: nn.Module, call: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the call of a module, during which generators that its layers keep are replaced."""
-
-    def called(generator: Generator, **given: Any) -> Any:
-        keeping = [m for m in module.modules() if isinstance(vars(m).get("generator"), Generator)]
-        kept = [layer.generator for layer in keeping]
-        for layer in keeping:
-            layer.generator = generator  # type: ignore[assignment]
-        try:
-            return call(generator, **given)
-        finally:
-            for layer, own in zip(keeping, kept, strict=True):
-                layer.generator = own
-
-    return called
+    of = DRAW if form.surrogate is None else TRAINING
+    return Draws(form.name, form.source, None, order, of, form.surrogate, code)
 
 
 def _draw_of(estimator: Estimator) -> Source:
     """Return the draws of an estimator: its `draw`; for a batch of logits, what trains."""
-    surrogate = _of_surrogate(str(estimator), estimator.surrogate, estimator=estimator).source
+    surrogate = of_surrogate(str(estimator), estimator.surrogate).source
 
     def draw(f: Loss, logits: Tensor, n: int, generator: Generator) -> Tensor:
         of = estimator.draw if logits.ndim == 2 else surrogate
@@ -287,54 +171,25 @@ def _draw_of(estimator: Estimator) -> Source:
     return draw
 
 
-def _of_sample(name: str, sample: Callable[[Tensor, Generator], Any], order: float | None) -> Draws:
-    """Return the draws by back-propagating f at a sample."""
+def batched(drawn: Draws, batch: int) -> Draws:
+    """Return draws of which each is the mean over one call of the code with `batch` samples.
 
-    def surrogate(f: Loss, leaf: Tensor, generator: Generator) -> Tensor:
-        x = sample(leaf, generator)
-        if not isinstance(x, Tensor) or x.shape != leaf.shape:
-            got = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise EstimatorError(
-                f"{name} must return x of the shape of logits {list(leaf.shape)}, not {got}"
-            )
-        return f(x)
-
-    return _of_surrogate(name, surrogate, order=order)
-
-
-def _of_surrogate(
-    name: str,
-    surrogate: Callable[[Loss, Tensor, Generator], Any],
-    *,
-    estimator: Estimator | None = None,
-    order: float | None = None,
-) -> Draws:
-    """Return the draws by the backward of a surrogate, a row of logits for each."""
+    So code that uses statistics of its batch is judged as an estimator of that many samples. A
+    surrogate may then also return the mean over the batch, of shape []: the draw is the sum of the
+    gradients of all logits of the batch. Raises ValueError for bad arguments.
+    """
+    if not isinstance(batch, int) or batch < 1:
+        raise ValueError(f"batch must be an int of at least 1, not {batch!r}")
+    if drawn.batch is not None:
+        raise ValueError(f"{drawn.name} is batched already")
+    one, name = drawn, f"{drawn.name} in batches of {batch}"
+    if drawn.estimator is None:
+        one = replace(drawn, source=form_of(drawn.code, averaged=True).source)
 
     def draw(f: Loss, logits: Tensor, n: int, generator: Generator) -> Tensor:
-        leaf = logits.expand(n, *logits.shape).clone().requires_grad_()
-        with torch.enable_grad():
-            values = surrogate(f, leaf, generator)
-            rows = [n, *logits.shape[:-2]]
-            if not isinstance(values, Tensor) or list(values.shape) != rows:
-                got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
-                raise EstimatorError(
-                    f"{name} must give one value for each of {math.prod(rows)} logits [n, N, C], "
-                    f"not {got}; do not average over the batch"
-                )
-            if not values.requires_grad:
-                if why_no_gradient(f, draw_one_hot(probabilities(logits), generator)):
-                    raise NotDifferentiableError
-                raise EstimatorError(
-                    f"the value of {name} does not depend on the logits through torch: is "
-                    "something detached, or a module in eval mode?"
-                )
-            (g,) = torch.autograd.grad(values.sum(), leaf, allow_unused=True)
-        if g is None:
-            raise EstimatorError(f"no gradient of {name} reaches the logits")
-        return g
+        return torch.stack([one(f, logits, batch, generator).mean(0) for _ in range(n)])
 
-    return Draws(name, draw, estimator, order, TRAINING, surrogate)
+    return replace(drawn, name=name, source=draw, estimator=None, surrogate=None, batch=batch)
 
 
 @dataclass(frozen=True, repr=False, eq=False)

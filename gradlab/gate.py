@@ -91,14 +91,12 @@ def name_of(f: Loss) -> str:
 
 
 @single_thread()
-def checked(
-    f: Loss, logits: Float[Tensor, "*batch N C"], *, any_batch: bool = False
-) -> Objective:
+def checked(f: Loss, logits: Float[Tensor, "*batch N C"], *, any_batch: bool = False) -> Objective:
     """Return f as the engine calls it, if it keeps the contract at states of these logits.
 
     f is called four times at twelve states: all in one call, some of them again in another order,
     company and batch shape, two of them alone. `logits` are those of the caller, [N, C] or [B, N,
-    C], or with `any_batch` of more axes, with their dtype, device and graph. An f that has passed is
+    C] (with `any_batch` of more axes), with their dtype, device and graph. An f that has passed is
     returned as it is. Random numbers of torch and buffers of modules are left as they were.
 
     Raises LossError, by the subclass that names the fault: see `gradlab.loss`.
@@ -175,9 +173,7 @@ def _states(logits: Tensor) -> tuple[Tensor, Tensor]:
     # Neighbours in a batch come again in different company.
     odd = torch.arange(count[..., 0].numel()).view(count.shape[:-1]) % 2 == 1
     shape = [-1, *[1] * odd.ndim]
-    again = torch.where(
-        odd, torch.tensor(_ELSEWHERE).view(shape), torch.tensor(_AGAIN).view(shape)
-    )
+    again = torch.where(odd, torch.tensor(_ELSEWHERE).view(shape), torch.tensor(_AGAIN).view(shape))
     states = one_hot(classes.to(logits.device), logits.detach())
     return states, again.to(logits.device)
 

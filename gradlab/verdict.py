@@ -31,14 +31,15 @@ class Verdict:
     `outcome`: UNBIASED (proved, or by draws within `delta` of the gradient's length), BIASED,
     INCONCLUSIVE or NOT APPLICABLE (`reason`). `claimed`: whether the estimator declares to be exact
     here; None where that is not known. `method`: "exact" or "draws". `judged`: "draw", what is
-    analysed; "training", the backward of what trains; or both. `target` [N, C] the gradient (with
-    the axis of a batch in front), `bias` the mean minus it, `bias2` its squared length (the unbiased
-    estimate, may be negative), `limit` what the length is below: rounding when exact, else with confidence 1 -
-    `alpha`; `slope` = <mean, target> / |target|^2, `residual2` the square of the rest of the bias;
-    `deviation` the root of the variance of a draw. All in units of f. By draws: `draws` made,
-    `needed` in all for a decision (estimated), `p_value` (where `draws` was fixed before),
-    `log_e_value`, `kurtosis` and `degrees` of freedom (see `MeanTest`), `set_aside` the coordinates
-    whose class is too rare to be tested.
+    analysed; "training", the backward of what trains; or both.
+
+    `target` [N, C] the gradient (with the axis of a batch in front), `bias` the mean minus it,
+    `bias2` its squared length (the unbiased estimate, may be negative), `limit` what the length is
+    below: rounding when exact, else with confidence 1 - `alpha`; `slope` = <mean, target> /
+    |target|^2, `residual2` the square of the rest of the bias; `deviation` the root of the variance
+    of a draw. All in units of f. By draws: `draws` made, `needed` in all for a decision
+    (estimated), `p_value` (where `draws` was fixed before), `log_e_value`, `kurtosis` and `degrees`
+    of freedom (see `MeanTest`), `set_aside` the coordinates whose class is too rare to be tested.
     """
 
     estimator: str

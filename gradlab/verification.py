@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.categorical import check_floating
-from gradlab.draws import DRAW, TRAINING, Code, Draws, draws_of
+from gradlab.draws import DRAW, TRAINING, Code, Draws, batched, draws_of
 from gradlab.estimators import Estimator, LeaveOneOut
 from gradlab.exact.bias import ExactBias, exact_bias
 from gradlab.exact.enumeration import TooLargeError

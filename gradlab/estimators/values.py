@@ -50,7 +50,9 @@ class ValueEstimator(Estimator):
         self, f: Loss, logits: Float[Tensor, "*batch N C"], generator: Generator | None = None
     ) -> Float[Tensor, "*batch"]:
         """Return the value with the estimate as its gradient; see `draw`, `Estimator.surrogate`."""
-        return _attached(logits, *self.estimate(f, self.accepted(check_logits(logits)), 1, generator))
+        return _attached(
+            logits, *self.estimate(f, self.accepted(check_logits(logits)), 1, generator)
+        )
 
     def variance_given_moments(
         self,
@@ -132,12 +134,8 @@ def joint_probabilities(
     return probabilities(logits)[torch.arange(len(logits)), classes].prod(-1)
 
 
-def _attached(
-    logits: Float[Tensor, "*batch N C"],
-    value: Float[Tensor, "1 *batch"],
-    estimate: Float[Tensor, "1 *batch N C"],
-) -> Float[Tensor, "*batch"]:
-    """Return the value, with its own graph, whose backward also sends the estimate to the logits."""
+def _attached(logits: Tensor, value: Tensor, estimate: Tensor) -> Tensor:
+    """Return the value, with its graph, whose backward also sends the estimate to the logits."""
     return _Attach.apply(value[0], logits, estimate[0].detach())
 
 

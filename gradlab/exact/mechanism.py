@@ -21,7 +21,14 @@ from gradlab.estimators import (
 from gradlab.exact.tuples import NotExactError
 from gradlab.loss import Loss
 
-__all__ = ["check_estimate", "check_mechanism", "check_product", "is_shipped", "overrides"]
+__all__ = [
+    "check_estimate",
+    "check_mechanism",
+    "check_product",
+    "check_pullback",
+    "is_shipped",
+    "overrides",
+]
 
 # What a class may write without changing what a draw is.
 _DECLARED = {
@@ -141,6 +148,25 @@ def check_product(estimator: SampleOnlyEstimator, p: Tensor, jacobian: Tensor) -
                     "variable (is it random, not linear in v, or one of the whole batch?); draws "
                     "decide instead"
                 )
+
+
+def check_pullback(estimator: SampleOnlyEstimator, p: Tensor, x: Tensor) -> None:
+    """Raise NotExactError unless a written `pullback` is a function of one x and v.
+
+    It is asked at several x [n, N, C] at once, again, and at one alone.
+    """
+    if is_shipped(estimator):
+        return
+    v = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=p.dtype)
+    several, again = estimator.pullback(p, x, v), estimator.pullback(p, x, v)
+    alone = torch.cat(
+        [estimator.pullback(p, a, b) for a, b in zip(x.split(1), v.split(1), strict=True)]
+    )
+    if not (_close(again, several) and _close(alone, several)):
+        raise NotExactError(
+            f"the product of {estimator} is random, or depends on the other draws of the call; "
+            "draws decide instead"
+        )
 
 
 def check_estimate(

@@ -25,6 +25,7 @@ from gradlab.estimators import (
 )
 from gradlab.exact.enumeration import (
     GradientMoments,
+    Space,
     ValueMoments,
     check_tables,
     gradient_moments,
@@ -34,12 +35,13 @@ from gradlab.exact.mechanism import (
     check_estimate,
     check_mechanism,
     check_product,
+    check_pullback,
     is_shipped,
 )
-from gradlab.exact.tabulated import Tabulated
+from gradlab.exact.tabulated import Tabulated, count_states
 from gradlab.exact.tuples import NotExactError, tuple_moments
 from gradlab.gate import Objective, checked, name_of
-from gradlab.loss import Loss
+from gradlab.loss import Loss, gradient
 from gradlab.moments import Moments
 from gradlab.reproducible import block_generator
 
@@ -140,12 +142,12 @@ class Enumeration:
                 g = estimator.pullback(p, x, gradient(self.f, x).to(p.dtype))
                 mean += prefix_p * torch.einsum("n,nic->ic", weight, g)
                 square += prefix_p * (weight @ g.square().sum(-1))
-        check_pullback(estimator, p, space.block, self.f)
+        check_pullback(estimator, p, space.block[:_TRIED])
         return Moments(mean, (square - mean.square().sum(-1)).clamp_min(0.0))
 
     def seconds(self, estimator: Estimator) -> float:
         """Return about how long exact moments of `estimator` take, without sweeps of f."""
-        return table_seconds(estimator, *self.logits.shape)
+        return _table_seconds(estimator, *self.logits.shape)
 
     def jacobians(self, estimator: PathwiseEstimator) -> tuple[Tensor, Tensor] | None:
         """Return E[M | x = k] and E[M^T M | x = k] of an estimator, or None if not known.
@@ -198,7 +200,7 @@ class EnumeratedBatch:
 
     def seconds(self, estimator: Estimator) -> float:
         """Return about how long exact moments of `estimator` take, without sweeps of f."""
-        return len(self.logits) * table_seconds(estimator, *self.logits.shape[1:])
+        return len(self.logits) * _table_seconds(estimator, *self.logits.shape[1:])
 
     def moments(self, estimator: Estimator) -> Moments:
         """Return the exact moments of one draw for each element; see `exact_moments`."""
@@ -223,6 +225,12 @@ def exact_moments(estimator: Estimator, f: Loss, logits: Float[Tensor, "*batch N
     check_floating(logits)
     on = EnumeratedBatch(f, logits) if logits.ndim == 3 else Enumeration(f, logits)
     return on.moments(estimator)
+
+
+def _table_seconds(estimator: Estimator, variables: int, classes: int) -> float:
+    if not isinstance(estimator, PathwiseEstimator):
+        return 0.0
+    return estimator.table_seconds(variables, classes)
 
 
 def _pathwise(a: GradientMoments, first: Tensor, second: Tensor) -> Moments:

@@ -28,7 +28,7 @@ from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.loss import Loss
 from gradlab.measurement import COLUMNS, measure
 from gradlab.moments import GROUPS, Groups, Moments
-from gradlab.reproducible import block_generator, check_seed, generator_on
+from gradlab.reproducible import block_generator, check_seed
 
 __all__ = ["GradientProbe"]
 
@@ -254,10 +254,7 @@ def _relative(row: Mapping[str, Any]) -> dict[str, float]:
     def signed(square: float) -> float:
         return math.copysign(math.sqrt(abs(square)), square)
 
-    return {
-        f"relative_{name}": signed(row[column] / truth2)
-        for name, column in _RELATIVE.items()
-    }
+    return {f"relative_{name}": signed(row[column] / truth2) for name, column in _RELATIVE.items()}
 
 
 @contextmanager
