@@ -660,7 +660,9 @@ def test_leave_one_out_over_the_batch_is_unbiased(code):
     batched(draws_of(code), 4).check_randomness(LOSS, LOGITS)
 
 
-@pytest.mark.parametrize("code", ["ZGR", gradlab.zgr, torch_global, reinforce], ids=lambda code: getattr(code, "__name__", code))
+@pytest.mark.parametrize(
+    "code", ["ZGR", gradlab.zgr, torch_global, reinforce], ids=lambda code: draws_of(code).name
+)
 @pytest.mark.usefixtures("unchecked")
 def test_each_draw_of_a_batch_is_one_call(code):
     one, drawn = batched(draws_of(code), 1), draws_of(code)
