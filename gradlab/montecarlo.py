@@ -13,12 +13,12 @@ from functools import reduce
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from gradlab.categorical import check_logits
 from gradlab.estimators import Estimator
 from gradlab.loss import Loss
 from gradlab.moments import GROUPS, Groups, Moments
+from gradlab.progress import Progress
 from gradlab.reproducible import block_generator, check_seed, single_thread
 
 __all__ = ["block_size", "monte_carlo"]
@@ -77,7 +77,7 @@ def monte_carlo(
         ]
 
     starts = range(0, draws, chunk * size)
-    with single_thread(), tqdm(total=draws, unit="draw", leave=False, disable=not progress) as bar:
+    with single_thread(), Progress("Monte Carlo", draws, "draws", shown=progress) as bar:
         total: Groups | None = None
         for blocks in _in_order(sums, starts, workers):
             total = (
@@ -85,7 +85,7 @@ def monte_carlo(
                 if total is None
                 else reduce(Groups.merge, blocks, total)
             )
-            bar.update(min(chunk * size, draws - bar.n))
+            bar.add(min(chunk * size, draws - bar.done))
     assert total is not None
     return Moments.from_groups(total)
 

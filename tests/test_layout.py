@@ -18,7 +18,7 @@ FAMILIES = [f for f in (PACKAGE / "estimators").glob("*.py") if f.stem not in ("
 
 # A part may import from earlier lines, and from itself; parts of one line do not know each other.
 ORDER = [
-    {"categorical", "processes", "reproducible"},
+    {"categorical", "processes", "progress", "reproducible"},
     {"user_code"},
     {"loss"},
     {"gumbel_nodes"},

@@ -1,6 +1,5 @@
 """What the commands of `gradlab train` share: doing the runs, and telling what was reached."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +44,7 @@ def train_and_report(
     cores = max(1, usable_cores() // threads) if device == "cpu" else 1
     with staging(out):
         pass  # a folder that cannot be written is told before hours of training
-    outcomes = run_all(runs, workers or cores, progress=sys.stderr.isatty())
+    outcomes = run_all(runs, workers or cores, progress=True)
     with staging(out) as passing:
         curves = [outcome.curve for outcome in outcomes if outcome.error is None]
         if curves:
