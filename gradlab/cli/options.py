@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gradlab.estimators import Estimator
     from gradlab.problems import Problem
 
-__all__ = ["Folder", "Seed", "Workers", "read_estimators", "read_problem"]
+__all__ = ["Folder", "Seed", "Workers", "read_estimators", "read_problem", "read_temperatures"]
 
 Seed = Annotated[int, typer.Option(min=0, max=10**9, help="Chooses all random numbers.")]
 Workers = Annotated[
@@ -30,11 +30,15 @@ def read_estimators(texts: Sequence[str] | None, tau: str | None) -> list["Estim
 
     with blaming("ESTIMATOR"):
         estimators = [parse(text) for text in texts or ESTIMATORS]
-    temperatures = None
-    if tau is not None:
-        with blaming("--tau"):
-            temperatures = [_temperature(text) for text in tau.split(",")]
-    return list(dict.fromkeys(with_temperatures(estimators, temperatures)))
+    return list(dict.fromkeys(with_temperatures(estimators, read_temperatures(tau))))
+
+
+def read_temperatures(tau: str | None) -> list[float] | None:
+    """Return the temperatures of the text, each once; None without a text."""
+    if tau is None:
+        return None
+    with blaming("--tau"):
+        return list(dict.fromkeys(_temperature(text) for text in tau.split(",")))
 
 
 def _temperature(text: str) -> float:

@@ -90,6 +90,8 @@ def verify(
     options = {"delta": delta, "alpha": alpha, "max_draws": max_draws, "seed": seed}
     if problem is None and method is not VerifyMethod.auto:
         raise typer.BadParameter("only with --problem", param_hint="--method")
+    if problem is None and regime is not None:
+        raise typer.BadParameter("only with --problem", param_hint="--regime")
     with staging(out) as passing:
         if problem is None:
             rows, failed = _ladders(codes, options)
