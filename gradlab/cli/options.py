@@ -23,12 +23,14 @@ Workers = Annotated[
 Folder = typer.Option(metavar="FOLDER", help="Where CSV, PNG and PDF are written.")
 
 
-def read_estimators(texts: Sequence[str] | None, tau: str | None) -> list["Estimator"]:
-    """Return the estimators at their temperatures, each once."""
+def read_estimators(
+    texts: Sequence[str] | None, tau: str | None, option: str = "ESTIMATOR"
+) -> list["Estimator"]:
+    """Return the estimators at their temperatures, each once; faults are those of `option`."""
     from gradlab.comparison import with_temperatures
     from gradlab.estimators import ESTIMATORS, parse
 
-    with blaming("ESTIMATOR"):
+    with blaming(option):
         estimators = [parse(text) for text in texts or ESTIMATORS]
     return list(dict.fromkeys(with_temperatures(estimators, read_temperatures(tau))))
 
@@ -70,5 +72,6 @@ def read_problem(
         f = problems.problem(name, N, C, seed)
     if regime is None and isinstance(f, problems.TinyVAE):
         return f, f.logits, "encoder"
+    regime = "moderate" if regime is None else regime
     with blaming("--regime"):
-        return f, problems.regime(regime or "moderate", N, C, seed), regime or "moderate"
+        return f, problems.regime(regime, N, C, seed), regime

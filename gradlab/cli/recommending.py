@@ -137,7 +137,7 @@ def _estimators(
     from gradlab.estimators import Estimator
     from gradlab.user_code import load_object
 
-    cells = read_estimators(texts, tau) if texts else []
+    cells = read_estimators(texts, tau, "--estimator") if texts else []
     for text in files or ():
         with blaming(f"--file {text}"):
             own = load_object(text)
