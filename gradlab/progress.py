@@ -32,7 +32,8 @@ class Progress:
     """Progress of one piece of work, shown inside a with block; call `add` after each step.
 
     `what` names the work and `unit` its steps, of which `done` of `total` are behind it. `what`,
-    `total` and `note` may change while it runs. With `shown` False nothing is ever printed.
+    `total` (0: not known) and `note` may change while it runs. With `shown` False nothing is
+    printed.
     """
 
     def __init__(
@@ -100,7 +101,8 @@ class Progress:
 
     def _line(self, now: float, share: float) -> str:
         """Return the progress in words, with the time left where `share` of the work is done."""
-        text = f"{self.what}: {self.done:,}/{self.total:,} {self.unit}"
+        of = f"/{self.total:,}" if self.total else ""
+        text = f"{self.what}: {self.done:,}{of} {self.unit}"
         if self.note:
             text += f" ({self.note})"
         if 0 < share < 1:

@@ -115,7 +115,7 @@ def test_a_total_that_grows(clock, capsys):
         clock.now += 10.0
         bar.add(500)
     first, second = capsys.readouterr().err.splitlines()
-    assert first == "2 runs: 0/0 steps"
+    assert first == "2 runs: 0 steps"
     assert second == "2 runs: 500/1,500 steps, about 40 s left"
 
 

@@ -4,6 +4,7 @@ Any two values of two options of a command meet in some case (`pairwise`). Wrong
 on stderr that names the option. What the numbers mean is tested elsewhere.
 """
 
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -239,6 +240,8 @@ def check(usage: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         status = main(words)
     out, err = capsys.readouterr()
     assert "Traceback" not in err
+    # On a slow machine there may be progress.
+    err = re.sub(r"(?m)^.*: [\d,]+(/[\d,]+)? \w+(, about .* left)?\n", "", err)
     if words[0] == "verify" and status == 1:
         # So few draws decide little, which is said.
         assert err.startswith("gradlab: not as declared: ")
@@ -271,7 +274,7 @@ def check_file(file: Path) -> None:
         assert file.read_bytes().startswith(b"%PDF")
 
 
-@pytest.mark.parametrize("usage", cases())
+@pytest.mark.parametrize("usage", list(cases()))
 def test_a_command_ends_well(usage, folder, store, capsys):
     shutil.copy(store, folder / "sweep.db")
     capsys.readouterr()

@@ -5,6 +5,7 @@ What an estimator reaches is told over seeds: the mean, and half the distance of
 
 import multiprocessing
 import re
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
@@ -60,9 +61,12 @@ def run_all(runs: Sequence[Run], workers: int, progress: bool = False) -> list[O
     spawned: a script calls this under `if __name__ == "__main__"`.
     """
     with Progress(f"{len(runs)} runs", 0, "steps", shown=progress) as bar:
+        totals: list[int] = []  # of the runs that have begun
 
         def tell(total: int, more: int) -> None:
-            bar.total += total
+            if total:
+                totals.append(total)
+                bar.total = sum(totals) * len(runs) // len(totals)
             bar.add(more)
 
         if min(workers, len(runs)) == 1:
@@ -92,7 +96,7 @@ def _in_processes(
                     if died
                     else future.result()
                 )
-                if progress:
+                if progress and sys.stderr.isatty():
                     how = ended[number].error or "done"
                     say(f"{Run.name(runs[number].settings)}: {how}")
     return [ended[number] for number in range(len(runs))]
