@@ -4,7 +4,11 @@ Exact gradients by enumeration, exact or Monte Carlo moments of every estimator,
 estimator objects for training. Names load on first use, so that importing gradlab is cheap.
 """
 
-import importlib
+import importlib.util
+import pkgutil
+import sys
+from functools import partial
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -110,13 +114,34 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 
+class _Package(ModuleType):
+    """This module: subpackages bound to it load their own modules on first use, as it does."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if isinstance(value, ModuleType) and hasattr(value, "__path__"):
+            vars(value).setdefault("__getattr__", partial(_submodule, value.__name__))
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+def _submodule(package: str, name: str) -> ModuleType:
+    """Return the module called `name` of a package."""
+    full = f"{package}.{name}"
+    if name.startswith("_") or importlib.util.find_spec(full) is None:
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+    return importlib.import_module(full)
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(f"module 'gradlab' has no attribute {name!r}")
+        return _submodule(__name__, name)
     value = getattr(importlib.import_module(f"gradlab.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    modules = {found.name for found in pkgutil.iter_modules(__path__)}
+    return sorted({*__all__, *modules} - {"__main__"})

@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from gradlab import __version__
 from gradlab.categorical import check_floating
@@ -24,6 +23,7 @@ from gradlab.loss import Loss
 from gradlab.measurement import COLUMNS, measured_rows
 from gradlab.moments import GROUPS, Truth
 from gradlab.montecarlo import drawn_moments
+from gradlab.progress import tracked
 from gradlab.reproducible import check_seed, single_thread
 
 __all__ = [
@@ -114,7 +114,7 @@ def compare(
     running: dict[str, Any] = {"workers": workers, "progress": progress}
     rows: list[dict[str, Any]] = []
     cells = with_temperatures(estimators, temperatures)
-    for estimator in tqdm(cells, desc=name, unit="estimator", leave=False, disable=not progress):
+    for estimator in tracked(cells, name, "estimators", shown=progress):
         found = measured_rows(estimator, exact, truth, **settings, **running)
         rows += [shared | row for row in found]
     table = pd.DataFrame(rows).reindex(columns=COLUMNS)

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
-from tqdm import tqdm
 
 from gradlab.draws import Code, Draws, draws_of
 from gradlab.estimators import PathwiseEstimator
@@ -18,6 +17,7 @@ from gradlab.exact.moments import Enumeration, NotExactError
 from gradlab.exact.static import StaticCheck, static_check
 from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.problems import problem, regime
+from gradlab.progress import tracked
 from gradlab.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED, Verdict
 from gradlab.verification import verify
 
@@ -173,7 +173,7 @@ def verify_order(
     size = DRAWN_SIZE if _takes(drawn, chosen, DRAWN_SIZE) else BINARY_SIZE
     judged: list[Rung] = []
     verdicts: list[Verdict] = []
-    for rung in tqdm(chosen, desc=drawn.name, unit="rung", leave=False, disable=not progress):
+    for rung in tracked(chosen, drawn.name, "rungs", shown=progress):
         try:
             verdict = verify(
                 code,

@@ -13,13 +13,13 @@ from functools import reduce
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from gradlab.draws import Code, draws_of, estimator_of
 from gradlab.estimators import Estimator
 from gradlab.gate import Objective, checked
 from gradlab.loss import Loss
 from gradlab.moments import GROUPS, Groups, Moments
+from gradlab.progress import Progress
 from gradlab.reproducible import block_generator, check_seed, single_thread
 
 __all__ = ["block_size", "drawn_moments", "monte_carlo"]
@@ -109,7 +109,7 @@ def drawn_moments(
         ]
 
     starts = range(0, draws, chunk * size)
-    with single_thread(), tqdm(total=draws, unit="draw", leave=False, disable=not progress) as bar:
+    with single_thread(), Progress("Monte Carlo", draws, "draws", shown=progress) as bar:
         total: Groups | None = None
         for blocks in _in_order(sums, starts, workers):
             total = (
@@ -117,7 +117,7 @@ def drawn_moments(
                 if total is None
                 else reduce(Groups.merge, blocks, total)
             )
-            bar.update(min(chunk * size, draws - bar.n))
+            bar.add(min(chunk * size, draws - bar.done))
     assert total is not None
     return Moments.from_groups(total)
 

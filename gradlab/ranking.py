@@ -43,7 +43,8 @@ def best_temperature(
             raise ValueError(f"rows must be of one {column}, not {list(rows[column].unique())}")
     series = _measured(rows).groupby("series", sort=False)
     parts = [part.sort_values("tau") for _, part in series]
-    return pd.DataFrame([_best(part, n) for part in parts for n in numbers], columns=_COLUMNS)
+    found = pd.DataFrame([_best(part, n) for part in parts for n in numbers], columns=_COLUMNS)
+    return found.astype({"tau": float})  # of rows without any temperature a column of None
 
 
 _COLUMNS = [

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm import tqdm
 
 from gradlab.deviations import DeviationSums
 from gradlab.draws import Draws
 from gradlab.mean_test import MeanTest
 from gradlab.moments import Measured
+from gradlab.progress import Progress
 from gradlab.question import FEWEST, Question
 from gradlab.reproducible import block_generator
 from gradlab.verdict import BIASED, INCONCLUSIVE, UNBIASED, Verdict
@@ -52,9 +52,9 @@ def trial(
     sets = [question.visits <= last] if draws else question.stages(last // 4)
     if not any(keep.any() for keep in sets):
         last = FEWEST  # more would decide nothing
-    with tqdm(total=last, unit="draw", leave=False, disable=not progress) as bar:
+    with Progress("trial", last, "draws", shown=progress) as bar:
         for evidence in _accumulated(question, target, last, last if draws else FEWEST):
-            bar.update(evidence.sums.n - bar.n)
+            bar.add(evidence.sums.n - bar.done)
             look = _Look(question, evidence, sets, draws is not None)
             if evidence.sums.n == last or (draws is None and look.outcome != INCONCLUSIVE):
                 return look.verdict()

@@ -145,7 +145,7 @@ BAD_USAGE = {
     "recommend --logits a.npy --regime peaked": "--regime: give either a.npy or --regime peaked",
     "recommend --evaluations 0": "--evaluations",
     "recommend --gradient-cost 0.5": "--gradient-cost",
-    "recommend --estimator ZRG": "ESTIMATOR: unknown estimator 'ZRG'; did you mean 'ZGR'",
+    "recommend --estimator ZRG": "--estimator: unknown estimator 'ZRG'; did you mean 'ZGR'",
     "recommend --tau 0": "--tau: tau must be a positive finite number, not 0.0",
     "recommend --file my.py:Mine": "--file my.py:Mine: there is no file my.py",
     "recommend --estimator ST --reference ZGR": "--reference: reference must be unbiased for",

@@ -4,6 +4,8 @@ import ast
 import importlib
 import inspect
 import itertools
+import operator
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +20,7 @@ FAMILIES = [f for f in (PACKAGE / "estimators").glob("*.py") if f.stem not in ("
 
 # A part may import from earlier lines, and from itself; parts of one line do not know each other.
 ORDER = [
-    {"categorical", "frozen", "processes", "reproducible"},
+    {"categorical", "frozen", "processes", "progress", "reproducible"},
     {"exact_tests", "held", "memory", "user_code"},
     {"loss"},
     {"adapted", "gate", "gumbel_nodes", "seeded_calls"},
@@ -40,7 +42,8 @@ ORDER = [
     {"atlas", "citations", "figures", "sweep", "tables", "usage"},
     {"verdict_text", "recommendation"},
     {"selection"},
-    {"cli", "__main__"},
+    {"cli"},
+    {"__main__"},
 ]
 LAYER = {part: i for i, parts in enumerate(ORDER) for part in parts}
 
@@ -114,6 +117,42 @@ def test_importing_the_package_is_cheap(statement):
 def test_plots_do_not_load_torch():
     names = [module_name(f) for f in (PACKAGE / "plots").glob("*.py")]
     assert "torch" not in loaded_by(f"import {', '.join(names)}")
+
+
+def test_every_module_loads_after_a_bare_import():
+    names = sorted({module_name(f) for f in FILES} - {"gradlab", "gradlab.__main__"})
+    walked = {found.name for found in pkgutil.walk_packages(gradlab.__path__, "gradlab.")}
+    assert walked == {*names, "gradlab.__main__"}
+    # A function of this name is public; the module is found by its full name.
+    names.remove("gradlab.estimators.straight_through")
+    # verify loads some modules of exact, which must not hide the others.
+    code = f"""
+import sys, types
+import gradlab
+gradlab.verify
+for name in reversed({names}):
+    assert isinstance(eval(name), types.ModuleType), name
+    assert eval(name) is sys.modules[name], name
+for name in gradlab.__all__:
+    assert not isinstance(getattr(gradlab, name), types.ModuleType), name
+assert callable(gradlab.estimators.straight_through)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["nope", "plots.nope", "exact.nope", "_nope", "plots._nope"])
+def test_a_module_that_is_not_there_is_an_attribute_error(name):
+    package = f"gradlab.{name}".rpartition(".")[0]
+    with pytest.raises(AttributeError, match=f"module '{package}' has no attribute"):
+        operator.attrgetter(name)(gradlab)
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["--version"], 0), ([], 2)])
+def test_the_package_runs_as_a_program(arguments, status):
+    command = [sys.executable, "-m", "gradlab", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == status
+    assert "gradlab" in (done.stdout or done.stderr)
 
 
 def test_importing_changes_nothing_in_torch():

@@ -1,6 +1,5 @@
 """`gradlab compare`: estimators x temperatures on one problem."""
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -76,7 +75,7 @@ def compare(
                 method=method,
                 logits_seed=seed,
                 workers=workers or usable_cores(),
-                progress=sys.stderr.isatty(),
+                progress=True,
             )
         rows.insert(list(rows).index("logits_seed"), "regime", regime)
         print(comparison_text(rows))

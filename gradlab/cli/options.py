@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gradlab.estimators import Estimator
     from gradlab.problems import Problem
 
-__all__ = ["Folder", "Seed", "Workers", "read_estimators", "read_problem"]
+__all__ = ["Folder", "Seed", "Workers", "read_estimators", "read_problem", "read_temperatures"]
 
 Seed = Annotated[int, typer.Option(min=0, max=10**9, help="Chooses all random numbers.")]
 Workers = Annotated[
@@ -23,18 +23,24 @@ Workers = Annotated[
 Folder = typer.Option(metavar="FOLDER", help="Where CSV, PNG and PDF are written.")
 
 
-def read_estimators(texts: Sequence[str] | None, tau: str | None) -> list["Estimator"]:
-    """Return the estimators at their temperatures, each once."""
+def read_estimators(
+    texts: Sequence[str] | None, tau: str | None, option: str = "ESTIMATOR"
+) -> list["Estimator"]:
+    """Return the estimators at their temperatures, each once; faults are those of `option`."""
     from gradlab.comparison import with_temperatures
     from gradlab.estimators import ESTIMATORS, parse
 
-    with blaming("ESTIMATOR"):
+    with blaming(option):
         estimators = [parse(text) for text in texts or ESTIMATORS]
-    temperatures = None
-    if tau is not None:
-        with blaming("--tau"):
-            temperatures = [_temperature(text) for text in tau.split(",")]
-    return list(dict.fromkeys(with_temperatures(estimators, temperatures)))
+    return list(dict.fromkeys(with_temperatures(estimators, read_temperatures(tau))))
+
+
+def read_temperatures(tau: str | None) -> list[float] | None:
+    """Return the temperatures of the text, each once; None without a text."""
+    if tau is None:
+        return None
+    with blaming("--tau"):
+        return list(dict.fromkeys(_temperature(text) for text in tau.split(",")))
 
 
 def _temperature(text: str) -> float:
@@ -66,5 +72,6 @@ def read_problem(
         f = problems.problem(name, N, C, seed)
     if regime is None and isinstance(f, problems.TinyVAE):
         return f, f.logits, "encoder"
+    regime = "moderate" if regime is None else regime
     with blaming("--regime"):
-        return f, problems.regime(regime or "moderate", N, C, seed), regime or "moderate"
+        return f, problems.regime(regime, N, C, seed), regime

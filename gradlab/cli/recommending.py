@@ -1,7 +1,6 @@
 """`gradlab recommend`: which estimator, at which temperature, for a loss and a budget."""
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gradlab.cli.options import Folder, Seed, Workers, read_estimators, read_problem
+from gradlab.cli.options import (
+    Folder,
+    Seed,
+    Workers,
+    read_estimators,
+    read_problem,
+    read_temperatures,
+)
 from gradlab.usage import blaming, staging
 
 if TYPE_CHECKING:
@@ -89,7 +95,7 @@ def recommend(
         from gradlab.selection import recommend
 
         with (
-            blaming("--evaluations, --unbiased, --estimator, --reference"),
+            blaming("--evaluations, --gradient-cost, --unbiased, --estimator, --reference"),
             _blaming_code(loss or "--problem"),
         ):
             answer = recommend(
@@ -105,7 +111,7 @@ def recommend(
                 reference=reference,
                 problem=loss,
                 workers=workers or usable_cores(),
-                progress=sys.stderr.isatty(),
+                progress=True,
             )
         print(f"logits: {kind}\n{answer.explain()}")
         if out is not None:
@@ -130,10 +136,7 @@ def _estimators(
     from gradlab.estimators import Estimator
     from gradlab.user_code import load_object
 
-    cells = read_estimators(texts, tau) if texts or tau else []
-    temperatures = sorted({cell.tau for cell in cells if hasattr(cell, "tau")}) if tau else None
-    if not texts:
-        cells = []
+    cells = read_estimators(texts, tau, "--estimator") if texts else []
     for text in files or ():
         with blaming(f"--file {text}"):
             own = load_object(text)
@@ -142,7 +145,8 @@ def _estimators(
             if not isinstance(own, Estimator):
                 raise TypeError(f"it is no gradlab.Estimator but of type {type(own).__name__}")
         cells.append(own)
-    return cells or None, temperatures
+    temperatures = read_temperatures(tau)
+    return cells or None, temperatures and sorted(temperatures)
 
 
 def _loss_and_logits(

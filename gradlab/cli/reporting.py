@@ -1,6 +1,5 @@
 """What the commands of `gradlab train` share: doing the runs, and telling what was reached."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,14 +37,14 @@ def train_and_report(
 
     with blaming("--images, --data", (ValueError, FileNotFoundError)):
         images = load_images(settings[0].data, data)
-    with blaming("--device, --estimator, --compare, --images"):
+    with blaming("--device, --estimator, --compare, --images, --probe-estimators"):
         for chosen in {one.estimator: one for one in settings}.values():
             begin(chosen, images, device, probe)
     runs = [Run(one, out / Run.name(one), data, device, threads, probe) for one in settings]
     cores = max(1, usable_cores() // threads) if device == "cpu" else 1
     with staging(out):
         pass  # a folder that cannot be written is told before hours of training
-    outcomes = run_all(runs, workers or cores, progress=sys.stderr.isatty())
+    outcomes = run_all(runs, workers or cores, progress=True)
     with staging(out) as passing:
         curves = [outcome.curve for outcome in outcomes if outcome.error is None]
         if curves:

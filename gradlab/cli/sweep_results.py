@@ -120,6 +120,8 @@ def plot(
     \b
     Example:  gradlab sweep plot small.db --y relative_mse --where series=ZGR --where series=GS-ST
     """
+    if not name or Path(name).name != name:
+        raise typer.BadParameter(f"must be a file name, not {name!r}", param_hint="--name")
     with staging(out) as passing:
         from functools import partial
 

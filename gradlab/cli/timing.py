@@ -1,6 +1,5 @@
 """`gradlab time`: milliseconds and memory of every estimator's layer."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,7 +58,7 @@ def time(
                 device=device,
                 seconds=seconds,
                 seed=seed,
-                progress=sys.stderr.isatty(),
+                progress=True,
             )
         print(_text(rows))
         if out is not None:

@@ -170,7 +170,7 @@ def network(
     names = _names(estimator, compare)
     with blaming("--lr"):
         rates = [_rate(text) for text in lr.split(",")]
-    with blaming("--estimator, --compare, --model, --levels, --lr"):
+    with blaming("--estimator, --compare, --model, --levels, --activations, --weights, --lr"):
         settings = [
             NetworkSettings(
                 estimator=name,

@@ -90,6 +90,8 @@ def verify(
     options = {"delta": delta, "alpha": alpha, "max_draws": max_draws, "seed": seed}
     if problem is None and method is not VerifyMethod.auto:
         raise typer.BadParameter("only with --problem", param_hint="--method")
+    if problem is None and regime is not None:
+        raise typer.BadParameter("only with --problem", param_hint="--regime")
     with staging(out) as passing:
         if problem is None:
             rows, failed = _ladders(codes, options)
@@ -134,13 +136,14 @@ def _ladders(codes: dict[str, "Code"], options: dict[str, Any]) -> tuple["pd.Dat
     import pandas as pd
 
     from gradlab.ladder import rungs, verify_order
+    from gradlab.progress import tracked
     from gradlab.verdict_text import ladder_text
 
     on = rungs(seed=options["seed"])
     ladders = []
-    for blamed, code in codes.items():
+    for blamed, code in tracked(codes.items(), "verify", "estimators"):
         with blaming(blamed):
-            ladders.append(verify_order(code, on=on, progress=sys.stderr.isatty(), **options))
+            ladders.append(verify_order(code, on=on, progress=True, **options))
     print(ladder_text(ladders))
     rows = pd.concat([ladder.rows() for ladder in ladders], ignore_index=True)
     failed = [f"{ladder.estimator} is {ladder.outcome}" for ladder in ladders if not ladder.holds]
@@ -168,15 +171,14 @@ def _on_one(
     import pandas as pd
 
     from gradlab.exact.moments import Enumeration
+    from gradlab.progress import say, tracked
     from gradlab.verification import verify
 
     on = Enumeration(f, logits)
     verdicts = []
-    for blamed, code in codes.items():
+    for blamed, code in tracked(codes.items(), "verify", "estimators"):
         with blaming(blamed):
-            verdicts.append(
-                verify(code, f, logits, enumeration=on, progress=sys.stderr.isatty(), **options)
-            )
-        print(verdicts[-1].explain())
+            verdicts.append(verify(code, f, logits, enumeration=on, progress=True, **options))
+        say(verdicts[-1].explain(), sys.stdout)
     rows = pd.DataFrame([verdict.row() for verdict in verdicts])
     return rows, [str(v) for v in verdicts if not v.holds]

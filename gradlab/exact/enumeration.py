@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from gradlab.categorical import check_logits, probabilities
 from gradlab.exact.tabulated import Tabulated
 from gradlab.gate import Objective, agree, checked
 from gradlab.loss import BatchDependentError, Loss, evaluate, gradient
+from gradlab.progress import Progress
 from gradlab.reproducible import single_thread
 
 __all__ = [
@@ -40,6 +40,8 @@ MAX_CONFIGURATIONS = 2**24
 _BUFFER_ELEMENTS = 2**23
 _MOMENT_ELEMENTS = 2**25
 _BLOCK = 4096
+# Blocks whose progress is worth a look at the clock.
+_LONG = 16
 # States of the last block that f is asked again, alone.
 _FEW = 8
 
@@ -251,15 +253,17 @@ class Space:
         """Yield probability and classes of each prefix, after writing it into the block."""
         p = self.p.tolist()
         choices = itertools.product(*(a.tolist() for a in self.allowed[: self.split]))
-        bar = {"total": self.prefix_count, "desc": "enumerating", "delay": 2, "leave": False}
         before = self.first
-        for prefix in tqdm(choices, disable=None, **bar):
-            for i, (old, new) in enumerate(zip(before, prefix, strict=True)):
-                if old != new:
-                    self.block[:, i] = 0.0
-                    self.block[:, i, new] = 1.0
-            before = prefix
-            yield math.prod(p[i][c] for i, c in enumerate(prefix)), prefix
+        long = self.prefix_count > _LONG
+        with Progress("enumerating", self.prefix_count, "blocks", shown=long) as progress:
+            for prefix in choices:
+                for i, (old, new) in enumerate(zip(before, prefix, strict=True)):
+                    if old != new:
+                        self.block[:, i] = 0.0
+                        self.block[:, i, new] = 1.0
+                before = prefix
+                yield math.prod(p[i][c] for i, c in enumerate(prefix)), prefix
+                progress.add()
 
     def by_class(self, of_block: Tensor, i: int) -> Tensor:
         """Return the block's entries [block, ...] as [classes, rest, ...] by the class of x_i."""

@@ -9,7 +9,6 @@ import difflib
 import importlib
 import importlib.util
 import io
-import sys
 import time
 import traceback
 from collections.abc import Iterable
@@ -19,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tqdm import tqdm
-
 from gradlab.processes import processes, usable_cores
+from gradlab.progress import Progress, say
 
 __all__ = ["FIGURES", "Drawn", "about", "draw", "named"]
 
@@ -92,9 +90,7 @@ def draw(
     with (
         TemporaryDirectory(dir=out, prefix=".drawing-") as staging,
         processes(workers) as pool,
-        tqdm(
-            desc="figures", total=len(chosen), leave=False, disable=None if progress else True
-        ) as bar,
+        Progress("figures", len(chosen), "figures", shown=progress) as bar,
     ):
         futures = {
             pool.submit(_make, name, FIGURES[name], out, Path(staging), seed, redraw): name
@@ -107,8 +103,8 @@ def draw(
             drawn[name] = done
             if progress:
                 outcome = f"failed: {done.error}" if done.error else f"{done.seconds:.1f} s"
-                tqdm.write(f"{done.notes}{name}: {outcome}", file=sys.stderr)
-            bar.update()
+                say(f"{done.notes}{name}: {outcome}")
+            bar.add()
     return [drawn[name] for name in chosen]
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gradlab.plots.curves import FEW_DRAWS, ROUNDING, roots
-from gradlab.plots.style import color, marker, styled
+from gradlab.plots.style import color, marker, say_nothing_measured, styled
 
 __all__ = ["plot"]
 
@@ -23,18 +23,18 @@ def plot(rows: pd.DataFrame) -> Figure:
 
     Exact rows are large open markers, joined where the temperature differs; Monte Carlo rows are
     points with +-1 standard error, and an arrow at the upper limit of a bias that noise hides.
+    A column `regime`, if there, names the logits in the title.
     """
     measured = rows[rows["reason"].isna()]
     with styled():
         figure = Figure(figsize=(7.6, 4.6))
-        ax = figure.subplots()
         if measured.empty:
-            ax.set_axis_off()
-            ax.text(0.5, 0.5, "nothing could be measured: see the reasons in the rows", ha="center")
-            return figure
+            return say_nothing_measured(figure)
+        ax = figure.subplots()
         first = measured.iloc[0]
         relative = first["truth2"] > 0
-        ax.set_title(f"{first['problem']}, logits: {first['regime']}; one draw", loc="left")
+        regime = f", logits: {first['regime']}" if "regime" in rows else ""
+        ax.set_title(f"{first['problem']}{regime}; one draw", loc="left")
         unit = "/ |g|" if relative else "(the true gradient is 0)"
         ax.set(xlabel=f"bias {unit}", ylabel=f"standard deviation {unit}")
         points = _points(measured if relative else measured.assign(truth2=1.0))

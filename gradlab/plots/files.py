@@ -29,7 +29,7 @@ def save_with_rows(
     again from the CSV changes nothing. Raises OSError, and what `plot` raises.
     """
     stem = staging / name
-    csv = stem.with_suffix(".csv")
+    csv = staging / f"{name}.csv"
     # Floats are written with as many digits as it takes to read the same float back.
     rows.to_csv(csv, index=False, lineterminator="\n")
     with styled():

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradlab.plots.curves import ROUNDING, draw_measured, key, name_zeros, roots
-from gradlab.plots.style import color, marker, styled
+from gradlab.plots.style import color, marker, say_nothing_measured, styled
 from gradlab.plots.training import estimator_handles
 
 __all__ = ["draw_probed", "plot"]
@@ -27,10 +27,14 @@ _PANELS = {
 def plot(rows: pd.DataFrame) -> Figure:
     """Return the figure of rows of `GradientProbe`, with `trained` and `seed` where several.
 
-    Raises ValueError if nothing was measured.
+    Raises ValueError if there are no rows.
     """
-    if not len(rows) or not rows["reason"].isna().any():
-        raise ValueError("rows must have at least one measurement; the column reason says why not")
+    if not len(rows):
+        raise ValueError("rows must not be empty: the probe was never due")
+    measured = rows[rows["reason"].isna()]
+    if measured.empty:
+        with styled():
+            return say_nothing_measured(Figure(figsize=(7.6, 2.6)))
     rows = rows.assign(trained=rows.get("trained", "")).fillna({"trained": ""})
     trained = list(dict.fromkeys(rows["trained"]))
     with styled():
@@ -47,7 +51,6 @@ def plot(rows: pd.DataFrame) -> Figure:
                 line[0].set_title(f"trained with {name}", loc="left")
         for ax in axes[-1]:
             ax.set_xlabel("step")
-        measured = rows[rows["reason"].isna()]
         entries = key() if (measured["method"] != "exact").any() else []
         if (measured["truth"] != "enumeration").any():
             # The title says what g is.

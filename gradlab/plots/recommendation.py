@@ -22,8 +22,10 @@ def plot(rows: pd.DataFrame) -> Figure:
     """Return the figure of rankings at several budgets, from `gradlab.ranking.ranking`.
 
     Above, the root mean squared error of the average that the budget pays, each series at its best
-    temperature, a band of +-2 standard errors; below, that temperature. `asked` marks the budget.
+    temperature, a band of +-2 standard errors; below, that temperature. `asked`, if there, marks
+    the budget.
     """
+    rows = rows[rows["rank"].notna()]
     with styled():
         figure = Figure(figsize=(7.6, 5.2))
         tempered = rows["tau"].notna().any()
@@ -44,10 +46,15 @@ def plot(rows: pd.DataFrame) -> Figure:
 
 def _styles(rows: pd.DataFrame) -> dict[str, str]:
     """Return a line style for each series, in the order of the budget asked for; RFs differ."""
-    asked = rows[rows["asked"]]["series"]
+    asked = rows[_asked(rows)]["series"]
     order = list(dict.fromkeys([*asked, *rows["series"]]))
     lines = {shade: cycle(_LINES) for shade in map(color, order)}
     return {series: next(lines[color(series)]) for series in order}
+
+
+def _asked(rows: pd.DataFrame) -> pd.Series:
+    """Return which rows are of the budget asked for: none where the rows do not say."""
+    return rows["asked"].astype(bool) if "asked" in rows else pd.Series(False, index=rows.index)
 
 
 def _draw_error(ax: Axes, part: pd.DataFrame, shade: str, line: str) -> None:
@@ -64,16 +71,16 @@ def _draw_error(ax: Axes, part: pd.DataFrame, shade: str, line: str) -> None:
 def _finish(axes: list[Axes], rows: pd.DataFrame) -> None:
     """Scale and name the axes, and mark the budget asked for."""
     upper, unit = axes[0], rows["unit"].iloc[0]
-    asked = int(rows.loc[rows["asked"], "evaluations"].iloc[0])
     shown = rows["rmse"][rows["rmse"] > _ROUNDING]
     limits = (float(shown.min()) / 1.5, float(shown.max()) * 1.5) if len(shown) else (0.1, 1.0)
-    logarithmic(upper, "x", (1.0, float(rows["evaluations"].max())))
+    logarithmic(upper, "x", (1.0, max(2.0, float(rows["evaluations"].max()))))
     logarithmic(upper, "y", limits)
     upper.set_ylabel(f"RMSE of the average ({unit})")
-    for ax in axes:
-        ax.axvline(asked, color="0.3", lw=0.8, ls=(0, (2, 2)), zorder=0)
-    place: dict[str, Any] = {"xytext": (4, -4), "textcoords": "offset points", "va": "top"}
-    upper.annotate(f"budget {asked:,}", (asked, 1), xycoords=("data", "axes fraction"), **place)
+    for asked in rows.loc[_asked(rows), "evaluations"].astype(int).unique():
+        for ax in axes:
+            ax.axvline(asked, color="0.3", lw=0.8, ls=(0, (2, 2)), zorder=0)
+        place: dict[str, Any] = {"xytext": (4, -4), "textcoords": "offset points", "va": "top"}
+        upper.annotate(f"budget {asked:,}", (asked, 1), xycoords=("data", "axes fraction"), **place)
     if len(axes) > 1:
         logarithmic(axes[1], "y")
         axes[1].set_ylabel("best τ")

@@ -16,6 +16,7 @@ __all__ = [
     "family_marker",
     "marker",
     "save",
+    "say_nothing_measured",
     "styled",
 ]
 
@@ -120,9 +121,15 @@ def styled() -> Iterator[None]:
         yield
 
 
+def say_nothing_measured(figure: Figure) -> Figure:
+    """Write into an empty figure that its rows hold no measurement, and return it."""
+    figure.text(0.5, 0.5, "nothing could be measured: see the reasons in the rows", ha="center")
+    return figure
+
+
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Write stem.png and stem.pdf, byte-identical for identical figures; return their paths."""
-    paths = [stem.with_suffix(".png"), stem.with_suffix(".pdf")]
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf")]
     with styled():
         figure.savefig(paths[0], metadata={"Software": None})
         # The layout found for the PNG is kept: finding it again costs seconds.

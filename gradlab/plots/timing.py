@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gradlab.plots.style import color, marker, styled
+from gradlab.plots.style import color, marker, say_nothing_measured, styled
 
 __all__ = ["plot"]
 
@@ -26,6 +26,9 @@ _DASHES = {"eager": "-", "cuda graph": "--"}
 
 def plot(rows: pd.DataFrame) -> Figure:
     """Return the figure of rows of `gradlab time`: medians, with quartiles of the times."""
+    if rows["ms"].isna().all():
+        with styled():
+            return say_nothing_measured(Figure(figsize=(7.6, 2.6)))
     with styled():
         figure = Figure(figsize=(9, 9.5))
         axes = figure.subplots(3, 2, sharey="row", sharex="col")

@@ -72,7 +72,7 @@ def draw_curves(ax: Axes, rows: pd.DataFrame, across: str, column: str) -> None:
         ax.fill_between(x, y.min(), y.max(), color=color(_series(estimator)), alpha=0.2, lw=0)
     # The first epochs fall so far that nothing else would be seen.
     settled = rows.loc[rows["epoch"] > rows["epoch"].max() / 10, column]
-    spare = 0.05 * (settled.max() - settled.min())
+    spare = 0.05 * (settled.max() - settled.min()) or 0.05 * abs(settled.max()) or 0.5
     ax.set_ylim(settled.min() - spare, settled.max() + spare)
     if across == "seconds" and rows[across].max() > 20 * rows[across].min():
         ax.set_xscale("log")

@@ -16,14 +16,19 @@ _PROVED, _SHOWN, _UNDECIDED, _OUT = "#D9F0D9", "#EEF7E4", "#FFF3C4", "#EDEDED"
 
 
 def draw_verdicts(ax: Axes, rows: pd.DataFrame) -> None:
-    """Draw one cell for each `estimator` and `loss`: its `outcome`, and the `bias` where biased."""
+    """Draw one cell for each `estimator` and `loss`: its `outcome`, and the `bias` where biased.
+
+    Rows of `Ladder.rows` and of `Verdict.row` name the loss in `kind` or `problem`; of several rows
+    of one cell the least favourable is drawn. `degree` and `declared` are shown where they are
+    known.
+    """
+    rows = _one_each(rows)
     rows = rows.assign(text=[_text(row) for row in rows.itertuples()])
     order = {"index": list(rows["estimator"].unique()), "columns": list(rows["loss"].unique())}
     table = {
         column: rows.pivot(index="estimator", columns="loss", values=column).reindex(**order)
         for column in ("bias", "text", "outcome", "method", "degree")
     }
-    plain = pd.DataFrame(0.0, **order)
     for colour, which in (
         (_PROVED, (table["outcome"] == "UNBIASED") & (table["method"] == "exact")),
         (_SHOWN, (table["outcome"] == "UNBIASED") & (table["method"] == "draws")),
@@ -40,26 +45,46 @@ def draw_verdicts(ax: Axes, rows: pd.DataFrame) -> None:
         }
         seaborn.heatmap(plain, mask=~which, ax=ax, **look)
     biased = table["outcome"] == "BIASED"
-    seaborn.heatmap(
-        table["bias"].astype(float).clip(_SMALL, _LARGE),
-        mask=~biased,
-        norm=LogNorm(_SMALL, _LARGE),
-        cmap="OrRd",
-        linewidths=1,
-        cbar_kws={"label": "bias / |g|", "ticks": [0.01, 0.1, 1], "format": "{x:g}", "pad": 0.01},
-        ax=ax,
-    )
+    if biased.any(axis=None):
+        bar = {"label": "bias / |g|", "ticks": [0.01, 0.1, 1], "format": "{x:g}", "pad": 0.01}
+        seaborn.heatmap(
+            table["bias"].astype(float).clip(_SMALL, _LARGE),
+            mask=~biased,
+            norm=LogNorm(_SMALL, _LARGE),
+            cmap="OrRd",
+            linewidths=1,
+            cbar_kws=bar,
+            ax=ax,
+        )
     for (i, j), text in np.ndenumerate(table["text"].to_numpy()):
         dark = biased.iloc[i, j] and table["bias"].iloc[i, j] > 0.6
         ax.text(j + 0.5, i + 0.5, text, ha="center", va="center", color="w" if dark else "k")
     degrees = table["degree"].max()
-    ax.set_xticklabels([f"{loss}\n{_degree(degrees[loss])}" for loss in order["columns"]], size=7)
+    at = np.arange(len(order["columns"])) + 0.5
+    below = [f"{loss}\n{_degree(degrees[loss])}".rstrip() for loss in order["columns"]]
+    ax.set_xticks(at, below, size=7)
     declared = rows.drop_duplicates("estimator").set_index("estimator")["declared"]
-    names = [f"{label(name)}  [{_order(declared[name])}]" for name in order["index"]]
+    names = [f"{label(name)}{_order(declared[name])}" for name in order["index"]]
+    ax.set_yticks(np.arange(len(names)) + 0.5)
     ax.set_yticklabels(names, rotation=0)
     ax.tick_params(length=0)
     ax.grid(False)
-    ax.set(xlabel="", ylabel="", title=_TITLE)
+    ax.set(
+        xlabel="", ylabel="", title=_TITLE if declared.notna().any() else _TITLE.split("   ", 1)[1]
+    )
+
+
+def _one_each(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the least favourable row of each estimator and loss, with all columns drawn."""
+    named = next(name for name in ("loss", "kind", "problem") if name in rows)
+    rows = rows.assign(loss=rows[named]).reset_index(drop=True)
+    rows = rows.reindex(columns=[*rows, *{"degree", "declared"}.difference(rows)])
+    order = ("NOT APPLICABLE", "UNBIASED", "INCONCLUSIVE", "BIASED")
+    rank = rows["outcome"].map(order.index)
+    by_badness = rows.assign(rank=rank).sort_values(
+        ["rank", "bias"], ascending=False, kind="stable"
+    )
+    return by_badness.drop_duplicates(["estimator", "loss"]).sort_index()
 
 
 _TITLE = (
@@ -79,11 +104,15 @@ def _text(row: object) -> str:
 
 
 def _degree(degree: float) -> str:
+    if pd.isna(degree):
+        return ""
     return "no degree" if np.isinf(degree) else f"degree {degree:g}"
 
 
 def _order(order: float) -> str:
-    return "any" if np.isinf(order) else f"{order:g}"
+    if pd.isna(order):
+        return ""
+    return "  [any]" if np.isinf(order) else f"  [{order:g}]"
 
 
 def draw_planted(ax: Axes, rows: pd.DataFrame) -> None:

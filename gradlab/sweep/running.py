@@ -5,7 +5,6 @@ It may be interrupted, killed and started again at any moment; the rows are the 
 
 import random
 import re
-import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -15,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from gradlab.processes import usable_cores
+from gradlab.progress import Progress
 from gradlab.sweep.cells import Task, blank_row
 from gradlab.sweep.crew import GONE, Crew, CrewError, cluster, local
 from gradlab.sweep.grid import Grid
@@ -84,15 +82,8 @@ def run_sweep(
         if len(done) < len(grid):
             with (
                 _crew(workers, scheduler, limit, memory) as crew,
-                tqdm(
-                    desc="sweep",
-                    total=summary.cells,
-                    initial=summary.before,
-                    unit=" cells",
-                    smoothing=0.05,
-                    # A log of a batch job gets a line now and then.
-                    mininterval=0.5 if sys.stderr.isatty() else 30,
-                    disable=not progress,
+                Progress(
+                    "sweep", summary.cells, "cells", shown=progress, done=summary.before
                 ) as bar,
             ):
                 _Run(kept, crew, bar, summary).work(_tasks(grid, done), memory)
@@ -126,7 +117,7 @@ def _tasks(grid: Grid, done: set[str]) -> Iterator[Task]:
 class _Run:
     store: Store
     crew: Crew
-    bar: tqdm
+    bar: Progress
     summary: Summary
 
     def __post_init__(self) -> None:
@@ -148,7 +139,7 @@ class _Run:
     def submit(self, tasks: Iterator[Task], memory: float) -> bool:
         """Give each worker a task, and one ahead; return whether any is at work."""
         size = self.crew.size()
-        self.bar.set_description("sweep" if size else "waiting for workers", refresh=not size)
+        self.bar.what = "sweep" if size else "waiting for workers"
         while len(self.at_work) < 2 * max(size, 1):
             task = self.again.popleft() if self.again else next(tasks, None)
             if task is None:
@@ -193,5 +184,5 @@ class _Run:
         self.summary.computed += len(rows)
         self.summary.failed += sum(row["error"] is not None for row in rows)
         if self.summary.failed:
-            self.bar.set_postfix(failed=self.summary.failed, refresh=False)
-        self.bar.update(len(rows))
+            self.bar.note = f"{self.summary.failed:,} failed"
+        self.bar.add(len(rows))

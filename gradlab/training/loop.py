@@ -18,9 +18,9 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from torch import nn
-from tqdm import tqdm
 
 from gradlab import __version__
+from gradlab.progress import Progress
 from gradlab.training.base import Training
 from gradlab.training.checkpoint import (
     CheckpointError,
@@ -65,13 +65,8 @@ def train(
         run.resume()
         saved = time.monotonic()
         training.model.train()
-        with tqdm(
-            desc=f"{training.kind} {training.settings.estimator} seed {training.settings.seed}",
-            total=total,
-            initial=run.step,
-            leave=False,
-            disable=None if progress else True,
-        ) as bar:
+        what = f"{training.kind} {training.settings.estimator} seed {training.settings.seed}"
+        with Progress(what, total, "steps", shown=progress, done=run.step) as bar:
             while run.step < total:
                 run.do_step()
                 ended = run.step % training.steps_per_epoch == 0
@@ -82,7 +77,7 @@ def train(
                     saved = time.monotonic()
                 if asked:
                     raise KeyboardInterrupt
-                bar.update()
+                bar.add()
                 if after_step is not None:
                     after_step(run.step)
     return run.curve()

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
 from gradlab.processes import processes
+from gradlab.progress import Progress, say
 
 __all__ = ["Outcome", "Run", "at_best_rate", "run_all", "summary"]
 
@@ -60,17 +60,14 @@ def run_all(runs: Sequence[Run], workers: int, progress: bool = False) -> list[O
     interrupt lets each run save its state first. A single worker is this process; others are
     spawned: a script calls this under `if __name__ == "__main__"`.
     """
-    with tqdm(
-        desc=f"{len(runs)} runs",
-        total=0,
-        unit=" steps",
-        leave=False,
-        disable=None if progress else True,
-    ) as bar:
+    with Progress(f"{len(runs)} runs", 0, "steps", shown=progress) as bar:
+        totals: list[int] = []  # of the runs that have begun
 
         def tell(total: int, more: int) -> None:
-            bar.total += total
-            bar.update(more)
+            if total:
+                totals.append(total)
+                bar.total = sum(totals) * len(runs) // len(totals)
+            bar.add(more)
 
         if min(workers, len(runs)) == 1:
             return [_do(run, tell) for run in runs]
@@ -99,9 +96,9 @@ def _in_processes(
                     if died
                     else future.result()
                 )
-                if progress:
+                if progress and sys.stderr.isatty():
                     how = ended[number].error or "done"
-                    tqdm.write(f"{Run.name(runs[number].settings)}: {how}", file=sys.stderr)
+                    say(f"{Run.name(runs[number].settings)}: {how}")
     return [ended[number] for number in range(len(runs))]
 
 

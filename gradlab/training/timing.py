@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from gradlab.estimators import (
     ESTIMATORS,
@@ -21,6 +20,7 @@ from gradlab.estimators import (
     PathwiseEstimator,
     parse,
 )
+from gradlab.progress import tracked
 from gradlab.reproducible import block_generator, check_seed, single_thread
 from gradlab.training.cost import Work, captured, clock, in_turns, peak_bytes
 from gradlab.training.device import check_device, machine_name
@@ -91,7 +91,7 @@ def time_layers(
     # F.gumbel_softmax draws from the global generator: all do, and it is put back.
     with torch.random.fork_rng([place] if place.type == "cuda" else []), single_thread():
         torch.manual_seed(seed)
-        for size in tqdm(sizes, leave=False, disable=None if progress else True):
+        for size in tracked(sizes, "time", "sizes", shown=progress):
             for mode in modes:
                 rows += _of_size(chosen, (batch, *size), place, mode, seconds, seed)
     return pd.DataFrame(rows).assign(**about, seed=seed)

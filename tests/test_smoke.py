@@ -1,0 +1,491 @@
+"""Every command with every option, in combinations: it ends well and its files can be read.
+
+Any two values of two options of a command meet in some case (`pairwise`). Wrong values are one line
+on stderr that names the option. What the numbers mean is tested elsewhere.
+"""
+
+import re
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+import typer.main
+
+from gradlab.cli import app, main
+from pairwise import pairwise
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+FIGURES = Path(__file__).parent.parent / "figures"
+
+MINE = '''
+import dataclasses
+import gradlab
+
+def loss(x):
+    return (x[..., 0].sum(-1) - 0.3).square()
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Mine(gradlab.ZGR):
+    """An estimator of a user's own."""
+    name = "MINE"
+'''
+
+GRID = """
+problems = ["quadratic"]
+sizes = ["2x3"]
+regimes = ["moderate"]
+seeds = 1
+estimators = ["ST", "ZGR", "DARN", "GS-ST", "GR(k=inf)", "GS"]
+temperatures = [0.1, 0.5, 1.0, 2.0]
+draws = 64
+"""
+
+# A cell of these tables is what stands on the command line for one option; "" leaves it out.
+TABLES: dict[str, dict[str, list[str]]] = {
+    "list": {"seed": ["", "--seed 5"], "out": ["", "--out out"]},
+    "compare": {
+        "ESTIMATOR": ["ST", "ZGR GS-ST RF(m=2)", "ARSM"],
+        "method": ["", "--method exact", "--method monte-carlo", "--method both"],
+        "problem": ["", "--problem table", "--problem polynomial:3", "--problem constant"],
+        "regime": ["", "--regime peaked", "--regime masked"],
+        "N": ["--N 1", "--N 2"],
+        "C": ["--C 2", "--C 3"],
+        "tau": ["", "--tau 0.5", "--tau 1,0.1"],
+        "draws": ["--draws 32", "--draws 100"],
+        "seed": ["", "--seed 7"],
+        "workers": ["--workers 1", "--workers 2"],
+        "out": ["--out out", ""],
+    },
+    "verify": {
+        "ESTIMATOR": ["ZGR", "ZGR ST"],
+        "file": ["", "--file mine.py:Mine"],
+        "max-draws": ["--max-draws 256", "--max-draws 1024"],
+        "delta": ["", "--delta 0.5"],
+        "alpha": ["", "--alpha 0.01"],
+        "seed": ["", "--seed 3"],
+        "out": ["--out out", ""],
+    },
+    "verify --max-draws 512": {
+        "ESTIMATOR": ["ZGR", "", "ST RF"],
+        "file": ["--file mine.py:Mine"],
+        "problem": ["--problem quadratic", "--problem table"],
+        "N": ["", "--N 1"],
+        "C": ["", "--C 2"],
+        "regime": ["", "--regime uniform"],
+        "method": ["", "--method draws", "--method exact"],
+        "delta": ["", "--delta 0.9"],
+        "alpha": ["", "--alpha 0.1"],
+        "seed": ["", "--seed 3"],
+        "out": ["--out out", ""],
+    },
+    "recommend --draws 64": {
+        "f": [
+            "--problem mlp --N 2 --C 3",
+            "mine.py:loss --logits logits.npy",
+            "mine.py:loss --regime peaked --N 2 --C 2",
+            "--problem table --N 1 --C 2 --regime uniform",
+        ],
+        "evaluations": ["", "--evaluations 4", "--evaluations 1000"],
+        "gradient-cost": ["", "--gradient-cost 1"],
+        "unbiased": ["", "--unbiased"],
+        "estimator": ["--estimator RF --estimator ZGR", "--estimator RF --estimator GS-ST"],
+        "file": ["", "--file mine.py:Mine"],
+        "tau": ["--tau 0.5", "--tau 1,0.1", ""],
+        "reference": ["", "--reference RF(m=4)"],
+        "seed": ["", "--seed 4"],
+        "workers": ["--workers 1", "--workers 2"],
+        "out": ["", "--out out"],
+    },
+    "time --seconds 0.01": {
+        "estimator": ["--estimator ST", "--estimator ARM --estimator GR(k=2)"],
+        "variables": ["--variables 2", "--variables 1,3"],
+        "classes": ["--classes 2", "--classes 2,3"],
+        "batch": ["--batch 1", "--batch 3"],
+        "device": ["", "--device cpu"],
+        "seed": ["", "--seed 1"],
+        "out": ["", "--out out"],
+    },
+    "cite": {"NAME": ["ZGR", "RF(m=4) GS ZGR"]},
+    "train vae --epochs 1 --hidden 4 --bound-samples 2 --images digits --data data": {
+        "estimator": ["--estimator ST", "--compare ZGR,RF(m=2)"],
+        "seeds": ["", "--seeds 2"],
+        "latent": ["--latent 2x2", "--latent 1x3"],
+        "batch": ["--batch 700", "--batch 100000"],
+        "lr": ["", "--lr 1e-2"],
+        "seed": ["", "--seed 5"],
+        "probe": [
+            "",
+            "--probe 1",
+            "--probe 1 --probe-estimators ARM,GS",
+            "--probe 1 --probe-estimators ARM --probe-seconds 0.001",
+        ],
+        "workers": ["--workers 1"],
+        "device": ["", "--device cpu"],
+        "threads": ["", "--threads 1"],
+        "out": ["--out out"],
+    },
+    "train network --epochs 1 --batch 700 --images digits --data data": {
+        "estimator": ["--estimator ST", "--compare ZGR,GS-ST"],
+        "seeds": ["", "--seeds 2"],
+        "levels": ["", "--levels 3"],
+        "quantized": ["", "--weights", "--no-activations --weights", "--activations --no-weights"],
+        "lr": ["", "--lr 1e-3,1e-2"],
+        "samples": ["--samples 1", "--samples 2"],
+        "model": ["--model mlp"],
+        "seed": ["", "--seed 5"],
+        "workers": ["--workers 1"],
+        "device": ["", "--device cpu"],
+        "threads": ["", "--threads 1"],
+        "out": ["--out out"],
+    },
+    "sweep plan grid.toml": {"memory": ["", "--memory 1"]},
+    "sweep status sweep.db": {"": [""]},
+    "sweep export sweep.db": {"FILE": ["rows.csv", "rows.parquet"], "seconds": ["", "--seconds"]},
+    "sweep plot sweep.db": {
+        "x": ["", "--x estimator", "--x size"],
+        "y": ["", "--y relative_mse", "--y cosine"],
+        "hue": ["", "--hue tau"],
+        "col": ["", "--col size"],
+        "where": ["", "--where series=ZGR --where series=GS-ST", "--where N=2"],
+        "name": ["--name sweep", "--name v1.2"],
+        "out": ["--out out"],
+    },
+    "sweep atlas sweep.db": {"out": ["--out out"]},
+}
+
+# What needs more time, or processes of its own, in one combination each.
+MORE = [
+    "figures degree --redraw --workers 1 --seed 0 --out figures",
+    "sweep run grid.toml sweep.db --workers 1 --limit 60 --memory 2 --extend",
+    "sweep retry grid.toml sweep.db --workers 1 --limit 60 --memory 2",
+]
+SLOW = [
+    "compare --draws 32 --tau 0.5 --out out",
+    "recommend --draws 32 --out out",
+    "train network --model conv --epochs 1 --batch 700 --samples 1 --images digits --out out",
+    "train vae --compare ST,ZGR --epochs 1 --batch 700 --hidden 4 --workers 2 --out out",
+    "sweep run grid.toml new.db --workers 2",
+    "figures cold-limit --workers 1 --out out",
+]
+
+
+# Of commands that take about a second or more so many cases are run by default.
+FEW = {"train vae": 2, "train network": 1, "time": 2, "sweep plot": 3, "recommend": 7}
+
+
+def cases() -> Iterator[str]:
+    """Yield the command lines, those that are run by default first."""
+    slow = list(SLOW)
+    for command, options in TABLES.items():
+        lines = [
+            " ".join([command, *filter(None, chosen.values())]) for chosen in pairwise(options)
+        ]
+        few = next((n for name, n in FEW.items() if command.startswith(name)), len(lines))
+        yield from (pytest.param(line, id=line) for line in lines[:few])
+        slow += lines[few:]
+    yield from MORE
+    yield from (pytest.param(line, marks=pytest.mark.slow, id=line) for line in slow)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    """Return the file of a small sweep."""
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "grid.toml").write_text(GRID)
+    asked = ["sweep", "run", str(folder / "grid.toml"), str(folder / "sweep.db"), "--workers", "1"]
+    assert main(asked) == 0
+    return folder / "sweep.db"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, request) -> Path:
+    """Go to a folder that has what the command lines name."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(MINE)
+    Path("grid.toml").write_text(GRID)
+    Path("FILE").write_text("not a folder")
+    np.save("logits.npy", np.array([[0.0, 1.0, -1.0], [0.5, 0.0, 0.0]]))
+    Path("data").mkdir()
+    Path("figures").mkdir()
+    shutil.copy(FIGURES / "degree.csv", "figures")
+    return tmp_path
+
+
+# The files that --out promises, beside any others; * stands for any name.
+PROMISED = {
+    "list": ["estimators.csv"],
+    "compare": ["compare.csv", "compare.png", "compare.pdf"],
+    "verify": ["verify.csv"],
+    "recommend": ["recommend.csv", "recommend.png", "recommend-moments.csv"],
+    "time": ["timing.csv", "timing.png", "timing.pdf"],
+    "train vae": ["vae.csv", "vae.png", "vae.pdf"],
+    "train network": ["network.csv", "network.png", "network.pdf"],
+    "sweep plot": ["*.csv", "*.png", "*.pdf"],
+    "sweep atlas": ["atlas.csv", "atlas.png", "atlas.pdf"],
+    "figures": ["*.csv", "*.png", "*.pdf"],
+}
+
+
+def check(usage: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Run the command line; it must end well, and what it wrote must be whole."""
+    words = usage.split()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        status = main(words)
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    # On a slow machine there may be progress.
+    err = re.sub(r"(?m)^.*: [\d,]+(/[\d,]+)? \w+(, about .* left)?\n", "", err)
+    if words[0] == "verify" and status == 1:
+        # So few draws decide little, which is said.
+        assert err.startswith("gradlab: not as declared: ")
+        assert "INCONCLUSIVE" in err
+    else:
+        assert (status, err if words[0] not in ("figures", "sweep") else "") == (0, "")
+    assert out.strip()
+    assert "None" not in out.split()
+    command = " ".join(words[:2]) if words[0] in ("train", "sweep") else words[0]
+    if "--out" in words:
+        written = folder / words[words.index("--out") + 1]
+        for pattern in PROMISED[command]:
+            assert list(written.glob(pattern)), pattern
+        for file in written.rglob("*"):
+            check_file(file)
+    if command == "sweep export":
+        check_file(folder / words[3])
+
+
+def check_file(file: Path) -> None:
+    """Read the file as what its name says."""
+    assert not file.name.startswith(".writing")
+    if file.suffix in (".csv", ".parquet"):
+        rows = pd.read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file)
+        assert len(rows)
+        assert not [name for name in rows if name.startswith("Unnamed")]
+    elif file.suffix == ".png":
+        assert matplotlib.image.imread(file).std() > 0
+    elif file.suffix == ".pdf":
+        assert file.read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("usage", list(cases()))
+def test_a_command_ends_well(usage, folder, store, capsys):
+    shutil.copy(store, folder / "sweep.db")
+    capsys.readouterr()
+    check(usage, folder, capsys)
+
+
+# ---- wrong values -----------------------------------------------------------------------------
+
+WRONG: dict[str, dict[str, list[str]]] = {
+    "list": {"--seed": ["x"], "--out": ["FILE"]},
+    "compare ST": {
+        "ESTIMATOR": ["nope", "ST(", "GR(k=1.5)"],
+        "--problem": ["nope", "polynomial:x", "norm:-1"],
+        "--N": ["0", "x", "100000"],
+        "--C": ["0", "-1", "1.5"],
+        "--regime": ["nope", ""],
+        "--tau": ["0", "x", "nan", "1,,2", ""],
+        "--method": ["nope"],
+        "--draws": ["31", "x"],
+        "--seed": ["-1", "x"],
+        "--workers": ["0", "x"],
+        "--out": ["FILE", "FILE/sub"],
+    },
+    "verify ZGR --problem quadratic": {
+        "ESTIMATOR": ["nope"],
+        "--file": ["nope.py:x", "mine.py:nope", "mine.py:loss", "mine.py"],
+        "--problem": ["nope"],
+        "--N": ["0"],
+        "--C": ["x"],
+        "--regime": ["nope"],
+        "--method": ["monte-carlo"],
+        "--max-draws": ["255", "x"],
+        "--delta": ["0", "1", "nan", "x"],
+        "--alpha": ["0", "1", "nan", "-1"],
+        "--seed": ["-1"],
+        "--out": ["FILE"],
+    },
+    "verify ZGR": {"--method": ["exact"], "--regime": ["peaked"]},
+    "recommend --estimator RF --draws 64": {
+        "LOSS": ["nope.py:x", "mine.py:nope", "mine.py"],
+        "--problem": ["nope"],
+        "--logits": ["nope.npy", "FILE"],
+        "--regime": ["nope"],
+        "--N": ["0"],
+        "--C": ["0"],
+        "--evaluations": ["0", "x", "1"],
+        "--gradient-cost": ["0", "nan", "inf", "x"],
+        "--estimator": ["nope"],
+        "--file": ["nope.py:x", "mine.py:loss"],
+        "--tau": ["0", "inf", "x"],
+        "--draws": ["31"],
+        "--reference": ["nope", "ZGR"],
+        "--seed": ["-1"],
+        "--workers": ["0"],
+        "--out": ["FILE"],
+    },
+    "time --estimator ST --variables 2 --classes 2 --batch 1": {
+        "--estimator": ["nope"],
+        "--variables": ["0", "x", ",", "2,x"],
+        "--classes": ["0", "x", "-1"],
+        "--batch": ["0", "x"],
+        "--device": ["tpu", ""],
+        "--seconds": ["0", "nan", "inf", "x"],
+        "--seed": ["-1"],
+        "--out": ["FILE"],
+    },
+    "cite": {"NAME": ["nope", "GR(k=0)"]},
+    "figures": {"NAME": ["nope"], "--seed": ["-1"], "--workers": ["0"], "--out": ["FILE"]},
+    "train vae --epochs 1": {
+        "--estimator": ["nope", "ST(tau=1)"],
+        "--compare": ["nope", ",", "ST,,ZGR"],
+        "--seeds": ["0", "x"],
+        "--latent": ["x", "0x3", "2x1", "2x3x4"],
+        "--images": ["nope"],
+        "--epochs": ["0"],
+        "--batch": ["0"],
+        "--lr": ["0", "nan", "inf", "-1", "x"],
+        "--hidden": ["0"],
+        "--bound-samples": ["0"],
+        "--seed": ["-1"],
+        "--probe": ["0", "x"],
+        "--probe-seconds": ["0", "nan"],
+        "--workers": ["0"],
+        "--device": ["tpu"],
+        "--threads": ["0"],
+        "--out": ["FILE"],
+    },
+    "train vae --epochs 1 --probe 1": {"--probe-estimators": ["nope", ","]},
+    "train network --epochs 1": {
+        "--estimator": ["nope"],
+        "--compare": ["nope"],
+        "--seeds": ["0"],
+        "--model": ["nope"],
+        "--levels": ["1"],
+        "--images": ["nope"],
+        "--epochs": ["0"],
+        "--batch": ["0"],
+        "--lr": ["0", "nan", "x", "1e-3,"],
+        "--samples": ["0"],
+        "--seed": ["-1"],
+        "--workers": ["0"],
+        "--device": ["tpu"],
+        "--threads": ["0"],
+        "--out": ["FILE"],
+    },
+    "sweep plan": {"GRID.toml": ["nope.toml", "mine.py"]},
+    "sweep plan grid.toml": {"--memory": ["0", "nan", "x"]},
+    "sweep run grid.toml new.db": {
+        "--workers": ["0"],
+        "--scheduler": ["nope"],
+        "--limit": ["0", "nan", "x"],
+        "--memory": ["0", "nan"],
+    },
+    "sweep retry grid.toml sweep.db": {
+        "--workers": ["0"],
+        "--scheduler": ["nope", "localhost"],
+        "--limit": ["0"],
+        "--memory": ["0"],
+    },
+    "sweep export sweep.db": {"FILE": ["rows.txt", "rows", "nope/rows.csv"]},
+    "sweep plot sweep.db": {
+        "--x": ["nope"],
+        "--y": ["nope", "reason", "problem"],
+        "--hue": ["nope"],
+        "--col": ["nope"],
+        "--where": ["series", "nope=1", "series=nope"],
+        "--out": ["FILE"],
+        "--name": ["a/b", "../b", ""],
+    },
+    "sweep atlas sweep.db": {"--out": ["FILE"]},
+}
+BAD = [
+    (f"{command} {option} = {value}", command, option, value)
+    for command, options in WRONG.items()
+    for option, values in options.items()
+    for value in values
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value"), [b[1:] for b in BAD], ids=[b[0] for b in BAD]
+)
+def test_a_wrong_value_is_one_line_that_names_the_option(
+    command, option, value, folder, store, capsys
+):
+    shutil.copy(store, folder / "sweep.db")
+    before = sorted(Path().iterdir())
+    capsys.readouterr()
+    # An argument has no name on the command line: of several it is named by its text.
+    words = [value] if not option.startswith("--") else [option, value]
+    assert main([*command.split(), *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    fault = err.splitlines()[-1]
+    assert fault.startswith("gradlab: ")
+    assert (option if option != "LOSS" else value) in fault
+    # A new store says first how many cells there are.
+    assert [line for line in err.splitlines() if line != "15 cells"] == [fault]
+    assert sorted(Path().iterdir()) == before
+
+
+# ---- the tables are complete ------------------------------------------------------------------
+
+
+def commands(group=None, name: str = "") -> Iterator[tuple[str, object]]:
+    """Yield each command with its name."""
+    group = group or typer.main.get_command(app)
+    for own, command in group.commands.items():
+        full = f"{name} {own}".strip()
+        if hasattr(command, "commands"):
+            yield from commands(command, full)
+        else:
+            yield full, command
+
+
+# Machines that are not there.
+ELSEWHERE = {"sweep run": {"--scheduler"}, "sweep retry": {"--scheduler"}}
+
+
+@pytest.mark.parametrize("name", dict(commands()))
+def test_every_option_is_tried(name):
+    command = dict(commands())[name]
+    options = {text for p in command.params for text in [*p.opts, *p.secondary_opts] if "-" in text}
+    lines = [case if isinstance(case, str) else str(case.values[0]) for case in cases()]
+    tried = {
+        word
+        for usage in lines
+        if usage.startswith(f"{name} ") or usage == name
+        for word in usage.split()
+    }
+    assert options - {"--help", "-h"} - ELSEWHERE.get(name, set()) - tried == set()
+
+
+@pytest.mark.parametrize("name", dict(commands()))
+def test_every_option_with_a_value_has_a_wrong_one(name):
+    command = dict(commands())[name]
+    options = {
+        p.opts[0] for p in command.params if p.opts[0].startswith("--") and not p.is_flag
+    } - {"--help", "--data"}
+    wrong = {
+        option
+        for usage, table in WRONG.items()
+        if usage == name or usage.startswith(f"{name} ")
+        for option in table
+    }
+    assert options - wrong == set()
+
+
+def test_pairs_all_meet():
+    options = {"a": ["1", "2", "3"], "b": ["x", "y"], "c": ["u", "v", "w"], "d": ["k"]}
+    chosen = pairwise(options)
+    met = {((a, c[a]), (b, c[b])) for c in chosen for a in options for b in options if a < b}
+    assert len(met) == 6 + 9 + 3 + 6 + 2 + 3
+    assert len(chosen) == 9
