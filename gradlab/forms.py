@@ -145,7 +145,7 @@ def of_surrogate(
                 got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
                 raise EstimatorError(
                     f"{name} must give one value for each of {math.prod(rows)} logits [n, N, C], "
-                    f"not {got}; do not average over the batch"
+                    f"not {got}; do not average over the batch, or verify(code, ..., batch=B)"
                 )
             if not values.requires_grad:
                 if why_no_gradient(f, draw_one_hot(probabilities(logits), generator)):

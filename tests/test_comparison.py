@@ -241,10 +241,10 @@ def test_arsm_of_one_class():
     assert list(rows.variance) == [0, 0]
 
 
-def test_too_many_classes_for_exact_moments_are_measured_by_draws():
+def test_too_many_classes_for_tables_are_measured_at_every_state_or_by_draws():
     f, logits = loss_of("mlp", 1, 400), torch.zeros(1, 400, dtype=torch.float64)
-    rows = compare(f, logits, ["ZGR", "RF(m=2)"], draws=64)
-    assert rows["method"].tolist() == ["monte carlo", "exact"]
+    rows = compare(f, logits, ["ZGR", "GS-ST", "RF(m=2)"], draws=64)
+    assert rows["method"].tolist() == ["exact", "monte carlo", "exact"]
     assert rows["reason"].isna().all()
 
 

@@ -144,7 +144,7 @@ def test_a_forgotten_factor_is_found_exactly(m, name):
 
 
 class Declared(Reinforce):
-    """REINFORCE whose draws are twice too large and whose inherited variance assumes they are not."""
+    """REINFORCE whose draws are twice too large, which its inherited variance does not know."""
 
     def estimate_at(self, f, logits, classes):
         value, estimate = super().estimate_at(f, logits, classes)

@@ -379,7 +379,7 @@ def test_every_draw_is_counted_once(draws, monkeypatch):
         return x[..., 0].sum(-1)
 
     moments = monte_carlo(Reinforce(), f, logits_of("moderate"), draws)
-    assert moments.n == draws == sum(seen[3:])  # the gate calls f three times before
+    assert moments.n == draws == sum(seen[4:])  # the gate calls f four times before
     assert float(moments.groups.count.sum()) == draws
 
 
@@ -402,7 +402,7 @@ def test_blocks_have_draws_of_their_own(monkeypatch):
         logits_of("uniform"),
         64 * 60,
     )
-    blocks = torch.stack(seen[3:]).flatten(1)  # without the calls of the gate
+    blocks = torch.stack(seen[4:]).flatten(1)  # without the calls of the gate
     assert len(blocks.unique(dim=0)) == len(blocks) == 60
     # Standard errors would be too small if blocks repeated each other.
     exact = enumeration("cubic", "uniform").moments(StraightThrough())

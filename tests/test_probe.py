@@ -9,6 +9,7 @@ from torch import nn
 from gradlab import exact_gradient, exact_moments
 from gradlab.estimators import parse
 from gradlab.figures import vae as figure
+from gradlab.loss import BatchDependentError, RandomLossError
 from gradlab.plots.probe import plot
 from gradlab.training.datasets import load_images
 from gradlab.training.loop import train
@@ -61,7 +62,7 @@ def test_draws_agree_with_enumeration(text, batch, monkeypatch, unchecked):
     f, logits = batch
     exact = GradientProbe([text])
     exact(0, f, logits)
-    monkeypatch.setattr("gradlab.training.probe_truth.LARGEST_STATES", 1)
+    monkeypatch.setattr("gradlab.training.probe.LARGEST_STATES", 1)
     drawn = GradientProbe([text], draws=3000, reference_draws=3000)
     drawn(0, f, logits)
     found, truth = drawn.rows.iloc[0], exact.rows.iloc[0]
@@ -82,7 +83,7 @@ def test_a_block_is_bounded_and_changes_nothing_but_the_noise(batch, monkeypatch
         seen.append(x.numel())
         return f(x)
 
-    monkeypatch.setattr("gradlab.training.probe_truth.LARGEST_STATES", 1)
+    monkeypatch.setattr("gradlab.training.probe.LARGEST_STATES", 1)
     monkeypatch.setattr("gradlab.training.probe._BLOCK_NUMBERS", 4000)
     probe = GradientProbe(["RF(m=4)", "GR(k=5)"], draws=300, reference_draws=300)
     probe(0, watched, logits)
@@ -124,7 +125,9 @@ def trained(probe_of, *, before_backward=False):
         if not before_backward:
             loss.backward()
         if probe is not None:
+            model.eval()
             probe(step, model.f, model.logits)
+            model.train()
         if before_backward:
             loss.backward()
         optimizer.step()
@@ -141,9 +144,23 @@ def test_the_training_does_not_notice_it(before_backward):
     assert len(probe.rows) == 6
     for name, value in undisturbed.items():
         assert torch.equal(value, probed[name]), name
-    # Without being told of the model, its batch norm is disturbed: the comparison can fail.
-    disturbed, _ = trained(lambda model: GradientProbe(["ST"], every=2, draws=64))
-    assert any(not torch.equal(value, disturbed[name]) for name, value in undisturbed.items())
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_model_in_training_mode_is_refused_and_left_as_it_was(given):
+    model = Noisy()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    probe = GradientProbe(["ST"], model=model if given else None)
+    with pytest.raises(RandomLossError, match=r"BatchNorm1d in training mode.*\.eval\(\)"):
+        probe(0, model.f, model.logits)
+    model.net[2].eval()  # without dropout the batch norm is the fault
+    with pytest.raises(BatchDependentError, match=r"BatchNorm1d in training mode.*\.eval\(\)"):
+        probe(0, model.f, model.logits)
+    assert len(probe.rows) == 0
+    assert torch.equal(torch.get_rng_state(), state)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
 
 
 def test_a_vae_ends_bit_identical_with_and_without_it(tmp_path, unchecked):
@@ -220,7 +237,7 @@ def test_rows_can_be_drawn(batch):
 @pytest.mark.parametrize("enumerated", [True, False])
 def test_the_key_calls_the_truth_exact_only_if_it_is(batch, enumerated, monkeypatch, unchecked):
     if not enumerated:
-        monkeypatch.setattr("gradlab.training.probe_truth.LARGEST_STATES", 1)
+        monkeypatch.setattr("gradlab.training.probe.LARGEST_STATES", 1)
     probe = GradientProbe(["GS"], draws=64, reference_draws=64)
     probe(0, *batch)
     (legend,) = plot(probe.rows).legends
