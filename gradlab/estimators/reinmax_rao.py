@@ -178,7 +178,4 @@ class PublishedReinMaxCV(ReinMaxCV):
 
 def _tilted_tables(p: Tensor, tau: float) -> tuple[Tensor, Tensor]:
     """Return E[J | k] and E[J J | k] at the probabilities (p + e_k) / 2, for every class k."""
-    unit = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
-    tables = conditional_jacobians((p.unsqueeze(-2) + unit) / 2, tau)
-    first, second = (t.diagonal(dim1=-4, dim2=-3).movedim(-1, -3) for t in tables)
-    return first, second
+    return conditional_jacobians(p, tau, lean=0.5)
