@@ -61,26 +61,26 @@ def _add_pair_moments(
     m, s = nodes.m[part], nodes.s
     a = p[:, :, None] * m
     survival = np.exp(-a[..., None] * nodes.growth)
-    q = survival[:, :, None] @ nodes.kernel
-    # Where p = 0 the truncated integral of q_0 misses mass at w = 0.
-    q0 = np.where(a[..., None] > 0, np.exp(-s) + q[:, :, 0], 1.0)
-    # ratio[r - 1] = q_r / q_0, at most 1; the winner has w = 1, all of whose ratios are 1.
-    ratio = np.ones((3, rows, classes + 1, len(m), len(s)))
-    for r in (1, 2, 3):
-        ratio[r - 1, :, :classes] = a[..., None] * q[:, :, r] / q0
-
-    q0 = q0.reshape(rows, classes, -1)
+    q = (survival[:, :, None] @ nodes.kernel).reshape(rows, classes, 4, -1)
+    # Where a = 0 the truncated integral of q_0 misses mass at w = 0.
+    q0 = q[:, :, 0] + np.tile(np.exp(-s), len(m))
+    q0.reshape(*a.shape, len(s))[a == 0] = 1.0
     own = np.take_along_axis(q0, winners[..., None], axis=1)
     possible = np.take_along_axis(p, winners, axis=1)[..., None] > 0
     weight = np.outer(nodes.m_weight[part], nodes.s_weight * s).ravel()
-    density = np.prod(q0, axis=1, keepdims=True) / own * possible * weight
+    density = np.prod(q0, axis=1, keepdims=True) * weight * possible / own
     s = np.tile(s, len(m))
     # Weights of S^-3 and S^-4 relative to S^-2, whose weight s is in the density.
     cubed, fourth = s / 2, s**2 / 6
-    largest = (density * np.maximum(1.0, cubed + classes * fourth)).max(axis=(0, 1), initial=0.0)
-    kept = largest > _NO_WEIGHT * unit
-    cubed, fourth, density = cubed[kept], fourth[kept], density[..., kept]
-    w1, w2, w3 = ratio.reshape(3, rows, classes + 1, -1)[..., kept]
+    largest = density.max(axis=(0, 1), initial=0.0) * np.maximum(1.0, cubed + classes * fourth)
+    kept = (largest > _NO_WEIGHT * unit).nonzero()[0]
+    cubed, fourth, density = cubed[kept], fourth[kept], density.take(kept, axis=-1)
+    # w_r = q_r / q_0, at most 1; the winner has w = 1, all of whose ratios are 1.
+    ratio = np.ones((3, rows, classes + 1, len(kept)))
+    scale = a.repeat(len(nodes.s), axis=-1).take(kept, axis=-1) / q0.take(kept, axis=-1)
+    for r in (1, 2, 3):
+        np.multiply(q[:, :, r].take(kept, axis=-1), scale, out=ratio[r - 1, :, :classes])
+    w1, w2, w3 = ratio
     half = fourth * (w1 * (w2.sum(axis=1, keepdims=True) / 2 - w2) + w3) - cubed * w2
     both = np.concatenate([w1, half], axis=1)
     without_k = fourth * np.take_along_axis(w2, winners[..., None], axis=1)
