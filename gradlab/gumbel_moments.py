@@ -18,6 +18,8 @@ Winners = NDArray[np.int64]
 # OpenBLAS keeps a matrix product of so few multiplications on one thread: more threads gain little
 # here, cost much when the cores are busy, and change the rounding.
 PRODUCT = 500_000
+# A product of fewer terms in a sum is slow.
+_INNER = 64
 
 # A node of less weight than this does not change a sum in the digits that are asked for.
 _NO_WEIGHT = 1e-18
@@ -82,19 +84,29 @@ def _add_pair_moments(
         np.multiply(q[:, :, r].take(kept, axis=-1), scale, out=ratio[r - 1, :, :classes])
     w1, w2, w3 = ratio
     half = fourth * (w1 * (w2.sum(axis=1, keepdims=True) / 2 - w2) + w3) - cubed * w2
-    both = np.concatenate([w1, half], axis=1)
+    u_and_v = np.concatenate([w1, half], axis=1).swapaxes(1, 2)
     without_k = fourth * np.take_along_axis(w2, winners[..., None], axis=1)
-    step = max(1, PRODUCT // (2 * (classes + 1) ** 2))
-    for start in range(0, len(cubed), step):
-        at = slice(start, start + step)
-        u, u_and_v = w1[..., at], both[..., at].swapaxes(1, 2)
-        for k in range(winners.shape[1]):
-            left = density[:, k, None, at] * u
-            products = left @ u_and_v
-            cross = products[..., classes + 1 :]
-            left *= without_k[:, k, None, at]
-            pairs[0, :, k] += products[..., : classes + 1]
-            pairs[1, :, k] += cross + cross.swapaxes(1, 2) - left @ u.swapaxes(1, 2)
+    for k in range(winners.shape[1]):
+        left = density[:, k, None] * w1
+        products = _product(left, u_and_v)
+        cross = products[..., classes + 1 :]
+        left *= without_k[:, k, None]
+        pairs[0, :, k] += products[..., : classes + 1]
+        pairs[1, :, k] += cross + cross.swapaxes(1, 2)
+        pairs[1, :, k] -= _product(left, u_and_v[..., : classes + 1])
+
+
+def _product(a: Array, b: Array) -> Array:
+    """Return a @ b `[R, I, J]`, cut into products that OpenBLAS keeps on one thread."""
+    length, columns = b.shape[1:]
+    step = max(_INNER, PRODUCT // (a.shape[1] * columns))
+    rows = max(1, PRODUCT // (step * columns))
+    total = np.zeros((*a.shape[:2], columns))
+    for i in range(0, a.shape[1], rows):
+        for at in range(0, length, step):
+            some = slice(at, at + step)
+            total[:, i : i + rows] += a[:, i : i + rows, some] @ b[:, some]
+    return total
 
 
 def _with_winner(pairs: Array, winners: Winners) -> Array:
