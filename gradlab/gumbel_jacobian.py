@@ -6,9 +6,8 @@ their exact moments need to know about the Gumbel noise, for any number of class
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections import OrderedDict
-from threading import Lock
 
 import numpy as np
 import torch
@@ -18,11 +17,11 @@ from torch import Tensor
 
 from gradlab.gumbel_moments import fixed_moments
 from gradlab.gumbel_nodes import span
+from gradlab.remembered import Remembered
 
 __all__ = ["QuadratureError", "conditional_jacobians", "seconds_of_tables", "tables_too_large"]
 
 Array = NDArray[np.float64]
-Key = tuple[bytes, tuple[int, ...], float, float, float]
 
 # Nodes of one axis at each level; 24 nodes give about 1e-10, 32 about 1e-13, and the later ones
 # serve many classes at high temperature.
@@ -32,11 +31,14 @@ LEVELS = (24, 32, 48, 72, 108)
 # a hundredth of it in every case that was tried, and a tenth is counted.
 GAIN = 0.1
 
-# Bytes of all tables that are remembered: those of 11 temperatures for one variable of 64 classes.
-REMEMBERED = 2**27
+# GS-ST and Gumbel-Rao at every k, and each block of draws, ask for the same tables. 128 MB hold
+# those of 11 temperatures for one variable of 64 classes, twice.
+_TABLES: Remembered[tuple[Array, Array]] = Remembered(
+    2**27, lambda tables: tables[0].nbytes + tables[1].nbytes
+)
 
-# Numbers in the largest table that is made: 128 MB. About ten such arrays are alive at once.
-LARGEST = 2**24
+# Numbers in the largest table that is made: 256 MB.
+LARGEST = 2**25
 
 # Numbers in the largest temporary array: 4 MB, and about ten such arrays are alive at once.
 BLOCK = 2**19
@@ -94,21 +96,18 @@ def conditional_jacobians(
     reason = tables_too_large(*rows.shape, slices=given is not None)
     if reason is not None:
         raise QuadratureError(reason)
-    classes = p.shape[-1]
+    shape = (*p.shape, p.shape[-1])
     if given is not None:
-        winners = _checked_classes(given, p)
-        tables = _in_blocks(rows, winners, float(tau), accuracy, lean)
-        first, second = (torch.from_numpy(table).reshape(*p.shape, classes) for table in tables)
-        return first, second
-    # GS-ST and Gumbel-Rao at every k, and each block of draws, ask for the same tables.
+        made = _in_blocks(rows, _checked_classes(given, p), float(tau), accuracy, lean)
+        return torch.from_numpy(made[0]).reshape(shape), torch.from_numpy(made[1]).reshape(shape)
     key = rows.tobytes(), rows.shape, float(tau), accuracy, lean
-    found = _REMEMBERED.get(key)
+    found = _TABLES.get(key)
     if found is None:
-        every = np.broadcast_to(np.arange(classes), rows.shape)
-        found = _in_blocks(rows, every, float(tau), accuracy, lean)
-        _REMEMBERED.put(key, found)
-    first, second = (torch.tensor(table).reshape(*p.shape, classes, classes) for table in found)
-    return first, second
+        winners = np.broadcast_to(np.arange(p.shape[-1]), rows.shape)
+        found = _in_blocks(rows, winners, float(tau), accuracy, lean)
+        _TABLES.put(key, found)
+    shape = (*shape, p.shape[-1])
+    return torch.tensor(found[0]).reshape(shape), torch.tensor(found[1]).reshape(shape)
 
 
 def tables_too_large(rows: int, classes: int, *, slices: bool = False) -> str | None:
@@ -122,77 +121,44 @@ def tables_too_large(rows: int, classes: int, *, slices: bool = False) -> str | 
     )
 
 
-def seconds_of_tables(
-    rows: int, classes: int, *, tau: float = 1.0, slices: bool = False
-) -> float:
+def seconds_of_tables(rows: int, classes: int, *, tau: float = 1.0, slices: bool = False) -> float:
     """Return about how long `conditional_jacobians` takes for such tables, in seconds on one core.
 
-    It counts the operations and multiplies them by fixed times, so that what is decided by it does
-    not depend on the load of the machine. The times are those of a 2020s server core; rows of
-    extreme probabilities take up to three times as long. `slices`: with one `given` class a row.
+    It counts operations and multiplies them by fixed times, so that what is decided by it does not
+    depend on the load of the machine. The times are those of a 2020s server core. Rows of extreme
+    probabilities may take three times as long. `slices`: the time of one `given` class a row.
     """
     winners = 1 if slices else classes
     end = span(np.full((1, classes), 1 / classes), tau)
     seconds = _START
-    for n, share in zip(LEVELS, _SHARES, strict=False):
+    levels = LEVELS[: 3 if classes * max(tau, 1.0) > _EASY else 2]
+    for n in levels:
         length = math.ceil((end + 3.6) * n / 10)
         integrals = classes * n * length * (_EXPONENTIAL + 8 * n * _MULTIPLICATION)
         ratios = (classes + 1) * n**2 * _RATIOS
         square = winners * (classes + 1) ** 2
         products = square * n**2 * (6 * _MULTIPLICATION + 2 * _PASS / (classes + 1))
-        seconds += rows * share * (integrals + ratios + products + 12 * square * _PASS)
+        seconds += rows * (integrals + ratios + products + 12 * square * _PASS)
     return seconds
 
 
-# Seconds that an operation takes, and the share of rows that goes to each level.
-_START, _EXPONENTIAL, _MULTIPLICATION, _PASS, _RATIOS = 1e-3, 8e-9, 3e-11, 1e-9, 5e-8
-_SHARES = (1.0, 1.0, 0.5)
-
-
-class _Tables:
-    """Pairs of tables by what they were made from, the latest ones within a budget of bytes."""
-
-    def __init__(self) -> None:
-        self._found: OrderedDict[Key, tuple[Array, Array]] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, key: Key) -> tuple[Array, Array] | None:
-        with self._lock:
-            if key in self._found:
-                self._found.move_to_end(key)
-            return self._found.get(key)
-
-    def put(self, key: Key, tables: tuple[Array, Array]) -> None:
-        with self._lock:
-            self._found[key] = tables
-            while self._found and self.bytes() > REMEMBERED:
-                self._found.popitem(last=False)
-
-    def bytes(self) -> int:
-        """Return the bytes of all tables and keys."""
-        return sum(
-            len(key[0]) + sum(table.nbytes for table in tables)
-            for key, tables in self._found.items()
-        )
-
-    def clear(self) -> None:
-        self._found.clear()
-
-
-_REMEMBERED = _Tables()
+# Seconds that an operation takes, and the classes, times tau, that two levels settle.
+_START, _EXPONENTIAL, _MULTIPLICATION, _PASS, _RATIOS = 7e-4, 8e-9, 3e-11, 1e-9, 4e-8
+_EASY = 128.0
 
 
 def _in_blocks(
     rows: Array, winners: NDArray[np.int64], tau: float, accuracy: float, lean: float
 ) -> tuple[Array, Array]:
-    """Return both tables `[R, K, C, C]`, some rows at a time."""
+    """Return both tables `[R, K, C, C]`, some rows and some winners at a time."""
     count, classes = winners.shape[1], rows.shape[-1]
     first = np.empty((len(rows), count, classes, classes))
     second = np.empty_like(first)
     step = max(1, BLOCK // (classes * max(4 * LEVELS[1] ** 2, count * classes)))
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        losers = rows[part] * (1 - lean)
+    width = max(1, 4 * BLOCK // classes**2)
+    for start, left in itertools.product(range(0, len(rows), step), range(0, count, width)):
+        part = slice(start, start + step), slice(left, left + width)
+        losers = rows[part[0]] * (1 - lean)
         first[part], second[part] = _refined(losers, winners[part], tau, accuracy)
     return first, second
 
