@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import one_hot
+from gradlab.categorical import is_masked, one_hot, probabilities
 from gradlab.estimators import SampledValueEstimator
 from gradlab.loss import Loss, evaluate, gradient
 
@@ -40,7 +40,7 @@ def tuple_moments(
         raise NotExactError(reason)
     if not estimator.enumerable:
         raise NotExactError(f"{estimator} draws more than samples of x; use draws instead")
-    allowed = [(row > -math.inf).nonzero()[:, 0] for row in logits]
+    allowed = [(~row).nonzero()[:, 0] for row in is_masked(probabilities(logits))]
     m, sizes = estimator.samples, [len(a) for a in allowed]
     if m * sum(map(math.log2, sizes)) > math.log2(MAX_TUPLES):
         digits = m * sum(map(math.log10, sizes))
