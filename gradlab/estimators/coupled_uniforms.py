@@ -16,6 +16,7 @@ from gradlab.categorical import one_hot, probabilities
 from gradlab.estimators.binary import BinaryEstimator, log_odds, pair_row
 from gradlab.estimators.copula import (
     box_probability,
+    count_of_orders,
     draw_log_uniforms,
     orders,
     pair_probabilities,
@@ -26,6 +27,7 @@ from gradlab.loss import Loss, evaluate
 __all__ = ["ARMS", "CARMS"]
 
 _LARGEST = 2**22
+_MOST_ENUMERATED = 10
 
 
 class _CoupledEstimator(SampledValueEstimator):
@@ -41,6 +43,11 @@ class _CoupledEstimator(SampledValueEstimator):
     def samples(self) -> int:
         """How many samples of x one draw is made of: m."""
         return self.m
+
+    @property
+    def enumerable(self) -> bool:
+        """Whether the law of the samples, a sum of 2^m terms, is at hand."""
+        return self.m <= _MOST_ENUMERATED
 
 
 @dataclass(frozen=True, repr=False)
@@ -122,11 +129,12 @@ class CARMS(_CoupledEstimator):
     def refusal(self, logits: Float[Tensor, "*batch N C"]) -> str | None:
         """Return the reason why there are too many orders, or None."""
         variables, classes = logits.shape[-2:]
-        numbers = variables * len(orders(classes)) * (classes + 1) ** 2
+        count = count_of_orders(classes)
+        numbers = variables * count * (classes + 1) ** 2
         if numbers <= _LARGEST:
             return None
         return (
-            f"CARMS lays out {classes} classes in {len(orders(classes))} orders: its table of "
+            f"CARMS lays out {classes} classes in {count} orders: its table of "
             f"pairs holds {numbers} numbers, more than {_LARGEST}; use RF(m=4) instead"
         )
 

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gradlab.categorical import is_masked, log_probabilities, masked_logits, one_hot
-from gradlab.estimators.values import SampledValueEstimator
-from gradlab.loss import Loss, evaluate
+from gradlab.categorical import is_masked, log_probabilities, masked_logits
+from gradlab.estimators.values import SampledValueEstimator, values_of
+from gradlab.loss import Loss
 
 __all__ = ["LocalExpectation"]
 
@@ -70,7 +70,7 @@ class LocalExpectation(SampledValueEstimator):
         moved = moved.view(variables, *[1] * (own.ndim - 1), variables)
         neighbours = torch.where(moved, to.unsqueeze(-1), own)
         points = torch.cat([classes, neighbours.flatten(0, 1)])
-        values = evaluate(f, one_hot(points, p).to(logits.dtype))
+        values = values_of(f, points, logits.detach())
         # Differences from the value at x: an offset of f costs no digits.
         change = (values[1:] - values[0]).detach().to(p.dtype).unflatten(0, neighbours.shape[:2])
         change = change.movedim((0, 1), (-1, -2))
