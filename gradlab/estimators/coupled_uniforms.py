@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.nn.functional import logsigmoid
 
-from gradlab.categorical import one_hot, probabilities
+from gradlab.categorical import probabilities
 from gradlab.estimators.binary import BinaryEstimator, log_odds, pair_row
 from gradlab.estimators.copula import (
     box_probability,
@@ -21,8 +21,8 @@ from gradlab.estimators.copula import (
     orders,
     pair_probabilities,
 )
-from gradlab.estimators.values import SampledValueEstimator
-from gradlab.loss import Loss, evaluate
+from gradlab.estimators.values import SampledValueEstimator, values_of
+from gradlab.loss import Loss
 
 __all__ = ["ARMS", "CARMS"]
 
@@ -99,7 +99,8 @@ class ARMS(BinaryEstimator, _CoupledEstimator):
         q = torch.sigmoid(-odds.abs())
         both = (2 * q.pow(1 / (self.m - 1)) - 1).clamp_min(0.0).pow(self.m - 1)
         rho = (1 - q) / (1 - torch.where(q > 0, both / q, 0.0))
-        values = _values(f, logits, classes)
+        points = classes.flatten(0, 1)
+        values = values_of(f, points, logits.detach()).unflatten(0, classes.shape[:2])
         centred = (values.detach() - values.detach().mean(0)).to(torch.float64).unsqueeze(-1)
         g = rho / (self.m - 1) * (centred * classes).sum(0)
         return values.mean(0), pair_row(g, logits, odds.isfinite())
@@ -181,7 +182,8 @@ class CARMS(_CoupledEstimator):
         pairs = pair_probabilities(p, of, self.m)
         product = p.unsqueeze(-1) * p.unsqueeze(-2)
         ratio = torch.where(pairs > 0, product / pairs, 0.0)
-        values = _values(f, logits, classes)
+        points = classes.flatten(0, 1)
+        values = values_of(f, points, logits.detach()).unflatten(0, classes.shape[:2])
         level = values.detach().to(torch.float64)
         at = classes.movedim(0, -1)  # [n, *batch, N, m]
         rows = ratio.expand(*at.shape[:-1], *ratio.shape[-2:])
@@ -196,9 +198,3 @@ class CARMS(_CoupledEstimator):
 
 def _p(logits: Tensor) -> Tensor:
     return probabilities(logits.detach()).to(torch.float64)
-
-
-def _values(f: Loss, logits: Tensor, classes: Tensor) -> Tensor:
-    """Return f at each sample [m, n, *batch]."""
-    x = one_hot(classes.flatten(0, 1), logits.detach())
-    return evaluate(f, x).unflatten(0, classes.shape[:2])
