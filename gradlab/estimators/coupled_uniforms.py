@@ -26,8 +26,7 @@ from gradlab.loss import Loss
 
 __all__ = ["ARMS", "CARMS"]
 
-_LARGEST = 2**22
-_MOST_ENUMERATED = 10
+_LARGEST, _MOST_ENUMERATED = 2**22, 10
 
 
 class _CoupledEstimator(SampledValueEstimator):
