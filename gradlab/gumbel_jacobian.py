@@ -55,7 +55,7 @@ def conditional_jacobians(
     accuracy: float = 1e-10,
     lean: float = 0.0,
     given: Int[Tensor, "*rows"] | None = None,
-) -> tuple[Float[Tensor, "*rows _ _ _"], Float[Tensor, "*rows _ _ _"]]:
+) -> tuple[Float[Tensor, "*tables"], Float[Tensor, "*tables"]]:
     """Return E[J | x = k] and E[J J | x = k] for every class k and every row of probabilities.
 
     J = (diag(y) - y y^T) / tau is the Jacobian of y = softmax((logits + G) / tau) with respect to

@@ -136,7 +136,7 @@ class TabledLoss(ABC):
 
 
 def values_of(
-    f: Loss, classes: Int[Tensor, "*batch N"], logits: Float[Tensor, "*_ N C"]
+    f: Loss, classes: Int[Tensor, "*batch N"], logits: Float[Tensor, "... N C"]
 ) -> Float[Tensor, "*batch"]:
     """Return f at the configurations of these classes, in the dtype of the logits."""
     return f.at(classes) if isinstance(f, TabledLoss) else evaluate(f, one_hot(classes, logits))
