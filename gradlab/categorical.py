@@ -7,7 +7,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
 __all__ = [
@@ -20,8 +20,10 @@ __all__ = [
     "draw_classes",
     "draw_exponentials",
     "draw_one_hot",
+    "is_masked",
     "is_readable",
     "log_probabilities",
+    "masked_logits",
     "one_hot",
     "probabilities",
     "relaxed_given",
@@ -32,8 +34,9 @@ __all__ = [
 def check_logits(logits: Tensor, *, ndim: int | None = None) -> Tensor:
     """Return `logits` if they describe categorical variables along the last axis.
 
-    -inf masks a class. Raises TypeError if `logits` is no floating tensor, ValueError if it has no
-    class axis or not `ndim` axes, or holds NaN, +inf, or a row in which every class is masked.
+    -inf masks a class, and so does every logit so low that its probability rounds to 0. Raises
+    TypeError if `logits` is no floating tensor, ValueError if it has no class axis or not `ndim`
+    axes, or holds NaN, +inf, or a row in which every class is -inf.
     """
     check_floating(logits)
     if logits.ndim == 0 or logits.shape[-1] == 0 or (ndim is not None and logits.ndim != ndim):
@@ -106,6 +109,19 @@ def log_probabilities(logits: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batc
 def probabilities(logits: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batch C"]:
     """Return p = softmax(logits) over classes; half precision is raised to float32."""
     return torch.softmax(logits, -1, dtype=_working_dtype(logits))
+
+
+def is_masked(p: Float[Tensor, "*batch C"]) -> Bool[Tensor, "*batch C"]:
+    """Return which classes are masked: those of probability 0, whatever their logits are.
+
+    A mask of -1e8, or of -1e4, leaves no more of a class than -inf does.
+    """
+    return p == 0
+
+
+def masked_logits(logits: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batch C"]:
+    """Return the logits with -inf at every class whose probability is 0 in their precision."""
+    return logits.masked_fill(is_masked(probabilities(logits.detach())), -math.inf)
 
 
 def tempered(p: Float[Tensor, "*batch C"], tau: float) -> Float[Tensor, "*batch C"]:

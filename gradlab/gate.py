@@ -37,6 +37,8 @@ __all__ = ["Objective", "agree", "checked", "name_of"]
 _STATES, _FORM = 12, (3, 4)
 _AGAIN = (7, 3, 1, 0, 0, 1, 3, 10, 9, 5, 8, 2)
 _ELSEWHERE = (4, 0, 2, 2, 11, 0, 6, 6, 1, 10, 3, 7)
+# Calls of an f that draws random numbers.
+_REPEATED = 32
 # Values at one x may differ between batches by so many units in the last place of the largest.
 _ULPS = 2**7
 
@@ -111,6 +113,7 @@ def checked(f: Loss, logits: Float[Tensor, "*batch N C"], *, any_batch: bool = F
         return Objective(f, logits.dtype, logits.device, _batch(logits), _eps(logits))
     states, again = _states(logits)
     with _unnoticed(f, logits.device):
+        before = _global_states()
         values, leaves = _recorded(f, states, logits)
         eps = max(_eps(part) for part in (values, *leaves))
         x = _select(states, again)
@@ -127,6 +130,8 @@ def checked(f: Loss, logits: Float[Tensor, "*batch N C"], *, any_batch: bool = F
                     f"({type(error).__name__}: {told}); it must take any number of points"
                     + _layers_of(f)
                 ) from error
+        if _global_states() != before:
+            _check_random(f, states)
         seen = torch.cat([several, *alone])
         wanted = torch.cat([_select(values, again), values[:2]])
         if not agree(seen, wanted, eps):
@@ -290,11 +295,7 @@ def _fault(
     if not agree(first, same, 0.0):
         return _stateful(first, same)
     if not agree(first, other, 0.0):
-        return RandomLossError(
-            "f is random: two calls at the same x differ by "
-            f"{float((first - other).abs().max()):.2g}; give a fixed f, for a module in eval mode "
-            f"(f.eval()), or draw its noise once and for all{_layers_of(f)}"
-        )
+        return _random(f, first, other)
     if not agree(recorded, values, eps):
         return _stateful(recorded, values)
     as_before = torch.equal(fresh, later) and not torch.equal(values[:5], values[5:10])
@@ -315,6 +316,34 @@ def _fault(
             if coarse
             else ""
         )
+    )
+
+
+def _global_states() -> tuple[bytes, object, int]:
+    """Return where the global generators of torch, Python and numpy are."""
+    numpy_state = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 users draw from it
+    key = numpy_state["key"].tobytes()
+    return (
+        torch.get_rng_state().numpy().tobytes(),
+        random.getstate(),
+        hash((key, numpy_state["pos"])),
+    )
+
+
+def _check_random(f: Loss, states: Tensor) -> None:
+    """Raise RandomLossError if the random numbers that f draws change its values, however rarely."""
+    with torch.no_grad():
+        first, *others = (evaluate(f, states) for _ in range(_REPEATED))
+    for other in others:
+        if not agree(first, other, 0.0):
+            raise _random(f, first, other)
+
+
+def _random(f: Loss, one: Tensor, other: Tensor) -> LossError:
+    return RandomLossError(
+        "f is random: two calls at the same x differ by "
+        f"{float((one - other).abs().max()):.2g}; give a fixed f, for a module in eval mode "
+        f"(f.eval()), or draw its noise once and for all{_layers_of(f)}"
     )
 
 

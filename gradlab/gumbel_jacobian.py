@@ -6,18 +6,20 @@ their exact moments need to know about the Gumbel noise, for any number of class
 
 from __future__ import annotations
 
+import itertools
 import math
-from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradlab.gumbel_nodes import Nodes, place_nodes, span
+from gradlab.gumbel_moments import fixed_moments
+from gradlab.gumbel_nodes import span
+from gradlab.remembered import Remembered
 
-__all__ = ["QuadratureError", "conditional_jacobians"]
+__all__ = ["QuadratureError", "conditional_jacobians", "seconds_of_tables", "tables_too_large"]
 
 Array = NDArray[np.float64]
 
@@ -25,8 +27,15 @@ Array = NDArray[np.float64]
 # serve many classes at high temperature.
 LEVELS = (24, 32, 48, 72, 108)
 
-# Numbers in a table that is small enough to be remembered.
-REMEMBERED = 2**16
+# The distance between two levels is the error of the coarser one. That of the finer one was below
+# a hundredth of it in every case that was tried, and a tenth is counted.
+GAIN = 0.1
+
+# GS-ST and Gumbel-Rao at every k, and each block of draws, ask for the same tables. 128 MB hold
+# those of 11 temperatures for one variable of 64 classes, twice.
+_TABLES: Remembered[tuple[Array, Array]] = Remembered(
+    2**27, lambda tables: tables[0].nbytes + tables[1].nbytes
+)
 
 # Numbers in the largest table that is made: 256 MB.
 LARGEST = 2**25
@@ -34,18 +43,19 @@ LARGEST = 2**25
 # Numbers in the largest temporary array: 4 MB, and about ten such arrays are alive at once.
 BLOCK = 2**19
 
-# OpenBLAS keeps a matrix product of so few multiplications on one thread: more threads gain little
-# here, cost much when the cores are busy, and change the rounding.
-PRODUCT = 500_000
-
 
 class QuadratureError(ArithmeticError):
     """The asked accuracy was not reached at the largest number of quadrature nodes."""
 
 
 def conditional_jacobians(
-    p: Float[Tensor, "*rows C"], tau: float, *, accuracy: float = 1e-10
-) -> tuple[Float[Tensor, "*rows C C C"], Float[Tensor, "*rows C C C"]]:
+    p: Float[Tensor, "*rows C"],
+    tau: float,
+    *,
+    accuracy: float = 1e-10,
+    lean: float = 0.0,
+    given: Int[Tensor, "*rows"] | None = None,
+) -> tuple[Float[Tensor, "*tables"], Float[Tensor, "*tables"]]:
     """Return E[J | x = k] and E[J J | x = k] for every class k and every row of probabilities.
 
     J = (diag(y) - y y^T) / tau is the Jacobian of y = softmax((logits + G) / tau) with respect to
@@ -62,13 +72,17 @@ def conditional_jacobians(
         tau: temperature, positive; tested from 1e-3 to 10.
         accuracy: bound on the estimated error of every entry, absolute for the first table and
             relative to max(1, 1 / tau) for the second, whose entries grow so. Not below 3e-14.
+        lean: slice k is that of the probabilities (1 - lean) p + lean e_k, in [0, 1). It costs no
+            more than at lean = 0, as slice k does not depend on the probability of k.
+        given: a class for each row. Only its slice is made: C times less memory, and less time.
 
     Returns:
         first, second, both float64 `[*rows, C, C, C]`; entry `[..., k, :, :]` belongs to x = k.
-        Every matrix is symmetric and its rows sum to 0.
+        With `given`, `[*rows, C, C]`. Every matrix is symmetric and its rows sum to 0.
 
     Raises:
-        ValueError: p is no table of probabilities, or tau or accuracy is not positive and finite.
+        ValueError: p is not a table of probabilities, tau or accuracy is not positive and finite,
+            lean is not in [0, 1), or a given class is not one of C.
         QuadratureError: the accuracy was not reached; use Monte Carlo there.
 
     Jang, Gu & Poole 2017 (arXiv:1611.01144) and Maddison, Mnih & Teh 2017 (arXiv:1611.00712); the
@@ -77,33 +91,75 @@ def conditional_jacobians(
     rows = _checked_probabilities(p)
     _check_positive("tau", tau)
     _check_positive("accuracy", accuracy)
-    numbers = rows.size * rows.shape[-1] ** 2
-    if numbers > LARGEST:
-        raise QuadratureError(
-            f"tables for {len(rows)} rows of {rows.shape[-1]} classes hold {numbers} numbers, more "
-            f"than {LARGEST}; use Monte Carlo, such as Gumbel-Rao with a finite k"
-        )
-    small = numbers <= REMEMBERED
-    tables = _cached_tables if small else _cached_tables.__wrapped__
-    first, second = tables(rows.tobytes(), rows.shape, float(tau), accuracy)
-    shape = (*p.shape, p.shape[-1], p.shape[-1])
-    return torch.tensor(first).reshape(shape), torch.tensor(second).reshape(shape)
+    if not 0 <= lean < 1:
+        raise ValueError(f"lean must be a number in [0, 1), got {lean}")
+    reason = tables_too_large(*rows.shape, slices=given is not None)
+    if reason is not None:
+        raise QuadratureError(reason)
+    shape = (*p.shape, p.shape[-1])
+    if given is not None:
+        made = _in_blocks(rows, _checked_classes(given, p), float(tau), accuracy, lean)
+        return torch.from_numpy(made[0]).reshape(shape), torch.from_numpy(made[1]).reshape(shape)
+    key = rows.tobytes(), rows.shape, float(tau), accuracy, lean
+    found = _TABLES.get(key)
+    if found is None:
+        winners = np.broadcast_to(np.arange(p.shape[-1]), rows.shape)
+        found = _in_blocks(rows, winners, float(tau), accuracy, lean)
+        _TABLES.put(key, found)
+    shape = (*shape, p.shape[-1])
+    return torch.tensor(found[0]).reshape(shape), torch.tensor(found[1]).reshape(shape)
 
 
-# GS-ST, Gumbel-Rao at every k and each block of draws ask for the same tables one after another.
-@lru_cache(maxsize=64)
-def _cached_tables(
-    data: bytes, shape: tuple[int, int], tau: float, accuracy: float
+def tables_too_large(rows: int, classes: int, *, slices: bool = False) -> str | None:
+    """Return why no tables are made for so many rows of so many classes, or None."""
+    numbers = rows * classes ** (2 if slices else 3)
+    if numbers <= LARGEST:
+        return None
+    return (
+        f"tables for {rows} rows of {classes} classes hold {numbers} numbers, more than {LARGEST}; "
+        "use Monte Carlo, such as Gumbel-Rao with a finite k"
+    )
+
+
+def seconds_of_tables(rows: int, classes: int, *, tau: float = 1.0, slices: bool = False) -> float:
+    """Return about how long `conditional_jacobians` takes for such tables, in seconds on one core.
+
+    It counts operations and multiplies them by fixed times, so that what is decided by it does not
+    depend on the load of the machine. The times are those of a 2020s server core. Rows of extreme
+    probabilities may take three times as long. `slices`: the time of one `given` class a row.
+    """
+    winners = 1 if slices else classes
+    end = span(np.full((1, classes), 1 / classes), tau)
+    seconds = _START
+    levels = LEVELS[: 3 if classes * max(tau, 1.0) > _EASY else 2]
+    for n in levels:
+        length = math.ceil((end + 3.6) * n / 10)
+        integrals = classes * n * length * (_EXPONENTIAL + 8 * n * _MULTIPLICATION)
+        ratios = (classes + 1) * n**2 * _RATIOS
+        square = winners * (classes + 1) ** 2
+        products = square * n**2 * (6 * _MULTIPLICATION + 2 * _PASS / (classes + 1))
+        seconds += rows * (integrals + ratios + products + 12 * square * _PASS)
+    return seconds
+
+
+# Seconds that an operation takes, and the classes, times tau, that two levels settle.
+_START, _EXPONENTIAL, _MULTIPLICATION, _PASS, _RATIOS = 7e-4, 8e-9, 3e-11, 1e-9, 4e-8
+_EASY = 128.0
+
+
+def _in_blocks(
+    rows: Array, winners: NDArray[np.int64], tau: float, accuracy: float, lean: float
 ) -> tuple[Array, Array]:
-    """Return both tables of the rows in `data`, some rows at a time."""
-    rows = np.frombuffer(data).reshape(shape)
-    classes = rows.shape[-1]
-    first = np.empty((len(rows), classes, classes, classes))
+    """Return both tables `[R, K, C, C]`, some rows and some winners at a time."""
+    count, classes = winners.shape[1], rows.shape[-1]
+    first = np.empty((len(rows), count, classes, classes))
     second = np.empty_like(first)
-    step = max(1, BLOCK // (classes * max(4 * LEVELS[1] ** 2, classes**2)))
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        first[part], second[part] = _refined(rows[part], tau, accuracy)
+    step = max(1, BLOCK // (classes * max(4 * LEVELS[1] ** 2, count * classes)))
+    width = max(1, 4 * BLOCK // classes**2)
+    for start, left in itertools.product(range(0, len(rows), step), range(0, count, width)):
+        part = slice(start, start + step), slice(left, left + width)
+        losers = rows[part[0]] * (1 - lean)
+        first[part], second[part] = _refined(losers, winners[part], tau, accuracy)
     return first, second
 
 
@@ -126,18 +182,31 @@ def _check_positive(name: str, value: float) -> None:
         raise ValueError(f"{name} must be a positive finite number, got {value}")
 
 
-def _refined(p: Array, tau: float, accuracy: float) -> tuple[Array, Array]:
+def _checked_classes(given: Tensor, p: Tensor) -> NDArray[np.int64]:
+    """Return the given classes as a column `[R, 1]`."""
+    classes = given.detach().to("cpu", torch.int64)
+    if classes.shape != p.shape[:-1]:
+        raise ValueError(f"given must have shape {list(p.shape[:-1])}, got {list(classes.shape)}")
+    if ((classes < 0) | (classes >= p.shape[-1])).any():
+        raise ValueError(f"given must hold classes from 0 to {p.shape[-1] - 1}")
+    return classes.reshape(-1, 1).numpy()
+
+
+def _refined(
+    p: Array, winners: NDArray[np.int64], tau: float, accuracy: float
+) -> tuple[Array, Array]:
     """Return both tables of the rows p `[R, C]`, each row at the first level that settles it."""
-    coarse = _tables(p, tau, LEVELS[0])
+    coarse = fixed_moments(p, winners, tau, LEVELS[0], BLOCK)
     first, second = np.empty_like(coarse[0]), np.empty_like(coarse[1])
     unsettled = np.arange(len(p))
     for level in LEVELS[1:]:
-        fine = _tables(p[unsettled], tau, level)
+        fine = fixed_moments(p[unsettled], winners[unsettled], tau, level, BLOCK)
         first[unsettled], second[unsettled] = fine
         error = np.maximum(
             np.abs(fine[0] - coarse[0]).max(axis=(1, 2, 3)),
             np.abs(fine[1] - coarse[1]).max(axis=(1, 2, 3)) * min(1.0, tau),
         )
+        error *= GAIN
         # Written so that an error of NaN counts as too large.
         missed = ~(error <= accuracy)
         unsettled = unsettled[missed]
@@ -151,68 +220,3 @@ def _refined(p: Array, tau: float, accuracy: float) -> tuple[Array, Array]:
         f"{left.min(where=left > 0, initial=1.0):.1e}, {p.shape[-1]} classes); "
         "ask for less accuracy or use Monte Carlo"
     )
-
-
-def _tables(p: Array, tau: float, n: int) -> tuple[Array, Array]:
-    """Return both tables of the rows p `[R, C]` at one number of nodes."""
-    rows, classes = p.shape
-    nodes = place_nodes(tau, n, span(p, tau))
-    length = len(nodes.growth)
-    step = max(1, min(BLOCK // (rows * classes * max(length, 4 * n)), PRODUCT // (length * n)))
-    pairs = np.zeros((2, rows, classes, classes + 1, classes + 1))
-    for start in range(0, n, step):
-        _add_pair_moments(pairs, p, nodes, slice(start, start + step))
-    return -_with_winner(pairs[0]) / tau, _with_winner(pairs[1]) / tau / tau
-
-
-def _add_pair_moments(pairs: Array, p: Array, nodes: Nodes, part: slice) -> None:
-    """Add the share of some nodes of m to the off-diagonal moments given every class k.
-
-    `pairs` `[2, R, C, C + 1, C + 1]` holds, above the diagonal of its last two axes, E[y_i y_j | k]
-    and E[y_i y_j (sum_l y_l^2 - y_i - y_j) | k]. The last index stands for the winner, of weight 1,
-    and the entries for i = k or j = k mean nothing.
-    """
-    rows, classes = p.shape
-    m, s = nodes.m[part], nodes.s
-    a = p[:, :, None] * m
-    survival = np.exp(-a[..., None] * nodes.growth)
-    q = survival[:, :, None] @ nodes.kernel
-    # Where p = 0 the truncated integral of q_0 misses mass at w = 0.
-    q0 = np.where(a[..., None] > 0, np.exp(-s) + q[:, :, 0], 1.0)
-    # ratio[r - 1] = q_r / q_0, at most 1; the winner has w = 1, all of whose ratios are 1.
-    ratio = np.ones((3, rows, classes + 1, len(m), len(s)))
-    for r in (1, 2, 3):
-        ratio[r - 1, :, :classes] = a[..., None] * q[:, :, r] / q0
-    w1, w2, w3 = ratio.reshape(3, rows, classes + 1, -1)
-
-    q0 = q0.reshape(rows, classes, -1)
-    others = np.prod(q0, axis=1, keepdims=True) / q0 * (p > 0)[..., None]
-    density = others * np.outer(nodes.m_weight[part], nodes.s_weight * s).ravel()
-    s = np.tile(s, len(m))
-    # Weights of S^-3 and S^-4 relative to S^-2, whose weight s is in the density.
-    cubed, fourth = s / 2, s**2 / 6
-    half = fourth * (w1 * (w2.sum(axis=1, keepdims=True) / 2 - w2) + w3) - cubed * w2
-    without_k = np.concatenate([density, density * fourth * w2[:, :classes]], axis=1)
-    for i in range(classes):
-        step = max(1, PRODUCT // (2 * classes * (classes - i)))
-        for start in range(0, len(s), step):
-            at = slice(start, start + step)
-            u, v, given = w1[..., at], half[..., at], density[..., at]
-            one = u[:, i, None] * u[:, i + 1 :]
-            two = u[:, i, None] * v[:, i + 1 :] + v[:, i, None] * u[:, i + 1 :]
-            both = without_k[..., at] @ one.swapaxes(1, 2)
-            pairs[0, :, :, i, i + 1 :] += both[:, :classes]
-            pairs[1, :, :, i, i + 1 :] += given @ two.swapaxes(1, 2) - both[:, classes:]
-
-
-def _with_winner(pairs: Array) -> Array:
-    """Return `[R, C, C, C]`: symmetric, the winner at its place k, the diagonal from row sums."""
-    classes = pairs.shape[1]
-    pairs = pairs + pairs.swapaxes(2, 3)
-    table, winner = pairs[:, :, :classes, :classes], pairs[:, :, classes, :classes]
-    k = np.arange(classes)
-    table[:, k, k, :] = winner
-    table[:, k, :, k] = winner.swapaxes(0, 1)
-    table[:, :, k, k] = 0
-    table[:, :, k, k] = -table.sum(axis=-1)
-    return table

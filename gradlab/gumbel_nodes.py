@@ -6,11 +6,12 @@ m is the winner's race time, s the Laplace variable, z = -log w of a loser; see 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gradlab.remembered import Remembered
 
 __all__ = ["Nodes", "place_nodes", "span"]
 
@@ -31,8 +32,20 @@ class Nodes(NamedTuple):
     kernel: Array
 
 
-@lru_cache(maxsize=64)
 def place_nodes(tau: float, n: int, end: float) -> Nodes:
+    """Return the nodes of the three integrals, up to v = `end` of z; the latest are remembered."""
+    found = _NODES.get((tau, n, end))
+    if found is None:
+        found = _placed(tau, n, end)
+        _NODES.put((tau, n, end), found)
+    return found
+
+
+# Where p is tiny and tau high, one set of nodes holds 14 MB.
+_NODES: Remembered[Nodes] = Remembered(2**26, lambda nodes: sum(part.nbytes for part in nodes))
+
+
+def _placed(tau: float, n: int, end: float) -> Nodes:
     """Place the nodes of the three integrals by substitutions that make the trapezoid rule exact.
 
     m and s by u = exp(v - exp(-v)), z = -log w by expm1(max(tau, 1) z) = exp(v - exp(-v)): far out

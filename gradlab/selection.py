@@ -7,21 +7,19 @@ import math
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import check_logits, draw_one_hot, probabilities
 from gradlab.comparison import DEFAULT_DRAWS, compare, with_temperatures
 from gradlab.eligibility import GRADIENT_COST, cost, is_declared_exact, why_not
 from gradlab.estimators import ESTIMATORS, Estimator, LeaveOneOut
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import Enumeration
-from gradlab.loss import Loss, LossError, evaluate
+from gradlab.loss import Loss
 from gradlab.moments import Measured
 from gradlab.ranking import ranking
 from gradlab.recommendation import Recommendation
-from gradlab.reproducible import block_generator, check_seed, single_thread
+from gradlab.reproducible import check_seed, single_thread
 
 __all__ = ["TEMPERATURES", "recommend"]
 
@@ -69,8 +67,8 @@ def recommend(
     LossError for a bad f.
     """
     _check(evaluations, gradient_cost, seed)
-    logits = check_logits(logits, ndim=2).detach().to("cpu", torch.float64)
-    _check_loss(f, logits)
+    enumeration = Enumeration(f, logits)
+    f, logits = enumeration.objective, enumeration.logits
     grid = TEMPERATURES if temperatures is None else temperatures
     chosen = _all_estimators(evaluations) if estimators is None else estimators
     cells = list(dict.fromkeys(with_temperatures(chosen, grid)))
@@ -95,7 +93,6 @@ def recommend(
         raise ValueError(
             f"no estimator can be used with {evaluations} evaluations of f: {'; '.join(told)}"
         )
-    enumeration = Enumeration(f, logits)
     if reference is None and not _enumerates(enumeration):
         reference = LeaveOneOut(4)
     rows = compare(
@@ -156,15 +153,6 @@ def _check(evaluations: int, gradient_cost: float, seed: int) -> None:
             f"gradient_cost must be a number of evaluations of at least 1, not {gradient_cost!r}"
         )
     check_seed(seed)
-
-
-def _check_loss(f: Loss, logits: Tensor) -> None:
-    """Raise LossError if f breaks its contract, or is random itself."""
-    x = draw_one_hot(probabilities(logits), block_generator(0, "a look at f"), 8)
-    if not torch.equal(evaluate(f, x), evaluate(f, x)):
-        raise LossError(
-            "f is random: two calls at the same x differ; give a fixed f, for a module by f.eval()"
-        )
 
 
 def _all_estimators(evaluations: int) -> list[Estimator]:

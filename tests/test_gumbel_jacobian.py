@@ -4,6 +4,7 @@ golden numbers, closed integrals, an unconditional integral, the cold limit and 
 
 import json
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,13 @@ import torch
 from scipy.integrate import quad
 
 from gradlab import gumbel_jacobian
-from gradlab.gumbel_jacobian import QuadratureError, conditional_jacobians
+from gradlab.estimators import GumbelRao, GumbelSoftmaxST, ReinMaxCV, ReinMaxRao
+from gradlab.gumbel_jacobian import (
+    QuadratureError,
+    conditional_jacobians,
+    seconds_of_tables,
+    tables_too_large,
+)
 
 CASES = json.loads((Path(__file__).parent / "fixtures.json").read_text())["cases"]
 GOLDEN = [
@@ -266,6 +273,161 @@ def test_threads_change_nothing_and_blocks_only_the_rounding(threads, block, mon
     assert torch.equal(repeated, reference)
     monkeypatch.setattr(gumbel_jacobian, "BLOCK", block)
     assert distance(torch.stack(conditional_jacobians(p, 0.5)), reference) < 1e-13
+
+
+# One class a row, and probabilities that lean to the winner.
+
+
+@pytest.mark.parametrize("tau", [0.01, 0.5, 1.0, 10.0])
+@pytest.mark.parametrize("name", PROBABILITIES)
+def test_the_slice_of_a_given_class_is_that_of_the_table(name, tau):
+    p = PROBABILITIES[name]
+    given = torch.randint(p.shape[-1], p.shape[:-1], generator=torch.Generator().manual_seed(3))
+    tables, slices = conditional_jacobians(p, tau), conditional_jacobians(p, tau, given=given)
+    for table, part in zip(tables, slices, strict=True):
+        assert part.shape == (*p.shape, p.shape[-1])
+        expected = table[torch.arange(len(p)), given]
+        assert distance(part, expected) < 1e-11 * max(1, 1 / tau)
+
+
+@pytest.mark.parametrize("tau", [0.01, 0.5, 1.0, 10.0])
+@pytest.mark.parametrize("name", [n for n in PROBABILITIES if n != "40 classes"])
+def test_leaning_probabilities_are_those_of_each_winner(name, tau):
+    p = PROBABILITIES[name]
+    classes = p.shape[-1]
+    leaning = (p[:, None] + torch.eye(classes, dtype=p.dtype)) / 2
+    given = torch.arange(classes).expand(p.shape)
+    found = conditional_jacobians(p, tau, lean=0.5)
+    expected = conditional_jacobians(leaning, tau, given=given)
+    for table, by_winner in zip(found, expected, strict=True):
+        assert distance(table, by_winner) < 1e-11 * max(1, 1 / tau)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (0,)])
+def test_slices_keep_the_leading_shape(shape):
+    p = torch.rand(*shape, 4, generator=torch.Generator().manual_seed(1)).double()
+    p = p / p.sum(-1, keepdim=True)
+    for part in conditional_jacobians(p, 0.5, given=torch.zeros(shape, dtype=torch.long)):
+        assert part.shape == (*shape, 4, 4)
+
+
+def test_the_slice_of_a_masked_class_is_zero():
+    p = torch.tensor([0.4, 0.0, 0.6], dtype=torch.float64)
+    for part in conditional_jacobians(p, 0.5, given=torch.tensor(1)):
+        assert (part == 0).all()
+
+
+@pytest.mark.parametrize("given", [[3, 0], [0, -1], [0], [[0, 1]]])
+def test_bad_classes_are_named(given):
+    p = THREE.expand(2, 3)
+    with pytest.raises((ValueError, TypeError), match=r"given|beartype|Type"):
+        conditional_jacobians(p, 1.0, given=torch.tensor(given))
+
+
+@pytest.mark.parametrize("lean", [-0.1, 1.0, math.nan])
+def test_bad_leaning_is_named(lean):
+    with pytest.raises(ValueError, match="lean must be a number"):
+        conditional_jacobians(THREE, 1.0, lean=lean)
+
+
+# What tables cost.
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The blocks of tables that are made, from no remembered ones."""
+    seen = []
+    original = gumbel_jacobian._in_blocks
+    gumbel_jacobian._TABLES.clear()
+    monkeypatch.setattr(
+        gumbel_jacobian, "_in_blocks", lambda *given: seen.append(given) or original(*given)
+    )
+    return seen
+
+
+TAUS = (0.1, 0.5, 2.0)
+
+
+@pytest.mark.parametrize("size", [(1, 3), (2, 20), (1, 40)], ids=str)
+def test_estimators_of_one_temperature_share_their_tables(size, made):
+    p = dirichlet(size[1], 1.0, size[0])
+    for make in (GumbelSoftmaxST, lambda tau: GumbelRao(tau, 3), lambda tau: GumbelRao(tau, None)):
+        for tau in TAUS:
+            make(tau).conditional_jacobians(p)
+    assert len(made) == len(TAUS)
+    for make in (lambda tau: ReinMaxRao(tau, 3), lambda tau: ReinMaxCV(tau, 0.5, None)):
+        for tau in TAUS:
+            make(tau).conditional_jacobians(p)
+    assert len(made) == 2 * len(TAUS)
+
+
+def test_what_is_remembered_is_not_changed_by_its_users():
+    first, _ = conditional_jacobians(THREE, 0.3)
+    kept = first.clone()
+    first.zero_()
+    assert torch.equal(conditional_jacobians(THREE, 0.3)[0], kept)
+
+
+SIZES = [(1, 2), (1, 10), (3, 10), (100, 10), (1, 25), (12, 32), (1, 64), (1, 128)]
+
+
+@pytest.mark.parametrize("slices", [False, True])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_more_rows_classes_or_heat_take_no_less_time(size, slices):
+    rows, classes = size
+
+    def seconds(rows, classes, tau):
+        return seconds_of_tables(rows, classes, tau=tau, slices=slices)
+
+    base = seconds(rows, classes, 1.0)
+    assert 0 < base < seconds(2 * rows, classes, 1.0) <= 2 * base
+    assert seconds(rows, 2 * classes, 1.0) > base
+    assert seconds(rows, classes, 10.0) >= base
+    assert seconds(rows, classes, 0.01) == base
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_slices_take_less_time_than_tables(size):
+    assert seconds_of_tables(*size, slices=True) < seconds_of_tables(*size)
+
+
+def test_the_orders_of_the_counted_operations():
+    # Tables of many classes are products: C^3 a row for each of C^0 nodes; slices C^2.
+    assert seconds_of_tables(1, 4096) / seconds_of_tables(1, 2048) == pytest.approx(8, rel=0.05)
+    ratio = seconds_of_tables(1, 8192, slices=True) / seconds_of_tables(1, 4096, slices=True)
+    assert 2 < ratio < 4
+
+
+@pytest.mark.parametrize("size", [(1, 3), (4, 10), (1, 40), (6, 24)], ids=str)
+def test_the_seconds_are_not_off_by_orders_of_magnitude(size, made):
+    p = dirichlet(size[1], 1.0, size[0])
+    start = time.process_time()
+    conditional_jacobians(p, 1.0)
+    spent = time.process_time() - start
+    assert 0.02 * spent < seconds_of_tables(*size, tau=1.0) < 50 * spent
+
+
+@pytest.mark.parametrize(
+    ("size", "slices", "fits"),
+    [
+        ((1, 64), False, True),
+        ((1, 322), False, True),
+        ((1, 323), False, False),
+        ((1, 4096), False, False),
+        ((1, 4096), True, True),
+        ((200, 512), False, False),
+        ((4096, 2), False, True),
+        ((1, 100_000), True, False),
+    ],
+)
+def test_tables_that_do_not_fit_are_refused_by_their_size(size, slices, fits):
+    reason = tables_too_large(*size, slices=slices)
+    assert (reason is None) == fits
+    if not fits and not slices:
+        p = torch.full(size, 1 / size[1], dtype=torch.float64)
+        assert "use Monte Carlo" in GumbelRao(0.5, None).refusal(p)
+        with pytest.raises(QuadratureError, match="use Monte Carlo"):
+            conditional_jacobians(p, 0.5)
 
 
 # Errors.

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
-from gradlab.categorical import draw_exponentials
+from gradlab.categorical import draw_exponentials, masked_logits
 from gradlab.estimators.values import ValueEstimator
 
 __all__ = ["BinaryEstimator", "draw_logistic", "log_odds", "pair_row"]
@@ -27,7 +27,7 @@ class BinaryEstimator(ValueEstimator):
 
 def log_odds(logits: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch N"]:
     """Return log p_1 / p_0, float64: infinite where one class is masked or alone."""
-    logits = logits.detach().to(torch.float64)
+    logits = masked_logits(logits.detach()).to(torch.float64)
     if logits.shape[-1] == 1:
         return torch.full_like(logits[..., 0], -torch.inf)
     return logits[..., 1] - logits[..., 0]

@@ -8,7 +8,7 @@ For m = 2 they are an antithetic pair, u_2 = 1 - u_1.
 """
 
 import itertools
-from functools import cache
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +16,13 @@ from torch import Generator, Tensor
 
 from gradlab.categorical import draw_exponentials
 
-__all__ = ["box_probability", "draw_log_uniforms", "orders", "pair_probabilities"]
+__all__ = [
+    "box_probability",
+    "count_of_orders",
+    "draw_log_uniforms",
+    "orders",
+    "pair_probabilities",
+]
 
 
 def draw_log_uniforms(
@@ -45,7 +51,12 @@ def box_probability(
     return total.clamp_min(0.0)
 
 
-@cache
+def count_of_orders(classes: int) -> int:
+    """Return how many `orders` there are, without making them."""
+    return max(1, classes * (classes - 1) // 2)
+
+
+@lru_cache(maxsize=16)
 def orders(classes: int) -> tuple[tuple[int, ...], ...]:
     """Return C(C - 1)/2 orders of the classes such that each two classes are once the two ends."""
     if classes == 1:

@@ -7,7 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from gradlab.categorical import draw_exponentials, log_probabilities
+from gradlab.categorical import (
+    draw_exponentials,
+    is_masked,
+    log_probabilities,
+    masked_logits,
+    probabilities,
+)
 from gradlab.estimators.values import ValueEstimator
 from gradlab.loss import Loss, evaluate
 
@@ -119,7 +125,7 @@ def _at_swaps(
     f: Loss, logits: Tensor, first: Tensor, second: Tensor, n: int, generator: Generator | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return f [n, *batch], f with each swap of two entries of pi [swaps, n, *batch], and pi."""
-    log_p = log_probabilities(logits.detach())
+    log_p = log_probabilities(masked_logits(logits.detach()))
     classes = log_p.shape[-1]
     log_e = draw_exponentials(log_p.new_empty(n, *log_p.shape), generator).log()
     swaps = torch.arange(classes, device=logits.device).repeat(len(first) + 1, 1)
@@ -137,7 +143,7 @@ def _at_swaps(
 
 def _off_masked(estimate: Tensor, logits: Tensor) -> Tensor:
     """Return the estimate with what masked classes got spread over the classes left."""
-    masked = logits == -torch.inf
+    masked = is_masked(probabilities(logits.detach()))
     kept = (~masked).to(estimate.dtype)
     spread = (estimate * masked).sum(-1, keepdim=True) / kept.sum(-1, keepdim=True)
     return (kept * (estimate + spread)).to(logits.dtype)

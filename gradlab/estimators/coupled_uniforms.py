@@ -12,20 +12,21 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.nn.functional import logsigmoid
 
-from gradlab.categorical import one_hot, probabilities
+from gradlab.categorical import probabilities
 from gradlab.estimators.binary import BinaryEstimator, log_odds, pair_row
 from gradlab.estimators.copula import (
     box_probability,
+    count_of_orders,
     draw_log_uniforms,
     orders,
     pair_probabilities,
 )
-from gradlab.estimators.values import SampledValueEstimator
-from gradlab.loss import Loss, evaluate
+from gradlab.estimators.values import SampledValueEstimator, values_of
+from gradlab.loss import Loss
 
 __all__ = ["ARMS", "CARMS"]
 
-_LARGEST = 2**22
+_LARGEST, _MOST_ENUMERATED = 2**22, 10
 
 
 class _CoupledEstimator(SampledValueEstimator):
@@ -41,6 +42,11 @@ class _CoupledEstimator(SampledValueEstimator):
     def samples(self) -> int:
         """How many samples of x one draw is made of: m."""
         return self.m
+
+    @property
+    def enumerable(self) -> bool:
+        """Whether the law of the samples, a sum of 2^m terms, is at hand."""
+        return self.m <= _MOST_ENUMERATED
 
 
 @dataclass(frozen=True, repr=False)
@@ -92,7 +98,8 @@ class ARMS(BinaryEstimator, _CoupledEstimator):
         q = torch.sigmoid(-odds.abs())
         both = (2 * q.pow(1 / (self.m - 1)) - 1).clamp_min(0.0).pow(self.m - 1)
         rho = (1 - q) / (1 - torch.where(q > 0, both / q, 0.0))
-        values = _values(f, logits, classes)
+        points = classes.flatten(0, 1)
+        values = values_of(f, points, logits.detach()).unflatten(0, classes.shape[:2])
         centred = (values.detach() - values.detach().mean(0)).to(torch.float64).unsqueeze(-1)
         g = rho / (self.m - 1) * (centred * classes).sum(0)
         return values.mean(0), pair_row(g, logits, odds.isfinite())
@@ -122,11 +129,12 @@ class CARMS(_CoupledEstimator):
     def refusal(self, logits: Float[Tensor, "*batch N C"]) -> str | None:
         """Return the reason why there are too many orders, or None."""
         variables, classes = logits.shape[-2:]
-        numbers = variables * len(orders(classes)) * (classes + 1) ** 2
+        count = count_of_orders(classes)
+        numbers = variables * count * (classes + 1) ** 2
         if numbers <= _LARGEST:
             return None
         return (
-            f"CARMS lays out {classes} classes in {len(orders(classes))} orders: its table of "
+            f"CARMS lays out {classes} classes in {count} orders: its table of "
             f"pairs holds {numbers} numbers, more than {_LARGEST}; use RF(m=4) instead"
         )
 
@@ -173,7 +181,8 @@ class CARMS(_CoupledEstimator):
         pairs = pair_probabilities(p, of, self.m)
         product = p.unsqueeze(-1) * p.unsqueeze(-2)
         ratio = torch.where(pairs > 0, product / pairs, 0.0)
-        values = _values(f, logits, classes)
+        points = classes.flatten(0, 1)
+        values = values_of(f, points, logits.detach()).unflatten(0, classes.shape[:2])
         level = values.detach().to(torch.float64)
         at = classes.movedim(0, -1)  # [n, *batch, N, m]
         rows = ratio.expand(*at.shape[:-1], *ratio.shape[-2:])
@@ -188,9 +197,3 @@ class CARMS(_CoupledEstimator):
 
 def _p(logits: Tensor) -> Tensor:
     return probabilities(logits.detach()).to(torch.float64)
-
-
-def _values(f: Loss, logits: Tensor, classes: Tensor) -> Tensor:
-    """Return f at each sample [m, n, *batch]."""
-    x = one_hot(classes.flatten(0, 1), logits.detach())
-    return evaluate(f, x).unflatten(0, classes.shape[:2])

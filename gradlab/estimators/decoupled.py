@@ -15,6 +15,7 @@ from gradlab.categorical import (
     draw_exponentials,
     draw_one_hot,
     log_probabilities,
+    masked_logits,
 )
 from gradlab.estimators.gumbel_product import GumbelEstimator
 from gradlab.loss import Loss, gradient
@@ -67,7 +68,7 @@ class DecoupledGumbelSoftmaxST(GumbelEstimator):
         self, logits: Tensor, generator: Generator | None, n: int | None, x: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Return x, drawn where it is not given, and y given x, [1, *x.shape]."""
-        log_p = log_probabilities(logits.detach())
+        log_p = log_probabilities(masked_logits(logits.detach()))
         check_tau(self.tau, log_p.dtype)
         log_of_x = torch.log_softmax(log_p / self.forward, -1)
         of_x = log_of_x.exp()

@@ -10,12 +10,16 @@ GS takes v at y itself; the others at the one-hot x = argmax y, GR averaging J o
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from gradlab.categorical import check_logits, is_readable
-from gradlab.estimators.gumbel_product import GumbelEstimator, check_inner, table_product
+from gradlab.categorical import check_logits
+from gradlab.estimators.gumbel_product import (
+    GumbelEstimator,
+    check_inner,
+    mean_jacobian,
+    table_product,
+)
 from gradlab.estimators.pathwise import with_product
 from gradlab.gumbel_jacobian import conditional_jacobians
 from gradlab.loss import Loss, gradient
@@ -71,7 +75,7 @@ class _OneHotForward(GumbelEstimator):
         p, x = self.given(check_logits(logits, ndim=2), generator, n, None)
         v = gradient(f, x.to(logits.dtype)).to(x.dtype)
         if self._inner is None:
-            return table_product(v, _mean_jacobian(p, x, self.tau)).to(logits.dtype)
+            return table_product(v, mean_jacobian(self.name, p, x, self.tau)).to(logits.dtype)
         return self.product(v, self.relaxed(p, x, self._inner, generator)).to(logits.dtype)
 
     def sample(
@@ -80,7 +84,7 @@ class _OneHotForward(GumbelEstimator):
         """Return a one-hot x whose backward averages J over y given x; see `PathwiseEstimator`."""
         p, x = self.given(check_logits(logits), generator, None, x)
         if self._inner is None:
-            return with_product(x, logits, table_product, _mean_jacobian(p, x, self.tau))
+            return with_product(x, logits, table_product, mean_jacobian(self.name, p, x, self.tau))
         return self.attach(x, logits, self.relaxed(p, x, self._inner, generator))
 
     def conditional_jacobians(
@@ -116,8 +120,9 @@ class GumbelRao(_OneHotForward):
 
     Same mean as GS-ST(tau), less variance; no derivative flows through the conditional noise. As
     tau -> 0, k = None tends to ZGR, while for fixed k the variance grows like 1/(k tau). One
-    evaluation. k = None works from tables [N, C, C, C]: for analysis, not for large C. Raises
-    QuadratureError where those miss their accuracy. Paulus, Maddison & Krause 2021 (2010.04838).
+    evaluation. k = None works from tables [N, C, C, C], in training from one slice [C, C] of each:
+    for analysis, not for large C. Raises QuadratureError where those miss their accuracy. Paulus,
+    Maddison & Krause 2021 (2010.04838).
     """
 
     tau: float = 1.0
@@ -129,10 +134,3 @@ class GumbelRao(_OneHotForward):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_inner(self.k)
-
-
-def _mean_jacobian(p: Tensor, x: Tensor, tau: float) -> Tensor:
-    if not is_readable(p):
-        raise ValueError("k = None (exact Gumbel-Rao) is not for torch.func; give k a number")
-    table = conditional_jacobians(p, tau)[0].to(device=x.device, dtype=x.dtype)
-    return torch.einsum("...k,...kij->...ij", x, table)

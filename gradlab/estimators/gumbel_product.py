@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from gradlab.categorical import (
@@ -14,12 +15,14 @@ from gradlab.categorical import (
     check_tau,
     class_first,
     draw_one_hot,
+    is_readable,
     probabilities,
     relaxed_given,
 )
 from gradlab.estimators.pathwise import PathwiseEstimator, with_product
+from gradlab.gumbel_jacobian import conditional_jacobians, seconds_of_tables, tables_too_large
 
-__all__ = ["GumbelEstimator", "check_inner", "table_product"]
+__all__ = ["GumbelEstimator", "check_inner", "mean_jacobian", "table_product"]
 
 _CHUNK = 2**17  # elements of one chunk of inner Gumbel samples: fits the cache
 
@@ -32,6 +35,18 @@ class GumbelEstimator(PathwiseEstimator):
 
     def __post_init__(self) -> None:
         check_tau(self.tau)
+
+    def refusal(self, logits: Float[Tensor, "*batch C"]) -> str | None:
+        """Return the reason why the tables of the exact mean, k = None, are too large, or None."""
+        if getattr(self, "k", 1) is not None:
+            return None
+        # One draw for each row of logits needs the slice of the sampled class only.
+        rows, classes = logits.shape[:-1].numel(), logits.shape[-1]
+        return tables_too_large(rows, classes, slices=logits.ndim > 2)
+
+    def table_seconds(self, variables: int, classes: int) -> float:
+        """Return about how long the quadrature of the tables takes."""
+        return seconds_of_tables(variables, classes, tau=self.tau)
 
     def given(
         self, logits: Tensor, generator: Generator | None, n: int | None, x: Tensor | None
@@ -77,3 +92,16 @@ def check_inner(k: int | None) -> None:
 def table_product(v: Tensor, jacobian: Tensor) -> Tensor:
     """Return the matrices [*batch, C, C] times the vectors v [*batch, C]."""
     return (jacobian @ v.unsqueeze(-1)).squeeze(-1)
+
+
+def mean_jacobian(
+    name: str, p: Tensor, x: Tensor, tau: float, lean: float = 0.0
+) -> Float[Tensor, "*batch C C"]:
+    """Return E[J(y) | x] at the probabilities p, or at (1 - lean) p + lean x."""
+    if not is_readable(p):
+        raise ValueError(f"k = None ({name}) is not for torch.func; give k a number")
+    if x.shape == p.shape:
+        table = conditional_jacobians(p, tau, lean=lean, given=x.argmax(-1))[0]
+        return table.to(device=x.device, dtype=x.dtype)
+    table = conditional_jacobians(p, tau, lean=lean)[0].to(device=x.device, dtype=x.dtype)
+    return torch.einsum("...k,...kij->...ij", x, table)

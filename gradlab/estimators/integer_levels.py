@@ -16,6 +16,8 @@ __all__ = ["IntegerMVE"]
 
 # Samples at which the gradient of f is looked at, to see whether f acts through the levels.
 _LOOKS = 16
+# Numbers of all these samples, unless one has more.
+_LARGEST_LOOK = 2**18
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,7 +54,8 @@ class IntegerMVE(SampleOnlyEstimator):
         reason = super().supports(f, logits)
         if reason is not None:
             return reason
-        x = draw_one_hot(probabilities(logits), torch.Generator(), _LOOKS)
+        looks = max(1, min(_LOOKS, _LARGEST_LOOK // logits.numel()))
+        x = draw_one_hot(probabilities(logits), torch.Generator(), looks)
         v = gradient(f, x)
         v = v - v.mean(-1, keepdim=True)
         off_line = (v - _slope(v) * _levels(v)).abs().max()

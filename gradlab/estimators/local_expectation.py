@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gradlab.categorical import log_probabilities, one_hot
-from gradlab.estimators.values import SampledValueEstimator
-from gradlab.loss import Loss, evaluate
+from gradlab.categorical import is_masked, log_probabilities, masked_logits
+from gradlab.estimators.values import SampledValueEstimator, values_of
+from gradlab.loss import Loss
 
 __all__ = ["LocalExpectation"]
 
@@ -58,19 +58,19 @@ class LocalExpectation(SampledValueEstimator):
         classes: Int[Tensor, "m n *batch N"],
     ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
         """Return n replicates of f(x) and of p (phi - p.phi)."""
-        log_p = log_probabilities(logits.detach())
+        log_p = log_probabilities(masked_logits(logits.detach()))
         p = log_p.exp()
         variables, count = logits.shape[-2:]
         own = classes[0]
         at = (own.unsqueeze(-1) + torch.arange(1, count, device=own.device)) % count
-        masked = (log_p == -torch.inf).expand(*own.shape, count).gather(-1, at)
+        masked = is_masked(p).expand(*own.shape, count).gather(-1, at)
         to = torch.where(masked, own.unsqueeze(-1), at).movedim((-1, -2), (0, 1))
         # neighbours[d, i]: x with variable i moved d + 1 classes on, [C - 1, N, n, *batch, N].
         moved = torch.eye(variables, dtype=torch.bool, device=own.device)
         moved = moved.view(variables, *[1] * (own.ndim - 1), variables)
         neighbours = torch.where(moved, to.unsqueeze(-1), own)
         points = torch.cat([classes, neighbours.flatten(0, 1)])
-        values = evaluate(f, one_hot(points, p).to(logits.dtype))
+        values = values_of(f, points, logits.detach())
         # Differences from the value at x: an offset of f costs no digits.
         change = (values[1:] - values[0]).detach().to(p.dtype).unflatten(0, neighbours.shape[:2])
         change = change.movedim((0, 1), (-1, -2))

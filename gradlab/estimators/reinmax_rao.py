@@ -13,8 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from gradlab.categorical import check_finite, check_logits, draw_exponentials, is_readable
-from gradlab.estimators.gumbel_product import GumbelEstimator, check_inner, table_product
+from gradlab.categorical import check_finite, check_logits, draw_exponentials
+from gradlab.estimators.gumbel_product import (
+    GumbelEstimator,
+    check_inner,
+    mean_jacobian,
+    table_product,
+)
 from gradlab.estimators.pathwise import with_product
 from gradlab.estimators.straight_through import ZGR, StraightThrough
 from gradlab.gumbel_jacobian import conditional_jacobians
@@ -41,10 +46,7 @@ class _TiltedGumbel(GumbelEstimator):
         if self.k is not None:
             yield from self.relaxed((p + x) / 2, x, self.k, generator)
             return
-        if not is_readable(p):
-            raise ValueError(f"k = None ({self.name}) is not for torch.func; give k a number")
-        table = _tilted_tables(p, self.tau)[0].to(device=x.device, dtype=x.dtype)
-        yield torch.einsum("...k,...kij->...ij", x, table)
+        yield mean_jacobian(self.name, p, x, self.tau, lean=0.5)
 
     def _mean_product(self, v: Tensor, noise: Iterable[Tensor]) -> Tensor:
         """Return the mean of J(y) v over the samples of y."""
@@ -77,7 +79,7 @@ class ReinMaxRao(_TiltedGumbel):
 
     Exact for constants only: as tau -> 0 it tends to one half of DARN, so compare it by a measure
     that does not depend on the scale, such as the cosine. k = None is the exact mean over y, from
-    tables [N, C, C, C, C]. One evaluation. Wang & Bui 2026 (2603.08257).
+    tables [N, C, C, C]. One evaluation. Wang & Bui 2026 (2603.08257).
     """
 
     tau: float = 0.5
@@ -93,7 +95,7 @@ class ReinMaxRao(_TiltedGumbel):
         self, p: Float[Tensor, "N C"]
     ) -> tuple[Float[Tensor, "N C C C"], Float[Tensor, "N C C C"]]:
         """Return E[M | x = k] and E[M^T M | x = k] from the quadrature tables."""
-        rao, square = _tilted_tables(p, self.tau)
+        rao, square = conditional_jacobians(p, self.tau, lean=0.5)
         st = StraightThrough().conditional_jacobians(p)[0] / 2
         first = 2 * rao - st
         noise = 0 if self.k is None else 4 * (square - rao @ rao) / self.k
@@ -138,7 +140,7 @@ class ReinMaxCV(_TiltedGumbel):
         self, p: Float[Tensor, "N C"]
     ) -> tuple[Float[Tensor, "N C C C"], Float[Tensor, "N C C C"]] | None:
         """Return E[M | x = k] and E[M^T M | x = k] from the quadrature tables."""
-        rao, square = _tilted_tables(p, self.tau)
+        rao, square = conditional_jacobians(p, self.tau, lean=0.5)
         first, second = ZGR().conditional_jacobians(p)
         factor = self.c**2 * (1 + (0 if self.k is None else 1 / self.k))
         return first, second + factor * (square - rao @ rao)
@@ -174,11 +176,3 @@ class PublishedReinMaxCV(ReinMaxCV):
     def conditional_jacobians(self, p: Float[Tensor, "N C"]) -> None:
         """Return None: the mean of J(y_0) is not tabled."""
         return
-
-
-def _tilted_tables(p: Tensor, tau: float) -> tuple[Tensor, Tensor]:
-    """Return E[J | k] and E[J J | k] at the probabilities (p + e_k) / 2, for every class k."""
-    unit = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
-    tables = conditional_jacobians((p.unsqueeze(-2) + unit) / 2, tau)
-    first, second = (t.diagonal(dim1=-4, dim2=-3).movedim(-1, -3) for t in tables)
-    return first, second

@@ -16,7 +16,13 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import softplus
 
-from gradlab.categorical import check_tau, draw_exponentials, log_probabilities, one_hot
+from gradlab.categorical import (
+    check_tau,
+    draw_exponentials,
+    log_probabilities,
+    masked_logits,
+    one_hot,
+)
 from gradlab.estimators.control_network import ControlNetwork
 
 __all__ = ["RelaxedPair"]
@@ -36,7 +42,7 @@ class RelaxedPair:
     @staticmethod
     def draw(logits: Tensor, tau: float, n: int, generator: Generator | None) -> "RelaxedPair":
         """Draw n times x, y and y' at these logits [*batch, N, C]."""
-        log_p = log_probabilities(logits.detach())
+        log_p = log_probabilities(masked_logits(logits.detach()))
         check_tau(tau, log_p.dtype)
         noise = draw_exponentials(log_p.new_empty(2, n, *log_p.shape), generator).log()
         z = log_p - noise[0]

@@ -9,7 +9,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from gradlab.categorical import draw_exponentials, log_probabilities, one_hot, probabilities
+from gradlab.categorical import (
+    draw_exponentials,
+    log_probabilities,
+    masked_logits,
+    one_hot,
+    probabilities,
+)
 from gradlab.estimators.values import SampledValueEstimator
 from gradlab.loss import Loss, evaluate
 
@@ -35,7 +41,7 @@ class StatesEstimator(SampledValueEstimator):
 
     def log_joint(self, logits: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch S"]:
         """Return log p(x) of all configurations, float64."""
-        log_p = log_probabilities(logits.detach()).to(torch.float64)
+        log_p = log_probabilities(masked_logits(logits.detach())).to(torch.float64)
         joint = log_p.new_zeros(*log_p.shape[:-2], 1)
         for of_one in log_p.unbind(-2):
             joint = (joint.unsqueeze(-1) + of_one.unsqueeze(-2)).flatten(-2)

@@ -6,18 +6,24 @@ samples to it.
 """
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from gradlab.categorical import check_logits, draw_classes, probabilities
+from gradlab.categorical import check_logits, draw_classes, one_hot, probabilities
 from gradlab.estimators.base import Estimator
-from gradlab.loss import Loss
+from gradlab.loss import Loss, evaluate
 
-__all__ = ["SampledValueEstimator", "ValueEstimator", "joint_probabilities"]
+__all__ = [
+    "SampledValueEstimator",
+    "TabledLoss",
+    "ValueEstimator",
+    "joint_probabilities",
+    "values_of",
+]
 
 
 class ValueEstimator(Estimator):
@@ -82,7 +88,7 @@ class SampledValueEstimator(ValueEstimator):
 
     @property
     def enumerable(self) -> bool:
-        """Whether a draw is `estimate_at` its samples, without further noise."""
+        """Whether a draw is `estimate_at` its samples alone, and the law of these is at hand."""
         return True
 
     def calls(self, classes: int, variables: int = 1) -> int:
@@ -125,6 +131,25 @@ class SampledValueEstimator(ValueEstimator):
     ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
         """Return `estimate_at` n fresh tuples of samples of x."""
         return self.estimate_at(f, logits, self.draw_tuples(logits.detach(), n, generator))
+
+
+class TabledLoss(ABC):
+    """A loss whose values at all configurations are known, so that no one-hot x need be made."""
+
+    @abstractmethod
+    def __call__(self, x: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch"]:
+        """Return f(x)."""
+
+    @abstractmethod
+    def at(self, classes: Int[Tensor, "*batch N"]) -> Float[Tensor, "*batch"]:
+        """Return f at the configurations of these classes."""
+
+
+def values_of(
+    f: Loss, classes: Int[Tensor, "*batch N"], logits: Float[Tensor, "... N C"]
+) -> Float[Tensor, "*batch"]:
+    """Return f at the configurations of these classes, in the dtype of the logits."""
+    return f.at(classes) if isinstance(f, TabledLoss) else evaluate(f, one_hot(classes, logits))
 
 
 def joint_probabilities(

@@ -4,20 +4,22 @@ r"""Exact moments of a function of m samples of x: its estimate at each m-tuple 
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import one_hot
+from gradlab.categorical import is_masked, one_hot, probabilities
 from gradlab.estimators import SampledValueEstimator
+from gradlab.estimators.values import TabledLoss
 from gradlab.loss import Loss, evaluate, gradient
 
 __all__ = ["MAX_TUPLES", "NotExactError", "tuple_moments"]
 
 MAX_TUPLES = 2**20
-# Tuples, and elements of their one-hot samples [m, tuples, N, C], that are held at a time.
+# Tuples, and elements of the one-hot x at which f is evaluated, that are held at a time.
 _CHUNK = 2**14
 _CHUNK_ELEMENTS = 2**22
 
@@ -39,8 +41,11 @@ def tuple_moments(
     if reason is not None:
         raise NotExactError(reason)
     if not estimator.enumerable:
-        raise NotExactError(f"{estimator} draws more than samples of x; use draws instead")
-    allowed = [(row > -math.inf).nonzero()[:, 0] for row in logits]
+        raise NotExactError(
+            f"{estimator} draws more than samples of x, or the law of its samples is a sum of too "
+            "many terms; use draws instead"
+        )
+    allowed = [(~row).nonzero()[:, 0] for row in is_masked(probabilities(logits))]
     m, sizes = estimator.samples, [len(a) for a in allowed]
     if m * sum(map(math.log2, sizes)) > math.log2(MAX_TUPLES):
         digits = m * sum(map(math.log10, sizes))
@@ -52,8 +57,11 @@ def tuple_moments(
     mean = torch.zeros_like(logits)
     square = logits.new_zeros(len(logits))
     place = count ** torch.arange(m).unsqueeze(-1)
-    chunk = max(1, min(_CHUNK, _CHUNK_ELEMENTS // (m * logits.numel())))
-    if m > 1:  # each configuration is in many tuples
+    variables, classes_each = logits.shape
+    points = max(m, estimator.calls(classes_each, variables))
+    chunk = max(1, min(_CHUNK, _CHUNK_ELEMENTS // (points * logits.numel())))
+    # Each configuration is in many tuples, or a neighbour of many. A table of gradients is large.
+    if m > 1 or (points > 1 and not estimator.needs_gradient):
         f = _tabled(f, allowed, logits, estimator.needs_gradient)
     for start in range(0, count**m, chunk):
         rest = torch.arange(start, min(start + chunk, count**m)) // place % count
@@ -75,11 +83,8 @@ def _classes(index: Tensor, allowed: list[Tensor]) -> Tensor:
     return classes
 
 
-def _tabled(f: Loss, allowed: list[Tensor], logits: Tensor, with_gradient: bool) -> Loss:
-    """Return f as a table of its values (and gradients) at all configurations.
-
-    Elsewhere, as at relaxed x, it is f itself.
-    """
+def _tabled(f: Loss, allowed: list[Tensor], logits: Tensor, with_gradient: bool) -> "_Table":
+    """Return f as a table of its values (and gradients) at all configurations."""
     place = torch.zeros_like(logits)
     count = 1
     for i, a in enumerate(allowed):
@@ -92,16 +97,30 @@ def _tabled(f: Loss, allowed: list[Tensor], logits: Tensor, with_gradient: bool)
         values.append(evaluate(f, x).detach())
         if with_gradient:
             slopes.append(gradient(f, x))
-    table = torch.cat(values)
-    slope = torch.cat(slopes) if with_gradient else None
+    return _Table(f, place, torch.cat(values), torch.cat(slopes) if with_gradient else None)
 
-    def looked_up(x: Tensor) -> Tensor:
-        known = with_gradient or not x.requires_grad
-        if not known or x.dtype != place.dtype or not bool(((x == 0) | (x == 1)).all()):
-            return f(x)
-        return _LookUp.apply(x, (x.detach() * place).sum((-2, -1)).long(), table, slope)
 
-    return looked_up
+@dataclass(frozen=True)
+class _Table(TabledLoss):
+    """f with its values at all configurations, and its slopes; elsewhere, as at relaxed x, f.
+
+    A configuration is found at the sum of `place` [N, C] over its classes.
+    """
+
+    f: Loss
+    place: Tensor
+    values: Tensor
+    slopes: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        known = self.slopes is not None or not x.requires_grad
+        if not known or x.dtype != self.place.dtype or not bool(((x == 0) | (x == 1)).all()):
+            return self.f(x)
+        index = (x.detach() * self.place).sum((-2, -1)).long()
+        return _LookUp.apply(x, index, self.values, self.slopes)
+
+    def at(self, classes: Tensor) -> Tensor:
+        return self.values[self.place[torch.arange(len(self.place)), classes].sum(-1).long()]
 
 
 class _LookUp(torch.autograd.Function):
