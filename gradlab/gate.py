@@ -331,7 +331,7 @@ def _global_states() -> tuple[bytes, object, int]:
 
 
 def _check_random(f: Loss, states: Tensor) -> None:
-    """Raise RandomLossError if the random numbers that f draws change its values, however rarely."""
+    """Raise RandomLossError if the random numbers that f draws change its values, even rarely."""
     with torch.no_grad():
         first, *others = (evaluate(f, states) for _ in range(_REPEATED))
     for other in others:
