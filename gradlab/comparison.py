@@ -68,7 +68,8 @@ def compare(
 
     A row: bias2, variance (of one draw), mse (of one draw), cosine, scale-free bias2 and variance,
     each with its `_se`; truth2 = |exact gradient|^2; `effective_draws` tells how many draws carry
-    the variance; `reason` why a pair could not be measured. Units: those of f, squared.
+    the variance; `reason` why a pair could not be measured; a column `note`, where there is one,
+    why draws stand for exact moments of the method "auto". Units: those of f, squared.
     `enumeration`: one of this f and these logits, whose sweeps are used.
 
     Where f cannot be enumerated, `reference`, an estimator that is unbiased for every f, measures
@@ -117,7 +118,10 @@ def compare(
     for estimator in tracked(cells, name, "estimators", shown=progress):
         found = measured_rows(estimator, exact, truth, **settings, **running)
         rows += [shared | row for row in found]
-    table = pd.DataFrame(rows).reindex(columns=COLUMNS)
+    table = pd.DataFrame(rows)
+    noted = "note" in table and table["note"].notna().any()
+    table = table.reindex(columns=[*COLUMNS, *(["note"] if noted else [])])
+    table["tau"] = table["tau"].astype("float64")
     dtype = str(exact.objective.dtype).removeprefix("torch.")
     return table.assign(version=__version__, dtype=dtype, **of_truth)
 

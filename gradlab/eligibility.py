@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -9,7 +10,7 @@ from gradlab.estimators import Estimator
 from gradlab.loss import Loss
 from gradlab.reproducible import block_generator
 
-__all__ = ["GRADIENT_COST", "cost", "is_declared_exact", "why_not"]
+__all__ = ["GRADIENT_COST", "cost", "is_declared_exact", "spent", "why_not"]
 
 GRADIENT_COST = 3.0
 """Evaluations of f that f with its gradient counts as.
@@ -29,6 +30,36 @@ def cost(
     """Return the evaluations of f that one draw counts as, f with its gradient `gradient_cost`."""
     calls = estimator.calls(classes, variables)
     return calls * (gradient_cost if estimator.needs_gradient else 1)
+
+
+def spent(
+    estimator: Estimator,
+    f: Loss,
+    logits: Float[Tensor, "N C"],
+    gradient_cost: float = GRADIENT_COST,
+) -> float:
+    """Return the evaluations of f that one draw counts as, seen in a call of a few draws.
+
+    For code that does not declare them: an evaluation whose gradient is recorded counts as f with
+    its gradient. At least 1.
+    """
+    counted = 0.0
+
+    def watched(x: Tensor) -> Tensor:
+        nonlocal counted
+        points = x[..., 0, 0].numel()
+        counted += points * (gradient_cost if torch.is_grad_enabled() and x.requires_grad else 1)
+        return f(x)
+
+    try:
+        estimator.draw(watched, logits, _WATCHED, block_generator(0, f"{estimator}|watched"))
+    except Exception:  # `why_not` tells
+        return 1.0
+    return max(1.0, counted / _WATCHED)
+
+
+# Draws by which the cost of code is seen.
+_WATCHED = 8
 
 
 def is_declared_exact(estimator: Estimator, f: Loss) -> bool:

@@ -14,7 +14,7 @@ from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.moments import Moments, Truth
 from gradlab.montecarlo import drawn_moments
 
-__all__ = ["COLUMNS", "measure", "measured_rows"]
+__all__ = ["COLUMNS", "PATIENCE", "measure", "measured_rows"]
 
 COLUMNS = [
     "problem",
@@ -45,7 +45,10 @@ COLUMNS = [
     "effective_draws",
     "seconds",
 ]
-"""What `compare` tells of an estimator at a temperature."""
+"""What `compare` tells of an estimator at a temperature; a `note` may stand beside them."""
+
+PATIENCE = 10.0
+"""Seconds that exact moments of one estimator may take before draws are used instead."""
 
 
 def measured_rows(
@@ -80,15 +83,22 @@ def measured_rows(
         ways = {"both": both, "monte-carlo": both[1:]}.get(method, both[:1])
         return [shared | {"method": way, "draws": None, "reason": reason} for way in ways]
     rows = []
+    note = None
+    seconds = exact.seconds(estimator)
+    if method == "auto" and seconds > PATIENCE:
+        method = "monte-carlo"
+        note = f"by draws: exact moments would take about {seconds:.0f} s (method='exact')"
     if method != "monte-carlo":
         found = _timed(exact.moments, estimator, truth=truth)
         if method != "auto" or not found["fallback"]:
             rows.append(shared | {"method": "exact", "draws": None} | found)
             if method != "both":
                 return rows
+        elif found["too_large"]:
+            note = f"by draws: {found['reason']}"
     given: dict[str, Any] = {"row": row, "workers": workers, "progress": progress, "truth": truth}
     found = _timed(drawn_moments, estimator, f, logits, draws, seed, **given)
-    rows.append(shared | {"method": "monte carlo", "draws": draws} | found)
+    rows.append(shared | {"method": "monte carlo", "draws": draws} | found | {"note": note})
     return rows
 
 
@@ -97,11 +107,12 @@ def _timed(
 ) -> dict[str, Any]:
     """Return the measured columns, or the reason why there are none and if Monte Carlo may do."""
     start = time.perf_counter()
-    row: dict[str, Any] = {"reason": None, "fallback": False}
+    row: dict[str, Any] = {"reason": None, "fallback": False, "too_large": False}
     try:
         row |= measure(moments(*args, **options), truth)
     except (NotExactError, QuadratureError, TooLargeError) as error:
-        row |= {"reason": str(error), "fallback": True}
+        too_large = isinstance(error, TooLargeError)
+        row |= {"reason": str(error), "fallback": True, "too_large": too_large}
     return row | {"seconds": time.perf_counter() - start}
 
 

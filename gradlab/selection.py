@@ -4,19 +4,24 @@
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
+from gradlab.categorical import probabilities
 from gradlab.comparison import DEFAULT_DRAWS, compare, with_temperatures
-from gradlab.eligibility import GRADIENT_COST, cost, is_declared_exact, why_not
+from gradlab.draws import Code, CodeEstimator
+from gradlab.eligibility import GRADIENT_COST, cost, is_declared_exact, spent, why_not
 from gradlab.estimators import ESTIMATORS, Estimator, LeaveOneOut
-from gradlab.exact.enumeration import TooLargeError
+from gradlab.exact.enumeration import TooLargeError, check_states
+from gradlab.exact.mechanism import overrides
 from gradlab.exact.moments import Enumeration
 from gradlab.loss import Loss
-from gradlab.moments import Measured
+from gradlab.moments import GROUPS, Measured
 from gradlab.ranking import ranking
 from gradlab.recommendation import Recommendation
 from gradlab.reproducible import check_seed, single_thread
@@ -30,6 +35,9 @@ TEMPERATURES = (0.032, 0.056, 0.1, 0.18, 0.32, 0.56, 1.0, 1.8, 3.2, 5.6, 10.0)
 _REACH, _WIDEST = 16, 64
 # Rankings are made up to this budget, or the one asked for.
 _LARGEST_BUDGET = 2**14
+# Seconds that a sweep of f may take; numbers that all draws may make before fewer are made of some,
+# what share then, and how many temperatures on each side of the best are measured by all.
+_PATIENCE, _WORK, _FEWER, _NEAR = 60.0, 2**29, 8, 2
 # A declared exactness is doubted when the measured squared bias is so many standard errors.
 _DOUBT = 5
 
@@ -41,7 +49,7 @@ def recommend(
     *,
     evaluations: int,
     must_be_unbiased: bool = False,
-    estimators: Iterable[Estimator | str] | None = None,
+    estimators: Iterable[Code] | None = None,
     temperatures: Sequence[float] | None = None,
     gradient_cost: float = GRADIENT_COST,
     draws: int = DEFAULT_DRAWS,
@@ -59,12 +67,13 @@ def recommend(
     temperature of `temperatures` (by default four to a decade, 0.03 to 10). `estimators`: by
     default all, RF with m = 2, 4 and all the budget. What cannot be used is listed with its reason:
     f without a gradient, too few evaluations, C > 2, with `must_be_unbiased` what is not declared
-    exact for every f, or for the degree that a gradlab problem declares.
+    exact for every f, or for the degree that a gradlab problem declares. Code that declares nothing
+    pays what it is seen to evaluate.
 
     The truth is enumerated, or else measured by `reference` (RF(m=4) where f cannot be enumerated)
     with `reference_draws`, by default 20 `draws`. What is declared exact counts as unbiased unless
     its draws say otherwise. float64. Raises ValueError for bad arguments or if nothing can be used,
-    LossError for a bad f.
+    LossError for an f that breaks its contract.
     """
     _check(evaluations, gradient_cost, seed)
     enumeration = Enumeration(f, logits)
@@ -78,7 +87,11 @@ def recommend(
     families = {series: last[series] for series in (c.text(without="tau") for c in cells)}
     variables, classes = logits.shape
     costs = {
-        s: cost(family, classes, gradient_cost, variables=variables)
+        s: (
+            spent(family, f, logits, gradient_cost)
+            if isinstance(family, CodeEstimator)
+            else cost(family, classes, gradient_cost, variables=variables)
+        )
         for s, family in families.items()
     }
     reasons: dict[str, str] = {}
@@ -93,29 +106,32 @@ def recommend(
         raise ValueError(
             f"no estimator can be used with {evaluations} evaluations of f: {'; '.join(told)}"
         )
-    if reference is None and not _enumerates(enumeration):
+    left = _left_to_draws(enumeration)
+    if reference is None and left is not None:
         reference = LeaveOneOut(4)
-    rows = compare(
-        f,
-        logits,
-        [
-            cell
-            for cell in cells
-            if cell.text(without="tau") not in reasons
-            and (is_declared_exact(cell, f) or not must_be_unbiased)
-        ],
-        draws=draws,
-        seed=seed,
-        problem=problem,
-        workers=workers,
-        progress=progress,
-        enumeration=enumeration,
-        reference=reference,
-        reference_draws=20 * draws if reference_draws is None else reference_draws,
-    )
+    settings: dict[str, Any] = {
+        "seed": seed,
+        "problem": problem,
+        "workers": workers,
+        "progress": progress,
+        "enumeration": enumeration,
+        "reference": reference,
+        "reference_draws": 20 * draws if reference_draws is None else reference_draws,
+        "method": "auto" if left is None else "monte-carlo",
+    }
+    usable = [
+        cell
+        for cell in cells
+        if cell.text(without="tau") not in reasons
+        and (is_declared_exact(cell, f) or not must_be_unbiased)
+    ]
+    rows, narrowed = _measured(f, logits, usable, draws, settings, evaluations, costs)
     declared = {str(cell): is_declared_exact(cell, f) for cell in cells}
+    # A class that overrides what runs is not taken at its word: its draws count as they are.
+    replaced = {str(cell) for cell in cells if overrides(cell)}
     rows["declared"], rows["cost"] = rows["estimator"].map(declared), rows["series"].map(costs)
-    trusted, notes = _as_declared(rows)
+    trusted, notes = _as_declared(rows, replaced)
+    notes += tuple(note for note in (left, narrowed, *_notes(rows)) if note is not None)
     curves = ranking(trusted, _budgets(evaluations))
     curves["asked"] = curves["evaluations"] == evaluations
     ranked = curves[curves["asked"]].drop(columns="asked")
@@ -165,14 +181,81 @@ def _unaffordable(cost: float, evaluations: int) -> str:
     return f"one draw counts as {cost:g} evaluations of f, more than {evaluations}"
 
 
-def _enumerates(enumeration: Enumeration) -> bool:
+def _left_to_draws(enumeration: Enumeration) -> str | None:
+    """Return why all is left to draws, in words, or None if f is enumerated."""
     try:
-        return bool(enumeration.values.mean.isfinite())
+        check_states(enumeration.logits)
     except TooLargeError:
-        return False
+        states = sum(math.log10(int(n)) for n in (probabilities(enumeration.logits) > 0).sum(-1))
+        why = f"f has about 10^{states:.1f} configurations"
+    else:
+        seconds = enumeration.sweep_seconds()
+        if seconds <= _PATIENCE:
+            return None
+        why = f"one evaluation of f at all configurations would take about {seconds:.0f} s"
+    return f"Left to draws: {why}, so that the gradient and all errors are measured by draws."
 
 
-def _as_declared(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def _notes(rows: pd.DataFrame) -> Iterator[str]:
+    """Yield who was drawn though exact moments are known, and why."""
+    if "note" not in rows:
+        return
+    for note, part in rows[rows["note"].notna()].groupby("note", sort=False):
+        yield f"{', '.join(dict.fromkeys(part['series']))} {note}."
+
+
+def _measured(
+    f: Loss,
+    logits: Float[Tensor, "N C"],
+    cells: list[Estimator],
+    draws: int,
+    settings: dict[str, Any],
+    evaluations: int,
+    costs: dict[str, float],
+) -> tuple[pd.DataFrame, str | None]:
+    """Return the rows of all cells; large ones with few draws where the temperature is far off.
+
+    Where all draws of all temperatures are too many numbers, an eighth of them shows which
+    temperatures of a series may be the best; only these are measured by all. Counted, not timed, so
+    that the rows are the same on every machine.
+    """
+    numbers = logits.numel() * draws
+    work = sum(numbers * _copies(cell, logits) for cell in cells)
+    few = max(2 * GROUPS, draws // _FEWER)
+    if settings["method"] == "auto" or work <= _WORK or few >= draws:
+        return compare(f, logits, cells, draws=draws, **settings), None
+    first = compare(f, logits, cells, draws=few, **settings)
+    first["cost"] = first["series"].map(costs)
+    near: set[str] = set()
+    for series, part in first[first["reason"].isna()].groupby("series", sort=False):
+        part = part.sort_values("tau")
+        averaged = max(1, int(evaluations // costs[series]))
+        error = (part["bias2"] + part["variance"] / averaged).to_numpy(float)
+        noise = np.hypot(part["bias2_se"], part["variance_se"] / averaged).to_numpy(float)
+        best = int(np.nanargmin(error)) if np.isfinite(error).any() else 0
+        alike = error - error[best] <= 2 * np.hypot(noise, noise[best])
+        alike[max(0, best - 1) : best + 2] = True
+        # Of many that noise makes alike the ones around the best are enough.
+        alike[: max(0, best - _NEAR)] = alike[best + _NEAR + 1 :] = False
+        near |= set(part["estimator"][alike])
+    again = [cell for cell in cells if str(cell) in near]
+    second = compare(f, logits, again, draws=draws, **settings)
+    rows = pd.concat([second, first[~first["estimator"].isin(near)].drop(columns="cost")])
+    order = {str(cell): place for place, cell in enumerate(cells)}
+    rows = rows.sort_values("estimator", key=lambda names: names.map(order), kind="stable")
+    told = (
+        f"Temperatures far from the best of their series were measured by {few:,} draws, the "
+        f"others by {draws:,}."
+    )
+    return rows.reset_index(drop=True), told
+
+
+def _copies(cell: Estimator, logits: Tensor) -> int:
+    """Return how many numbers a draw makes for each logit."""
+    return cell.calls(logits.shape[1], logits.shape[0]) * (getattr(cell, "k", 1) or 1)
+
+
+def _as_declared(rows: pd.DataFrame, replaced: set[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Return the rows with bias 0 where it is declared and not refuted, and what is refuted."""
     drawn = rows["declared"] & (rows["method"] != "exact") & rows["reason"].isna()
     refuted = drawn & (rows["bias2"] > _DOUBT * rows["bias2_se"])
@@ -182,9 +265,10 @@ def _as_declared(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
         for row in rows[refuted].itertuples()
     )
     trusted = rows.copy()
-    trusted.loc[drawn & ~refuted, ["bias2", "bias2_se"]] = 0.0
+    believed = drawn & ~refuted & ~rows["estimator"].isin(replaced)
+    trusted.loc[believed, ["bias2", "bias2_se"]] = 0.0
     for column in ("", "_se"):
-        trusted.loc[drawn & ~refuted, f"mse{column}"] = trusted[f"variance{column}"]
+        trusted.loc[believed, f"mse{column}"] = trusted[f"variance{column}"]
     return trusted, told
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "GradientMoments",
     "TooLargeError",
     "ValueMoments",
+    "check_states",
     "check_tables",
     "exact_gradient",
     "exact_value",
@@ -213,8 +214,24 @@ def check_tables(logits: Float[Tensor, "N C"]) -> None:
         )
 
 
+def check_states(logits: Float[Tensor, "N C"]) -> None:
+    """Raise TooLargeError if there are more than `MAX_CONFIGURATIONS` possible configurations."""
+    p = probabilities(logits.detach().to("cpu", torch.float64))
+    _check_sizes(logits, [int(count) for count in (p > 0).sum(-1)])
+
+
+def _check_sizes(logits: Tensor, sizes: list[int]) -> None:
+    variables, classes = logits.shape
+    if math.prod(sizes) > MAX_CONFIGURATIONS:
+        raise TooLargeError(
+            f"{variables} variables of {classes} classes have about "
+            f"10^{sum(map(math.log10, sizes)):.1f} configurations of positive probability, more "
+            f"than the {MAX_CONFIGURATIONS} that are enumerated; use monte_carlo(...) instead"
+        )
+
+
 class Space:
-    """All unmasked configurations: a block of variables from `split` on, prefixes before it."""
+    """All possible configurations: a block of variables from `split` on, prefixes before it."""
 
     def __init__(self, logits: Tensor) -> None:
         logits = check_logits(logits, ndim=2).detach().to("cpu", torch.float64)
@@ -223,13 +240,7 @@ class Space:
         # A class may be masked by -inf or by -1e8: what has probability 0 is not visited.
         self.allowed = [(row > 0).nonzero()[:, 0] for row in self.p]
         sizes = [len(a) for a in self.allowed]
-        if math.prod(sizes) > MAX_CONFIGURATIONS:
-            raise TooLargeError(
-                f"{variables} variables of {classes} classes have about "
-                f"10^{sum(map(math.log10, sizes)):.1f} configurations of "
-                f"positive probability, more than the {MAX_CONFIGURATIONS} enumerated; use "
-                "monte_carlo(...) instead"
-            )
+        _check_sizes(logits, sizes)
         limit = max(1, min(_BLOCK, _BUFFER_ELEMENTS // logits.numel()))
         self.split = variables
         while self.split > 0 and math.prod(sizes[self.split - 1 :]) <= limit:

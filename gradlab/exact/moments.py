@@ -8,6 +8,7 @@ k of x_i alone, so with E[M|k], E[M^T M|k] and the moments of a_i given k nothin
           a_{ik}^T \rangle
 """
 
+import time
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import check_floating, check_logits, probabilities
+from gradlab.categorical import check_floating, check_logits, one_hot, probabilities
 from gradlab.estimators import (
     Estimator,
     PathwiseEstimator,
@@ -27,6 +28,7 @@ from gradlab.exact.enumeration import (
     GradientMoments,
     Space,
     ValueMoments,
+    check_states,
     check_tables,
     gradient_moments,
     value_moments,
@@ -41,9 +43,9 @@ from gradlab.exact.mechanism import (
 from gradlab.exact.tabulated import Tabulated, count_states
 from gradlab.exact.tuples import NotExactError, tuple_moments
 from gradlab.gate import Objective, checked, name_of
-from gradlab.loss import Loss, gradient
+from gradlab.loss import Loss, evaluate, gradient
 from gradlab.moments import Moments
-from gradlab.reproducible import block_generator
+from gradlab.reproducible import block_generator, single_thread
 
 __all__ = ["EnumeratedBatch", "Enumeration", "NotExactError", "exact_moments"]
 
@@ -102,6 +104,8 @@ class Enumeration:
         if refused is not None:
             raise NotExactError(refused)
         check_mechanism(estimator)
+        # Before any table is made: it would be of no use.
+        check_states(self.logits)
         if isinstance(estimator, PathwiseEstimator):
             if isinstance(estimator, SampleOnlyEstimator) and self._is_wide:
                 return self._over_states(estimator)
@@ -149,6 +153,15 @@ class Enumeration:
         """Return about how long exact moments of `estimator` take, without sweeps of f."""
         return _table_seconds(estimator, *self.logits.shape)
 
+    def sweep_seconds(self) -> float:
+        """Return about how long one sweep of f takes; measured, by a part of it."""
+        states = count_states(self.logits)
+        x = one_hot(self.logits.argmax(-1), self.logits).expand(min(states, _TIMED), -1, -1)
+        with single_thread(), torch.no_grad():
+            start = time.perf_counter()
+            evaluate(self.f, x.contiguous())
+            return (time.perf_counter() - start) * states / len(x)
+
     def jacobians(self, estimator: PathwiseEstimator) -> tuple[Tensor, Tensor] | None:
         """Return E[M | x = k] and E[M^T M | x = k] of an estimator, or None if not known.
 
@@ -172,6 +185,8 @@ class Enumeration:
 # Entries of tables from which on the states themselves are used, numbers of x at all states, and
 # states at a time.
 _WIDE, _STATES_ELEMENTS, _PART = 2**22, 2**25, 2**10
+# States by which a sweep is timed.
+_TIMED = 1024
 # Tuples of samples at which a written estimate is tried.
 _TRIED = 4
 
