@@ -140,7 +140,7 @@ FAULTS = {
     "own_seed": "own_seed ignores its generator: other generators give the same draws",
     "global_noise": "global_noise does not follow its generator",
     "once": "once returns one draw n times",
-    "nothing": "cannot draw from nothing: it has no argument called logits",
+    "nothing": "cannot draw from nothing: no argument is called logits, its arguments are x",
     "nosuch": "mine.py",
 }
 

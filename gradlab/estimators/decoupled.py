@@ -68,12 +68,16 @@ class DecoupledGumbelSoftmaxST(GumbelEstimator):
         self, logits: Tensor, generator: Generator | None, n: int | None, x: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Return x, drawn where it is not given, and y given x, [1, *x.shape]."""
+        raw = log_probabilities(logits.detach())
         log_p = log_probabilities(masked_logits(logits.detach()))
         check_tau(self.tau, log_p.dtype)
         log_of_x = torch.log_softmax(log_p / self.forward, -1)
         of_x = log_of_x.exp()
         given = draw_one_hot(of_x, generator, n) if x is None else check_one_hot(x, logits)
         x = given.to(of_x.dtype)
+        # A given x may be of a class whose probability underflows.
+        log_p = torch.where(x > 0, raw, log_p)
+        log_of_x = torch.where(x > 0, torch.log_softmax(raw / self.forward, -1), log_of_x)
         log_e = draw_exponentials(x, generator).log()
         own, own_of_x, own_log_e = (
             torch.where(x > 0, t, 0.0).sum(-1, keepdim=True) for t in (log_p, log_of_x, log_e)

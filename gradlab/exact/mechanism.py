@@ -36,7 +36,7 @@ _DECLARED = {
     *("supports", "text", "fit", "updated"),
 }
 # What the engine puts to every class of a variable, or to every tuple of samples.
-_ENUMERATED: dict[type[Estimator], set[str]] = {
+_ENUMERATED: dict[Any, set[str]] = {
     SampleOnlyEstimator: {"pullback"},
     SampledValueEstimator: {"estimate_at", "samples"},
 }
