@@ -115,7 +115,7 @@ def checked(f: Loss, logits: Float[Tensor, "*batch N C"], *, any_batch: bool = F
     with _unnoticed(f, logits.device):
         before = _global_states()
         values, leaves = _recorded(f, states, logits)
-        eps = max(_eps(part) for part in (values, *leaves))
+        eps = max(_precision(values), *map(_eps, leaves)) if leaves else _precision(values)
         x = _select(states, again)
         with torch.no_grad():
             try:
@@ -147,6 +147,17 @@ def agree(a: Tensor, b: Tensor, eps: float) -> bool:
 
 def _batch(logits: Tensor) -> int | None:
     return None if logits.ndim == 2 else len(logits)
+
+
+def _precision(values: Tensor) -> float:
+    """Return the rounding unit of the values: of float32 where they only look like float64."""
+    single = values.to(torch.float32)
+    if values.dtype == torch.float64 and torch.equal(single.to(torch.float64), values):
+        # Whole numbers and simple fractions need few digits, whatever computed them.
+        mantissa = torch.frexp(values)[0] * 2**16
+        if int((mantissa != mantissa.round()).sum()) > len(values) // 2:
+            return _eps(single)
+    return _eps(values)
 
 
 def _eps(tensor: Tensor) -> float:

@@ -37,7 +37,7 @@ _REACH, _WIDEST = 16, 64
 _LARGEST_BUDGET = 2**14
 # Seconds that a sweep of f may take; numbers that all draws may make before fewer are made of some,
 # what share then, and how many temperatures on each side of the best are measured by all.
-_PATIENCE, _WORK, _FEWER, _NEAR = 60.0, 2**29, 8, 2
+_PATIENCE, _WORK, _FEWER, _NEAR = 60.0, 2**29, 8, 1
 # A declared exactness is doubted when the measured squared bias is so many standard errors.
 _DOUBT = 5
 

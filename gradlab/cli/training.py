@@ -129,6 +129,8 @@ def vae(
     if probe is not None:
         measured = names if probe_estimators is None else _split(probe_estimators)
         probing = {"estimators": measured, "every": probe, "seconds": probe_seconds}
+        # A long training has the time for accurate probes.
+        probing |= {"draws": 512, "reference_draws": 8192}
     train_and_report("vae", settings, columns, data, workers, device, threads, out, probing)
 
 

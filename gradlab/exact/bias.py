@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import log_probabilities
+from gradlab.categorical import log_probabilities, one_hot
 from gradlab.estimators import (
     Estimator,
     PathwiseEstimator,
@@ -22,7 +22,7 @@ from gradlab.exact.enumeration import Space
 from gradlab.exact.mechanism import check_mechanism
 from gradlab.exact.moments import Enumeration
 from gradlab.exact.tuples import NotExactError, tuple_moments
-from gradlab.loss import Loss, evaluate
+from gradlab.loss import Loss, evaluate, value_and_gradient
 from gradlab.reproducible import single_thread
 
 __all__ = ["ExactBias", "TruthError", "exact_bias"]
@@ -114,10 +114,45 @@ def exact_bias(
         raise NotExactError(f"no exact mean is known for {estimator}; use draws instead")
     values = on.values
     of_f = float((values.mean.square() + (values.p * values.conditional_square)[0].sum()).sqrt())
-    rounding = _ULPS * on.objective.eps
-    truth = _truth(values.gradient, on.f, on.logits, rounding * of_f)
-    bound = rounding * max(scale, of_f) + error
-    return ExactBias(truth, mean, math.sqrt(variance), bound, route)
+
+    def found(unit: float) -> ExactBias:
+        truth = _truth(values.gradient, on.f, on.logits, _ULPS * unit * of_f)
+        bound = _ULPS * unit * max(scale, of_f) + error
+        return ExactBias(truth, mean, math.sqrt(variance), bound, route)
+
+    try:
+        in_its_dtype = found(on.objective.eps)
+    except TruthError:
+        if not _hides_single(on):
+            raise
+        return found(_SINGLE)
+    if in_its_dtype.is_zero or not _hides_single(on):
+        return in_its_dtype
+    return found(_SINGLE)
+
+
+_SINGLE = torch.finfo(torch.float32).eps
+
+
+def _hides_single(on: Enumeration) -> bool:
+    """Return whether f computes in float32 inside, though its values look like float64.
+
+    In float64 a step of 2^-30 changes f by its slope; in float32 such a step is lost.
+    """
+    if on.objective.eps >= _SINGLE:
+        return False
+    x = one_hot(on.logits.argmax(-1), on.logits).unsqueeze(0)
+    source = torch.Generator().manual_seed(0)
+    step = 2.0**-30 * torch.rand(x.shape, generator=source, dtype=x.dtype)
+    try:
+        value, slope = value_and_gradient(on.objective, x, keep_graph=False)
+        value = value.detach()
+        change = evaluate(on.objective, x + step).detach() - value
+    except Exception:  # no gradient, or no relaxed x
+        return False
+    expected = float((slope * step).sum())
+    noise = 8 * torch.finfo(x.dtype).eps * float(value.abs().max())
+    return abs(expected) > noise and abs(float(change) - expected) > 0.5 * abs(expected)
 
 
 def _truth(gradient: Tensor, f: Loss, logits: Tensor, allowed: float) -> Tensor:

@@ -41,6 +41,11 @@ LARGEST_TABLE = 2**25
 PATIENCE = 2.0
 """Seconds that exact moments of one estimator may take; what takes longer is drawn."""
 
+# Draws of an estimator, and of the reference, by default: the fewest, the most, and the numbers
+# that all of them may make, which keeps a large batch to a few seconds.
+_DRAWS = (4 * GROUPS, 512, 2**23)
+_REFERENCE = (16 * GROUPS, 8192, 2**25)
+
 # Numbers that the samples of one block may hold, copies inside the estimator counted: what f makes
 # of them is often ten times as much.
 _BLOCK_NUMBERS = 2**19
@@ -60,8 +65,9 @@ class GradientProbe:
     The B elements of the batch are drawn independently, so the variance is the sum of theirs. Rows
     hold bias2, variance, mse and cosine with standard errors, and relative_bias, relative_sd and
     relative_rmse, over the length of the true gradient; `method` says exact or monte carlo (`draws`
-    draws), `truth` where the truth is from: enumeration, or `reference_draws` draws of the
-    unbiased `reference`. What cannot be measured is a row with its `reason`.
+    draws, by default up to 512), `truth` where the truth is from: enumeration, or
+    `reference_draws` draws (by default up to 8,192, fewer for a large batch) of the unbiased
+    `reference`. What cannot be measured is a row with its `reason`.
 
     `seconds` bounds the time of all measurements together: one starts only if the time of the last
     one is left. `model` is one whose buffers f changes: they are put back. f is evaluated in the
@@ -77,9 +83,9 @@ class GradientProbe:
         estimators: Iterable[Code],
         *,
         every: int = 100,
-        draws: int = 512,
+        draws: int | None = None,
         reference: Estimator | str = "RF(m=4)",
-        reference_draws: int = 8192,
+        reference_draws: int | None = None,
         seconds: float = math.inf,
         model: nn.Module | None = None,
         seed: int = 0,
@@ -95,7 +101,8 @@ class GradientProbe:
             ("draws", draws, 2 * GROUPS),
             ("reference_draws", reference_draws, 2 * GROUPS),
         ):
-            if not isinstance(value, int) or value < least:
+            chosen = value is not None or name == "every"
+            if chosen and (not isinstance(value, int) or value < least):
                 raise ValueError(f"{name} must be an int of at least {least}, not {value!r}")
         if not seconds > 0:
             raise ValueError(f"seconds must be positive, not {seconds!r}")
@@ -153,10 +160,10 @@ class GradientProbe:
         on = self._enumeration(objective, logits)
         truth: Tensor | Moments
         if on is None:
-            truth = self._by_draws(
-                self.reference, self.reference_draws, objective, logits, f"probe {step} reference"
-            )
-            source = f"{self.reference}, {self.reference_draws:,} draws"
+            draws = self._reference_draws(logits)
+            name = f"probe {step} reference"
+            truth = self._by_draws(self.reference, draws, objective, logits, name)
+            source = f"{self.reference}, {draws:,} draws"
         else:
             truth, source = on.gradient, "enumeration"
         for estimator in self.estimators:
@@ -164,7 +171,7 @@ class GradientProbe:
             started = time.perf_counter()
             try:
                 moments, method = self._moments(estimator, step, objective, logits, on)
-                row |= {"method": method, "draws": self.draws if method != "exact" else None}
+                row |= {"method": method, "draws": int(moments.n) if method != "exact" else None}
                 row |= measure(moments, truth)
                 row |= _relative(row)
             except ValueError as fault:
@@ -176,7 +183,8 @@ class GradientProbe:
         """Return the enumeration of all elements, or None where draws are sooner there."""
         states = count_states(logits)
         # Measuring the truth by draws evaluates f so often; more states than that are not worth it.
-        few = min(LARGEST_STATES, self.reference_draws * self.reference.calls(*_sizes(logits)))
+        evaluations = self._reference_draws(logits) * self.reference.calls(*_sizes(logits))
+        few = min(LARGEST_STATES, evaluations)
         if states > few or states * logits.numel() > LARGEST_TABLE:
             return None
         return EnumeratedBatch(f, logits)
@@ -199,15 +207,18 @@ class GradientProbe:
         if refused:
             raise ValueError(refused)
         name = f"probe {step} {estimator}"
-        return self._by_draws(estimator, self.draws, f, logits, name), "monte carlo"
+        draws = self.draws or _fitting(estimator, logits, *_DRAWS)
+        return self._by_draws(estimator, draws, f, logits, name), "monte carlo"
+
+    def _reference_draws(self, logits: Tensor) -> int:
+        return self.reference_draws or _fitting(self.reference, logits, *_REFERENCE)
 
     def _by_draws(
         self, estimator: Estimator, draws: int, f: Objective, logits: Tensor, name: str
     ) -> Moments:
         """Return moments over all variables of the batch, [B, N, C], of what trains."""
         drawn = draws_of(estimator).training
-        copies = estimator.calls(*_sizes(logits)) * (getattr(estimator, "k", 1) or 1)
-        size = max(1, _BLOCK_NUMBERS // (logits.numel() * copies))
+        size = max(1, _BLOCK_NUMBERS // (logits.numel() * _copies(estimator, logits)))
         total: Groups | None = None
         for start in range(0, draws, size):
             n = min(size, draws - start)
@@ -235,6 +246,16 @@ _BLANK: dict[str, Any] = dict.fromkeys(
     ["estimator", "series", "tau", "calls", "truth", *_MEASURED]
     + [f"relative_{name}" for name in _RELATIVE]
 )
+
+
+def _copies(estimator: Estimator, logits: Tensor) -> int:
+    """Return how many numbers a draw makes for each logit."""
+    return estimator.calls(*_sizes(logits)) * (getattr(estimator, "k", 1) or 1)
+
+
+def _fitting(estimator: Estimator, logits: Tensor, fewest: int, most: int, numbers: int) -> int:
+    """Return so many draws as make so many numbers, between the fewest and the most."""
+    return min(most, max(fewest, numbers // (logits.numel() * _copies(estimator, logits))))
 
 
 def _sizes(logits: Tensor) -> tuple[int, int]:
