@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,8 @@ __all__ = ["Objective", "agree", "checked", "name_of"]
 _STATES, _FORM = 12, (3, 4)
 _AGAIN = (7, 3, 1, 0, 0, 1, 3, 10, 9, 5, 8, 2)
 _ELSEWHERE = (4, 0, 2, 2, 11, 0, 6, 6, 1, 10, 3, 7)
+# Numbers of logits up to which the choice of states is remembered.
+_REMEMBERED = 2**14
 # Calls of an f that draws random numbers.
 _REPEATED = 32
 # Values at one x may differ between batches by so many units in the last place of the largest.
@@ -165,33 +168,43 @@ def _eps(tensor: Tensor) -> float:
 
 
 def _states(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return states [12, *batch, N, C], and which come again, [12] or [12, B].
+    """Return states [12, *batch, N, C] that show many classes, and which come again, [12, *batch].
 
-    All states are there where they are no more; else some along the diagonal, which show many
-    classes, and some at random.
+    All states are there where they are no more; else some along the diagonal, and some at random.
     """
     possible = (probabilities(logits.detach()) > 0).cpu()
+    shape = tuple(possible.shape)
+    found = _chosen if possible.numel() <= _REMEMBERED else _chosen.__wrapped__
+    classes, again = found(possible.numpy().tobytes(), shape)
+    return one_hot(classes.to(logits.device), logits.detach()), again.to(logits.device)
+
+
+@lru_cache(maxsize=64)
+def _chosen(data: bytes, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return the classes of the states, and which of them come again."""
+    possible = torch.from_numpy(np.frombuffer(data, dtype=bool).copy()).view(shape)
     count = possible.sum(-1)
     number = torch.arange(_STATES).view(-1, *[1] * count.ndim)
     # In what steps the class of a variable changes, were all states counted through.
-    stride = count.flip(-1).cumprod(-1).flip(-1) // count
-    total = stride[..., :1] * count[..., :1]
+    sizes = count.to(torch.float64)
+    stride = sizes.flip(-1).cumprod(-1).flip(-1) / sizes
+    total = stride[..., :1] * sizes[..., :1]
     source = torch.Generator().manual_seed(0)
-    drawn = torch.rand(_STATES, *count.shape, generator=source, dtype=torch.float64) * count
+    drawn = (
+        torch.rand(_STATES, *count.shape, generator=source, dtype=torch.float64) * count
+    ).long()
     diagonal = (number + torch.arange(count.shape[-1])) % count
-    many = torch.where(number < _STATES // 2, diagonal, drawn.long())
-    index = torch.where(
-        (total > 0) & (total <= _STATES), number // stride.clamp_min(1) % count, many
-    )
+    many = torch.where(number < _STATES // 2, diagonal, drawn)
+    counted = (number // stride.clamp(1, _STATES)).long() % count
+    index = torch.where(total <= _STATES, counted, many)
     # Possible classes first, in their order.
     order = (~possible).to(torch.uint8).argsort(dim=-1, stable=True)
     classes = order.expand(_STATES, *order.shape).gather(-1, index.unsqueeze(-1)).squeeze(-1)
     # Neighbours in a batch come again in different company.
     odd = torch.arange(count[..., 0].numel()).view(count.shape[:-1]) % 2 == 1
-    shape = [-1, *[1] * odd.ndim]
-    again = torch.where(odd, torch.tensor(_ELSEWHERE).view(shape), torch.tensor(_AGAIN).view(shape))
-    states = one_hot(classes.to(logits.device), logits.detach())
-    return states, again.to(logits.device)
+    along = [-1, *[1] * odd.ndim]
+    again = torch.where(odd, torch.tensor(_ELSEWHERE).view(along), torch.tensor(_AGAIN).view(along))
+    return classes, again
 
 
 def _select(of_states: Tensor, again: Tensor) -> Tensor:
