@@ -313,6 +313,24 @@ def _(logits):
     return lambda x: net(x).squeeze(-1)
 
 
+@_faulty("RandomLossError", "random", "noise while gradients are recorded")
+def _(logits):
+    return lambda x: linear(x) + (0.1 * torch.randn(()) if x.requires_grad else 0.0)
+
+
+# Its values depend on whether gradients are recorded.
+
+
+@_faulty("GradientModeError", "no_grad", "a penalty while gradients are recorded")
+def _(logits):
+    return lambda x: linear(x) + (0.1 * x[..., 0, 0] if torch.is_grad_enabled() else 0.0)
+
+
+@_faulty("GradientModeError", "no_grad", "rounded where no gradient is needed")
+def _(logits):
+    return lambda x: linear(x) if x.requires_grad else linear(x).round()
+
+
 # It changes from call to call, without random numbers that the global generators know.
 
 

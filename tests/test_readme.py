@@ -50,6 +50,19 @@ def test_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "ZGR" in capsys.readouterr().out
 
 
+def test_example_of_own_losses_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = re.findall(r"```python\n(import torch\nfrom torch import nn\n.*?)```", README, re.S)
+    exec(example, {})
+    shown = capsys.readouterr().out
+    assert "torch.Size([3, 4, 3])" in shown
+    assert "RF(m=4)" in shown
+
+
+@pytest.mark.parametrize("name", re.findall(r"\(`(\w+Error)`", README))
+def test_faults_that_readme_names_exist(name: str) -> None:
+    assert issubclass(getattr(gradlab.loss, name), gradlab.loss.LossError)
+
+
 def test_own_estimator_example_is_zgr() -> None:
     (example,) = re.findall(r"```python\n(@dataclasses.*?)```", README, re.S)
     scope: dict[str, object] = {}
