@@ -323,9 +323,9 @@ def _fault(
             return _random(f, one, another)
     if not agree(recorded, values, eps):
         return _stateful(recorded, values)
-    as_before = torch.equal(fresh, later) and not torch.equal(values[:5], values[5:10])
-    if as_before and agree(fresh[0], values[:5], eps):
-        return _stateful(later[0], values[5:10])
+    as_before = torch.equal(fresh, later) and not torch.equal(first[:5], first[5:10])
+    if as_before and agree(fresh[0], first[:5], eps):
+        return _stateful(later[0], first[5:10])
     if not agree(first, recorded, eps):
         return GradientModeError(
             "f gives other values while torch records gradients than under torch.no_grad(), by "

@@ -56,8 +56,8 @@ def test_the_tables_are_large_and_their_names_differ():
 
 def test_every_fault_has_several_losses():
     counts = collections.Counter(row.error for row in FAULTY)
-    assert len(counts) == 9
-    assert min(counts.values()) >= 5
+    assert len(counts) == 10
+    assert min(counts.values()) >= 2
 
 
 def test_phrases_are_in_lower_case():
@@ -140,14 +140,14 @@ def test_only_the_gradient_is_not_finite(row):
 @faulty("RandomLossError")
 def test_random_numbers_of_a_global_generator(row):
     f, _ = row.make(LOGITS)
-    x = states()
+    x = states().requires_grad_()
     seed()
-    first = f(x)
-    others = [f(x) for _ in range(9)]
+    first = f(x).detach()
+    others = [f(x).detach() for _ in range(9)]
     assert not all(close(first, other) for other in others)
     for _ in range(2):
         seed()
-        torch.testing.assert_close(f(x), first, rtol=0, atol=0)
+        torch.testing.assert_close(f(x).detach(), first, rtol=0, atol=0)
 
 
 @faulty("StatefulLossError")
