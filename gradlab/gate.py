@@ -301,7 +301,7 @@ def _fault(
         for seeded in (torch.manual_seed, random.seed, np.random.seed):
             seeded(seed)
         with torch.set_grad_enabled(record):
-            return evaluate(f, states).detach()
+            return evaluate(f, states.clone().requires_grad_(record).clone()).detach()
 
     kept = random.getstate(), np.random.get_state()  # noqa: NPY002 users draw from it
     try:
