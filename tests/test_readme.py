@@ -51,7 +51,9 @@ def test_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_example_of_own_losses_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    (example,) = re.findall(r"```python\n(import torch\nfrom torch import nn\n.*?)```", README, re.S)
+    (example,) = re.findall(
+        r"```python\n(import torch\nfrom torch import nn\n.*?)```", README, re.S
+    )
     exec(example, {})
     shown = capsys.readouterr().out
     assert "torch.Size([3, 4, 3])" in shown
