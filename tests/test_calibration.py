@@ -17,6 +17,7 @@ from gradlab import exact_gradient, exact_moments
 from gradlab.deviations import DeviationSums
 from gradlab.draws import draws_of
 from gradlab.estimators import parse
+from gradlab.gate import checked
 from gradlab.mean_test import MeanTest
 from gradlab.problems import problem, regime
 from gradlab.question import Question
@@ -183,9 +184,10 @@ def test_rare_classes_raise_no_false_alarms(name, draws):
     alpha, runs = 0.05, 500
     f, logits = problem("quadratic", 2, 3, SEED), torch.tensor(RARE[name]).double().log()
     g = exact_gradient(f, logits)
+    drawn, objective = draws_of("RF(m=2)"), checked(f, logits)
     verdicts = [
         trial(
-            Question(draws_of("RF(m=2)"), f, logits, "rare", True, 0.5, alpha, seed),
+            Question(drawn, objective, logits, logits, "rare", True, 0.5, alpha, seed),
             g,
             draws=draws,
             max_draws=8192,
