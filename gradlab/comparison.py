@@ -22,7 +22,7 @@ from gradlab.gate import name_of
 from gradlab.loss import Loss
 from gradlab.measurement import COLUMNS, measured_rows
 from gradlab.moments import GROUPS, Truth
-from gradlab.montecarlo import drawn_moments
+from gradlab.montecarlo import monte_carlo
 from gradlab.progress import tracked
 from gradlab.reproducible import check_seed, single_thread
 
@@ -100,7 +100,7 @@ def compare(
         reference = _checked_reference(reference, reference_draws, exact)
         given = exact.objective, logits, reference_draws, seed
         apart = f"{name}|reference"  # other random numbers than its row has
-        truth = drawn_moments(reference, *given, row=apart, workers=workers, progress=progress)
+        truth = monte_carlo(reference, *given, row=apart, workers=workers, progress=progress)
         source = f"{reference}, {reference_draws:,} draws"
         of_truth = {"truth": source, "truth2_se": truth.length2.se}
     shared = {

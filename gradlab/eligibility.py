@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradlab.draws import EstimatorError, draws_of
 from gradlab.estimators import Estimator
 from gradlab.loss import Loss
 from gradlab.reproducible import block_generator
@@ -86,8 +87,14 @@ def why_not(
     reason = estimator.supports(f, logits)
     if reason is not None:
         return reason
+    drawn = draws_of(estimator)
     try:
-        estimator.draw(f, logits, 2, block_generator(0, f"{estimator}|tried"))
+        if drawn.is_shipped:
+            estimator.draw(f, logits, 2, block_generator(0, f"{estimator}|tried"))
+        else:
+            drawn.check_randomness(f, logits)
+    except EstimatorError as error:
+        return " ".join(str(error).split())
     except Exception as error:
         told = " ".join(str(error).split())
         return f"f fails where it draws: {type(error).__name__}: {told}"

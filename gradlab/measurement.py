@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from gradlab.draws import EstimatorError
 from gradlab.estimators import Estimator
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import EnumeratedBatch, Enumeration, NotExactError
 from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.moments import Moments, Truth
-from gradlab.montecarlo import drawn_moments
+from gradlab.montecarlo import monte_carlo
 
 __all__ = ["COLUMNS", "PATIENCE", "measure", "measured_rows"]
 
@@ -97,7 +98,7 @@ def measured_rows(
         elif found["too_large"]:
             note = f"by draws: {found['reason']}"
     given: dict[str, Any] = {"row": row, "workers": workers, "progress": progress, "truth": truth}
-    found = _timed(drawn_moments, estimator, f, logits, draws, seed, **given)
+    found = _timed(monte_carlo, estimator, f, logits, draws, seed, **given)
     rows.append(shared | {"method": "monte carlo", "draws": draws} | found | {"note": note})
     return rows
 
@@ -113,6 +114,8 @@ def _timed(
     except (NotExactError, QuadratureError, TooLargeError) as error:
         too_large = isinstance(error, TooLargeError)
         row |= {"reason": str(error), "fallback": True, "too_large": too_large}
+    except EstimatorError as error:
+        row |= {"reason": str(error)}
     return row | {"seconds": time.perf_counter() - start}
 
 

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from gradlab.draws import Code, draws_of, estimator_of
 from gradlab.estimators import Estimator
-from gradlab.gate import Objective, checked
+from gradlab.gate import checked
 from gradlab.loss import Loss
 from gradlab.moments import GROUPS, Groups, Moments
 from gradlab.progress import Progress
 from gradlab.reproducible import block_generator, check_seed, single_thread
 
-__all__ = ["block_size", "drawn_moments", "monte_carlo"]
+__all__ = ["block_size", "monte_carlo"]
 
 # Elements of a block: large enough to amortize dispatch, small enough for the cache.
 _BLOCK_ELEMENTS = 2**17
@@ -56,32 +56,9 @@ def monte_carlo(
     not grow with `draws`.
 
     Raises ValueError for bad arguments, LossError for an f that breaks its contract, EstimatorError
-    for code that breaks its own.
+    for code that breaks its own, as by draws that are no independent replicates.
     """
-    source = estimator_of(estimator)
-    objective = checked(f, logits)
-    return drawn_moments(
-        *(source, objective, logits, draws, seed),
-        row=row,
-        workers=workers,
-        chunk=chunk,
-        progress=progress,
-    )
-
-
-def drawn_moments(
-    estimator: Estimator,
-    f: Objective,
-    logits: Float[Tensor, "*batch N C"],
-    draws: int,
-    seed: int = 0,
-    *,
-    row: str = "",
-    workers: int = 1,
-    chunk: int = 8,
-    progress: bool = False,
-) -> Moments:
-    """Return what `monte_carlo` returns, for an f that has passed the gate."""
+    estimator, f = estimator_of(estimator), checked(f, logits)
     for name, value, least in (
         ("draws", draws, 2 * GROUPS),
         ("workers", workers, 1),
@@ -93,6 +70,9 @@ def drawn_moments(
     drawn = draws_of(estimator)
     # Code of the user's is run in the precision that it trains in.
     at = drawn.at(logits.detach().to(f.device, f.dtype))
+    if not drawn.is_shipped:
+        # Code that uses its whole call, or keeps something, has no law of one draw.
+        drawn.check_randomness(f, at, seed)
     draw = estimator.draw if drawn.is_shipped and at.ndim == 2 else drawn
     size = block_size(estimator, at[..., 0].numel(), at.shape[-1])
     row = f"{row}|{estimator}"

@@ -693,3 +693,67 @@ def test_faults_in_batches_are_named():
             batched(draws_of("ZGR"), bad)
     with pytest.raises(ValueError, match="is batched already"):
         batched(batched(draws_of("ZGR"), 2), 2)
+
+
+# ---- every call that draws --------------------------------------------------------------------
+
+
+class Remembering:
+    """A trainer's method that keeps its moving baseline between calls."""
+
+    def __init__(self):
+        self.baseline = 0.0
+
+    def surrogate(self, f, logits, generator):
+        x = draw_one_hot(probabilities(logits.detach()), generator)
+        values = f(x)
+        log_p = (x * torch.log_softmax(logits, -1)).sum((-2, -1))
+        weight = values.detach() - self.baseline
+        self.baseline = 0.9 * self.baseline + 0.1 * float(values.detach().mean())
+        return weight * log_p + values - values.detach()
+
+
+def batch_mean(f, logits, generator):
+    x = draw_one_hot(probabilities(logits.detach()), generator)
+    values = f(x)
+    log_p = (x * torch.log_softmax(logits, -1)).sum((-2, -1))
+    return (values - values.mean(0)).detach() * log_p + values - values.detach()
+
+
+def by_probe(code):
+    probe = gradlab.training.probe.GradientProbe([code], draws=32, reference_draws=64)
+    probe(0, LOSS, LOGITS.unsqueeze(0))
+    return probe.rows["reason"][0]
+
+
+WHO_DRAWS = {
+    "compare": lambda code: gradlab.compare(LOSS, LOGITS, [code], draws=64)["reason"][0],
+    "recommend": lambda code: (
+        gradlab.recommend(LOSS, LOGITS, evaluations=8, estimators=["ST", code], draws=64)
+        .table.set_index("series")["reason"]
+        .dropna()
+        .iloc[0]
+    ),
+    "probe": by_probe,
+}
+
+
+@pytest.mark.parametrize("call", WHO_DRAWS.values(), ids=list(WHO_DRAWS))
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: batch_mean, "depend on how many are drawn at once"),
+        (lambda: Remembering().surrogate, "remembers earlier calls"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_no_call_measures_draws_that_are_no_replicates(make, told, call):
+    assert told in call(make())
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_monte_carlo_refuses_draws_that_are_no_replicates():
+    with pytest.raises(BatchStatisticsError):
+        gradlab.monte_carlo(batch_mean, LOSS, LOGITS, 64)
+    with pytest.raises(StatefulError, match="baseline"):
+        gradlab.monte_carlo(Remembering().surrogate, LOSS, LOGITS, 64)

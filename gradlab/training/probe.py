@@ -112,6 +112,7 @@ class GradientProbe:
         self.seconds = 0.0
         self._last = 0.0
         self._rows: list[dict[str, Any]] = []
+        self._replicates: set[str] = set()  # code whose draws were found to be replicates
 
     @property
     def rows(self) -> pd.DataFrame:
@@ -218,6 +219,9 @@ class GradientProbe:
     ) -> Moments:
         """Return moments over all variables of the batch, [B, N, C], of what trains."""
         drawn = draws_of(estimator).training
+        if not drawn.is_shipped and str(estimator) not in self._replicates:
+            drawn.check_randomness(f, logits, self.seed)
+            self._replicates.add(str(estimator))
         size = max(1, _BLOCK_NUMBERS // (logits.numel() * _copies(estimator, logits)))
         total: Groups | None = None
         for start in range(0, draws, size):
