@@ -30,7 +30,7 @@ from gradlab.loss import (
 )
 from gradlab.reproducible import single_thread
 
-__all__ = ["Objective", "agree", "checked", "name_of"]
+__all__ = ["Objective", "agree", "checked", "global_states", "name_of"]
 
 # States that f is asked about, and in which order they come in the second call, of shape [3, 4]:
 # each meets others than in the first, some of them twice.
@@ -113,7 +113,7 @@ def checked(f: Loss, logits: Float[Tensor, "*batch N C"], *, any_batch: bool = F
         return Objective(f, logits.dtype, logits.device, _batch(logits), _eps(logits))
     states, again = _states(logits)
     with _unnoticed(f, logits.device):
-        before = _global_states()
+        before = global_states()
         values, leaves = _recorded(f, states, logits)
         eps = max(_eps(part) for part in (values, *leaves))
         x = _select(states, again)
@@ -130,7 +130,7 @@ def checked(f: Loss, logits: Float[Tensor, "*batch N C"], *, any_batch: bool = F
                     f"({type(error).__name__}: {told}); it must take any number of points"
                     + _layers_of(f)
                 ) from error
-        if _global_states() != before:
+        if global_states() != before:
             _check_random(f, states)
         seen = torch.cat([several, *alone])
         wanted = torch.cat([_select(values, again), values[:2]])
@@ -319,7 +319,7 @@ def _fault(
     )
 
 
-def _global_states() -> tuple[bytes, object, int]:
+def global_states() -> tuple[bytes, object, int]:
     """Return where the global generators of torch, Python and numpy are."""
     numpy_state = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 users draw from it
     key = numpy_state["key"].tobytes()

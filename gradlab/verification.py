@@ -92,7 +92,7 @@ def verify(
     question = Question(drawn, on.objective, on.logits, at, name, claimed, delta, alpha, seed)
     one = on if isinstance(on, Enumeration) else on.elements[0]
     estimator = drawn.estimator
-    reason = None if estimator is None else estimator.supports(one.objective, one.logits)
+    reason = None if estimator is None else estimator.supports(one.objective, one.logits.clone())
     if reason is not None:
         return _not_applicable(question, reason)
     target: Tensor | Draws
@@ -281,8 +281,10 @@ def _exact(
     if not drawn.is_shipped and drawn.of == DRAW:
         # The formula is proved; that the code draws by it is not, until it is tried.
         sure = replace(question, alpha=_CHECK_ALPHA)
-        if method == "auto" and trial(sure, exact.mean, draws=_CHECKED).outcome == BIASED:
-            return None, ("Its draws contradict the mean of its own formula: judged by draws.",)
+        if method == "auto":
+            drawn.check_randomness(question.f, question.at, question.seed)
+            if trial(sure, exact.mean, draws=_CHECKED).outcome == BIASED:
+                return None, ("Its draws contradict the mean of its own formula: judged by draws.",)
     if judge == DRAW:
         return verdict, ()
     of_training = _trained(question, exact, on)
