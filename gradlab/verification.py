@@ -278,13 +278,12 @@ def _exact(
         replaced = drawn.estimator is not None and overrides(drawn.estimator)
         return None, (f"By draws: {error}.",) if replaced else ()
     verdict = _proved(question, exact)
-    if not drawn.is_shipped and drawn.of == DRAW:
+    if method == "auto" and not drawn.is_shipped:
         # The formula is proved; that the code draws by it is not, until it is tried.
+        drawn.check_randomness(question.f, question.at, question.seed)
         sure = replace(question, alpha=_CHECK_ALPHA)
-        if method == "auto":
-            drawn.check_randomness(question.f, question.at, question.seed)
-            if trial(sure, exact.mean, draws=_CHECKED).outcome == BIASED:
-                return None, ("Its draws contradict the mean of its own formula: judged by draws.",)
+        if drawn.of == DRAW and trial(sure, exact.mean, draws=_CHECKED).outcome == BIASED:
+            return None, ("Its draws contradict the mean of its own formula: judged by draws.",)
     if judge == DRAW:
         return verdict, ()
     of_training = _trained(question, exact, on)

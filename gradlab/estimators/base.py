@@ -93,8 +93,10 @@ class Estimator(ABC):
         return self.text()
 
 
-def _text(value: float | None) -> str:
+def _text(value: object) -> str:
     if value is None:
         return "inf"
+    if not isinstance(value, int | float):
+        return repr(value)
     short = f"{value:.12g}"
     return short if float(short) == value else repr(float(value))

@@ -21,6 +21,7 @@ from gradlab.estimators import (
 from gradlab.exact.tuples import NotExactError
 from gradlab.gate import global_states
 from gradlab.loss import Loss
+from gradlab.memory import changed, remembered
 
 __all__ = [
     "check_estimate",
@@ -173,6 +174,7 @@ def check_product(
     """
     if is_shipped(estimator):
         return
+    before = remembered(estimator.pullback)
     matrices = jacobian[torch.arange(len(p)), x.argmax(-1)]
     drawn = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=p.dtype)
     # Of other sizes too: a product that clips or normalizes v is not linear.
@@ -186,6 +188,17 @@ def check_product(
                     "variable (is it random, not linear in v, or one of the whole batch?); draws "
                     "decide instead"
                 )
+    _check_unchanged(estimator, before, estimator.pullback)
+
+
+def _check_unchanged(estimator: Estimator, before: dict[str, str], code: object) -> None:
+    """Raise NotExactError if calls have changed anything that the code remembers."""
+    names = changed(before, remembered(code))
+    if names:
+        raise NotExactError(
+            f"{estimator} keeps something between calls ({', '.join(names[:3])}); draws decide "
+            "instead"
+        )
 
 
 def check_pullback(
@@ -197,6 +210,7 @@ def check_pullback(
     """
     if is_shipped(estimator):
         return
+    before = remembered(estimator.pullback)
     v = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=p.dtype)
     wanted = estimator.pullback(p, x, v)
     size = float(wanted.abs().max())
@@ -206,11 +220,14 @@ def check_pullback(
                 f"the product of {estimator} is random, or depends on the other draws of the call; "
                 "draws decide instead"
             )
+    _check_unchanged(estimator, before, estimator.pullback)
 
 
 # Sizes of v, calls that are repeated, points that are asked alone.
 _SIZES = (1e-6, 1e-3, 1.0, 1e3, 1e6)
 _REPEATED, _ALONE = 4, 32
+# Points in a large call, and numbers that it may hold.
+_LARGE, _ELEMENTS = 2**12, 2**20
 _SAME, _ULPS = 1e-9, 2**10
 
 
@@ -227,6 +244,9 @@ def _products(
             yield "", product(p, x, v), _SAME
         several = p.expand_as(x).contiguous()
         yield " in a batch of logits", product(several, x, v), _SAME
+        times = max(1, min(_LARGE // len(x), _ELEMENTS // max(x.numel(), 1)))
+        many = product(p, x.repeat(times, 1, 1), v.repeat(times, 1, 1))
+        yield f" of {times * len(x)} draws", _first(many, len(x)), _SAME
         yield " in another order", _flipped(product(several, x.flip(0), v.flip(0))), _SAME
         few = min(len(x), _ALONE)
         ones = [product(p, x[i : i + 1], v[i : i + 1]) for i in range(few)]
@@ -247,6 +267,10 @@ def _with_rest(
 ) -> Any:
     rest = [product(p, x[few:], v[few:])] if few < len(x) else []
     return torch.cat([*ones, *rest])
+
+
+def _first(found: Any, n: int) -> Any:
+    return found[:n] if isinstance(found, Tensor) else found
 
 
 def _flipped(found: Any) -> Any:
@@ -288,6 +312,7 @@ def check_estimate(
     def estimate(logits: Tensor, classes: Tensor) -> tuple[Any, Any]:
         return _unrandom(estimator, lambda: estimator.estimate_at(f, logits, classes))
 
+    before = remembered(estimator.estimate_at)
     with torch.no_grad():
         value, several = estimate(logits, classes)
         size = float(several.abs().max())
@@ -301,7 +326,10 @@ def check_estimate(
         parts = [*classes[:, :few].split(1, 1), classes[:, few:]]
         ones = torch.cat([estimate(logits, part)[1] for part in parts if part.shape[1]])
         flipped = estimate(logits, classes.flip(1))[1].flip(0)
-        if not (_close(ones, several, _SAME * size) and _close(flipped, several, _SAME * size)):
+        points = max(classes.shape[1], 1)
+        times = max(1, min(_LARGE // points, _ELEMENTS // (classes.numel() * logits.shape[-1] + 1)))
+        many = estimate(logits, classes.repeat(1, times, 1))[1][:points]
+        if not all(_close(found, several, _SAME * size) for found in (ones, flipped, many)):
             raise NotExactError(
                 f"the estimate of {estimator} from its samples depends on the other draws of the "
                 "call; draws decide instead"
@@ -321,6 +349,7 @@ def check_estimate(
             f"{estimator} estimates something else in a batch of logits, where gradients are "
             f"recorded, or in {dtype}; draws decide instead"
         )
+    _check_unchanged(estimator, before, estimator.estimate_at)
 
 
 def _close(found: Any, wanted: Tensor, allowed: float) -> bool:
