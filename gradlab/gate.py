@@ -50,7 +50,8 @@ class Objective:
     f itself is given x in the `dtype` and on the `device` of the logits of the caller, and its
     values come back as they are. `batch`: B where f maps [..., B, N, C] to [..., B], else None.
     `eps`: the rounding unit of the coarsest arithmetic that is seen in f; `parameters`: whether its
-    values have a graph to anything that is trained.
+    values have a graph to anything that is trained. `caller`: the dtype of the caller's logits where
+    f is a table of float64 that was made for them.
     """
 
     f: Loss
@@ -59,6 +60,12 @@ class Objective:
     batch: int | None
     eps: float
     parameters: bool = False
+    caller: torch.dtype | None = None
+
+    @property
+    def trained(self) -> torch.dtype:
+        """The dtype of the logits that are trained."""
+        return self.dtype if self.caller is None else self.caller
 
     def __call__(self, x: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch"]:
         """Return f(x), in the precision of x or its own, whichever is finer."""

@@ -66,7 +66,8 @@ _SHIPPED: dict[type, dict[str, Any]] = {
 
 def is_shipped(estimator: Estimator) -> bool:
     """Return whether an estimator is one of gradlab's, with nothing replaced in it."""
-    return not _replaced(estimator, set())
+    # A refusal is given the logits of every draw.
+    return not _replaced(estimator, _DECLARED - {"refusal"})
 
 
 def overrides(estimator: Estimator) -> list[str]:

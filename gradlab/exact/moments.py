@@ -145,7 +145,7 @@ class Enumeration:
                 g = estimator.pullback(p, x, gradient(self.f, x).to(p.dtype))
                 mean += prefix_p * torch.einsum("n,nic->ic", weight, g)
                 square += prefix_p * (weight @ g.square().sum(-1))
-        check_pullback(estimator, p, self._some_states, self.objective.dtype)
+        check_pullback(estimator, p, self._some_states, self.objective.trained)
         return Moments(mean, (square - mean.square().sum(-1)).clamp_min(0.0))
 
     def seconds(self, estimator: Estimator) -> float:
@@ -165,7 +165,7 @@ class Enumeration:
         if known and not is_shipped(estimator):
             x = self._some_states
             v = gradient(self.f, x).to(p.dtype)
-            check_product(estimator, p, jacobians[0], x, v, self.objective.dtype)
+            check_product(estimator, p, jacobians[0], x, v, self.objective.trained)
         return jacobians
 
     @property
@@ -181,7 +181,7 @@ class Enumeration:
         if is_shipped(estimator):
             return
         classes = some_tuples(estimator, self.logits, _TRIED)
-        check_estimate(estimator, self.f, self.logits, classes, self.objective.dtype)
+        check_estimate(estimator, self.f, self.logits, classes, self.objective.trained)
 
 
 # Entries of tables from which on the states themselves are used, numbers of x at all states, and
