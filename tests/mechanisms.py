@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import gradlab
 from gradlab.categorical import draw_classes, draw_one_hot, one_hot, probabilities
 from gradlab.estimators import (
     ZGR,
@@ -24,9 +23,9 @@ from gradlab.estimators import (
     GumbelSoftmaxST,
     LeaveOneOut,
     MovingAverage,
+    Reinforce,
     ReinMaxCV,
     ReinMaxRao,
-    Reinforce,
     SampledValueEstimator,
     SampleOnlyEstimator,
     StraightThrough,
@@ -299,7 +298,9 @@ def estimate(change: Callable[..., Any]) -> Callable[[], Estimator]:
     """Return RF(m=2) whose classes or value and estimate are changed."""
 
     def estimate_at(self, f, logits, classes):
-        return change(lambda classes: LeaveOneOut.estimate_at(self, f, logits, classes), logits, classes)
+        return change(
+            lambda classes: LeaveOneOut.estimate_at(self, f, logits, classes), logits, classes
+        )
 
     return lambda: variant(LeaveOneOut, estimate_at=estimate_at)
 
@@ -323,7 +324,9 @@ def sized(wrong: Callable[[Tensor, Tensor], Any], factor: float = 1.5) -> Callab
     def change(of, logits, classes):
         value, g = of(classes)
         bad = torch.as_tensor(wrong(logits, classes))
-        return value, torch.where(bad.reshape(*bad.shape, *[1] * (g.ndim - bad.ndim)), factor * g, g)
+        return value, torch.where(
+            bad.reshape(*bad.shape, *[1] * (g.ndim - bad.ndim)), factor * g, g
+        )
 
     return change
 
@@ -372,7 +375,9 @@ FAULTY = [
     Fault("given", lambda: variant(GumbelSoftmaxST, given=uniform_given), TABLE),
     Fault("product", lambda: variant(ReinMaxCV, product=scaled(3.0, ReinMaxCV.product)), TABLE),
     Fault("mean product", lambda: variant(ReinMaxRao, _noise=louder_noise), TABLE),
-    Fault("_pullback", lambda: variant(ReinMaxCV, _pullback=scaled(0.8, ReinMaxCV._pullback)), BOTH),
+    Fault(
+        "_pullback", lambda: variant(ReinMaxCV, _pullback=scaled(0.8, ReinMaxCV._pullback)), BOTH
+    ),
     Fault("attach", lambda: variant(GumbelRao, attach=scaled(2.0, GumbelRao.attach)), TABLE),
     Fault("x is ignored", lambda: variant(ZGR, sample=ignoring_x), TABLE),
     Fault("draw of another rule", lambda: variant(ZGR, draw=of_ema), DRAW),
@@ -420,9 +425,7 @@ FAULTY = [
     ),
     Fault(
         "tau by grad mode",
-        lambda: variant(
-            ReinMaxRao, tau=property(tau_by_mode, lambda self, value: None)
-        ),
+        lambda: variant(ReinMaxRao, tau=property(tau_by_mode, lambda self, value: None)),
         TABLE,
     ),
     Fault("k is a property", lambda: variant(GumbelSoftmaxST, k=property(lambda self: 7)), TABLE),
@@ -443,24 +446,37 @@ FAULTY = [
     Fault("no value", estimate(no_value), TRAINING),
     Fault("half of the value", estimate(half_value), TRAINING),
     # At some inputs only.
-    Fault("in batch", lambda: variant(ZGR, sample=own_sample(lambda l: l.ndim > 2)), TRAINING),
+    Fault(
+        "in batch",
+        lambda: variant(ZGR, sample=own_sample(lambda logits: logits.ndim > 2)),
+        TRAINING,
+    ),
     Fault(
         "in float32",
-        lambda: variant(ZGR, sample=own_sample(lambda l: l.dtype == F32)),
+        lambda: variant(ZGR, sample=own_sample(lambda logits: logits.dtype == F32)),
         TRAINING,
         dtype=F32,
     ),
     Fault("pullback in float32", zgr(where_coarse), BOTH, dtype=F32),
-    Fault("estimate in float32", estimate(sized(lambda l, c: l.dtype == F32)), BOTH, dtype=F32),
+    Fault(
+        "estimate in float32",
+        estimate(sized(lambda logits, c: logits.dtype == F32)),
+        BOTH,
+        dtype=F32,
+    ),
     Fault("recorded", zgr(where_recorded), TRAINING),
-    Fault("recorded estimate", estimate(sized(lambda l, c: l.requires_grad)), TRAINING),
-    Fault("batch of estimates", estimate(sized(lambda l, c: l.ndim > 2)), TRAINING),
+    Fault("recorded estimate", estimate(sized(lambda logits, c: logits.requires_grad)), TRAINING),
+    Fault("batch of estimates", estimate(sized(lambda logits, c: logits.ndim > 2)), TRAINING),
     Fault("C > 3", zgr(where_wide), BOTH, C=4),
     Fault("N = 1", zgr(where_alone), BOTH, N=1),
-    Fault("rare class", estimate(sized(lambda l, c: (c[0] == 0)[..., 0], 8.0)), BOTH, rare=True),
+    Fault(
+        "rare class", estimate(sized(lambda logits, c: (c[0] == 0)[..., 0], 8.0)), BOTH, rare=True
+    ),
     Fault("shifted", lambda: variant(Reinforce, estimate_at=clamped), BOTH, shift=25.0),
     Fault("shifted draws", lambda: variant(LeaveOneOut, draw=clamped_draws), DRAW, shift=25.0),
-    Fault("shifted sample", lambda: variant(ZGR, sample=clamped_pullback_sample), TRAINING, shift=25.0),
+    Fault(
+        "shifted sample", lambda: variant(ZGR, sample=clamped_pullback_sample), TRAINING, shift=25.0
+    ),
 ]
 
 
@@ -484,7 +500,9 @@ class OwnRule(SampleOnlyEstimator):
     reference = "none"
 
     def pullback(self, p, x, v):
-        return self._half(p, v) + x * 0.5 * ((x - p) * v).sum(-1, keepdim=True) + self._rest(p, x, v)
+        return (
+            self._half(p, v) + x * 0.5 * ((x - p) * v).sum(-1, keepdim=True) + self._rest(p, x, v)
+        )
 
     def _half(self, p, v):
         return 0.5 * p * v
@@ -549,7 +567,7 @@ CORRECT = [
     Correct("fewer calls", lambda: variant(ZGR, calls=lambda self, classes, variables=1: 3)),
     Correct("name and order", lambda: variant(ZGR, name="MINE", order=1, reference="me")),
     Correct("order as a property", lambda: variant(ZGR, order=property(lambda self: 2))),
-    Correct("refusal", lambda: variant(ZGR, refusal=lambda self, l: None)),
+    Correct("refusal", lambda: variant(ZGR, refusal=lambda self, logits: None)),
     Correct("text", lambda: variant(LeaveOneOut, text=lambda self, *, without=None: "my own")),
     Correct("__str__", lambda: variant(LeaveOneOut, __str__=lambda self: "mine")),
     Correct("docstring", Documented),
@@ -560,12 +578,14 @@ CORRECT = [
     Correct("more fields", lambda: variant(LeaveOneOut, fields={"note": "x", "weight": 1.0})),
     Correct("samples as a field", lambda: variant(Pair, fields={"samples": 2})),
     Correct("post init", lambda: variant(LeaveOneOut, __post_init__=lambda self: None)),
-    Correct("updated", lambda: variant(MovingAverage, updated=updated).updated(torch.ones(2).double())),
+    Correct(
+        "updated", lambda: variant(MovingAverage, updated=updated).updated(torch.ones(2).double())
+    ),
     Correct("fit", lambda: variant(Reinforce, fit=lambda self, *a, **k: self).fit()),
     Correct(
         "super",
         lambda: variant(ZGR, pullback=lambda self, p, x, v: ZGR.pullback(self, p, x, v) + 0 * p),
     ),
     Correct("attribute of the object", lambda: with_attribute(ZGR(), "note", "mine")),
-    Correct("supports", lambda: variant(ZGR, supports=lambda self, f, l: None)),
+    Correct("supports", lambda: variant(ZGR, supports=lambda self, f, logits: None)),
 ]

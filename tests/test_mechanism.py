@@ -8,7 +8,6 @@ import functools
 
 import pytest
 import torch
-from mechanisms import BOTH, CORRECT, DRAW, FAULTY, TABLE, TRAINING
 
 import gradlab
 from gradlab.comparison import compare
@@ -21,6 +20,7 @@ from gradlab.testing import assert_exact_to_degree
 from gradlab.training.probe import GradientProbe
 from gradlab.verdict import BIASED, UNBIASED
 from gradlab.verification import verify
+from mechanisms import BOTH, CORRECT, DRAW, FAULTY, TABLE, TRAINING
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
 

@@ -38,7 +38,7 @@ _DECLARED = {
     *("supports", "text", "fit", "updated"),
 }
 # What the engine puts to every class of a variable, or to every tuple of samples.
-_ENUMERATED: dict[type[Estimator], set[str]] = {
+_ENUMERATED: dict[Any, set[str]] = {
     SampleOnlyEstimator: {"pullback"},
     SampledValueEstimator: {"estimate_at", "samples"},
 }
@@ -105,7 +105,8 @@ def _replaced(estimator: Estimator, allowed: set[str]) -> list[str]:
 
 def _names(classes: list[type]) -> tuple[set[str], set[str]]:
     """Return the names of methods and properties of some classes, and of their plain values."""
-    code, values = set(), set(_ASKED)
+    code: set[str] = set()
+    values = set(_ASKED)
     for cls in classes:
         if not cls.__module__.startswith("gradlab."):
             continue

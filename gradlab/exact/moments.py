@@ -161,8 +161,8 @@ class Enumeration:
         check_tables(self.logits)
         p = probabilities(self.logits)
         jacobians = estimator.conditional_jacobians(p)
-        known = jacobians is not None and isinstance(estimator, SampleOnlyEstimator)
-        if known and not is_shipped(estimator):
+        if isinstance(estimator, SampleOnlyEstimator) and not is_shipped(estimator):
+            assert jacobians is not None
             x = self._some_states
             v = gradient(self.f, x).to(p.dtype)
             check_product(estimator, p, jacobians[0], x, v, self.objective.trained)
