@@ -50,8 +50,8 @@ class Objective:
     f itself is given x in the `dtype` and on the `device` of the logits of the caller, and its
     values come back as they are. `batch`: B where f maps [..., B, N, C] to [..., B], else None.
     `eps`: the rounding unit of the coarsest arithmetic that is seen in f; `parameters`: whether its
-    values have a graph to anything that is trained. `caller`: the dtype of the caller's logits where
-    f is a table of float64 that was made for them.
+    values have a graph to anything that is trained. `caller`: the dtype of the caller's logits,
+    where f is a table of float64 that was made for them.
     """
 
     f: Loss

@@ -90,7 +90,7 @@ def planted_text(rows: pd.DataFrame) -> str:
 
     "found" is what is biased, its draw or training, or "refused": the reasons stand below.
     """
-    table = [("planted error", "bias", "found", "by draws", "without it", "by draws", "cleared")]
+    table = [("planted error", "bias", "found", "draws", "without it", "draws", "cleared")]
     reasons: dict[str, list[str]] = {}
     for row in rows.itertuples(index=False):
         how, _, what = row.how.partition(": ")

@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from gradlab import exact_gradient, planted
+from gradlab import exact_gradient, planted, replicates
 from gradlab.estimators import ZGR
 from gradlab.planted import PLANTED, REFUSED
 from gradlab.verdict import BIASED, UNBIASED
@@ -80,8 +80,9 @@ names = pytest.mark.parametrize("name", BY_NAME)
 
 @pytest.fixture(scope="module")
 def rows():
-    """Return the rows of all planted errors by their names; factors from fewer draws."""
+    """Return the rows of all planted errors by their names; factors and checks by fewer draws."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replicates, "_SMALL", (64,))
         patch.setattr(planted, "_FOR_FACTOR", 2**15)
         return planted.planted_rows().set_index("planted")
 
