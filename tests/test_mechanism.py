@@ -12,6 +12,7 @@ import torch
 import gradlab
 from gradlab.comparison import compare
 from gradlab.draws import EstimatorError
+from gradlab.estimators import SampledValueEstimator, SampleOnlyEstimator
 from gradlab.exact.moments import NotExactError, exact_moments
 from gradlab.ladder import rungs, verify_order
 from gradlab.selection import recommend
@@ -20,7 +21,7 @@ from gradlab.testing import assert_exact_to_degree
 from gradlab.training.probe import GradientProbe
 from gradlab.verdict import BIASED, UNBIASED
 from gradlab.verification import verify
-from mechanisms import BOTH, CORRECT, DRAW, FAULTY, TABLE, TRAINING
+from mechanisms import BOTH, CORRECT, DRAW, FAULTY, TABLE, TRAINING, variant
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
 
@@ -236,3 +237,27 @@ def test_a_correct_subclass_keeps_its_exact_rows(name):
     ladder = verify_order(estimator, on=few_rungs())
     assert ladder.holds
     assert {verdict.method for verdict in ladder.verdicts} == {"exact"}
+
+
+# ---- what a family enumerates is what it draws --------------------------------------------------
+
+WRITTEN = [
+    pytest.param(cls, name, id=cls.name)
+    for cls in gradlab.ESTIMATORS.values()
+    for base, name in ((SampleOnlyEstimator, "pullback"), (SampledValueEstimator, "estimate_at"))
+    if issubclass(cls, base) and (base is SampleOnlyEstimator or cls().enumerable)
+]
+
+
+@pytest.mark.parametrize(("cls", "name"), WRITTEN)
+def test_what_may_be_overridden_is_what_is_drawn(cls, name):
+    def changed(self, *args):
+        found = getattr(cls, name)(self, *args)
+        return (found[0], 3 * found[1]) if isinstance(found, tuple) else 3 * found
+
+    own = variant(cls, **{name: changed})
+    f, logits = gradlab.problems.problem("quadratic", 3, 2), torch.zeros(3, 2).double()
+    mine, theirs = (e.draw(f, logits, 8, torch.Generator().manual_seed(0)) for e in (own, cls()))
+    torch.testing.assert_close(mine, 3 * theirs)
+    moments = exact_moments(own, f, logits)
+    torch.testing.assert_close(moments.mean, 3 * exact_moments(cls(), f, logits).mean)
