@@ -321,16 +321,19 @@ def _trained(question: Question, exact: ExactBias, on: Enumeration | EnumeratedB
         # The same mean, as far as some draws can tell.
         sure = replace(question, alpha=_CHECK_ALPHA)
         if trial(sure, exact.mean, draws=_CHECKED).outcome != BIASED:
-            return replace(proved, how=f"{proved.how}; {_CHECKED:,} draws of its surrogate agree")
-        return trial(question, exact.truth)
-    found = replace(exact, mean=trained.mean, bound=max(exact.bound, trained.bound))
-    verdict = replace(_proved(question, found), judged=TRAINING)
+            how = f"{proved.how}; {_CHECKED:,} draws of its surrogate agree"
+            found = replace(proved, how=how)
+        else:
+            found = trial(question, exact.truth)
+        return found if drawn.is_shipped else _with_parameters(question, found)
+    both = replace(exact, mean=trained.mean, bound=max(exact.bound, trained.bound))
+    verdict = replace(_proved(question, both), judged=TRAINING)
     if abs(trained.share - 1) > trained.share_bound:
         told = f"Parameters of f get {trained.share:.4g} of their gradient from the surrogate."
         return replace(verdict, outcome=BIASED, reason=told)
     apart = float(torch.linalg.vector_norm(trained.mean - exact.mean))
-    if apart <= found.bound:
-        return replace(proved, limit=found.bound, how=f"{proved.how}; {trained.route}")
+    if apart <= both.bound:
+        return replace(proved, limit=both.bound, how=f"{proved.how}; {trained.route}")
     return replace(verdict, how=f"{trained.route}; the mean of its draw is another")
 
 

@@ -98,6 +98,14 @@ def test_the_wrong_part_is_accused(fault, judge):
         assert outcome == UNBIASED
 
 
+@pytest.mark.parametrize("name", ["in batch", "no value", "half of the value"])
+def test_what_trains_a_batch_is_accused(name):
+    fault = BY_NAME[name]
+    logits = fault.logits.expand(2, -1, -1).contiguous()
+    verdict = verify(fault.make(), fault.f, logits, **OPTIONS)
+    assert (verdict.outcome, verdict.judged) == (BIASED, TRAINING)
+
+
 # ---- exact numbers ------------------------------------------------------------------------------
 
 
