@@ -31,7 +31,7 @@ from gradlab.loss import (
 )
 from gradlab.reproducible import single_thread
 
-__all__ = ["Objective", "agree", "checked", "name_of"]
+__all__ = ["Objective", "agree", "checked", "global_states", "name_of"]
 
 # States that f is asked about, and in which order they come in the second call, of shape [3, 4]:
 # each meets others than in the first, some of them twice.
@@ -53,7 +53,8 @@ class Objective:
     f itself is given x in the `dtype` and on the `device` of the logits of the caller, and its
     values come back as they are. `batch`: B where f maps [..., B, N, C] to [..., B], else None.
     `eps`: the rounding unit of the coarsest arithmetic that is seen in f; `parameters`: whether its
-    values have a graph to anything that is trained.
+    values have a graph to anything that is trained. `caller`: the dtype of the caller's logits,
+    where f is a table of float64 that was made for them.
     """
 
     f: Loss
@@ -62,6 +63,12 @@ class Objective:
     batch: int | None
     eps: float
     parameters: bool = False
+    caller: torch.dtype | None = None
+
+    @property
+    def trained(self) -> torch.dtype:
+        """The dtype of the logits that are trained."""
+        return self.dtype if self.caller is None else self.caller
 
     def __call__(self, x: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch"]:
         """Return f(x), in the precision of x or its own, whichever is finer."""
@@ -116,7 +123,7 @@ def checked(f: Loss, logits: Float[Tensor, "*batch N C"], *, any_batch: bool = F
         return Objective(f, logits.dtype, logits.device, _batch(logits), _eps(logits))
     states, again = _states(logits)
     with _unnoticed(f, logits.device):
-        before = _global_states()
+        before = global_states()
         values, leaves = _recorded(f, states, logits)
         eps = max(_precision(values), *map(_eps, leaves)) if leaves else _precision(values)
         x = _select(states, again)
@@ -133,7 +140,7 @@ def checked(f: Loss, logits: Float[Tensor, "*batch N C"], *, any_batch: bool = F
                     f"({type(error).__name__}: {told}); it must take any number of points"
                     + _layers_of(f)
                 ) from error
-        if _global_states() != before:
+        if global_states() != before:
             _check_random(f, states)
         seen = torch.cat([several, *alone])
         wanted = torch.cat([_select(values, again), values[:2]])
@@ -344,7 +351,7 @@ def _fault(
     )
 
 
-def _global_states() -> tuple[bytes, object, int]:
+def global_states() -> tuple[bytes, object, int]:
     """Return where the global generators of torch, Python and numpy are."""
     numpy_state = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 users draw from it
     key = numpy_state["key"].tobytes()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from gradlab.ladder import Ladder
-from gradlab.tables import aligned
+from gradlab.tables import WIDTH, aligned
 from gradlab.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED, Verdict
 
 __all__ = ["cell", "ladder_text", "planted_text", "relation_text"]
@@ -86,11 +86,21 @@ def relation_text(rows: pd.DataFrame) -> str:
 
 
 def planted_text(rows: pd.DataFrame) -> str:
-    """Return the planted errors: by how many draws each is found, the right code cleared."""
-    table = [("planted error", "bias", "by draws", "found", "without it", "by draws", "cleared")]
+    """Return the planted errors: how and by how many draws each is found, the right code cleared.
+
+    "found" is what is biased, its draw or training, or "refused": the reasons stand below.
+    """
+    table = [("planted error", "bias", "found", "draws", "without it", "draws", "cleared")]
+    reasons: dict[str, list[str]] = {}
     for row in rows.itertuples(index=False):
-        found = "yes" if row.outcome == BIASED else "NO"
+        how, _, what = row.how.partition(": ")
+        found = what if how == BIASED else how if how == "refused" else "NO"
         cleared = "yes" if row.right_outcome == UNBIASED else "NO"
-        bias, right = f"{row.bias:.0%}", f"{row.right_draws:,}"
-        table.append((row.planted, bias, f"{row.draws:,}", found, row.right, right, cleared))
-    return f"\n{aligned(table)}"
+        bias = "" if math.isnan(row.bias) else f"{row.bias:.0%}"
+        right = f"{row.right_draws:,}"
+        table.append((row.planted, bias, found, f"{row.draws:,}", row.right, right, cleared))
+        if how == "refused":
+            reasons.setdefault(what, []).append(row.planted)
+    why = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
+    told = f"\n\n{textwrap.fill(f'Refused: {why}.', WIDTH)}" if reasons else ""
+    return f"\n{aligned(table)}{told}"

@@ -92,7 +92,7 @@ def verify(
     question = Question(drawn, on.objective, on.logits, at, name, claimed, delta, alpha, seed)
     one = on if isinstance(on, Enumeration) else on.elements[0]
     estimator = drawn.estimator
-    reason = None if estimator is None else estimator.supports(one.objective, one.logits)
+    reason = None if estimator is None else estimator.supports(one.objective, one.logits.clone())
     if reason is not None:
         return _not_applicable(question, reason)
     target: Tensor | Draws
@@ -278,10 +278,11 @@ def _exact(
         replaced = drawn.estimator is not None and overrides(drawn.estimator)
         return None, (f"By draws: {error}.",) if replaced else ()
     verdict = _proved(question, exact)
-    if not drawn.is_shipped and drawn.of == DRAW:
+    if method == "auto" and not drawn.is_shipped:
         # The formula is proved; that the code draws by it is not, until it is tried.
+        drawn.check_randomness(question.f, question.at, question.seed)
         sure = replace(question, alpha=_CHECK_ALPHA)
-        if method == "auto" and trial(sure, exact.mean, draws=_CHECKED).outcome == BIASED:
+        if drawn.of == DRAW and trial(sure, exact.mean, draws=_CHECKED).outcome == BIASED:
             return None, ("Its draws contradict the mean of its own formula: judged by draws.",)
     if judge == DRAW:
         return verdict, ()
@@ -320,16 +321,19 @@ def _trained(question: Question, exact: ExactBias, on: Enumeration | EnumeratedB
         # The same mean, as far as some draws can tell.
         sure = replace(question, alpha=_CHECK_ALPHA)
         if trial(sure, exact.mean, draws=_CHECKED).outcome != BIASED:
-            return replace(proved, how=f"{proved.how}; {_CHECKED:,} draws of its surrogate agree")
-        return trial(question, exact.truth)
-    found = replace(exact, mean=trained.mean, bound=max(exact.bound, trained.bound))
-    verdict = replace(_proved(question, found), judged=TRAINING)
+            how = f"{proved.how}; {_CHECKED:,} draws of its surrogate agree"
+            found = replace(proved, how=how)
+        else:
+            found = trial(question, exact.truth)
+        return found if drawn.is_shipped else _with_parameters(question, found)
+    both = replace(exact, mean=trained.mean, bound=max(exact.bound, trained.bound))
+    verdict = replace(_proved(question, both), judged=TRAINING)
     if abs(trained.share - 1) > trained.share_bound:
         told = f"Parameters of f get {trained.share:.4g} of their gradient from the surrogate."
         return replace(verdict, outcome=BIASED, reason=told)
     apart = float(torch.linalg.vector_norm(trained.mean - exact.mean))
-    if apart <= found.bound:
-        return replace(proved, limit=found.bound, how=f"{proved.how}; {trained.route}")
+    if apart <= both.bound:
+        return replace(proved, limit=both.bound, how=f"{proved.how}; {trained.route}")
     return replace(verdict, how=f"{trained.route}; the mean of its draw is another")
 
 

@@ -28,7 +28,7 @@ ORDER = [
     {"gumbel_moments"},
     {"gumbel_jacobian"},
     {"estimators", "problems"},
-    {"moments"},
+    {"moments", "planted_code"},
     {"exact"},
     {"draws"},
     {"montecarlo"},

@@ -7,14 +7,17 @@ from fractions import Fraction
 import pytest
 import torch
 
-from gradlab import exact_gradient, planted
-from gradlab.planted import PLANTED
+from gradlab import exact_gradient, planted, replicates
+from gradlab.estimators import ZGR
+from gradlab.planted import PLANTED, REFUSED
 from gradlab.verdict import BIASED, UNBIASED
+from gradlab.verdict_text import planted_text
 from gradlab.verification import verify
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
 
-# Draws to detection with seed 0: all at the first look, once the classes were met often enough.
+# Draws to detection with seed 0: all at the first look, once the classes were met often enough; or
+# until the code is refused, over all its calls.
 DRAWS = {
     "1/2 dropped": 978,
     "own sample in the baseline": 978,
@@ -27,6 +30,36 @@ DRAWS = {
     "weight not detached": 978,
     "control variate off centre": 978,
     "epsilon in a logarithm": 978,
+    "batch mean subtracted": 2496,
+    "batch standard deviation": 2496,
+    "running baseline": 64,
+    "noise cached": 2176,
+    "state kept between calls": 128,
+    "right draw, wrong backward": 978,
+    "right at batch 1 only": 978,
+    "wrong in float32 only": 978,
+    "wrong for shifted logits only": 978,
+    "wrong for C > 3 only": 782,
+    "wrong for a rare class only": 2390,
+}
+
+# Code that is no estimator of one sample, by the fault for which it is refused.
+FAULTS = {
+    "batch mean subtracted": "statistics of the batch",
+    "batch standard deviation": "statistics of the batch",
+    "running baseline": "remembers earlier calls",
+    "noise cached": "ignores its generator",
+    "state kept between calls": "remembers earlier calls",
+}
+
+# Errors of what trains, with inputs at which the code has none.
+TRAINED = {
+    "right draw, wrong backward": None,
+    "right at batch 1 only": None,
+    "wrong in float32 only": {"dtype": torch.float64},
+    "wrong for shifted logits only": {"shift": 0.0},
+    "wrong for C > 3 only": {"classes": 3},
+    "wrong for a rare class only": None,
 }
 
 # Errors that multiply the mean by a factor.
@@ -34,7 +67,10 @@ FACTORS = {
     "1/2 dropped": Fraction(2),
     "own sample in the baseline": Fraction(4, 5),
     "M/(M - 1) forgotten": Fraction(3, 4),
+    "wrong in float32 only": Fraction(2),
 }
+
+PART = {name: "training" if name in TRAINED else "draw" for name in FACTORS}
 
 BY_NAME = {error.name: error for error in PLANTED}
 EPSILON = BY_NAME["epsilon in a logarithm"]
@@ -44,8 +80,9 @@ names = pytest.mark.parametrize("name", BY_NAME)
 
 @pytest.fixture(scope="module")
 def rows():
-    """Return the rows of all planted errors by their names; factors from fewer draws."""
+    """Return the rows of all planted errors by their names; factors and checks by fewer draws."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replicates, "_SMALL", (64,))
         patch.setattr(planted, "_FOR_FACTOR", 2**15)
         return planted.planted_rows().set_index("planted")
 
@@ -58,10 +95,38 @@ def test_every_error_of_the_table_is_planted():
 @names
 def test_the_error_is_found_within_its_draws(name, rows):
     row = rows.loc[name]
-    assert row["outcome"] == BIASED
     assert row["alpha"] == 1e-6
     assert row["draws"] <= DRAWS[name]
+    if name in FAULTS:
+        assert (row["outcome"], row["how"]) == (REFUSED, f"refused: {FAULTS[name]}")
+        return
+    assert row["outcome"] == BIASED
     assert row["bias"] > 10 * row["bias_se"]
+    if name in TRAINED:
+        assert row["how"] == "BIASED: training"
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_what_is_analysed_is_right_where_only_training_is_wrong(name):
+    error = BY_NAME[name]
+    assert error.verdict(error.code, judge="draw").outcome == UNBIASED
+
+
+@pytest.mark.parametrize("name", [name for name, elsewhere in TRAINED.items() if elsewhere])
+def test_an_error_of_some_inputs_is_none_elsewhere(name):
+    error = replace(BY_NAME[name], **TRAINED[name])
+    assert error.verdict(error.code, judge="training").outcome == UNBIASED
+
+
+def test_an_axis_is_wrong_in_batches_alone():
+    error = BY_NAME["right at batch 1 only"]
+    leaf = error.logits.requires_grad_()
+    x = ZGR().sample(leaf, torch.Generator().manual_seed(0)).detach()
+    one, same = (
+        torch.autograd.grad(error.f(code.sample(leaf, x=x)), leaf)[0]
+        for code in (error.code, ZGR())
+    )
+    torch.testing.assert_close(one, same, rtol=0, atol=1e-14)
 
 
 @names
@@ -80,7 +145,9 @@ def test_a_wrong_factor_is_named(name, rows):
 def test_the_planted_code_errs_by_its_factor_alone(name):
     error = BY_NAME[name]
     wanted = float(FACTORS[name]) * exact_gradient(error.f, error.logits)
-    verdict = verify(error.wrong, error.f, error.logits, against=wanted, alpha=1e-6)
+    verdict = verify(
+        error.code, error.f, error.logits, against=wanted, alpha=1e-6, judge=PART[name]
+    )
     assert verdict.outcome == UNBIASED
 
 
@@ -103,3 +170,11 @@ def test_the_rows_belong_to_the_seed():
     assert torch.equal(first.bias, again.bias)
     assert not torch.equal(first.bias, other.bias)
     assert math.exp(-first.log_e_value) < 1e-6
+
+
+def test_the_text_shows_every_error(rows):
+    text = planted_text(rows.reset_index())
+    assert max(map(len, text.splitlines())) <= 100
+    assert "NO" not in text.split()
+    assert all(name in text for name in BY_NAME)
+    assert "noise cached: ignores its generator" in " ".join(text.split())

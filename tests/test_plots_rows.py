@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 import gradlab
 from gradlab.atlas import summary
 from gradlab.ladder import rungs
-from gradlab.planted import planted_rows
+from gradlab.planted import PLANTED, planted_rows
 from gradlab.plots import (
     atlas,
     comparison,
@@ -150,7 +150,10 @@ CASES: dict[str, tuple[Callable[[pd.DataFrame], Figure], Callable[[], pd.DataFra
     ),
     "verify, not applicable": (on_axes(verdicts.draw_verdicts), lambda: verified(["ST"], "table")),
     "verify, ladders": (on_axes(verdicts.draw_verdicts), lambda: ladders("ZGR", "ARSM")),
-    "verify, planted": (on_axes(verdicts.draw_planted), lambda: planted_rows(0)),
+    "verify, planted": (
+        on_axes(verdicts.draw_planted),
+        lambda: planted_rows(0, errors=PLANTED[10:13]),
+    ),
     "probe": (probe.plot, lambda: probed(["ST", "GS", "RF"])),
     "probe, exact": (probe.plot, lambda: probed(["ST", "ZGR"])),
     "probe, Monte Carlo": (probe.plot, lambda: probed(["ARSM"])),

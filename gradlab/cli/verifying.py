@@ -152,14 +152,14 @@ def _ladders(codes: dict[str, "Code"], options: dict[str, Any]) -> tuple["pd.Dat
 
 def _known(seed: int, delta: float, alpha: float) -> tuple[dict[str, "pd.DataFrame"], list[str]]:
     """Check relations between means, and that planted errors are found; as `_ladders`."""
-    from gradlab.planted import planted_rows
+    from gradlab.planted import REFUSED, planted_rows
     from gradlab.relations import relation_rows
     from gradlab.verdict import BIASED, UNBIASED
     from gradlab.verdict_text import planted_text, relation_text
 
     relations, planted = relation_rows(seed, delta=delta, alpha=alpha), planted_rows(seed)
     print(relation_text(relations), planted_text(planted), sep="\n")
-    found = (planted["outcome"] == BIASED) & (planted["right_outcome"] == UNBIASED)
+    found = planted["outcome"].isin([BIASED, REFUSED]) & (planted["right_outcome"] == UNBIASED)
     failed = [*relations.loc[~relations["holds"], "relation"], *planted.loc[~found, "planted"]]
     return {"verify-relations": relations, "verify-planted": planted}, failed
 

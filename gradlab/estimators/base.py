@@ -68,7 +68,8 @@ class Estimator(ABC):
 
     def supports(self, f: Loss, logits: Float[Tensor, "N C"]) -> str | None:
         """Return why this estimator cannot be used on f or on logits of this shape, or None."""
-        refused = self.refusal(logits)
+        # Whoever asks keeps his logits, whatever a refusal does to them.
+        refused = self.refusal(logits.clone())
         if refused or not self.needs_gradient:
             return refused
         return why_no_gradient(f, draw_one_hot(probabilities(logits), torch.Generator(), 1))
@@ -93,8 +94,10 @@ class Estimator(ABC):
         return self.text()
 
 
-def _text(value: float | None) -> str:
+def _text(value: object) -> str:
     if value is None:
         return "inf"
+    if not isinstance(value, int | float):
+        return repr(value)
     short = f"{value:.12g}"
     return short if float(short) == value else repr(float(value))

@@ -16,7 +16,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import check_floating, check_logits, one_hot, probabilities
+from gradlab.categorical import (
+    check_floating,
+    check_logits,
+    draw_one_hot,
+    one_hot,
+    probabilities,
+)
 from gradlab.estimators import (
     Estimator,
     PathwiseEstimator,
@@ -41,7 +47,7 @@ from gradlab.exact.mechanism import (
     is_shipped,
 )
 from gradlab.exact.tabulated import Tabulated, count_states
-from gradlab.exact.tuples import NotExactError, tuple_moments
+from gradlab.exact.tuples import NotExactError, some_tuples, tuple_moments
 from gradlab.gate import Objective, checked, name_of
 from gradlab.loss import Loss, evaluate, gradient
 from gradlab.moments import Moments
@@ -100,10 +106,13 @@ class Enumeration:
 
     def moments(self, estimator: Estimator) -> Moments:
         """Return the exact moments of `estimator`; see `exact_moments`."""
-        refused = estimator.refusal(self.logits)
+        check_mechanism(estimator)
+        given = self.logits.clone()
+        refused = estimator.refusal(given)
         if refused is not None:
             raise NotExactError(refused)
-        check_mechanism(estimator)
+        if not torch.equal(given, self.logits):
+            raise NotExactError(f"{estimator} writes into the logits that it is asked about")
         # Before any table is made: it would be of no use.
         check_states(self.logits)
         if isinstance(estimator, PathwiseEstimator):
@@ -146,7 +155,7 @@ class Enumeration:
                 g = estimator.pullback(p, x, gradient(self.f, x).to(p.dtype))
                 mean += prefix_p * torch.einsum("n,nic->ic", weight, g)
                 square += prefix_p * (weight @ g.square().sum(-1))
-        check_pullback(estimator, p, space.block[:_TRIED])
+        check_pullback(estimator, p, self._some_states, self.objective.trained)
         return Moments(mean, (square - mean.square().sum(-1)).clamp_min(0.0))
 
     def seconds(self, estimator: Estimator) -> float:
@@ -171,15 +180,27 @@ class Enumeration:
         check_tables(self.logits)
         p = probabilities(self.logits)
         jacobians = estimator.conditional_jacobians(p)
-        if jacobians is not None and isinstance(estimator, SampleOnlyEstimator):
-            check_product(estimator, p, jacobians[0])
+        if isinstance(estimator, SampleOnlyEstimator) and not is_shipped(estimator):
+            assert jacobians is not None
+            x = self._some_states
+            v = gradient(self.f, x).to(p.dtype)
+            check_product(estimator, p, jacobians[0], x, v, self.objective.trained)
         return jacobians
+
+    @property
+    def _some_states(self) -> Float[Tensor, "n N C"]:
+        """All states where they are few, else some that are drawn."""
+        if count_states(self.logits) <= _TRIED:
+            return Space(self.logits).block
+        source = block_generator(0, "states")
+        return draw_one_hot(probabilities(self.logits), source, _TRIED)
 
     def check_estimate(self, estimator: SampledValueEstimator) -> None:
         """Raise NotExactError unless a written estimate is a function of its samples alone."""
-        source = block_generator(0, "tuples of samples")
-        classes = estimator.draw_tuples(self.logits, _TRIED, source)
-        check_estimate(estimator, self.f, self.logits, classes)
+        if is_shipped(estimator):
+            return
+        classes = some_tuples(estimator, self.logits, _TRIED)
+        check_estimate(estimator, self.f, self.logits, classes, self.objective.trained)
 
 
 # Entries of tables from which on the states themselves are used, numbers of x at all states, and
@@ -187,8 +208,8 @@ class Enumeration:
 _WIDE, _STATES_ELEMENTS, _PART = 2**22, 2**25, 2**10
 # States by which a sweep is timed.
 _TIMED = 1024
-# Tuples of samples at which a written estimate is tried.
-_TRIED = 4
+# States, or tuples of samples, at which what a class writes is tried.
+_TRIED = 2**8
 
 
 class EnumeratedBatch:

@@ -22,14 +22,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import check_logits, probabilities
+from gradlab.categorical import check_logits, draw_one_hot, probabilities
 from gradlab.estimators import Estimator, PathwiseEstimator, SampleOnlyEstimator
 from gradlab.exact.enumeration import check_tables
+from gradlab.exact.mechanism import check_mechanism, check_product
 from gradlab.exact.moments import NotExactError
 
 __all__ = ["StaticCheck", "static_check"]
 
 _ULPS = 64
+# Samples at which a product that is not gradlab's own is tried.
+_TRIED = 64
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,12 @@ def static_check(estimator: Estimator, logits: Float[Tensor, "N C"]) -> StaticCh
     p = probabilities(check_logits(logits, ndim=2).detach().to("cpu", torch.float64))
     tables = None
     if isinstance(estimator, PathwiseEstimator):
+        check_mechanism(estimator)
         check_tables(p)
         tables = estimator.conditional_jacobians(p)
+        if tables is not None and isinstance(estimator, SampleOnlyEstimator):
+            x = draw_one_hot(p, torch.Generator().manual_seed(0), _TRIED)
+            check_product(estimator, p, tables[0], x, x)
     if tables is None:
         raise NotExactError(
             f"{estimator} has no Jacobians given x to check; pathwise rules at one-hot x have"

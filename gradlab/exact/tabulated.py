@@ -66,7 +66,8 @@ class Tabulated:
                 return alone(x)
             return _Lookup.apply(x, (x.detach() * self._place).sum((-2, -1)).long(), self, b)
 
-        return Objective(f, torch.float64, torch.device("cpu"), None, self.f.eps)
+        cpu = torch.device("cpu")
+        return Objective(f, torch.float64, cpu, None, self.f.eps, caller=self.f.dtype)
 
     @cached_property
     def values(self) -> Float[Tensor, "S B"]:

@@ -71,11 +71,12 @@ def trained_mean(estimator: Estimator, on: Enumeration, dtype: torch.dtype) -> T
         with torch.enable_grad():
             values = _surrogate(estimator, with_parameter, leaf, classes)
         (g,) = torch.autograd.grad(values.sum(), leaf, retain_graph=True)
-        (of_theta,) = torch.autograd.grad(values.to(torch.float64) @ weight, theta)
+        weighted = values.to(torch.float64) @ weight
+        (of_theta,) = torch.autograd.grad(weighted, theta, allow_unused=True)
         g = g.to(torch.float64)
         mean += torch.einsum("n,nic->ic", weight, g)
         square += float(weight @ g.square().sum((-2, -1)))
-        parameter += float(of_theta)
+        parameter += 0.0 if of_theta is None else float(of_theta)
     values_of_f = on.values
     of_f = values_of_f.mean.square() + (values_of_f.p * values_of_f.conditional_square)[0].sum()
     eps = max(f.eps, torch.finfo(dtype).eps)

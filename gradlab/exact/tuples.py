@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from gradlab.categorical import is_masked, one_hot, probabilities
 from gradlab.estimators import SampledValueEstimator
 from gradlab.estimators.values import TabledLoss
 from gradlab.loss import Loss, evaluate, gradient
+from gradlab.reproducible import block_generator
 
-__all__ = ["MAX_TUPLES", "NotExactError", "tuple_moments"]
+__all__ = ["MAX_TUPLES", "NotExactError", "some_tuples", "tuple_moments"]
 
 MAX_TUPLES = 2**20
 # Tuples, and elements of the one-hot x at which f is evaluated, that are held at a time.
@@ -37,7 +38,7 @@ def tuple_moments(
     Raises NotExactError beyond `MAX_TUPLES` tuples, for logits that the estimator refuses and where
     it draws more than samples of x, and what f raises.
     """
-    reason = estimator.refusal(logits)
+    reason = estimator.refusal(logits.clone())
     if reason is not None:
         raise NotExactError(reason)
     if not estimator.enumerable:
@@ -73,6 +74,19 @@ def tuple_moments(
         mean += torch.einsum("n,nic->ic", weight, g)
         square += weight @ g.square().sum(-1)
     return mean, square
+
+
+def some_tuples(
+    estimator: SampledValueEstimator, logits: Float[Tensor, "N C"], most: int
+) -> Int[Tensor, "m n N"]:
+    """Return all tuples of positive probability where they are at most so many, or drawn ones."""
+    allowed = [(~row).nonzero()[:, 0] for row in is_masked(probabilities(logits))]
+    m, count = estimator.samples, math.prod(map(len, allowed))
+    if m * math.log2(max(count, 1)) > math.log2(most):
+        return estimator.draw_tuples(logits, most, block_generator(0, "tuples of samples"))
+    place = count ** torch.arange(m).unsqueeze(-1)
+    classes = _classes(torch.arange(count**m) // place % count, allowed)
+    return classes[:, estimator.tuple_probabilities(logits, classes) > 0]
 
 
 def _classes(index: Tensor, allowed: list[Tensor]) -> Tensor:

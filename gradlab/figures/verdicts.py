@@ -57,8 +57,11 @@ def _cells(ladder: Ladder, kinds: Sequence[str]) -> pd.DataFrame:
 def plot(rows: pd.DataFrame) -> Figure:
     """Return the figure: the ladder above, the planted errors below."""
     with styled():
-        figure = Figure(figsize=(8.4, 7.6))
-        above, below = figure.subplots(2, 1, height_ratios=[1.25, 1])
+        planted = rows[rows["table"] == "planted"]
+        # Room for a line of text for each planted error.
+        lower = 0.9 + 0.17 * len(planted)
+        figure = Figure(figsize=(8.4, 4.6 + lower))
+        above, below = figure.subplots(2, 1, height_ratios=[3.9, lower])
         draw_verdicts(above, rows[rows["table"] == "ladder"])
-        draw_planted(below, rows[rows["table"] == "planted"])
+        draw_planted(below, planted)
     return figure

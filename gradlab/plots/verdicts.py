@@ -116,20 +116,40 @@ def _order(order: float) -> str:
 
 
 def draw_planted(ax: Axes, rows: pd.DataFrame) -> None:
-    """Draw the draws to the verdict on each `planted` error, and on the code without it."""
-    rows = rows.sort_values(["draws", "bias"], ascending=[False, True])
+    """Draw the draws to the verdict on each `planted` error, and on the code without it.
+
+    What is refused has its reason beside it, what is wrong in training only is named so.
+    """
+    if "how" not in rows:  # as in rows of earlier versions
+        rows = rows.assign(how=rows["outcome"])
+    rows = rows.iloc[::-1]
     at = np.arange(len(rows))
-    ax.hlines(at, rows["draws"], rows["right_draws"], color="0.8", lw=1, zorder=1)
-    ax.plot(rows["draws"], at, "X", color="#CC3311", ms=7, label="with the error: BIASED")
+    refused = rows["how"].str.startswith("refused").to_numpy()
+    ax.hlines(at, rows["draws"], rows["right_draws"], color="0.85", lw=1, zorder=1)
+    for which, marker, colour, told in (
+        (~refused, "X", "#CC3311", "with the error: BIASED"),
+        (refused, "s", "#EE7733", "with the error: refused"),
+    ):
+        if which.any():
+            ax.plot(rows["draws"][which], at[which], marker, color=colour, ms=6, label=told)
     ax.plot(rows["right_draws"], at, "o", color="#009E73", label="without: UNBIASED within 5 %")
     for place, row in zip(at, rows.itertuples(), strict=True):
-        named = "" if pd.isna(row.factor) else f"; mean = {row.factor} g"
-        shown = f"bias {row.bias:.0%}{named}"
         beside = ax.get_yaxis_transform()
-        ax.text(0.99, float(place), shown, ha="right", va="center", transform=beside)
-    ax.set_yticks(at, list(rows["planted"]))
-    ax.set(xscale="log", xlim=(300, 1e6), xlabel="draws until the verdict (false alarms: 10⁻⁶)")
+        ax.text(0.99, float(place), _how(row), ha="right", va="center", transform=beside, size=7)
+    ax.set_yticks(at, list(rows["planted"]), size=7)
+    ax.set(xscale="log", xlim=(30, 3e6), ylim=(-0.7, len(rows) - 0.3))
+    ax.set_xlabel("draws until the verdict (false alarms: 10⁻⁶)")
     ax.set_title("Planted errors, judged by draws alone")
     ax.grid(axis="y", visible=False)
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, -0.3), ncols=2)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -2.7 / max(len(rows), 4)), ncols=3)
     ax.minorticks_off()
+
+
+def _how(row: object) -> str:
+    """Return how an error is found: by what bias of what, or for what fault it is refused."""
+    how, bias, factor = row.how, row.bias, row.factor  # type: ignore[attr-defined]
+    if how.startswith("refused"):
+        return str(how)
+    part = how.partition(": ")[2]
+    named = "" if pd.isna(factor) else f"; mean = {factor} g"
+    return f"{part}{': ' if part else ''}bias {bias:.0%}{named}"
