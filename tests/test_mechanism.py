@@ -183,7 +183,6 @@ def test_a_cell_of_a_sweep_is_of_the_code(known_fault, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=False, reason="recommend trusts what code of the user declares")
 def test_a_recommendation_does_not_say_that_it_has_no_bias(fault):
     try:
         answer = recommend(fault.f, fault.logits, evaluations=64, estimators=[fault.make()])
