@@ -118,7 +118,8 @@ def verify(
     except NotDifferentiableError as error:
         return _not_applicable(question, str(error))
     if verdict.outcome == BIASED and drawn.order is None and against is None:
-        notes += nearest(verdict, on)
+        resembles = nearest(question, verdict.target, on, max_draws)
+        verdict = replace(verdict, resembles=resembles)
     return replace(verdict, notes=verdict.notes + notes)
 
 

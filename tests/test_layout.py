@@ -31,7 +31,7 @@ ORDER = [
     {"moments"},
     {"exact"},
     {"draws"},
-    {"montecarlo"},
+    {"montecarlo", "resemblance"},
     {"dominance", "deviations", "verdict", "eligibility", "ranking", "measurement"},
     {"comparison"},
     {"mean_test", "question"},
