@@ -24,14 +24,14 @@ from gradlab.question import Question
 from gradlab.reproducible import block_generator
 from gradlab.resemblance import Resemblance, Scaled
 
-__all__ = ["nearest"]
+__all__ = ["nearest", "unbiased_too"]
 
 _TEMPERATURES = (0.1, 0.25, 0.5, 1.0, 2.0)
 # A mean that may be so far off, relative to its length, is not called the same.
 _SAME = 0.05
-# The part of the squared bias, and of the length of the mean or the bias, that may be left beside a
-# factor which is said to explain it.
-_LEFT = 0.05
+# What may be left beside a factor that is said to explain the bias, relative to that; and what is
+# little enough to stop, relative to the mean or the bias.
+_LEFT, _LITTLE = 0.3, 0.05
 # Numbers of the tables of one temperature that are worth making for a sentence.
 _LARGEST = 2**15
 _FIRST, _LAST = 2**11, 2**17
@@ -55,10 +55,17 @@ def nearest(
     for sums, rounding in _sums(question, last):
         look = _Look(question, sums, rounding, keep, each)
         found = look.resemblance(known, g)
-        factored = found.scaled is None or found.scaled.alone or look.is_turned(g)
+        factored = found.scaled is None or found.scaled.is_sharp(_LITTLE) or look.is_turned(g)
         if factored and not found.undecided:
             break
     return found
+
+
+def unbiased_too(on: Enumeration | EnumeratedBatch, g: Tensor) -> list[str]:
+    """Return the known estimators whose exact mean is the gradient `g` on this f."""
+    length = float(torch.linalg.vector_norm(g))
+    apart = {n: float(torch.linalg.vector_norm(mean - g)) for n, mean in _means(on).items()}
+    return [name for name, size in apart.items() if size <= 1e-9 * length]
 
 
 def _means(on: Enumeration | EnumeratedBatch) -> dict[str, Tensor]:
@@ -163,12 +170,7 @@ class _Look:
         rest = self.distance(factor * g) / length
         # The same confidence as that of the rest: the factor is off by no more than the mean is.
         error = min(rest, self.test(factor * g).radius / length if self.begun else math.inf)
-        bias = abs(1 - factor)
-        alone = (
-            rest**2 <= _LEFT * (bias**2 + rest**2)
-            and rest <= _LEFT * max(abs(factor), bias)
-            and not self.is_turned(g)
-        )
+        alone = rest <= _LEFT * abs(1 - factor) and not self.is_turned(g)
         if float(self.sums.variances.max()) <= self.rounding**2:
             error = 0.0
         return Scaled(factor, factor - error, factor + error, rest, alone)

@@ -6,6 +6,7 @@ draws leave open.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 __all__ = ["Resemblance", "Scaled", "common", "listed"]
 
@@ -23,6 +24,14 @@ class Scaled:
     high: float
     rest: float
     alone: bool
+
+    def is_sharp(self, share: float) -> bool:
+        """Return whether the rest is below this share of the mean or of the bias."""
+        return self.alone and self.rest <= share * max(abs(self.factor), abs(1 - self.factor))
+
+    def __contains__(self, factor: float | Fraction) -> bool:
+        slack = 1e-9 * max(1.0, abs(self.factor))
+        return self.low - slack <= float(factor) <= self.high + slack
 
     def __str__(self) -> str:
         best, low, high = (_number(v, self) for v in (self.factor, self.low, self.high))
@@ -113,7 +122,7 @@ def common(found: Sequence[Resemblance]) -> Resemblance | None:
 
 
 def listed(names: Iterable[str], last: str = "and") -> str:
-    """Return the names as a list in words, those of one estimator at several temperatures as one."""
+    """Return the names as a list in words, several temperatures of one estimator together."""
     merged: dict[str, list[str]] = {}
     for name in names:
         kind, _, tau = name.partition("(tau=")

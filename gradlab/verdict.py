@@ -113,8 +113,15 @@ class Verdict:
         """The simple factor that explains the bias (the mean is factor times g), if one does."""
         if self.outcome != BIASED or not math.isfinite(self.slope.value):
             return None
-        if self.resembles is not None:
-            return _only_fraction(self.resembles.scaled)
+        if self.resembles is None:
+            return self._simple_factor()
+        scaled = self.resembles.scaled
+        if scaled is None or not scaled.alone:
+            return None
+        found = self._simple_factor()
+        return found if found is not None and found in scaled else _only_fraction(scaled)
+
+    def _simple_factor(self) -> Fraction | None:
         rounding = (1e-9 * float(torch.linalg.vector_norm(self.target))) ** 2
         if not self.residual2 <= max(rounding, 5 * self.residual2.se):
             return None
@@ -261,20 +268,16 @@ class Verdict:
         if left2 > 0.05 * float(self.bias.square().sum()):
             return []
         between = f" ({slope - error:.3g} to {slope + error:.3g})" if error > 0 else ""
-        return [
-            f"This factor alone explains the bias: the mean is {slope:.4g}{between} times the target."
-        ]
+        return [f"This factor alone explains the bias: the mean is {slope:.4g}{between} times it."]
 
 
-def _only_fraction(scaled: Scaled | None) -> Fraction | None:
-    """Return the fraction of a small denominator in the interval of a factor, if there is one only."""
-    if scaled is None or not scaled.alone:
-        return None
-    slack = 1e-9 * max(1.0, abs(scaled.factor))
+def _only_fraction(scaled: Scaled) -> Fraction | None:
+    """Return the fraction of a denominator up to 12 in the interval, if there is one only."""
     found = {
-        Fraction(k, q)
+        fraction
         for q in range(1, 13)
-        for k in range(math.ceil((scaled.low - slack) * q), math.floor((scaled.high + slack) * q) + 1)
+        for k in range(math.floor(scaled.low * q), math.ceil(scaled.high * q) + 1)
+        if (fraction := Fraction(k, q)) in scaled
     }
     return found.pop() if len(found) == 1 else None
 

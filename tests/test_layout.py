@@ -35,7 +35,7 @@ ORDER = [
     {"dominance", "deviations", "verdict", "eligibility", "ranking", "measurement"},
     {"comparison"},
     {"mean_test", "question"},
-    {"trial", "nearest", "parameters"},
+    {"trial", "nearest", "parameters", "proofs"},
     {"verification"},
     {"ladder", "planted", "relations"},
     {"testing"},
