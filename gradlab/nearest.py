@@ -27,8 +27,9 @@ from gradlab.resemblance import Resemblance, Scaled
 __all__ = ["nearest", "unbiased_too"]
 
 _TEMPERATURES = (0.1, 0.25, 0.5, 1.0, 2.0)
-# A mean that may be so far off, relative to its length, is not called the same.
-_SAME = 0.05
+# A mean that may be so far off, relative to its length, is not called the same; draws are added
+# until it is closer than half of that.
+_SAME = 0.1
 # What may be left beside a factor that is said to explain the bias, relative to that; and what is
 # little enough to stop, relative to the mean or the bias.
 _LEFT, _LITTLE = 0.3, 0.05
@@ -56,7 +57,8 @@ def nearest(
         look = _Look(question, sums, rounding, keep, each)
         found = look.resemblance(known, g)
         factored = found.scaled is None or found.scaled.is_sharp(_LITTLE) or look.is_turned(g)
-        if factored and not found.undecided:
+        close = all(distance <= _SAME / 2 for distance in found.agrees.values())
+        if factored and close and not found.undecided:
             break
     return found
 

@@ -53,7 +53,8 @@ class Resemblance:
 
     `agrees`: known estimators whose exact mean it is, each with the distance that is left,
     relative to that mean; `excluded`: those whose mean it is not; `undecided`: the others.
-    `scaled`: the mean along the gradient, None where that is 0. All at one confidence.
+    `scaled`: the mean along the gradient, None where that is 0. All at one confidence. `losses`: on
+    how many this holds (see `common`).
     """
 
     draws: int
@@ -62,6 +63,7 @@ class Resemblance:
     excluded: tuple[str, ...] = ()
     undecided: tuple[str, ...] = ()
     scaled: Scaled | None = None
+    losses: int = 1
 
     @property
     def nearest(self) -> str | None:
@@ -70,7 +72,9 @@ class Resemblance:
 
     def sentences(self) -> tuple[str, ...]:
         """Return what is found, in plain words."""
-        by = f"by {self.draws:,} more draws, with confidence {self.confidence:.10g}"
+        drawn = f"{self.draws:,} more draws" + (" on each loss" if self.losses > 1 else "")
+        drawn = f"up to {drawn}" if self.losses > 1 else drawn
+        by = f"by {drawn}, with confidence {self.confidence:.10g}"
         lines = []
         if self.scaled is not None and self.scaled.alone:
             lines.append(
@@ -86,10 +90,10 @@ class Resemblance:
         elif self.excluded and not self.undecided:
             lines.append(f"Its mean is that of none of {listed(self.excluded)}: all excluded {by}.")
         elif self.undecided:
-            told = f" It is not that of {listed(self.excluded)}." if self.excluded else ""
+            told = f" It is that of none of {listed(self.excluded)}." if self.excluded else ""
             lines.append(
-                f"{self.draws:,} more draws do not decide whether its mean is that of "
-                f"{listed(self.undecided, 'or')}.{told}"
+                f"Whether its mean is that of {listed(self.undecided, 'or')} is not decided by "
+                f"{drawn}.{told}"
             )
         return tuple(lines)
 
@@ -117,8 +121,9 @@ def common(found: Sequence[Resemblance]) -> Resemblance | None:
         if low <= high:
             rest = max(s.rest for s in factors)
             scaled = Scaled((low + high) / 2, low, high, rest, True)
-    draws = min(one.draws for one in found)
-    return Resemblance(draws, found[0].confidence, agrees, excluded, undecided, scaled)
+    draws = max(one.draws for one in found)
+    confidence = found[0].confidence
+    return Resemblance(draws, confidence, agrees, excluded, undecided, scaled, len(found))
 
 
 def listed(names: Iterable[str], last: str = "and") -> str:

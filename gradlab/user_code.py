@@ -95,9 +95,10 @@ def line_of(error: BaseException) -> str:
 def load_logits(file: str | Path) -> Float[Tensor, "N C"]:
     """Return the logits [N, C] that a .npy, .pt or .csv file holds.
 
-    float32 stays float32, and half precision becomes it; all other numbers become float64. A .pt file holds one tensor, a .csv a line for each variable; -inf masks a class. No file can
-    run code. Raises ValueError, naming the file, if it cannot be read, holds anything else, or no
-    valid logits.
+    float32 stays float32, and half precision becomes it; all other numbers become float64. A .pt
+    file holds one tensor, a .csv a line for each variable; -inf masks a class. No file can run
+    code. Raises ValueError, naming the file, if it cannot be read, holds anything else, or no valid
+    logits.
     """
     file = Path(file)
     read = _READERS.get(file.suffix)

@@ -98,15 +98,14 @@ def in_its_dtype(call: Callable[["Tensor"], _T], logits: "Tensor", who: str = "f
     except (LossDtypeError, EstimatorDtypeError) as error:
         if logits.dtype != torch.float64:
             raise
-        try:
-            result = call(logits.float())
-        except (LossDtypeError, EstimatorDtypeError):
-            raise error from None
-    what = "the code" if isinstance(error, EstimatorDtypeError) else who
-    print(
-        f"gradlab: {what} works in float32 but not in float64: float32 logits are used",
-        file=sys.stderr,
-    )
+        fault = error
+    try:
+        result = call(logits.float())
+    except (LossDtypeError, EstimatorDtypeError):
+        raise fault from None
+    what = "the code" if isinstance(fault, EstimatorDtypeError) else who
+    told = f"{what} works in float32 but not in float64: float32 logits are used"
+    print(f"gradlab: {told}", file=sys.stderr)
     return result
 
 

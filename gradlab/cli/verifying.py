@@ -108,8 +108,8 @@ def verify(
 
         check_options(method, None, max_draws, delta, alpha, seed)
     codes = _read(estimators, file)
-    options = {"delta": delta, "alpha": alpha, "max_draws": max_draws, "seed": seed}
-    options |= {"judge": str(judge), "batch": batch, "against": None}
+    options: dict[str, Any] = {"delta": delta, "alpha": alpha, "max_draws": max_draws}
+    options |= {"seed": seed, "judge": str(judge), "batch": batch, "against": None}
     if against is not None:
         options["against"] = read_code(against, "--against")
     if problem is None and method is not VerifyMethod.auto:
