@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from gradlab.estimators import Estimator, parse
 from gradlab.exact.mechanism import is_shipped
 from gradlab.forms import Source, Surrogate, form_of, name_of_code, of_surrogate
+from gradlab.gate import Objective
 from gradlab.loss import Loss, LossError, NotDifferentiableError
 from gradlab.replicates import check_replicates
 from gradlab.reproducible import block_generator, generator_on
@@ -177,7 +178,9 @@ def draws_of(code: Code) -> Draws:
         try:
             code = code()
         except TypeError as error:
-            raise TypeError(f"{code} needs arguments: {error}; give an object") from error
+            raise TypeError(
+                f"{code.__name__} cannot be made without arguments: {error}; give an object of it"
+            ) from error
     if isinstance(code, Estimator):
         return Draws(str(code), _draw_of(code), code, code.order, code=code)
     form = form_of(code, _named(code))
@@ -257,8 +260,9 @@ class CodeEstimator(Estimator):
     def draw(
         self, f: Loss, logits: Float[Tensor, "N C"], n: int, generator: Generator | None = None
     ) -> Float[Tensor, "n N C"]:
-        """Return n draws of the code."""
-        return self.drawn(f, logits, n, _given(generator)).to(logits.dtype)
+        """Return n draws of the code, which is given logits in the dtype of the caller's."""
+        at = logits.to(f.dtype) if isinstance(f, Objective) else logits
+        return self.drawn(f, at, n, _given(generator)).to(logits.dtype)
 
     def surrogate(
         self, f: Loss, logits: Float[Tensor, "*batch N C"], generator: Generator | None = None

@@ -250,7 +250,7 @@ def verify_order(
             verdict = verify(
                 code,
                 rung.enumeration.f,
-                rung.enumeration.logits,
+                rung.enumeration.logits.to(rung.enumeration.objective.dtype),
                 against=against,
                 judge=judge,
                 batch=batch,
