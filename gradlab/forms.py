@@ -83,11 +83,30 @@ def form_of(code: object, name: str = "", *, averaged: bool = False) -> Form:
             "functools.partial"
         )
     if "n" in arguments:
-        return Form(name, lambda f, logits, n, g: call(g, f=f, logits=logits, n=n))
+        return Form(name, _each_element(lambda f, logits, n, g: call(g, f=f, logits=logits, n=n)))
     if "f" in arguments:
         surrogate = lambda f, logits, g: call(g, f=f, logits=logits)  # noqa: E731
         return of_surrogate(name, surrogate, averaged=averaged, code=code)
     return _of_sample(name, lambda logits, g: call(g, logits=logits), code)
+
+
+def _each_element(draw: Source) -> Source:
+    """Return draws for a batch of logits too, of which each element is drawn by itself."""
+
+    def drawn(f: Loss, logits: Tensor, n: int, generator: Generator) -> Tensor:
+        if logits.ndim == 2:
+            return draw(f, logits, n, generator)
+
+        def element(b: int) -> Tensor:
+            def of_one(x: Tensor) -> Tensor:
+                repeated = x.unsqueeze(-3).expand(*x.shape[:-2], len(logits), *x.shape[-2:])
+                return f(repeated)[..., b]
+
+            return draw(of_one, logits[b], n, generator)
+
+        return torch.stack([element(b) for b in range(len(logits))], 1)
+
+    return drawn
 
 
 def name_of_code(code: object) -> str:
