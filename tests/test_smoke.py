@@ -184,7 +184,16 @@ SLOW = [
 
 
 # Of commands that take about a second or more so many cases are run by default.
-FEW = {"verify": 6, "train vae": 2, "train network": 1, "time": 2, "sweep plot": 3, "recommend": 7}
+FEW = {
+    "verify --max-draws 512": 4,
+    "verify": 2,
+    "compare": 10,
+    "train vae": 2,
+    "train network": 1,
+    "time": 2,
+    "sweep plot": 3,
+    "recommend": 7,
+}
 
 
 def cases() -> Iterator[str]:
