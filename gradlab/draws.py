@@ -175,11 +175,12 @@ def draws_of(code: Code) -> Draws:
     if isinstance(code, str):
         code = parse(code)
     if isinstance(code, type) and issubclass(code, Estimator):
+        kind = code.__name__
         try:
             code = code()
         except TypeError as error:
             raise TypeError(
-                f"{code.__name__} cannot be made without arguments: {error}; give an object of it"
+                f"{kind} cannot be made without arguments: {error}; give an object of it"
             ) from error
     if isinstance(code, Estimator):
         return Draws(str(code), _draw_of(code), code, code.order, code=code)

@@ -62,7 +62,7 @@ def by_enumeration(question: Question, exact: ExactBias) -> Verdict:
 
 
 def other_target(
-    against: Draws | Tensor, on: Enumeration | EnumeratedBatch
+    against: Draws | Tensor, on: Enumeration | EnumeratedBatch, method: str = "auto"
 ) -> tuple[Tensor | Draws, str]:
     """Return the target that is not the exact gradient, and what it is."""
     if isinstance(against, Tensor):
@@ -80,6 +80,8 @@ def other_target(
             pass
         else:
             return mean, f"Target: the exact mean of {other.name}."
+    if method == "exact":
+        raise NotExactError(f"no exact mean is known for {other.name}: use draws")
     if isinstance(on, EnumeratedBatch):
         other = other.training
     other.check_randomness(on.objective, on.logits)

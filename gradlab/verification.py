@@ -114,7 +114,7 @@ def verify(
             if exact is not None:
                 return exact
     if wanted is not None:
-        target, told = other_target(wanted, on)
+        target, told = other_target(wanted, on, method)
         notes = (told,)
         exact = exact_against(question, target, on, method, judge)
         if exact is not None:

@@ -79,9 +79,7 @@ TABLES: dict[str, dict[str, list[str]]] = {
     },
     "verify --max-draws 512": {
         "ESTIMATOR": ["ZGR", "", "ST RF"],
-        "file": ["--file mine.py:Mine", "--file mine.py:sample"],
-        "against": ["", "--against ST"],
-        "batch": ["", "--batch 2"],
+        "file": ["--file mine.py:Mine"],
         "problem": ["--problem quadratic", "--problem table"],
         "N": ["", "--N 1"],
         "C": ["", "--C 2"],
@@ -90,6 +88,13 @@ TABLES: dict[str, dict[str, list[str]]] = {
         "delta": ["", "--delta 0.9"],
         "alpha": ["", "--alpha 0.1"],
         "seed": ["", "--seed 3"],
+        "out": ["--out out", ""],
+    },
+    "verify --max-draws 512 --problem quadratic --file mine.py:sample": {
+        "against": ["", "--against ST", "--against mine.py:Mine"],
+        "judge": ["", "--judge training"],
+        "batch": ["", "--batch 2"],
+        "method": ["", "--method draws"],
         "out": ["--out out", ""],
     },
     "recommend --draws 64": {
