@@ -14,7 +14,8 @@ from torch import Generator, Tensor
 
 from gradlab.estimators import Estimator, parse
 from gradlab.exact.mechanism import is_shipped
-from gradlab.forms import Source, Surrogate, form_of, of_surrogate
+from gradlab.forms import Source, Surrogate, form_of, name_of_code, of_surrogate
+from gradlab.gate import Objective
 from gradlab.loss import Loss, LossError, NotDifferentiableError
 from gradlab.replicates import check_replicates
 from gradlab.reproducible import block_generator, generator_on
@@ -27,6 +28,7 @@ __all__ = [
     "Code",
     "CodeEstimator",
     "Draws",
+    "EstimatorDtypeError",
     "EstimatorError",
     "batched",
     "draws_of",
@@ -35,6 +37,11 @@ __all__ = [
 
 DRAW, TRAINING = "draw", "training"
 """What draws are of: what is analysed, `draw`; or what trains, the backward of a surrogate."""
+
+
+class EstimatorDtypeError(EstimatorError):
+    """The code does not work in the dtype of the logits, but in another."""
+
 
 Code = Estimator | type[Estimator] | Callable[..., Tensor] | str
 """What is verified: an estimator, its class, its text form, or a function (see `draws_of`)."""
@@ -100,6 +107,14 @@ class Draws:
         except Exception as error:
             if isinstance(error, ValueError) and self.estimator is not None and not line_of(error):
                 raise
+            other = self._works_in(f, logits, generator)
+            if other is not None:
+                told = " ".join(str(error).split())[:200]
+                asked = str(logits.dtype).removeprefix("torch.")
+                raise EstimatorDtypeError(
+                    f"{self.name} works on logits of {other} but not of {asked} ({told}); pass "
+                    f"logits.to(torch.{other})"
+                ) from error
             raise EstimatorError(
                 f"{self.name} raised {type(error).__name__}: {error}{line_of(error)}"
             ) from error
@@ -122,6 +137,18 @@ class Draws:
                     f"variable {at[-2]}, class {at[-1]}"
                 )
         return g
+
+    def _works_in(self, f: Loss, logits: Tensor, generator: Generator) -> str | None:
+        """Return another dtype of logits that the code takes, found by a draw, None if neither."""
+        for other in (torch.float32, torch.float64):
+            if other == logits.dtype:
+                continue
+            try:
+                self.source(f, logits.detach().to(other), 2, generator_on(logits.device, generator))
+            except Exception:
+                continue
+            return str(other).removeprefix("torch.")
+        return None
 
     def check_randomness(self, f: Loss, logits: Float[Tensor, "*batch N C"], seed: int = 0) -> None:
         """Raise EstimatorError unless draws follow their generator and are independent replicates.
@@ -148,16 +175,25 @@ def draws_of(code: Code) -> Draws:
     if isinstance(code, str):
         code = parse(code)
     if isinstance(code, type) and issubclass(code, Estimator):
+        kind = code.__name__
         try:
             code = code()
         except TypeError as error:
-            raise TypeError(f"{code} needs arguments: {error}; give an object") from error
+            raise TypeError(
+                f"{kind} cannot be made without arguments: {error}; give an object of it"
+            ) from error
     if isinstance(code, Estimator):
         return Draws(str(code), _draw_of(code), code, code.order, code=code)
-    form = form_of(code)
+    form = form_of(code, _named(code))
     order = getattr(code, "order", None)
     of = DRAW if form.surrogate is None else TRAINING
     return Draws(form.name, form.source, None, order, of, form.surrogate, code)
+
+
+def _named(code: object) -> str:
+    """Return what code is called; a layer of an estimator by that one too."""
+    name, inner = name_of_code(code), getattr(code, "estimator", None)
+    return f"{name}({inner})" if isinstance(inner, Estimator) else name
 
 
 def _draw_of(estimator: Estimator) -> Source:
@@ -184,7 +220,7 @@ def batched(drawn: Draws, batch: int) -> Draws:
         raise ValueError(f"{drawn.name} is batched already")
     one, name = drawn, f"{drawn.name} in batches of {batch}"
     if drawn.estimator is None:
-        one = replace(drawn, source=form_of(drawn.code, averaged=True).source)
+        one = replace(drawn, source=form_of(drawn.code, one.name, averaged=True).source)
 
     def draw(f: Loss, logits: Tensor, n: int, generator: Generator) -> Tensor:
         return torch.stack([one(f, logits, batch, generator).mean(0) for _ in range(n)])
@@ -225,8 +261,9 @@ class CodeEstimator(Estimator):
     def draw(
         self, f: Loss, logits: Float[Tensor, "N C"], n: int, generator: Generator | None = None
     ) -> Float[Tensor, "n N C"]:
-        """Return n draws of the code."""
-        return self.drawn(f, logits, n, _given(generator)).to(logits.dtype)
+        """Return n draws of the code, which is given logits in the dtype of the caller's."""
+        at = logits.to(f.dtype) if isinstance(f, Objective) else logits
+        return self.drawn(f, at, n, _given(generator)).to(logits.dtype)
 
     def surrogate(
         self, f: Loss, logits: Float[Tensor, "*batch N C"], generator: Generator | None = None

@@ -1,64 +1,193 @@
-"""What does code estimate that is not unbiased? The known estimator whose mean is nearest."""
+"""What does code estimate that is not unbiased? Its mean against those of known estimators.
+
+Draws are added until each known mean agrees with that of the code or is excluded, and until it is
+known whether the gradient times a factor is all of it.
+"""
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
+from gradlab.deviations import DeviationSums
 from gradlab.estimators import DARN, ZGR, Estimator, GumbelSoftmaxST, StraightThrough
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import EnumeratedBatch, Enumeration, NotExactError
 from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.loss import LossError
-from gradlab.verdict import Verdict
+from gradlab.mean_test import MeanTest
+from gradlab.question import Question
+from gradlab.reproducible import block_generator
+from gradlab.resemblance import Resemblance, Scaled
 
-__all__ = ["nearest"]
+__all__ = ["nearest", "unbiased_too"]
 
 _TEMPERATURES = (0.1, 0.25, 0.5, 1.0, 2.0)
-# A mean that may be so far off, relative to its length, is not called the same.
+# A mean that may be so far off, relative to its length, is not called the same; draws are added
+# until it is closer than half of that.
 _SAME = 0.1
+# What may be left beside a factor that is said to explain the bias, relative to that; and what is
+# little enough to stop, relative to the mean or the bias.
+_LEFT, _LITTLE = 0.3, 0.05
 # Numbers of the tables of one temperature that are worth making for a sentence.
 _LARGEST = 2**15
+_FIRST, _LAST = 2**11, 2**17
+# Rounding errors are below this many units in the last place of what is summed.
+_ULPS = 2**10
 
 
-def nearest(verdict: Verdict, on: Enumeration | EnumeratedBatch) -> tuple[str, ...]:
-    """Return a sentence on the known estimators with whose exact means a verdict's draws agree.
+def nearest(
+    question: Question, g: Tensor, on: Enumeration | EnumeratedBatch, last: int
+) -> Resemblance:
+    """Return what the mean of the code in question resembles, by at most `last` draws.
 
-    Straight-through rules and straight-through Gumbel-softmax at some temperatures; empty where f
-    allows none of them.
+    Known are straight-through rules and straight-through Gumbel-softmax at some temperatures, as
+    far as f allows them; `g` is the gradient. All statements together are wrong at the rate alpha
+    of the question.
     """
-    assert verdict.draws is not None
-    mean = verdict.target + verdict.bias
-    noise2 = verdict.deviation**2 / verdict.draws
-    agreeing, tried = [], 0
-    for estimator in _candidates(on):
+    known = _means(on)
+    last = min(last, _LAST)
+    keep = question.visits <= last
+    each = question.alpha / (len(known) + 1)
+    for sums, rounding in _sums(question, last):
+        look = _Look(question, sums, rounding, keep, each)
+        found = look.resemblance(known, g)
+        factored = found.scaled is None or found.scaled.is_sharp(_LITTLE) or look.is_turned(g)
+        close = all(distance <= _SAME / 2 for distance in found.agrees.values())
+        if factored and close and not found.undecided:
+            break
+    return found
+
+
+def unbiased_too(on: Enumeration | EnumeratedBatch, g: Tensor) -> list[str]:
+    """Return the known estimators whose exact mean is the gradient `g` on this f."""
+    length = float(torch.linalg.vector_norm(g))
+    apart = {n: float(torch.linalg.vector_norm(mean - g)) for n, mean in _means(on).items()}
+    return [name for name, size in apart.items() if size <= 1e-9 * length]
+
+
+def _means(on: Enumeration | EnumeratedBatch) -> dict[str, Tensor]:
+    """Return the exact mean of each known estimator that can be used on f."""
+    known: list[Estimator] = [StraightThrough(), DARN(), ZGR()]
+    if on.logits.numel() * on.logits.shape[-1] ** 2 <= _LARGEST:
+        known += [GumbelSoftmaxST(tau) for tau in _TEMPERATURES]
+    found = {}
+    for estimator in known:
         try:
-            known = on.moments(estimator).mean
+            found[str(estimator)] = on.moments(estimator).mean
         except (NotExactError, QuadratureError, TooLargeError, LossError):
             continue
-        tried += 1
-        length = float(torch.linalg.vector_norm(known))
-        apart2 = float((mean - known).square().sum()) - noise2
-        limit = math.sqrt(max(apart2, 0.0) + 2 * noise2)
-        if length > 0 and limit <= _SAME * length:
-            agreeing.append((limit / length, str(estimator)))
-    if not tried:
-        return ()
-    if not agreeing:
-        return (
-            "Its mean is none of ST, DARN, ZGR and GS-ST at temperatures from 0.1 to 2: it is not "
-            "shown to be any of the known straight-through rules.",
-        )
-    agreeing.sort()
-    least = agreeing[0][0]
-    names = " or ".join(name for limit, name in agreeing if limit <= 2 * least)
-    return (
-        f"Its mean agrees with that of {names}, within {least:.1%} of its length: whether it is "
-        f'coded right as such is asked by against="{agreeing[0][1]}" (--against).',
-    )
-
-
-def _candidates(on: Enumeration | EnumeratedBatch) -> list[Estimator]:
-    found: list[Estimator] = [StraightThrough(), DARN(), ZGR()]
-    if on.logits.numel() * on.logits.shape[-1] ** 2 <= _LARGEST:
-        found += [GumbelSoftmaxST(tau) for tau in _TEMPERATURES]
     return found
+
+
+def _sums(question: Question, last: int) -> Iterator[tuple[DeviationSums, float]]:
+    """Yield the sums over more and more draws, and what rounding may be in them."""
+    row = f"{question.problem}|{question.drawn.name}|nearest"
+    sums: DeviationSums | None = None
+    rounding, block, n = 0.0, 0, min(_FIRST, last)
+    largest = max(32, 2**18 // question.logits.numel())
+    while True:
+        while sums is None or sums.n < n:
+            more = min(largest, n - (0 if sums is None else sums.n))
+            generator = block_generator(question.seed, row, block)
+            g = question.drawn(question.f, question.at, more, generator)
+            d = g.to(torch.float64).flatten(1)
+            if sums is None:
+                eps = max(torch.finfo(g.dtype).eps, question.f.eps)
+                rounding = _ULPS * eps * (float(d.square().mean().sqrt()) + question.scale)
+            added = DeviationSums.from_draws(d)
+            sums = added if sums is None else sums.merge(added)
+            block += 1
+        yield sums, rounding
+        if n >= last:
+            return
+        n = min(2 * n, last)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What some draws say of their mean, in the coordinates that they can answer for."""
+
+    question: Question
+    sums: DeviationSums
+    rounding: float
+    keep: Bool[Tensor, " D"]
+    alpha: float
+
+    @cached_property
+    def begun(self) -> bool:
+        """Whether the rarest of the classes is met often enough by now."""
+        return bool(self.keep.any()) and self.question.begins(self.keep) <= self.sums.n
+
+    def test(self, mean: Float[Tensor, "*batch N C"]) -> MeanTest:
+        """Return the test of this mean."""
+        shifted = replace(self.sums, mean=self.sums.mean - mean.flatten())
+        part = partial(self.question.tested, self.keep)
+        return MeanTest(shifted.restricted(self.keep, part), self.alpha, self.rounding)
+
+    def differs(self, mean: Tensor) -> bool:
+        """Return whether the code has another mean."""
+        return self.begun and self.test(mean).log_e_value >= -math.log(self.alpha)
+
+    def distance(self, mean: Tensor) -> float:
+        """Return how far from this mean that of the code is at most."""
+        if not self.begun:
+            return math.inf
+        apart = self.sums.mean - mean.flatten()
+        aside = max(
+            float(torch.linalg.vector_norm(v - self.question.tested(self.keep, v)))
+            for v in (mean.flatten(), apart)
+        )
+        return math.hypot(self.test(mean).bound, aside)
+
+    def resemblance(self, known: dict[str, Tensor], g: Tensor) -> Resemblance:
+        agrees, excluded, undecided = {}, [], []
+        for name, mean in known.items():
+            length = float(torch.linalg.vector_norm(mean))
+            if self.differs(mean):
+                excluded.append(name)
+            elif length > 0 and (distance := self.distance(mean)) <= _SAME * length:
+                agrees[name] = distance / length
+            else:
+                undecided.append(name)
+        return Resemblance(
+            self.sums.n,
+            1 - self.question.alpha,
+            agrees,
+            tuple(excluded),
+            tuple(undecided),
+            self.scaled(g),
+        )
+
+    def scaled(self, g: Tensor) -> Scaled | None:
+        """Return the mean as a multiple of the gradient, None where that is 0."""
+        length = float(torch.linalg.vector_norm(g))
+        if length == 0:
+            return None
+        factor = self._along(g)
+        rest = self.distance(factor * g) / length
+        # The same confidence as that of the rest: the factor is off by no more than the mean is.
+        error = min(rest, self.test(factor * g).radius / length if self.begun else math.inf)
+        alone = rest <= _LEFT * abs(1 - factor) and not self.is_turned(g)
+        if float(self.sums.variances.max()) <= self.rounding**2:
+            error = 0.0
+        return Scaled(factor, factor - error, factor + error, rest, alone)
+
+    def _along(self, g: Tensor) -> float:
+        return float(self.sums.mean @ g.flatten()) / float(g.square().sum())
+
+    def is_turned(self, g: Tensor) -> bool:
+        """Return whether the mean is shown to be no multiple of the gradient."""
+        if not self.begun:
+            return False
+        factor = self._along(g)
+        # W is a parabola in the factor: the multiple that fits best decides, whichever that is.
+        at = [factor - 1, factor, factor + 1]
+        w = [float(self.test(c * g).statistics.sum()) for c in at]
+        bend = w[0] - 2 * w[1] + w[2]
+        best = factor + (w[0] - w[2]) / (2 * bend) if bend > 0 else factor
+        return all(self.differs(c * g) for c in (factor, best))

@@ -91,6 +91,7 @@ def _shared(
                 on.f,
                 on.logits,
                 against=GumbelRao(tau, None),
+                method="draws",
                 delta=delta,
                 alpha=alpha,
                 seed=seed,

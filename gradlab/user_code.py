@@ -93,11 +93,12 @@ def line_of(error: BaseException) -> str:
 
 
 def load_logits(file: str | Path) -> Float[Tensor, "N C"]:
-    """Return the logits [N, C] that a .npy, .pt or .csv file holds, as float64.
+    """Return the logits [N, C] that a .npy, .pt or .csv file holds.
 
-    A .pt file holds one tensor, a .csv a line for each variable; -inf masks a class. No file can
-    run code. Raises ValueError, naming the file, if it cannot be read, holds anything else, or no
-    valid logits.
+    float32 stays float32, and half precision becomes it; all other numbers become float64. A .pt
+    file holds one tensor, a .csv a line for each variable; -inf masks a class. No file can run
+    code. Raises ValueError, naming the file, if it cannot be read, holds anything else, or no valid
+    logits.
     """
     file = Path(file)
     read = _READERS.get(file.suffix)
@@ -117,7 +118,8 @@ def load_logits(file: str | Path) -> Float[Tensor, "N C"]:
         message = _one_line(error).partition(". ")[0]
         raise ValueError(f"{file} holds no table of numbers: {message}") from None
     try:
-        logits = check_logits(table.to(torch.float64), ndim=2)
+        single = table.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        logits = check_logits(table.to(torch.float32 if single else torch.float64), ndim=2)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
     if len(logits) == 0:
@@ -130,7 +132,8 @@ def _npy(file: Path) -> Tensor:
     array = np.load(file, mmap_mode="r", allow_pickle=False)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"its numbers are of type {array.dtype}")
-    return torch.from_numpy(array.astype(np.float64))
+    single = array.dtype.kind == "f" and array.dtype.itemsize <= 4
+    return torch.from_numpy(array.astype(np.float32 if single else np.float64))
 
 
 def _pt(file: Path) -> Tensor:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.moments import Measured
+from gradlab.resemblance import Resemblance, Scaled
 
 __all__ = ["BIASED", "INCONCLUSIVE", "NOT_APPLICABLE", "UNBIASED", "Verdict"]
 
@@ -40,6 +41,9 @@ class Verdict:
     of a draw. All in units of f. By draws: `draws` made, `needed` in all for a decision
     (estimated), `p_value` (where `draws` was fixed before), `log_e_value`, `kurtosis` and `degrees`
     of freedom (see `MeanTest`), `set_aside` the coordinates whose class is too rare to be tested.
+
+    `against`: whose mean the target is, if not the gradient: UNBIASED then says that the means are
+    the same. `resembles`: of code that declares nothing and is biased, what its mean is instead.
     """
 
     estimator: str
@@ -68,6 +72,8 @@ class Verdict:
     kurtosis: float | None = None
     degrees: float | None = None
     set_aside: int = 0
+    against: str = ""
+    resembles: Resemblance | None = None
 
     @property
     def unbiased(self) -> bool:
@@ -75,11 +81,14 @@ class Verdict:
         return self.outcome == UNBIASED
 
     @property
-    def holds(self) -> bool:
-        """Whether what is claimed here is shown; where no claim is known, that it is unbiased.
+    def holds(self) -> bool | None:
+        """Whether what is claimed here is shown, or, with `against`, that the means are the same.
 
-        True where the estimator declares less than f asks for, or cannot be used on f.
+        True where the estimator declares less than f asks for, or cannot be used on f. None where
+        nothing is declared about this f.
         """
+        if self.claimed is None:
+            return None
         return self.claimed is False or self.outcome in (UNBIASED, NOT_APPLICABLE)
 
     @property
@@ -104,6 +113,15 @@ class Verdict:
         """The simple factor that explains the bias (the mean is factor times g), if one does."""
         if self.outcome != BIASED or not math.isfinite(self.slope.value):
             return None
+        if self.resembles is None:
+            return self._simple_factor()
+        scaled = self.resembles.scaled
+        if scaled is None or not scaled.alone:
+            return None
+        found = self._simple_factor()
+        return found if found is not None and found in scaled else _only_fraction(scaled)
+
+    def _simple_factor(self) -> Fraction | None:
         rounding = (1e-9 * float(torch.linalg.vector_norm(self.target))) ** 2
         if not self.residual2 <= max(rounding, 5 * self.residual2.se):
             return None
@@ -111,7 +129,8 @@ class Verdict:
         largest = min(12, math.floor(math.sqrt(0.1 / max(self.slope.se, 1e-9))))
         found = Fraction(self.slope.value).limit_denominator(max(largest, 1))
         near = max(3 * self.slope.se, 1e-9)
-        return found if largest and abs(float(found) - self.slope.value) <= near else None
+        explains = found != 1 and abs(float(found) - self.slope.value) <= near
+        return found if largest and explains else None
 
     def __str__(self) -> str:
         return f"{self.estimator} on {self.problem}: {self._summary()}"
@@ -123,6 +142,8 @@ class Verdict:
             False: "It does not declare to be exact here.",
             None: "Nothing is declared about this f.",
         }[self.claimed]
+        if self.against:
+            claim = f"The question is whether its mean is that of {self.against}, not the gradient."
         lines = [str(self), *self._evidence(), *self.notes]
         lines += [claim] if self.outcome != NOT_APPLICABLE else []
         return "\n".join(
@@ -232,7 +253,11 @@ class Verdict:
         return lines + self._factors()
 
     def _factors(self) -> list[str]:
-        """Return what factor explains the bias, if one does."""
+        """Return what factor explains the bias, if one does, and what else the mean is."""
+        if self.resembles is not None:
+            named = [] if self.factor is None else [f"With that factor {_named(self.factor)}."]
+            scaled, *others = [*self.resembles.sentences(), ""]
+            return [line for line in (scaled, *named, *others) if line]
         if self.factor is not None:
             return [f"This alone explains the bias: {_named(self.factor)}."]
         slope, error = self.slope.value, 2 * self.slope.se
@@ -244,6 +269,17 @@ class Verdict:
             return []
         between = f" ({slope - error:.3g} to {slope + error:.3g})" if error > 0 else ""
         return [f"This factor alone explains the bias: the mean is {slope:.4g}{between} times it."]
+
+
+def _only_fraction(scaled: Scaled) -> Fraction | None:
+    """Return the fraction of a denominator up to 12 in the interval, if there is one only."""
+    found = {
+        fraction
+        for q in range(1, 13)
+        for k in range(math.floor(scaled.low * q), math.ceil(scaled.high * q) + 1)
+        if (fraction := Fraction(k, q)) in scaled
+    }
+    return found.pop() if len(found) == 1 else None
 
 
 def _named(factor: Fraction) -> str:

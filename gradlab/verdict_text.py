@@ -16,7 +16,13 @@ KEY = """\
 0: no bias at any size and logits tried, proved by enumeration.  19%: biased, by this share of the
 gradient's length (at N = 2, C = 3, moderate logits).  <.05: by draws, a bias above this share is
 excluded.  ?: draws do not decide.  -: cannot be used.  degree: of f in each variable, up to which
-it is exact (any: unbiased); holds: whether that is what it declares.\
+it is exact (any: unbiased); holds: whether that is what it declares (-: it declares nothing).\
+"""
+KEY_AGAINST = """\
+Compared is the mean with that of {against}, not with the gradient.  0: the same, exactly.  19%: off
+by this share of its length.  <.05: by draws, a larger difference is excluded.  ?: draws do not
+decide.  -: cannot be used.  degree: of f in each variable, up to which the means are the same;
+holds: whether they are the same on all losses.\
 """
 
 
@@ -41,13 +47,17 @@ def ladder_text(ladders: Sequence[Ladder]) -> str:
     for ladder in ladders:
         shown = {rung.kind for rung in ladder.rungs}
         cells = [cell(ladder.worst(kind)) if kind in shown else "" for kind in kinds]
-        holds = "yes" if ladder.holds else "NO"
+        holds = {None: "-", True: "yes", False: "NO"}[ladder.holds]
         degree = _degree(ladder.degree)
-        if not ladder.holds:
+        if ladder.holds is False and not ladder.against:
             degree += f", not {_degree(ladder.order or 0)}"
         name = textwrap.shorten(ladder.estimator, _LONGEST, placeholder="...")
         table.append([name, *cells, degree, holds])
-    return f"{aligned(table)}\n\n{KEY}"
+    against = ladders[0].against
+    key = KEY_AGAINST.format(against=against) if against else KEY
+    found = [ladder.found() for ladder in ladders if ladder.order is None and not against]
+    told = (textwrap.fill(text, 98, subsequent_indent="  ") for text in found)
+    return "\n\n".join([aligned(table), textwrap.fill(key, 100) if against else key, *told])
 
 
 # The full name is in the rows.

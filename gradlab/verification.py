@@ -14,20 +14,21 @@ from torch import Tensor
 
 from gradlab.categorical import check_floating
 from gradlab.draws import DRAW, TRAINING, Code, Draws, batched, draws_of
-from gradlab.estimators import Estimator, LeaveOneOut
-from gradlab.exact.bias import ExactBias, exact_bias
+from gradlab.estimators import LeaveOneOut
+from gradlab.exact.bias import ExactBias
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.mechanism import overrides
 from gradlab.exact.moments import EnumeratedBatch, Enumeration, NotExactError
 from gradlab.exact.trained import trained_mean
 from gradlab.gate import name_of
-from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.loss import Loss, NotDifferentiableError
 from gradlab.moments import Measured
-from gradlab.nearest import nearest
+from gradlab.nearest import nearest, unbiased_too
 from gradlab.parameters import parameter_share
+from gradlab.proofs import NOT_KNOWN, by_enumeration, enumerated_bias, exact_against, other_target
 from gradlab.question import FEWEST, Question
 from gradlab.reproducible import check_seed, single_thread
+from gradlab.resemblance import listed
 from gradlab.trial import trial
 from gradlab.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED, Verdict
 
@@ -37,7 +38,6 @@ METHODS = ("auto", "exact", "draws")
 JUDGED = ("both", DRAW, TRAINING)
 # Draws by which code is compared with a mean that was enumerated.
 _CHECKED, _CHECK_ALPHA = 4096, 1e-7
-_NOT_KNOWN = (NotExactError, QuadratureError, TooLargeError)
 
 
 @single_thread()
@@ -91,10 +91,16 @@ def verify(
     at = drawn.at(logits.detach())
     question = Question(drawn, on.objective, on.logits, at, name, claimed, delta, alpha, seed)
     one = on if isinstance(on, Enumeration) else on.elements[0]
-    estimator = drawn.estimator
-    reason = None if estimator is None else estimator.supports(one.objective, one.logits.clone())
-    if reason is not None:
-        return _not_applicable(question, reason)
+    wanted: Draws | Tensor | None = None
+    if against is not None:
+        wanted = against if isinstance(against, Tensor) else draws_of(against)
+    for asked in (drawn, wanted):
+        estimator = asked.estimator if isinstance(asked, Draws) else None
+        # A copy: what is asked may write into it.
+        given_logits = one.logits.clone()
+        reason = None if estimator is None else estimator.supports(one.objective, given_logits)
+        if reason is not None:
+            return replace(_not_applicable(question, reason), against=_named(wanted))
     target: Tensor | Draws
     notes: tuple[str, ...] = ()
     if against is None:
@@ -103,23 +109,41 @@ def verify(
         except TooLargeError:
             if method == "exact":
                 raise
-            against = LeaveOneOut(4)
+            wanted = draws_of(LeaveOneOut(4))
         else:
             question = replace(question, scale=_scale(on))
             exact, notes = _exact(question, on, method, judge)
             if exact is not None:
                 return exact
-    if against is not None:
-        target, told = _other_target(against, on)
+    if wanted is not None:
+        target, told = other_target(wanted, on, method)
         notes = (told,)
+        exact = exact_against(question, target, on, method, judge)
+        if exact is not None:
+            return replace(exact, against=_named(wanted), notes=exact.notes + notes)
     given = {"draws": draws, "max_draws": max_draws, "progress": progress}
     try:
         verdict = _by_draws(question, target, judge, given)
     except NotDifferentiableError as error:
         return _not_applicable(question, str(error))
-    if verdict.outcome == BIASED and drawn.order is None and against is None:
-        notes += nearest(verdict, on)
-    return replace(verdict, notes=verdict.notes + notes)
+    if verdict.outcome == BIASED and drawn.order is None and wanted is None:
+        resembles = nearest(question, verdict.target, on, max_draws)
+        verdict = replace(verdict, resembles=resembles)
+    if verdict.outcome == UNBIASED and drawn.order is None and wanted is None:
+        same = unbiased_too(on, verdict.target)
+        if same:
+            notes += (
+                f"So are, on this f and exactly, {listed(same)}: it does not tell the code from "
+                "them; another f may.",
+            )
+    named = "" if against is None else _named(wanted)
+    return replace(verdict, notes=verdict.notes + notes, against=named)
+
+
+def _named(wanted: Draws | Tensor | None) -> str:
+    if wanted is None:
+        return ""
+    return "the given tensor" if isinstance(wanted, Tensor) else wanted.name
 
 
 def _asked(drawn: Draws, judge: str, batch: int | None, logits: Tensor) -> Draws:
@@ -271,13 +295,13 @@ def _exact(
     try:
         if drawn.estimator is None:
             raise NotExactError(f"no exact mean is known for {drawn.name}: use draws")
-        exact = _exact_bias(drawn.estimator, on)
-    except _NOT_KNOWN as error:
+        exact = enumerated_bias(drawn.estimator, on)
+    except NOT_KNOWN as error:
         if method == "exact":
             raise
         replaced = drawn.estimator is not None and overrides(drawn.estimator)
         return None, (f"By draws: {error}.",) if replaced else ()
-    verdict = _proved(question, exact)
+    verdict = by_enumeration(question, exact)
     if method == "auto" and not drawn.is_shipped:
         # The formula is proved; that the code draws by it is not, until it is tried.
         drawn.check_randomness(question.f, question.at, question.seed)
@@ -292,25 +316,11 @@ def _exact(
     return _together(verdict, of_training), ()
 
 
-def _exact_bias(estimator: Estimator, on: Enumeration | EnumeratedBatch) -> ExactBias:
-    """Return the exact bias; of a batch, of all its elements together."""
-    if isinstance(on, Enumeration):
-        return exact_bias(estimator, on.f, on.logits, on)
-    each = [exact_bias(estimator, element.f, element.logits, element) for element in on.elements]
-    return ExactBias(
-        torch.stack([bias.truth for bias in each]),
-        torch.stack([bias.mean for bias in each]),
-        math.hypot(*(bias.deviation for bias in each)),
-        math.hypot(*(bias.bound for bias in each)),
-        each[0].route,
-    )
-
-
 def _trained(question: Question, exact: ExactBias, on: Enumeration | EnumeratedBatch) -> Verdict:
     """Return the verdict on what trains, beside the exact mean of what is analysed."""
     drawn = question.drawn.training
     question = replace(question, drawn=drawn)
-    proved = replace(_proved(question, exact), judged=TRAINING)
+    proved = replace(by_enumeration(question, exact), judged=TRAINING)
     estimator = drawn.estimator
     assert estimator is not None
     try:
@@ -327,7 +337,7 @@ def _trained(question: Question, exact: ExactBias, on: Enumeration | EnumeratedB
             found = trial(question, exact.truth)
         return found if drawn.is_shipped else _with_parameters(question, found)
     both = replace(exact, mean=trained.mean, bound=max(exact.bound, trained.bound))
-    verdict = replace(_proved(question, both), judged=TRAINING)
+    verdict = replace(by_enumeration(question, both), judged=TRAINING)
     if abs(trained.share - 1) > trained.share_bound:
         told = f"Parameters of f get {trained.share:.4g} of their gradient from the surrogate."
         return replace(verdict, outcome=BIASED, reason=told)
@@ -335,52 +345,3 @@ def _trained(question: Question, exact: ExactBias, on: Enumeration | EnumeratedB
     if apart <= both.bound:
         return replace(proved, limit=both.bound, how=f"{proved.how}; {trained.route}")
     return replace(verdict, how=f"{trained.route}; the mean of its draw is another")
-
-
-def _proved(question: Question, exact: ExactBias) -> Verdict:
-    g, length2 = exact.truth, float(exact.truth.square().sum())
-    ratio = float((exact.mean * g).sum()) / length2 if length2 > 0 else math.nan
-    across = exact.bias - (ratio - 1) * g if length2 > 0 else exact.bias
-    return Verdict(
-        estimator=question.drawn.name,
-        problem=question.problem,
-        outcome=UNBIASED if exact.is_zero else BIASED,
-        method="exact",
-        claimed=question.claimed,
-        target=g,
-        bias=exact.bias,
-        bias2=Measured(exact.size**2, 0.0),
-        limit=exact.bound,
-        slope=Measured(ratio, 0.0),
-        residual2=Measured(float(across.square().sum()), 0.0),
-        deviation=exact.deviation,
-        delta=question.delta,
-        alpha=question.alpha,
-        seed=question.seed,
-        how=f"{exact.route}; the gradient by two routes that agree",
-    )
-
-
-def _other_target(
-    against: Code | Tensor, on: Enumeration | EnumeratedBatch
-) -> tuple[Tensor | Draws, str]:
-    """Return the target that is not the exact gradient, and what it is."""
-    if isinstance(against, Tensor):
-        if against.shape != on.logits.shape:
-            raise ValueError(
-                f"against must have the shape of logits {list(on.logits.shape)}, "
-                f"not {list(against.shape)}"
-            )
-        return against.detach().to("cpu", torch.float64), "Target: the given tensor."
-    other = draws_of(against)
-    if other.estimator is not None:
-        try:
-            mean = _exact_bias(other.estimator, on).mean
-        except _NOT_KNOWN:
-            pass
-        else:
-            return mean, f"Target: the exact mean of {other.name}."
-    if isinstance(on, EnumeratedBatch):
-        other = other.training
-    other.check_randomness(on.objective, on.logits)
-    return other, f"Target: the mean of {other.name}, by as many draws of it."

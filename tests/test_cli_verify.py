@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from gradlab.cli import main
-from gradlab.cli.verifying import VerifyMethod
-from gradlab.verification import METHODS
+from gradlab.cli.verifying import Judged, VerifyMethod
+from gradlab.verification import JUDGED, METHODS
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -33,6 +33,16 @@ def straight_through(logits):
 
 def raises(f, logits, n, generator):
     return 1 / 0
+
+def gapless(logits, generator):
+    return gradlab.straight_through(logits, generator=generator)
+
+def centred(f, logits, generator):
+    p = logits.softmax(-1)
+    x = draw_one_hot(p.detach(), generator)
+    values, log_p = f(x), (x * logits.log_softmax(-1)).sum((-2, -1))
+    n = max(len(values), 2)
+    return (values - values.mean()).detach() * log_p * (n / (n - 1))
 
 def other_shape(f, logits, n, generator):
     return rloo(f, logits, n, generator)[:, 0]
@@ -69,6 +79,7 @@ def run(capsys, *arguments: str) -> tuple[int, str, str]:
 
 def test_options_agree_with_the_library():
     assert [*VerifyMethod] == [*METHODS]
+    assert [*Judged] == [*JUDGED]
 
 
 @pytest.mark.slow
@@ -121,9 +132,48 @@ def test_right_code_of_ones_own_gives_status_0(name, capsys):
 
 @pytest.mark.usefixtures("mine")
 def test_a_function_without_claim_is_asked_to_be_unbiased(capsys):
-    status, out, _ = run(capsys, "--file", "mine.py:straight_through", "--problem", "cubic")
+    status, out, err = run(capsys, "--file", "mine.py:straight_through", "--problem", "cubic")
     assert status == 1
     assert "Nothing is declared about this f." in out
+    assert err.startswith("gradlab: not shown to be unbiased, which it does not declare: straight_")
+
+
+@pytest.mark.usefixtures("mine")
+def test_code_without_claim_holds_nothing_on_the_ladder(capsys):
+    status, out, err = run(capsys, "--file", "mine.py:gapless", "--delta", "0.3")
+    assert status == 0
+    assert "gradlab:" not in err  # on a slow machine there may be progress
+    row = next(line for line in out.splitlines() if line.startswith("gapless"))
+    assert row.split()[-2:] == ["1", "-"]
+    text = " ".join(out.split())
+    assert (
+        "gapless declares nothing: it is exact up to degree 1 in each variable, biased on" in text
+    )
+    assert "Its mean agrees with that of ST, within" in text
+
+
+@pytest.mark.usefixtures("mine")
+def test_against_asks_whether_code_is_coded_right(capsys):
+    on = ("--problem", "cubic", "--delta", "0.3", "--against")
+    status, out, err = run(capsys, "--file", "mine.py:gapless", *on, "ST")
+    assert (status, err) == (0, "")
+    assert "The question is whether its mean is that of ST, not the gradient." in out
+    status, out, err = run(capsys, "--file", "mine.py:gapless", *on, "mine.py:Mine")
+    assert status == 1
+    assert err.startswith("gradlab: not MINE in mean: gapless on cubic(N=2, C=3, seed=0): BIASED")
+    status, out, err = run(capsys, "ZGR", "--against", "ST")
+    assert status == 1
+    assert err == "gradlab: ZGR: DIFFERS FROM ST\n"
+    assert "Compared is the mean with that of ST, not with the gradient." in out
+
+
+@pytest.mark.usefixtures("mine")
+def test_a_batch_is_judged_as_one_estimate(capsys):
+    on = ("--problem", "linear", "--delta", "0.5", "--batch", "4", "--judge", "training")
+    status, out, _ = run(capsys, "--file", "mine.py:centred", *on)
+    assert status == 0
+    assert "centred in batches of 4 on linear" in out
+    assert "Judged: its training." in out
 
 
 def test_a_bias_where_none_is_denied_is_no_failure(capsys):
@@ -167,6 +217,9 @@ BAD_USAGE = {
     "ARSM --problem cubic --method exact": "no exact mean is known for ARSM",
     "ZGR --problem quadratic --N 40 --C 4 --method exact": "configurations",
     "--file mine.py": "FILE.py:NAME",
+    "ZGR --against ZRG": "--against: unknown estimator 'ZRG'",
+    "ZGR --batch 0": "--batch",
+    "ZGR --judge sample": "--judge",
     "ZGR --method draws": "--method: only with --problem",
 }
 

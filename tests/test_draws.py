@@ -311,7 +311,7 @@ class Unfinished(gradlab.SampleOnlyEstimator):
         (torch.zeros(2, 3), "cannot draw from Tensor"),
         (lambda x: x, "no argument is called logits, its arguments are x"),
         (len, "cannot draw from len: no argument is called logits"),
-        (Unfinished, "needs arguments: .*; give an object"),
+        (Unfinished, "Unfinished cannot be made without arguments: .*; give an object"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")

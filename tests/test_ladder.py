@@ -112,7 +112,8 @@ def test_a_function_declares_by_its_attribute():
     silent = verify_order(rloo, on=FEW)
     assert silent.order is None
     assert silent.outcome == UNBIASED
-    assert silent.holds
+    assert silent.holds is None
+    assert silent.found() == "rloo declares nothing: no bias is found on any of these losses."
     rloo.order = math.inf
     assert verify_order(rloo, on=FEW).order == math.inf
 

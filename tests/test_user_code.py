@@ -131,12 +131,24 @@ def test_logits_are_read_as_float64(name):
     assert logits.tolist() == LOGITS
 
 
-def test_other_number_types_become_float64():
+def test_whole_numbers_become_float64_and_half_precision_float32():
     np.save("whole.npy", np.array([[1, 2]]))
+    np.save("half.npy", np.array([[1, 2]], dtype=np.float16))
     torch.save(torch.nn.Parameter(torch.ones(2, 3, dtype=torch.bfloat16)), "half.pt")
-    assert load_logits("whole.npy").tolist() == [[1.0, 2.0]]
-    assert load_logits("half.pt").equal(torch.ones(2, 3, dtype=torch.float64))
+    assert load_logits("whole.npy").equal(torch.tensor([[1.0, 2.0]], dtype=torch.float64))
+    assert load_logits("half.npy").equal(torch.tensor([[1.0, 2.0]], dtype=torch.float32))
+    assert load_logits("half.pt").equal(torch.ones(2, 3, dtype=torch.float32))
     assert not load_logits("half.pt").requires_grad
+
+
+@pytest.mark.parametrize("name", ["single.npy", "single.pt"])
+def test_float32_stays_float32(name):
+    single = torch.tensor([[0.1, 0.2]])
+    if name.endswith(".pt"):
+        torch.save(single, name)
+    else:
+        np.save(name, single.numpy())
+    assert load_logits(name).equal(single)
 
 
 def test_one_variable_in_a_csv_is_one_line():

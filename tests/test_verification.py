@@ -165,7 +165,7 @@ def test_a_wrong_factor_is_found_by_draws(factor, named):
 @pytest.mark.parametrize("tau", [0.1, 1.0])
 @pytest.mark.parametrize("code", ["GS-ST(tau={tau})", "GR(tau={tau}, k=10)"])
 def test_the_gumbel_family_shares_one_mean(code, tau):
-    options = {"alpha": ALPHA, "delta": 0.1}
+    options = {"alpha": ALPHA, "delta": 0.1, "method": "draws"}
     against = f"GR(tau={tau}, k=inf)"
     assert verify(code.format(tau=tau), *case(), against=against, **options).unbiased
     warmer = f"GR(tau={1.5 * tau + 0.5}, k=inf)"

@@ -2,12 +2,24 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gradlab.cli.options import Folder, Seed, Workers, read_estimators, read_problem
+from gradlab.cli.options import (
+    File,
+    Folder,
+    Seed,
+    Workers,
+    in_its_dtype,
+    read_estimators,
+    read_problem,
+)
 from gradlab.usage import blaming, staging
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from torch import Tensor
 
 __all__ = ["Method", "compare"]
 
@@ -29,6 +41,7 @@ def compare(
             metavar="ESTIMATOR",
         ),
     ] = None,
+    file: Annotated[list[str] | None, File] = None,
     problem: Annotated[
         str, typer.Option(help="The loss, such as cubic, polynomial:5 or vae:long.")
     ] = "quadratic",
@@ -57,18 +70,19 @@ def compare(
     \b
     Example:  gradlab compare ZGR ST "GR(k=10)" --tau 0.1,1 --method both --out results
     """
-    cells = read_estimators(estimators, tau)
+    cells = read_estimators(estimators, tau, files=file)
     f, logits, regime = read_problem(problem, N, C, regime, seed)
     with staging(out) as passing:
         from gradlab.comparison import compare, reproducible_columns
+        from gradlab.draws import EstimatorError
         from gradlab.exact.enumeration import TooLargeError
         from gradlab.processes import usable_cores
         from gradlab.tables import comparison_text
 
-        with blaming("--N, --C", TooLargeError):
-            rows = compare(
+        def measured(at: "Tensor") -> "DataFrame":
+            return compare(
                 f,
-                logits,
+                at,
                 cells,
                 draws=draws,
                 seed=seed,
@@ -77,6 +91,9 @@ def compare(
                 workers=workers or usable_cores(),
                 progress=True,
             )
+
+        with blaming("--N, --C", TooLargeError), blaming("--file", EstimatorError):
+            rows = in_its_dtype(measured, logits)
         rows.insert(list(rows).index("logits_seed"), "regime", regime)
         print(comparison_text(rows))
         if out is not None:

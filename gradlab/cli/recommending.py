@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gradlab.cli.options import (
+    File,
     Folder,
     Seed,
     Workers,
+    in_its_dtype,
     read_estimators,
     read_problem,
     read_temperatures,
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from gradlab.estimators import Estimator
     from gradlab.loss import Loss
+    from gradlab.recommendation import Recommendation
 
 __all__ = ["recommend"]
 
@@ -66,10 +69,7 @@ def recommend(
         list[str] | None,
         typer.Option(help="Only these, such as ZGR; may be repeated.  [default: all]"),
     ] = None,
-    file: Annotated[
-        list[str] | None,
-        typer.Option(help="An Estimator of your own; may be repeated.", metavar="FILE.py:NAME"),
-    ] = None,
+    file: Annotated[list[str] | None, File] = None,
     tau: Annotated[
         str | None,
         typer.Option(help="Temperatures to choose from, such as 0.1,0.5,1.  [default: 0.03 to 10]"),
@@ -91,16 +91,14 @@ def recommend(
     cells, temperatures = _estimators(estimator, file, tau)
     f, at, kind = _loss_and_logits(loss, problem, logits, regime, N, C, seed)
     with staging(out) as passing:
+        from gradlab.draws import EstimatorError
         from gradlab.processes import usable_cores
         from gradlab.selection import recommend
 
-        with (
-            blaming("--evaluations, --gradient-cost, --unbiased, --estimator, --reference"),
-            _blaming_code(loss or "--problem"),
-        ):
-            answer = recommend(
+        def ranked(logits: "Tensor") -> "Recommendation":
+            return recommend(
                 f,
-                at,
+                logits,
                 evaluations=evaluations,
                 must_be_unbiased=unbiased,
                 estimators=cells,
@@ -113,6 +111,13 @@ def recommend(
                 workers=workers or usable_cores(),
                 progress=True,
             )
+
+        with (
+            blaming("--evaluations, --gradient-cost, --unbiased, --estimator, --reference"),
+            _blaming_code(loss or "--problem"),
+            blaming("--file", EstimatorError),
+        ):
+            answer = in_its_dtype(ranked, at, loss or "f")
         print(f"logits: {kind}\n{answer.explain()}")
         if out is not None:
             from gradlab.comparison import reproducible_columns
@@ -133,20 +138,9 @@ def _estimators(
     texts: Sequence[str] | None, files: Sequence[str] | None, tau: str | None
 ) -> tuple[list["Estimator"] | None, list[float] | None]:
     """Return the estimators asked for, or None for all, and the temperatures, or None."""
-    from gradlab.estimators import Estimator
-    from gradlab.user_code import load_object
-
-    cells = read_estimators(texts, tau, "--estimator") if texts else []
-    for text in files or ():
-        with blaming(f"--file {text}"):
-            own = load_object(text)
-        with blaming(f"--file {text}", Exception):
-            own = own() if isinstance(own, type) else own
-            if not isinstance(own, Estimator):
-                raise TypeError(f"it is no gradlab.Estimator but of type {type(own).__name__}")
-        cells.append(own)
+    cells = read_estimators(texts, tau, "--estimator", files) if texts or files else None
     temperatures = read_temperatures(tau)
-    return cells or None, temperatures and sorted(temperatures)
+    return cells, temperatures and sorted(temperatures)
 
 
 def _loss_and_logits(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradlab.cli.options import Seed, read_problem
+from gradlab.cli.options import File, Seed, in_its_dtype, read_code, read_problem
 from gradlab.usage import blaming, fail, staging
 
 if TYPE_CHECKING:
@@ -17,9 +17,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gradlab.draws import Code
+    from gradlab.ladder import Ladder
     from gradlab.problems import Problem
+    from gradlab.verdict import Verdict
 
-__all__ = ["VerifyMethod", "verify"]
+__all__ = ["Judged", "VerifyMethod", "verify"]
+
+
+class Judged(StrEnum):
+    """What `gradlab.verify` judges."""
+
+    both = "both"
+    draw = "draw"
+    training = "training"
 
 
 class VerifyMethod(StrEnum):
@@ -38,13 +48,22 @@ def verify(
             metavar="ESTIMATOR",
         ),
     ] = None,
-    file: Annotated[
-        list[str] | None,
+    file: Annotated[list[str] | None, File] = None,
+    against: Annotated[
+        str | None,
         typer.Option(
-            help="Your own: an Estimator, draw(f, logits, n, generator), surrogate(f, logits, "
-            "generator) or sample(logits, generator), such as my.py:MyEstimator.",
-            metavar="FILE.py:NAME",
+            help="Compare the mean with that of this one, such as ST: is it coded right as ST?  "
+            "[default: with the gradient]",
+            metavar="ESTIMATOR",
         ),
+    ] = None,
+    judge: Annotated[
+        Judged,
+        typer.Option(help="draw, which is analysed; training, the backward of what trains."),
+    ] = Judged.both,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="Judge the mean over one call of B samples as one estimate."),
     ] = None,
     problem: Annotated[
         str | None,
@@ -76,8 +95,10 @@ def verify(
 ) -> None:
     """Prove or test that estimators are unbiased where they declare it.
 
-    Without arguments also: means that are the same, and planted errors that must be found. Status 0
-    when all that is declared holds, 1 when something fails.
+    Without arguments also: means that are the same, and planted errors that must be found. Code
+    that declares nothing is said to be what it is found to be; with --problem it is asked to be
+    unbiased, with --against to have that mean. Status 0 when all that is declared or asked holds, 1
+    when something fails.
 
     \b
     Example:  gradlab verify ZGR --file my.py:MyEstimator --out results
@@ -87,7 +108,10 @@ def verify(
 
         check_options(method, None, max_draws, delta, alpha, seed)
     codes = _read(estimators, file)
-    options = {"delta": delta, "alpha": alpha, "max_draws": max_draws, "seed": seed}
+    options: dict[str, Any] = {"delta": delta, "alpha": alpha, "max_draws": max_draws}
+    options |= {"seed": seed, "judge": str(judge), "batch": batch, "against": None}
+    if against is not None:
+        options["against"] = read_code(against, "--against")
     if problem is None and method is not VerifyMethod.auto:
         raise typer.BadParameter("only with --problem", param_hint="--method")
     if problem is None and regime is not None:
@@ -96,7 +120,7 @@ def verify(
         if problem is None:
             rows, failed = _ladders(codes, options)
             tables = {"verify": rows}
-            if not estimators and not file:
+            if not estimators and not file and against is None:
                 more, wrong = _known(seed, delta, alpha)
                 tables, failed = tables | more, failed + wrong
         else:
@@ -110,44 +134,54 @@ def verify(
                 os.replace(passing / f"{name}.csv", out / f"{name}.csv")
                 print(out / f"{name}.csv")
     if failed:
-        raise typer.Exit(fail(f"not as declared: {'; '.join(failed)}", 1))
+        raise typer.Exit(fail("; ".join(failed), 1))
 
 
 def _read(texts: Sequence[str] | None, files: Sequence[str] | None) -> dict[str, "Code"]:
     """Return what is to be verified, by what a fault is blamed on."""
-    from gradlab.draws import draws_of
-    from gradlab.estimators import ESTIMATORS, parse
-    from gradlab.user_code import load_object
+    from gradlab.estimators import ESTIMATORS
 
-    codes: dict[str, Code] = {}
-    for text in texts or (() if files else ESTIMATORS):
-        with blaming("ESTIMATOR"):
-            codes[f"ESTIMATOR {text}"] = parse(text)
-    for text in files or ():
-        blamed = f"--file {text}"
-        with blaming(blamed, (ValueError, TypeError)):
-            codes[blamed] = load_object(text)
-            draws_of(codes[blamed])
-    return codes
+    asked = {f"ESTIMATOR {text}": text for text in texts or (() if files else ESTIMATORS)}
+    codes = {blamed: read_code(text, "ESTIMATOR") for blamed, text in asked.items()}
+    return codes | {f"--file {text}": read_code(text, f"--file {text}") for text in files or ()}
 
 
 def _ladders(codes: dict[str, "Code"], options: dict[str, Any]) -> tuple["pd.DataFrame", list[str]]:
     """Verify up to which degree each is exact; print a table; return its rows and what fails."""
+    from functools import cache
+
     import pandas as pd
 
     from gradlab.ladder import rungs, verify_order
     from gradlab.progress import tracked
     from gradlab.verdict_text import ladder_text
 
-    on = rungs(seed=options["seed"])
+    on = cache(lambda dtype: rungs(seed=options["seed"], dtype=dtype))
     ladders = []
     for blamed, code in tracked(codes.items(), "verify", "estimators"):
+
+        def climbed(at: "Tensor", code: "Code" = code) -> "Ladder":
+            return verify_order(code, on=on(at.dtype), progress=True, **options)
+
         with blaming(blamed):
-            ladders.append(verify_order(code, on=on, progress=True, **options))
+            ladders.append(in_its_dtype(climbed, _nothing()))
     print(ladder_text(ladders))
     rows = pd.concat([ladder.rows() for ladder in ladders], ignore_index=True)
-    failed = [f"{ladder.estimator} is {ladder.outcome}" for ladder in ladders if not ladder.holds]
+    failed = [
+        f"{ladder.estimator}: {ladder.outcome}"
+        if ladder.against
+        else f"not as declared: {ladder.estimator} is {ladder.outcome}"
+        for ladder in ladders
+        if ladder.holds is False
+    ]
     return rows, failed
+
+
+def _nothing() -> "Tensor":
+    """Return logits of no variables, which have only their dtype."""
+    import torch
+
+    return torch.zeros(0, 1, dtype=torch.float64)
 
 
 def _known(seed: int, delta: float, alpha: float) -> tuple[dict[str, "pd.DataFrame"], list[str]]:
@@ -161,24 +195,39 @@ def _known(seed: int, delta: float, alpha: float) -> tuple[dict[str, "pd.DataFra
     print(relation_text(relations), planted_text(planted), sep="\n")
     found = planted["outcome"].isin([BIASED, REFUSED]) & (planted["right_outcome"] == UNBIASED)
     failed = [*relations.loc[~relations["holds"], "relation"], *planted.loc[~found, "planted"]]
-    return {"verify-relations": relations, "verify-planted": planted}, failed
+    told = [f"does not hold: {name}" for name in failed]
+    return {"verify-relations": relations, "verify-planted": planted}, told
 
 
 def _on_one(
     codes: dict[str, "Code"], f: "Problem", logits: "Tensor", options: dict[str, Any]
 ) -> tuple["pd.DataFrame", list[str]]:
     """Verify each on one loss; print why; return the rows and what fails."""
+    from functools import cache
+
     import pandas as pd
 
     from gradlab.exact.moments import Enumeration
     from gradlab.progress import say, tracked
+    from gradlab.verdict import BIASED, INCONCLUSIVE
     from gradlab.verification import verify
 
-    on = Enumeration(f, logits)
+    on = cache(lambda dtype: Enumeration(f, logits.to(dtype)))
     verdicts = []
     for blamed, code in tracked(codes.items(), "verify", "estimators"):
+
+        def judged(at: "Tensor", code: "Code" = code) -> "Verdict":
+            return verify(code, f, at, enumeration=on(at.dtype), progress=True, **options)
+
         with blaming(blamed):
-            verdicts.append(verify(code, f, logits, enumeration=on, progress=True, **options))
+            verdicts.append(in_its_dtype(judged, logits))
         say(verdicts[-1].explain(), sys.stdout)
     rows = pd.DataFrame([verdict.row() for verdict in verdicts])
-    return rows, [str(v) for v in verdicts if not v.holds]
+    failed = []
+    for verdict in verdicts:
+        if verdict.holds is False:
+            asked = f"not {verdict.against} in mean" if verdict.against else "not as declared"
+            failed.append(f"{asked}: {verdict}")
+        elif verdict.holds is None and verdict.outcome in (BIASED, INCONCLUSIVE):
+            failed.append(f"not shown to be unbiased, which it does not declare: {verdict}")
+    return rows, failed

@@ -12,12 +12,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from gradlab import __version__
+from gradlab.draws import EstimatorDtypeError
+from gradlab.draws import estimator_of as code_estimator
 from gradlab.estimators import Estimator, PathwiseEstimator, parse
 from gradlab.exact.moments import Enumeration
-from gradlab.loss import Loss
+from gradlab.loss import Loss, LossDtypeError
 from gradlab.measurement import COLUMNS, measured_rows
 from gradlab.problems import TinyVAE, problem, regime
 from gradlab.reproducible import single_thread
@@ -105,16 +108,15 @@ def load_problem(name: str, N: int, C: int, seed: int = 0, folder: Path | str = 
 def load_estimator(text: str, folder: Path | str = "") -> Estimator:
     """Return the estimator of a text such as GR(k=10), or FILE.py:NAME as seen from `folder`.
 
-    Raises ValueError for an unknown one.
+    That may be code of any form that `gradlab.draws.draws_of` accepts. Raises ValueError for an
+    unknown one.
     """
     if ".py:" not in text:
         return parse(text)
-    estimator = load_object(str(Path(folder) / text))
-    if isinstance(estimator, type) and issubclass(estimator, Estimator):
-        estimator = estimator()
-    if not isinstance(estimator, Estimator):
-        raise ValueError(f"{text} is no Estimator: {estimator!r}")
-    return estimator
+    try:
+        return code_estimator(load_object(str(Path(folder) / text)))
+    except TypeError as error:
+        raise ValueError(f"{text}: {error}") from None
 
 
 def estimator_of(task: "Task", cell: "Cell") -> Estimator:
@@ -160,8 +162,7 @@ def computed(task: Task) -> Iterator[dict[str, Any] | None]:
     """
     shared = ""
     try:
-        f, logits = _loss_and_logits(task)
-        exact = Enumeration(f, logits)
+        exact = _enumerated(*_loss_and_logits(task))
         truth = exact.values.gradient
         _enumerate_gradients(exact, task)
     except Exception as error:
@@ -173,19 +174,39 @@ def computed(task: Task) -> Iterator[dict[str, Any] | None]:
             start = time.perf_counter()
             try:
                 estimator = estimator_of(task, cell)
-                (found,) = measured_rows(
-                    estimator,
-                    exact,
-                    truth,
-                    row=task.problem,
-                    draws=task.draws,
-                    seed=cell.seed,
-                    method=task.method,
-                )
-                row |= found | {"seconds": time.perf_counter() - start}
+                row |= _measured(estimator, exact, truth, task, cell.seed)
+                row["seconds"] = time.perf_counter() - start
             except Exception as error:
                 row["error"] = _told(error)
         yield {name: row[name] for name in ROW}
+
+
+def _measured(
+    estimator: Estimator, exact: Enumeration, truth: Tensor, task: Task, seed: int
+) -> dict[str, Any]:
+    """Return the numbers of a row, at float32 logits where the code works in float32 only."""
+    try:
+        (found,) = measured_rows(
+            *(estimator, exact, truth),
+            row=task.problem,
+            draws=task.draws,
+            seed=seed,
+            method=task.method,
+        )
+    except EstimatorDtypeError:
+        if exact.objective.dtype == torch.float32:
+            raise
+        single = Enumeration(exact.objective.f, exact.logits.float())
+        return _measured(estimator, single, single.values.gradient, task, seed)
+    return found | {"dtype": str(exact.objective.dtype).removeprefix("torch.")}
+
+
+def _enumerated(f: Loss, logits: Tensor) -> Enumeration:
+    """Return the enumeration of f, at float32 logits where f works in float32 only."""
+    try:
+        return Enumeration(f, logits)
+    except LossDtypeError:
+        return Enumeration(f, logits.float())
 
 
 def _loss_and_logits(task: Task) -> tuple[Loss, Tensor]:

@@ -101,7 +101,9 @@ class Grid:
                 raise GridError(f"estimators: {error}") from None
             for cell in cells:
                 tau = getattr(cell, "tau", None) if self.temperatures is not None else None
-                found.setdefault(str(cell), Cell("", str(source), tau))
+                kept = found.setdefault(str(cell), Cell("", str(source), tau))
+                if kept.estimator != str(source) and ".py:" in kept.estimator + str(source):
+                    raise GridError(f"estimators: {kept.estimator} and {source} are both {cell}")
                 assert str(at_temperature(estimator, tau)) == str(cell)
         return found
 
