@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gradlab import __version__
 from gradlab.categorical import check_floating
-from gradlab.draws import Code, estimator_of
+from gradlab.draws import Code, CodeEstimator, estimator_of
 from gradlab.estimators import Estimator
 from gradlab.exact.moments import EnumeratedBatch, Enumeration
 from gradlab.gate import name_of
@@ -151,7 +151,7 @@ def with_temperatures(
     """Return the estimators, those with a temperature repeated at each of `temperatures`.
 
     Code of the user's becomes an Estimator too. Raises TypeError for what is nothing to draw from,
-    ValueError for an unknown name or an empty list.
+    ValueError for an unknown name, an empty list, or two that have one name.
     """
     for name, values in (("estimators", estimators), ("temperatures", temperatures)):
         if isinstance(values, str | Estimator | int | float) or callable(values):
@@ -166,6 +166,11 @@ def with_temperatures(
             cells += [replace(estimator, tau=float(tau)) for tau in temperatures]  # type: ignore[type-var]
     if not cells or (temperatures is not None and len(temperatures) == 0):
         raise ValueError("estimators (and temperatures, where given) must not be empty")
+    named: dict[str, object] = {}
+    for cell in cells:
+        code = cell.drawn.code if isinstance(cell, CodeEstimator) else cell
+        if named.setdefault(str(cell), code) != code:
+            raise ValueError(f"two estimators are called {cell}: rows could not tell them apart")
     return cells
 
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.draws import EstimatorError, draws_of
+from gradlab.draws import EstimatorDtypeError, EstimatorError, draws_of
 from gradlab.estimators import Estimator
 from gradlab.loss import Loss
 from gradlab.reproducible import block_generator
@@ -93,6 +93,8 @@ def why_not(
             estimator.draw(f, logits, 2, block_generator(0, f"{estimator}|tried"))
         else:
             drawn.check_randomness(f, logits)
+    except EstimatorDtypeError:
+        raise  # it works at other logits
     except EstimatorError as error:
         return " ".join(str(error).split())
     except Exception as error:

@@ -4,7 +4,6 @@ A few calls at a handful of states show whether the value at an x is one number,
 the batch, and belongs to x alone. What is wrong is found by experiments and refused by its name.
 """
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,21 +16,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.categorical import check_floating, check_logits, one_hot, probabilities
-from gradlab.held import held_modules, held_tensors, training_layers
+from gradlab.diagnosis import agree, check_random, fault_of, layers_of
+from gradlab.held import held_modules, held_tensors
 from gradlab.loss import (
     BatchDependentError,
     ChangesInputError,
-    GradientModeError,
     HoldsLogitsError,
     Loss,
     LossError,
-    RandomLossError,
-    StatefulLossError,
     evaluate,
 )
-from gradlab.reproducible import single_thread
+from gradlab.reproducible import global_states, single_thread
 
-__all__ = ["Objective", "agree", "checked", "global_states", "name_of"]
+__all__ = ["Objective", "checked", "name_of"]
 
 # States that f is asked about, and in which order they come in the second call, of shape [3, 4]:
 # each meets others than in the first, some of them twice.
@@ -40,10 +37,6 @@ _AGAIN = (7, 3, 1, 0, 0, 1, 3, 10, 9, 5, 8, 2)
 _ELSEWHERE = (4, 0, 2, 2, 11, 0, 6, 6, 1, 10, 3, 7)
 # Numbers of logits up to which the choice of states is remembered.
 _REMEMBERED = 2**14
-# Calls of an f that draws random numbers.
-_REPEATED = 32
-# Values at one x may differ between batches by so many units in the last place of the largest.
-_ULPS = 2**7
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,21 +131,15 @@ def checked(f: Loss, logits: Float[Tensor, "*batch N C"], *, any_batch: bool = F
                 raise BatchDependentError(
                     f"f works on {_STATES} points in one call, but not on points of other batches "
                     f"({type(error).__name__}: {told}); it must take any number of points"
-                    + _layers_of(f)
+                    + layers_of(f)
                 ) from error
         if global_states() != before:
-            _check_random(f, states)
+            check_random(f, states)
         seen = torch.cat([several, *alone])
         wanted = torch.cat([_select(values, again), values[:2]])
         if not agree(seen, wanted, eps):
-            raise _fault(f, states, x, values, seen - wanted, eps)
+            raise fault_of(f, states, values, seen - wanted, eps)
     return Objective(f, logits.dtype, logits.device, _batch(logits), eps, bool(leaves))
-
-
-def agree(a: Tensor, b: Tensor, eps: float) -> bool:
-    """Return whether two sets of values of f are the same up to rounding of this unit."""
-    size = torch.maximum(a.abs().max(), b.abs().max())
-    return bool((a - b).abs().max() <= _ULPS * eps * size)
 
 
 def _batch(logits: Tensor) -> int | None:
@@ -297,105 +284,6 @@ def _overlap(a: Tensor, b: Tensor) -> bool:
         return False
     ends = [t.data_ptr() + t.numel() * t.element_size() for t in (a, b)]
     return a.data_ptr() < ends[1] and b.data_ptr() < ends[0]
-
-
-def _fault(
-    f: Loss, states: Tensor, x: Tensor, values: Tensor, apart: Tensor, eps: float
-) -> LossError:
-    """Return the error for an f whose values at the same x differ, after experiments why."""
-
-    def at_states(seed: int, record: bool = False) -> Tensor:
-        for seeded in (torch.manual_seed, random.seed, np.random.seed):
-            seeded(seed)
-        with torch.set_grad_enabled(record):
-            return evaluate(f, states.clone().requires_grad_(record).clone()).detach()
-
-    kept = random.getstate(), np.random.get_state()  # noqa: NPY002 users draw from it
-    try:
-        first, same, other = at_states(1), at_states(1), at_states(2)
-        recorded, again = at_states(1, record=True), at_states(2, record=True)
-        # A shape that was not used before: a cache by shape is right at its first use.
-        with torch.no_grad():
-            fresh, later = (
-                evaluate(f, part) for part in states[:10].view(2, 1, 5, *states.shape[1:])
-            )
-    finally:
-        random.setstate(kept[0])
-        np.random.set_state(kept[1])  # noqa: NPY002
-    size = float(apart.abs().max())
-    if not agree(first, same, 0.0):
-        return _stateful(first, same)
-    for one, another in ((first, other), (recorded, again)):
-        if not agree(one, another, 0.0):
-            return _random(f, one, another)
-    if not agree(recorded, values, eps):
-        return _stateful(recorded, values)
-    as_before = torch.equal(fresh, later) and not torch.equal(first[:5], first[5:10])
-    if as_before and agree(fresh[0], first[:5], eps):
-        return _stateful(later[0], first[5:10])
-    if not agree(first, recorded, eps):
-        return GradientModeError(
-            "f gives other values while torch records gradients than under torch.no_grad(), by "
-            f"{float((first - recorded).abs().max()):.2g}; let its values not depend on that"
-        )
-    coarse = size < 1e-2 * float(values.abs().max())
-    return BatchDependentError(
-        f"f depends on the batch: at the same x its value differs by {size:.2g} with the other "
-        "points of the call, their order, their number or the shape of the batch; it must be a "
-        f"function of each x alone{_layers_of(f)}"
-        + (
-            f". If it is not meant to, its arithmetic is coarser than the {eps:.0e} of its dtype"
-            if coarse
-            else ""
-        )
-    )
-
-
-def global_states() -> tuple[bytes, object, int]:
-    """Return where the global generators of torch, Python and numpy are."""
-    numpy_state = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 users draw from it
-    key = numpy_state["key"].tobytes()
-    return (
-        torch.get_rng_state().numpy().tobytes(),
-        random.getstate(),
-        hash((key, numpy_state["pos"])),
-    )
-
-
-def _check_random(f: Loss, states: Tensor) -> None:
-    """Raise RandomLossError if the random numbers that f draws change its values, even rarely."""
-    with torch.no_grad():
-        first, *others = (evaluate(f, states) for _ in range(_REPEATED))
-    for other in others:
-        if not agree(first, other, 0.0):
-            raise _random(f, first, other)
-
-
-def _random(f: Loss, one: Tensor, other: Tensor) -> LossError:
-    return RandomLossError(
-        "f is random: two calls at the same x differ by "
-        f"{float((one - other).abs().max()):.2g}; give a fixed f, for a module in eval mode "
-        f"(f.eval()), or draw its noise once and for all{_layers_of(f)}"
-    )
-
-
-def _stateful(one: Tensor, other: Tensor) -> LossError:
-    return StatefulLossError(
-        f"f changes from call to call, by {float((one - other).abs().max()):.2g} at the same x and "
-        "with the same random seeds: it keeps something between calls (a counter, a cache, running "
-        "statistics), or draws from a generator of its own; give a fixed f"
-    )
-
-
-def _layers_of(f: Loss) -> str:
-    """Return what may be the reason among the layers that f holds, for the end of a message."""
-    layers = training_layers(f)
-    if not layers:
-        return ""
-    return (
-        f". It holds {', '.join(layers[:4])}: call .eval() on the module, or gradlab.as_loss(f), "
-        "which evaluates a copy; gradlab.verify(..., batch=B) judges code that uses a whole batch"
-    )
 
 
 @contextmanager

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from gradlab.draws import EstimatorError
 from gradlab.estimators import Estimator
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import EnumeratedBatch, Enumeration, NotExactError
 from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.moments import Moments, Truth
 from gradlab.montecarlo import monte_carlo
+from gradlab.replicates import NO_REPLICATES
 
 __all__ = ["COLUMNS", "PATIENCE", "measure", "measured_rows"]
 
@@ -114,7 +114,7 @@ def _timed(
     except (NotExactError, QuadratureError, TooLargeError) as error:
         too_large = isinstance(error, TooLargeError)
         row |= {"reason": str(error), "fallback": True, "too_large": too_large}
-    except EstimatorError as error:
+    except NO_REPLICATES as error:
         row |= {"reason": str(error)}
     return row | {"seconds": time.perf_counter() - start}
 

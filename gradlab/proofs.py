@@ -84,7 +84,8 @@ def other_target(
         raise NotExactError(f"no exact mean is known for {other.name}: use draws")
     if isinstance(on, EnumeratedBatch):
         other = other.training
-    other.check_randomness(on.objective, on.logits)
+    if not other.is_shipped:
+        other.check_randomness(on.objective, on.logits)
     return other, f"Target: the mean of {other.name}, by as many draws of it."
 
 

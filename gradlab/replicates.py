@@ -19,6 +19,7 @@ from gradlab.seeded_calls import Calls, EstimatorError, NotSeededError, Stateful
 
 __all__ = [
     "ALPHA",
+    "NO_REPLICATES",
     "BatchStatisticsError",
     "DependentDrawsError",
     "EstimatorError",
@@ -50,6 +51,10 @@ class BatchStatisticsError(EstimatorError):
 
 class DependentDrawsError(EstimatorError):
     """Draws of one call depend on each other."""
+
+
+NO_REPLICATES = (NotSeededError, StatefulError, BatchStatisticsError, DependentDrawsError)
+"""What `check_replicates` raises: the code draws, but not independent replicates."""
 
 
 def check_replicates(

@@ -1,6 +1,7 @@
 """One seed, one result: generators that depend on what a row is, and sums on one thread."""
 
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from torch import Generator
 
-__all__ = ["block_generator", "check_seed", "generator_on", "single_thread"]
+__all__ = ["block_generator", "check_seed", "generator_on", "global_states", "single_thread"]
 
 _MAX_SEED = 2**63 - 1
 
@@ -35,6 +36,17 @@ def generator_on(device: torch.device, source: Generator) -> Generator:
     if device.type == "cpu":
         return source
     return Generator(device).manual_seed(source.initial_seed())
+
+
+def global_states() -> tuple[bytes, object, int]:
+    """Return where the global generators of torch, Python and numpy are."""
+    numpy_state = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 users draw from it
+    key = numpy_state["key"].tobytes()
+    return (
+        torch.get_rng_state().numpy().tobytes(),
+        random.getstate(),
+        hash((key, numpy_state["pos"])),
+    )
 
 
 @contextmanager

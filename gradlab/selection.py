@@ -18,7 +18,7 @@ from gradlab.draws import Code, CodeEstimator
 from gradlab.eligibility import GRADIENT_COST, cost, is_declared_exact, spent, why_not
 from gradlab.estimators import ESTIMATORS, Estimator, LeaveOneOut
 from gradlab.exact.enumeration import TooLargeError, check_states
-from gradlab.exact.mechanism import overrides
+from gradlab.exact.mechanism import is_shipped, overrides
 from gradlab.exact.moments import Enumeration
 from gradlab.loss import Loss
 from gradlab.moments import GROUPS, Measured
@@ -77,6 +77,8 @@ def recommend(
     """
     _check(evaluations, gradient_cost, seed)
     enumeration = Enumeration(f, logits)
+    # Code of the user's is run in the precision that it trains in.
+    caller = logits.detach()
     f, logits = enumeration.objective, enumeration.logits
     grid = TEMPERATURES if temperatures is None else temperatures
     chosen = _all_estimators(evaluations) if estimators is None else estimators
@@ -88,7 +90,7 @@ def recommend(
     variables, classes = logits.shape
     costs = {
         s: (
-            spent(family, f, logits, gradient_cost)
+            spent(family, f, caller, gradient_cost)
             if isinstance(family, CodeEstimator)
             else cost(family, classes, gradient_cost, variables=variables)
         )
@@ -96,7 +98,8 @@ def recommend(
     }
     reasons: dict[str, str] = {}
     for series, family in families.items():
-        why = why_not(family, f, logits, must_be_unbiased=must_be_unbiased)
+        at = logits if is_shipped(family) else caller
+        why = why_not(family, f, at, must_be_unbiased=must_be_unbiased)
         if why is None and costs[series] > _REACH * evaluations:
             why = _unaffordable(costs[series], evaluations)
         if why is not None:

@@ -185,7 +185,8 @@ def _by_draws(
 ) -> Verdict:
     """Return the verdict by draws of all that is judged."""
     drawn = question.drawn
-    drawn.check_randomness(question.f, question.at, question.seed)
+    if not drawn.is_shipped:
+        drawn.check_randomness(question.f, question.at, question.seed)
     both = drawn.of == DRAW and drawn.estimator is not None and judge == "both"
     if not both:
         return _with_parameters(question, trial(question, target, **given))
@@ -229,13 +230,16 @@ def _with_parameters(question: Question, verdict: Verdict) -> Verdict:
     if share is None or abs(share - 1) <= max(0.02, 9 * share.se):
         return verdict
     told = (
-        f"Parameters of f get {share.value:.2g} ± {share.se:.1g} of their gradient from the "
-        "surrogate: its value must carry f(x) with its graph, such as f(x) + (estimate part)."
+        f"Parameters of f get {share.value:.2g} ± {share.se:.1g} of their gradient from the value "
+        "of the surrogate."
     )
-    if drawn.estimator is not None:
+    if share < 0.9:
+        told += " Does it carry f(x) with its graph, as f(x) + (estimate part) does?"
+    if drawn.estimator is not None and verdict.outcome != BIASED:
         return replace(verdict, outcome=BIASED, reason=told)
     # A function says nothing of parameters: it may be meant for the logits alone.
-    return replace(verdict, notes=(*verdict.notes, told)) if question.f.parameters else verdict
+    tell = drawn.estimator is not None or question.f.parameters
+    return replace(verdict, notes=(*verdict.notes, told)) if tell else verdict
 
 
 def check_options(

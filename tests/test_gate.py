@@ -100,6 +100,8 @@ def test_no_call_returns_a_number_for_a_faulty_loss(row, entry):
     if entry is probed and row.error == "HoldsLogitsError" and not logits.requires_grad:
         logits = logits.detach().requires_grad_()  # as those of a training do
         f, logits = row.make(logits)
+    if entry is swept and row.error == "LossDtypeError" and logits.dtype == torch.float64:
+        pytest.skip("a cell of a sweep goes on in float32")
     if entry in (probed, ENTRIES["optimize"]) and row.error == "HoldsLogitsError":
         pytest.skip("a batch of the logits is another tensor: see test_a_training_that_holds")
     with pytest.raises(LossError) as told:

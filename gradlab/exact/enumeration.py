@@ -16,8 +16,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.categorical import check_logits, probabilities
+from gradlab.diagnosis import agree
 from gradlab.exact.tabulated import Tabulated
-from gradlab.gate import Objective, agree, checked
+from gradlab.gate import Objective, checked
 from gradlab.loss import BatchDependentError, Loss, evaluate, gradient
 from gradlab.progress import Progress
 from gradlab.reproducible import single_thread

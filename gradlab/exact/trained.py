@@ -15,10 +15,10 @@ from torch import Tensor
 
 from gradlab.categorical import one_hot
 from gradlab.estimators import Estimator, SampledValueEstimator, SampleOnlyEstimator
-from gradlab.exact.mechanism import check_mechanism
+from gradlab.exact.mechanism import check_mechanism, is_shipped
 from gradlab.exact.moments import Enumeration
 from gradlab.exact.tuples import NotExactError
-from gradlab.loss import Loss
+from gradlab.loss import Loss, LossError
 from gradlab.reproducible import single_thread
 
 __all__ = ["TrainedMean", "trained_mean"]
@@ -69,7 +69,14 @@ def trained_mean(estimator: Estimator, on: Enumeration, dtype: torch.dtype) -> T
 
         leaf = at.expand(rows, *at.shape).clone().requires_grad_()
         with torch.enable_grad():
-            values = _surrogate(estimator, with_parameter, leaf, classes)
+            try:
+                values = _surrogate(estimator, with_parameter, leaf, classes)
+            except (LossError, NotExactError):
+                raise
+            except Exception as error:
+                if is_shipped(estimator):
+                    raise
+                raise NotExactError(f"the surrogate of {estimator} fails") from error
         (g,) = torch.autograd.grad(values.sum(), leaf, retain_graph=True)
         weighted = values.to(torch.float64) @ weight
         (of_theta,) = torch.autograd.grad(weighted, theta, allow_unused=True)
