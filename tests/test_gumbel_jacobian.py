@@ -476,3 +476,18 @@ def test_bad_probabilities_are_named(p, message):
 def test_what_is_no_table_of_probabilities_is_refused(p):
     with pytest.raises((ValueError, TypeError)):
         conditional_jacobians(p, 1.0)
+
+
+def test_a_row_that_comes_often_is_made_once(monkeypatch):
+    made = []
+    blocks = gumbel_jacobian._in_blocks
+    monkeypatch.setattr(
+        gumbel_jacobian, "_in_blocks", lambda rows, *rest: made.append(len(rows)) or blocks(rows, *rest)
+    )
+    p = torch.tensor([[0.2, 0.3, 0.5], [0.6, 0.4, 0.0]]).double().expand(500, 2, 3)
+    given = torch.arange(1000).reshape(500, 2) % 2
+    many = conditional_jacobians(p, 0.7, given=given)
+    assert made == [2]
+    one = conditional_jacobians(p[0], 0.7, given=given[0])
+    for all_rows, rows in zip(many, one, strict=True):
+        assert torch.equal(all_rows, rows.expand_as(all_rows))
