@@ -155,6 +155,17 @@ def test_masked_classes_are_not_shown_to_f():
     assert float(exact_value(f, logits)) == pytest.approx(2)
 
 
+@entries(ENTRIES | WITH_GRADIENT)
+def test_every_call_works_where_gradients_are_off(entry):
+    if entry is ENTRIES["optimize"]:
+        pytest.skip("it trains")
+    with torch.no_grad():
+        entry(problem("quadratic", 2, 3, 0), LOGITS)
+    with torch.inference_mode():
+        logits = LOGITS.clone()
+    entry(problem("quadratic", 2, 3, 0), logits.clone())
+
+
 # ---- what trains --------------------------------------------------------------------------------
 
 

@@ -77,9 +77,9 @@ def trained_mean(estimator: Estimator, on: Enumeration, dtype: torch.dtype) -> T
                 if is_shipped(estimator):
                     raise
                 raise NotExactError(f"the surrogate of {estimator} fails") from error
-        (g,) = torch.autograd.grad(values.sum(), leaf, retain_graph=True)
-        weighted = values.to(torch.float64) @ weight
-        (of_theta,) = torch.autograd.grad(weighted, theta, allow_unused=True)
+            (g,) = torch.autograd.grad(values.sum(), leaf, retain_graph=True)
+            weighted = values.to(torch.float64) @ weight
+            (of_theta,) = torch.autograd.grad(weighted, theta, allow_unused=True)
         g = g.to(torch.float64)
         mean += torch.einsum("n,nic->ic", weight, g)
         square += float(weight @ g.square().sum((-2, -1)))
