@@ -190,9 +190,9 @@ class Ladder:
         if self.degree == math.inf:
             told = ["no bias is found on any of these losses"]
         elif self.degree < 0:
-            told = ["it is exact up to no degree"]
+            told = ["it is biased or not decided already on constants"]
         else:
-            told = [f"it is exact up to degree {self.degree:g} in each variable"]
+            told = [f"no bias is found up to degree {self.degree:g} in each variable"]
         kinds = dict.fromkeys(r.kind for r in self.rungs)
         worst = {kind: self.worst(kind).outcome for kind in kinds}
         for outcome, what in ((BIASED, "biased on"), (INCONCLUSIVE, "not decided on")):

@@ -268,7 +268,8 @@ class Verdict:
         if left2 > 0.05 * float(self.bias.square().sum()):
             return []
         between = f" ({slope - error:.3g} to {slope + error:.3g})" if error > 0 else ""
-        return [f"This factor alone explains the bias: the mean is {slope:.4g}{between} times it."]
+        told = f"the mean is {slope:.4g}{between} times the gradient"
+        return [f"This factor alone explains the bias: {told}."]
 
 
 def _only_fraction(scaled: Scaled) -> Fraction | None:

@@ -13,10 +13,11 @@ from gradlab.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED, Verd
 __all__ = ["cell", "ladder_text", "planted_text", "relation_text"]
 
 KEY = """\
-0: no bias at any size and logits tried, proved by enumeration.  19%: biased, by this share of the
-gradient's length (at N = 2, C = 3, moderate logits).  <.05: by draws, a bias above this share is
-excluded.  ?: draws do not decide.  -: cannot be used.  degree: of f in each variable, up to which
-it is exact (any: unbiased); holds: whether that is what it declares (-: it declares nothing).\
+0: no bias at any size and logits tried, proved by enumeration (of your own code: each draw was the
+gradient).  19%: biased, by this share of the gradient's length (at N = 2, C = 3, moderate logits).
+<.05: by draws, a bias above this share is excluded.  ?: draws do not decide.  -: cannot be used.
+degree: of f in each variable, up to which no bias is found (any: on no loss); holds: whether that
+is what it declares (-: it declares nothing).\
 """
 KEY_AGAINST = """\
 Compared is the mean with that of {against}, not with the gradient.  0: the same, exactly.  19%: off

@@ -482,7 +482,9 @@ def test_a_row_that_comes_often_is_made_once(monkeypatch):
     made = []
     blocks = gumbel_jacobian._in_blocks
     monkeypatch.setattr(
-        gumbel_jacobian, "_in_blocks", lambda rows, *rest: made.append(len(rows)) or blocks(rows, *rest)
+        gumbel_jacobian,
+        "_in_blocks",
+        lambda rows, *rest: made.append(len(rows)) or blocks(rows, *rest),
     )
     p = torch.tensor([[0.2, 0.3, 0.5], [0.6, 0.4, 0.0]]).double().expand(500, 2, 3)
     given = torch.arange(1000).reshape(500, 2) % 2
