@@ -113,6 +113,7 @@ def test_recommend_takes_it(name):
     check_row(rows.iloc[0].to_dict(), name)
 
 
+@pytest.mark.slow
 def test_a_sweep_takes_all(tmp_path):
     grid = Grid(
         ["quadratic"],
@@ -143,6 +144,7 @@ def _files(names) -> list[str]:
 SIZE = ["--problem", "quadratic", "--N", "2", "--C", "3", "--seed", "11"]
 
 
+@pytest.mark.slow
 def test_the_command_compare_takes_all(capsys, tmp_path):
     names = [name for name in CODES if name != "estimator"]
     asked = ["compare", *SIZE, "--draws", "4096", "--workers", "1", "--out", str(tmp_path)]
@@ -154,6 +156,7 @@ def test_the_command_compare_takes_all(capsys, tmp_path):
         check_row(rows[rows["estimator"] == called].iloc[0].to_dict(), name)
 
 
+@pytest.mark.slow
 def test_the_command_recommend_takes_all(capsys):
     names = [name for name in CODES if name != "estimator"]
     asked = ["recommend", *SIZE, "--draws", "64", "--workers", "1"]
