@@ -37,7 +37,7 @@ _REACH, _WIDEST = 16, 64
 _LARGEST_BUDGET = 2**14
 # Seconds that a sweep of f may take; numbers that all draws may make before fewer are made of some,
 # what share then, and how many temperatures on each side of the best are measured by all.
-_PATIENCE, _WORK, _FEWER, _NEAR = 60.0, 2**29, 8, 1
+_PATIENCE, _WORK, _FEWER, _NEAR = 60.0, 2**29, 16, 1
 # A declared exactness is doubted when the measured squared bias is so many standard errors.
 _DOUBT = 5
 
@@ -218,7 +218,7 @@ def _measured(
 ) -> tuple[pd.DataFrame, str | None]:
     """Return the rows of all cells; large ones with few draws where the temperature is far off.
 
-    Where all draws of all temperatures are too many numbers, an eighth of them shows which
+    Where all draws of all temperatures are too many numbers, a sixteenth of them shows which
     temperatures of a series may be the best; only these are measured by all. Counted, not timed, so
     that the rows are the same on every machine.
     """

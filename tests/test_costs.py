@@ -127,9 +127,9 @@ def test_far_temperatures_are_measured_by_few_draws(monkeypatch):
     monkeypatch.setattr("gradlab.selection._WORK", 1)
     narrowed = recommend(f, logits, **given)
     draws = narrowed.rows.set_index("estimator")["draws"]
-    assert set(draws) == {200, 1600}
+    assert set(draws) == {100, 1600}
     assert draws["ST"] == 1600
-    assert "by 200 draws, the others by 1,600" in " ".join(narrowed.explain().split())
+    assert "by 100 draws, the others by 1,600" in " ".join(narrowed.explain().split())
     assert list(narrowed.rows["estimator"]) == list(whole.rows["estimator"])
     best = narrowed.table.iloc[0]
     assert best["draws"] == 1600
