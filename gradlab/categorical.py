@@ -35,7 +35,7 @@ def check_logits(logits: Tensor, *, ndim: int | None = None) -> Tensor:
     """Return `logits` if they describe categorical variables along the last axis.
 
     -inf masks a class, and so does every logit so low that its probability rounds to 0. Raises
-    TypeError if `logits` is no floating tensor, ValueError if it has no class axis or not `ndim`
+    TypeError if `logits` is not a floating tensor, ValueError if it has no class axis or not `ndim`
     axes, or holds NaN, +inf, or a row in which every class is -inf.
     """
     check_floating(logits)

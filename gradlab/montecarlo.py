@@ -56,7 +56,7 @@ def monte_carlo(
     not grow with `draws`.
 
     Raises ValueError for bad arguments, LossError for an f that breaks its contract, EstimatorError
-    for code that breaks its own, as by draws that are no independent replicates.
+    for code that breaks its own, as by draws that are not independent replicates.
     """
     estimator, f = estimator_of(estimator), checked(f, logits)
     for name, value, least in (

@@ -132,7 +132,7 @@ PLANTED = (
     Planted("weight not detached", weight_with_gradient, "REINFORCE"),
     Planted("control variate off centre", off_centre_control, "ZGR"),
     Planted("epsilon in a logarithm", epsilon_in_logarithm, _GR, shift=25.0, against=_GR_MEAN),
-    # What is no estimator of one sample is refused.
+    # What is not an estimator of one sample is refused.
     Planted("batch mean subtracted", batch_mean_subtracted, "REINFORCE"),
     Planted("batch standard deviation", batch_deviation, "REINFORCE"),
     Planted("running baseline", RunningBaseline, "EMA"),

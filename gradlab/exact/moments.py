@@ -174,7 +174,7 @@ class Enumeration:
     def jacobians(self, estimator: PathwiseEstimator) -> tuple[Tensor, Tensor] | None:
         """Return E[M | x = k] and E[M^T M | x = k] of an estimator, or None if not known.
 
-        Raises NotExactError where its product is no fixed matrix for each class, TooLargeError
+        Raises NotExactError where its product is not a fixed matrix for each class, TooLargeError
         where the tables would fill the memory.
         """
         check_tables(self.logits)
