@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gradlab.deviations import DeviationSums
 from gradlab.estimators import DARN, ZGR, Estimator, GumbelSoftmaxST, StraightThrough
+from gradlab.evidence import ULPS
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import EnumeratedBatch, Enumeration, NotExactError
 from gradlab.gumbel_jacobian import QuadratureError
@@ -36,8 +37,6 @@ _LEFT, _LITTLE = 0.3, 0.05
 # Numbers of the tables of one temperature that are worth making for a sentence.
 _LARGEST = 2**15
 _FIRST, _LAST = 2**11, 2**17
-# Rounding errors are below this many units in the last place of what is summed.
-_ULPS = 2**10
 
 
 def nearest(
@@ -98,8 +97,8 @@ def _sums(question: Question, last: int) -> Iterator[tuple[DeviationSums, float]
             d = g.to(torch.float64).flatten(1)
             if sums is None:
                 eps = max(torch.finfo(g.dtype).eps, question.f.eps)
-                rounding = _ULPS * eps * (float(d.square().mean().sqrt()) + question.scale)
-            added = DeviationSums.from_draws(d)
+                rounding = ULPS * eps * (float(d.square().mean().sqrt()) + question.scale)
+            added = DeviationSums.from_draws(d, float(torch.linalg.vector_norm(d, dim=1).max()))
             sums = added if sums is None else sums.merge(added)
             block += 1
         yield sums, rounding
@@ -131,7 +130,7 @@ class _Look:
 
     def differs(self, mean: Tensor) -> bool:
         """Return whether the code has another mean."""
-        return self.begun and self.test(mean).log_e_value >= -math.log(self.alpha)
+        return self.begun and self.test(mean).log_evidence >= -math.log(self.alpha)
 
     def distance(self, mean: Tensor) -> float:
         """Return how far from this mean that of the code is at most."""

@@ -4,6 +4,7 @@ A class that is hardly met, or hardly missed, gives a mean too skewed for any te
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from gradlab.categorical import probabilities
 from gradlab.draws import Draws
+from gradlab.exact.rarity import Rarity
 from gradlab.gate import Objective
 
 __all__ = ["FEWEST", "Question"]
@@ -22,6 +24,10 @@ FEWEST = 256
 
 # A class must be expected, and expected to be missed, this many times log(1/alpha).
 _VISITS = 20
+# Rarer classes need not be met: only draws 50,000 times as long as others would make them matter.
+_NEGLIGIBLE = 1e-6
+# Visits that events which carry most of the variance of f must expect before a bias is declared.
+_MET = 30
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,8 @@ class Question:
 
     A bias below `delta` times the length of the gradient is small; `alpha` is the rate at which an
     unbiased estimator may be called biased, or one of a larger bias unbiased. `scale`: a size of
-    values of f, whose rounding is no bias.
+    values of f, whose rounding is no bias. `rarity`: how rare the states are that carry the
+    gradient, where f is enumerated.
     """
 
     drawn: Draws
@@ -45,6 +52,24 @@ class Question:
     alpha: float
     seed: int
     scale: float = 0.0
+    rarity: Callable[[], Rarity] | None = None
+
+    @property
+    def unseen(self) -> float:
+        """Events rarer than this over n are not excluded by n draws, at `alpha`."""
+        return -math.log(self.alpha)
+
+    @cached_property
+    def meets_classes(self) -> int:
+        """Draws that meet every class, but for negligible ones, with confidence 1 - alpha."""
+        p = probabilities(self.logits)
+        rarest = p[p >= _NEGLIGIBLE].min() if p.numel() else torch.ones(())
+        return math.ceil(self.unseen / float(rarest))
+
+    @cached_property
+    def meets_gradient(self) -> int:
+        """Draws that meet the states which carry the gradient often enough to show a bias."""
+        return 0 if self.rarity is None else self.rarity().draws_needed(_MET)
 
     @cached_property
     def visits(self) -> Float[Tensor, " D"]:

@@ -20,6 +20,7 @@ from gradlab.seeded_calls import Calls, EstimatorError, NotSeededError, Stateful
 __all__ = [
     "ALPHA",
     "NO_REPLICATES",
+    "WAY_OUT",
     "BatchStatisticsError",
     "DependentDrawsError",
     "EstimatorError",
@@ -39,7 +40,7 @@ _SMALL, _SECONDS = (320, 128, 64), 1.5
 _TESTS = 7
 # Means over calls that vary less than this share of what they should: below 1e-12 by chance.
 _TOO_EVEN = 0.05
-_WAY_OUT = (
+WAY_OUT = (
     "if that is meant, verify(code, ..., batch=B) judges the mean over a call of B samples as one "
     "estimate"
 )
@@ -126,7 +127,7 @@ class _Checked:
             guess = "is noise shared by draws" if ratio > 1 else "do draws make up for each other"
             raise DependentDrawsError(
                 f"draws of {self.name} are not independent: means over {each} draws of one call "
-                f"vary {ratio:.2g} times as much as they should; {guess}? {_WAY_OUT}"
+                f"vary {ratio:.2g} times as much as they should; {guess}? {WAY_OUT}"
             )
 
     def pairs(self, together: bool) -> None:
@@ -166,7 +167,7 @@ class _Checked:
             f"draws of {self.name} are not independent: {pair} tell about each other: {what} of "
             f"one and {'that' if beside == what else beside} of the other are both large or both "
             f"small in {same:.0%} of pairs, where {p * q + (1 - p) * (1 - q):.0%} should be; is "
-            f"noise shared by draws, or made opposite? {_WAY_OUT}"
+            f"noise shared by draws, or made opposite? {WAY_OUT}"
         )
 
     def one_law(self, n: int, alpha: float = ALPHA / _TESTS) -> None:
@@ -208,7 +209,7 @@ class _Checked:
         """Raise BatchStatisticsError."""
         raise BatchStatisticsError(
             f"draws of {self.name} depend on how many are drawn at once: {seen}; does it use a "
-            f"statistic of the batch, as its mean, deviation or order? {_WAY_OUT}"
+            f"statistic of the batch, as its mean, deviation or order? {WAY_OUT}"
         ) from error
 
 

@@ -1,11 +1,10 @@
 """The trial of an estimator by draws: more are added until its bias is shown, or shown to be small.
 
-Draws come in blocks whose generators depend on seed and block alone, so a verdict is repeated by
-its seed.
+A test by draws holds where the draws have shown what they are made of. What they cannot have shown,
+and what rounding hides, keeps the verdict back.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -16,20 +15,17 @@ from torch import Tensor
 
 from gradlab.deviations import DeviationSums
 from gradlab.draws import Draws
-from gradlab.mean_test import MeanTest
+from gradlab.evidence import MORE, ULPS, Evidence, accumulated
+from gradlab.mean_test import BEYOND, NORMAL_SQUARE, SHARE, MeanTest
 from gradlab.moments import Measured
 from gradlab.progress import Progress
 from gradlab.question import FEWEST, Question
-from gradlab.reproducible import block_generator
 from gradlab.verdict import BIASED, INCONCLUSIVE, UNBIASED, Verdict
 
 __all__ = ["trial"]
 
-# Each block of draws, and so each look, adds a quarter; no block has more elements than this.
-_MORE = 4
-_BLOCK_ELEMENTS = 2**18
-# Rounding errors are below this many units in the last place of what is summed.
-_ULPS = 2**10
+# The share of the level that sums over classes may use.
+_ROWS = 0.1
 
 
 def trial(
@@ -46,68 +42,25 @@ def trial(
     exceeds 1/alpha, the bound of the bias is below delta, or `max_draws` are made; with a larger
     `max_draws` the same trial goes on. The e-value is a weighted mean of those of the sets of
     coordinates (see `Question.stages`), 1 for a set that cannot be tested yet; the bound is that of
-    the last set.
+    the last set. What keeps a decision back, and until when, is in the `reason` of the verdict.
+
+    Raises DependentDrawsError where sums over the draws of a call vary otherwise than those of
+    independent draws, at a rate of alpha / 10.
     """
     last = draws or max_draws
     sets = [question.visits <= last] if draws else question.stages(last // 4)
     if not any(keep.any() for keep in sets):
         last = FEWEST  # more would decide nothing
+    looks = 0
     with Progress("trial", last, "draws", shown=progress) as bar:
-        for evidence in _accumulated(question, target, last, last if draws else FEWEST):
+        for evidence in accumulated(question, target, last, last if draws else FEWEST):
             bar.add(evidence.sums.n - bar.done)
             look = _Look(question, evidence, sets, draws is not None)
+            looks += 1
+            evidence.check_independence(question, looks)
             if evidence.sums.n == last or (draws is None and look.outcome != INCONCLUSIVE):
                 return look.verdict()
     raise AssertionError("the last look decides")
-
-
-@dataclass(frozen=True)
-class _Evidence:
-    """What is known after some draws: their sums, the gradient (or its estimate), rounding."""
-
-    sums: DeviationSums
-    target: Tensor
-    rounding: float
-
-
-def _accumulated(
-    question: Question, target: Tensor | Draws, last: int, look: int
-) -> Iterator[_Evidence]:
-    """Yield the evidence after `look` draws, and after each quarter more."""
-    logits = question.logits
-    elements = logits.numel() * question.drawn.calls(logits.shape[-1], logits.shape[-2])
-    largest = max(32, _BLOCK_ELEMENTS // elements)
-    row = f"{question.problem}|{question.drawn.name}|trial"
-    sums: DeviationSums | None = None
-    centre = target if isinstance(target, Tensor) else torch.zeros_like(logits)
-    rounding, start, block = 0.0, 0, 0
-    while start < last:
-        # A block that `last` cuts is drawn whole: a longer trial goes on with the same draws.
-        whole = min(max(look - start, 1), largest)
-        n = min(whole, last - start)
-        g = question.drawn(
-            question.f, question.at, whole, block_generator(question.seed, row, block)
-        )
-        d = g[:n].to(torch.float64)
-        if block == 0:
-            spread = float(d.square().mean().sqrt()) + float(centre.abs().max())
-            eps = max(torch.finfo(g.dtype).eps, question.f.eps)
-            rounding = _ULPS * eps * (spread + question.scale)
-        if isinstance(target, Tensor):
-            d = d - target
-        else:
-            generator = block_generator(question.seed, f"{row}|against", block)
-            other = target(question.f, target.at(question.at), whole, generator)[:n].to(
-                torch.float64
-            )
-            d = d - other
-            centre = centre + (other.mean(0) - centre) * (n / (start + n))
-        added = DeviationSums.from_draws(d.flatten(1))
-        sums = added if sums is None else sums.merge(added)
-        start, block = start + n, block + 1
-        if start >= min(look, last):
-            yield _Evidence(sums, centre, rounding)
-            look = start + math.ceil(start / _MORE)
 
 
 @dataclass(frozen=True)
@@ -115,7 +68,7 @@ class _Look:
     """The evidence looked at: tests of the sets of coordinates that can be tested by now."""
 
     question: Question
-    evidence: _Evidence
+    evidence: Evidence
     sets: list[Bool[Tensor, " D"]]
     fixed: bool
 
@@ -124,7 +77,11 @@ class _Look:
         sums, alpha, rounding = self.evidence.sums, self.question.alpha, self.evidence.rounding
         begun = [keep for keep in self.sets if keep.any() and self.question.begins(keep) <= sums.n]
         return [
-            MeanTest(sums.restricted(keep, partial(self.question.tested, keep)), alpha, rounding)
+            MeanTest(
+                sums.restricted(keep, partial(self.question.tested, keep)),
+                alpha,
+                rounding,
+            )
             for keep in begun
         ]
 
@@ -139,18 +96,38 @@ class _Look:
         return self.sets[len(self.tests) - 1] if self.tests else nothing
 
     @cached_property
+    def rows(self) -> MeanTest:
+        """The test of sums over classes, which a gradient has not; it waits for no rare class."""
+        classes = self.question.logits.shape[-1]
+        evidence = self.evidence
+        return MeanTest(evidence.rows, self.question.alpha, classes * evidence.rounding)
+
+    @cached_property
     def log_e_value(self) -> float:
         # Weights that sum to 1 over however many sets there are, so that none depends on the end.
         weights = [1 / ((k + 1) * (k + 2)) for k in range(len(self.tests))]
         waiting = math.log1p(-sum(weights)) if weights else 0.0
-        begun = (math.log(w) + t.log_e_value for w, t in zip(weights, self.tests, strict=True))
-        return float(np.logaddexp.reduce([waiting, *begun]))
+        begun = (math.log(w) + t.log_evidence for w, t in zip(weights, self.tests, strict=True))
+        of_sets = math.log1p(-_ROWS) + float(np.logaddexp.reduce([waiting, *begun]))
+        return float(np.logaddexp(of_sets, math.log(_ROWS) + self.rows.log_evidence))
+
+    @cached_property
+    def p_value(self) -> float:
+        """Of the last set of coordinates and of the sums over classes."""
+        of_set = 1.0 if self.test is None else self.test.p_of_evidence
+        return min(1.0, of_set / (1 - _ROWS), self.rows.p_of_evidence / _ROWS)
+
+    @cached_property
+    def length(self) -> float:
+        """|g|, or the root of the variance of a draw where g is 0 to the accuracy of its sums."""
+        norm = float(torch.linalg.vector_norm(self.evidence.target))
+        least = ULPS * torch.finfo(torch.float64).eps * self.question.scale
+        return norm if norm > least else float(self.evidence.sums.variances.sum().sqrt())
 
     @property
-    def length(self) -> float:
-        """|g|, or the root of the variance of a draw where g is 0."""
-        norm = float(torch.linalg.vector_norm(self.evidence.target))
-        return norm if norm > 0 else float(self.evidence.sums.variances.sum().sqrt())
+    def margin(self) -> float:
+        """What the bias must be below."""
+        return self.question.delta * self.length
 
     @property
     def aside(self) -> float:
@@ -168,34 +145,125 @@ class _Look:
         """What the length of the bias is below, with confidence."""
         return math.hypot(self.test.bound if self.test else 0.0, self.aside)
 
+    @property
+    def rounding(self) -> float:
+        """What rounding may add to the length of a mean."""
+        return self.evidence.rounding * math.sqrt(self.evidence.sums.mean.numel())
+
     @cached_property
     def outcome(self) -> str:
+        offset = float(torch.linalg.vector_norm(self.evidence.sums.mean))
+        if self.evidence.constant and offset > self.rounding:
+            return BIASED
+        if self._is_biased and not self.withheld:
+            return BIASED
         if self.test is None:
             return INCONCLUSIVE
+        if self.length <= self.rounding and offset <= self.rounding and self._is_zero:
+            return UNBIASED
+        decided = len(self.tests) == len(self.sets) and self.limit + self.rounding <= self.margin
+        return UNBIASED if decided and not self.unmet else INCONCLUSIVE
+
+    @property
+    def _is_zero(self) -> bool:
+        """Whether the gradient and all draws are 0, to the accuracy of float64."""
+        least = ULPS * torch.finfo(torch.float64).eps * self.question.scale
+        norm = float(torch.linalg.vector_norm(self.evidence.target))
+        return max(norm, self.evidence.sums.size) <= max(least, math.ulp(0.0))
+
+    @property
+    def _is_biased(self) -> bool:
+        """Whether the test shows a bias, were its conditions met."""
         if self.fixed:
-            biased = self.test.p_value <= self.question.alpha
-        else:
-            biased = self.log_e_value >= -math.log(self.question.alpha)
-        if biased:
-            return BIASED
-        margin = max(self.question.delta * self.length, self.test.exact_limit)
-        decided = len(self.tests) == len(self.sets) and self.limit <= margin
-        return UNBIASED if decided else INCONCLUSIVE
+            return self.p_value <= self.question.alpha
+        return self.log_e_value >= -math.log(self.question.alpha)
+
+    @cached_property
+    def withheld(self) -> str:
+        """Why a bias is not declared though the test shows one, or nothing."""
+        n, needed = self.evidence.sums.n, self.question.meets_gradient
+        if n < needed:
+            return (
+                f"the states that carry the gradient are rare: about {needed:,} draws would meet "
+                "them often enough"
+            )
+        if float(torch.linalg.vector_norm(self.evidence.sums.mean)) <= self.rounding:
+            return self._of_rounding
+        return ""
+
+    @property
+    def _of_rounding(self) -> str:
+        fine = self.question.f.eps <= torch.finfo(torch.float64).eps
+        way = "centre f" if fine else "use float64, or centre f"
+        return (
+            f"rounding may change a mean by {self.rounding / self.length:.2g} of the gradient's "
+            f"length: {way}"
+        )
+
+    @cached_property
+    def unmet(self) -> str:
+        """Why the bias is not declared small though its bound is, or nothing."""
+        sums, question = self.evidence.sums, self.question
+        if sums.n < question.meets_classes:
+            return (
+                f"the rarest class may not have been met: about {question.meets_classes:,} draws "
+                "would meet it"
+            )
+        varied = float(sums.squares.sum()) > 0 and float(sums.extremes.abs().max()) > self.margin
+        share = sums.largest_share
+        if varied and share > max(SHARE, NORMAL_SQUARE / sums.n):
+            return _heavy(share)
+        return ""
+
+    @property
+    def reason(self) -> str:
+        """What keeps the verdict back, where it is not only the number of draws."""
+        if self.test is None or self.outcome != INCONCLUSIVE:
+            return ""
+        if self._is_biased:
+            return self.withheld
+        if self.rounding > self.margin:
+            return self._of_rounding
+        sums, test = self.evidence.sums, self.test
+        if sums.size == 0:
+            return (
+                f"every draw is 0: the code returns nothing, or what it returns is rarer than "
+                f"{self.question.unseen / sums.n:.1g}"
+            )
+        if test.unseen_offset > self.margin:
+            wanted = test.unseen_offset * sums.n / self.question.unseen
+            return (
+                "the draws have not varied in directions in which they are not the gradient; draws "
+                f"that are not met so far would have to be about {wanted / sums.size:.2g} times as "
+                "long as the longest one to make up for it"
+            )
+        share = sums.largest_share
+        if share > max(SHARE, NORMAL_SQUARE / sums.n):
+            return _heavy(share)
+        return self.unmet
 
     @property
     def needed(self) -> int | None:
         """About how many draws decide, were bias and variance as they are estimated now."""
-        sums, margin = self.evidence.sums, self.question.delta * self.length
-        test = MeanTest(sums, self.question.alpha, self.evidence.rounding)
+        sums, margin, question = self.evidence.sums, self.margin, self.question
+        test = MeanTest(sums, question.alpha, self.evidence.rounding)
         size = math.sqrt(max(sums.bias2.value, 0.0))
-        if margin == 0 or not math.isfinite(test.bound):
+        if margin == 0 or not math.isfinite(test.bound) or sums.size == 0:
             return None
-        least = sums.n
+        if self.withheld and self._is_biased:
+            return question.meets_gradient if question.meets_gradient > sums.n else None
+        if self.rounding > margin:
+            return None
+        if test.unseen_offset > margin:
+            rate = test.unseen_offset / (BEYOND * sums.size)
+            return math.ceil((question.unseen + 3) / rate)
+        least = max(sums.n, question.meets_classes)
+        least = max(least, math.ceil(sums.n * sums.largest_share / SHARE))
         if self.aside > margin / 2:
             large = _largest(self.evidence.target.flatten(), margin / 2)
-            least = max(least, 4 * self.question.begins(large))
-        for power in range(1, 100):
-            more = test.at(least / sums.n * (1 + 1 / _MORE) ** power)
+            least = max(least, 4 * question.begins(large))
+        for power in range(0 if least > sums.n else 1, 100):
+            more = test.at(least / sums.n * (1 + 1 / MORE) ** power)
             noise = float(more.sums.variances.sum() / more.sums.n) ** 0.5
             if size + noise + more.radius <= margin or size > more.radius:
                 return more.sums.n
@@ -227,12 +295,31 @@ class _Look:
             judged=self.question.drawn.of,
             draws=sums.n,
             needed=self.needed if self.outcome == INCONCLUSIVE else None,
-            p_value=test.p_value if self.fixed and test else None,
+            p_value=self.p_value if self.fixed else None,
             log_e_value=self.log_e_value,
             kurtosis=test.kurtosis if test else None,
             degrees=test.degrees if test else None,
             set_aside=int((~self.tested).sum()),
+            reason=self.reason,
+            unseen_rate=min(1.0, self.question.unseen / sums.n),
+            unseen_bias=self._unseen_bias,
+            constant=self.evidence.constant,
         )
+
+    @property
+    def _unseen_bias(self) -> float | None:
+        """What score-function draws of the rarest events may carry, where f is enumerated."""
+        rarity = self.question.rarity
+        if rarity is None:
+            return None
+        return rarity().carried(min(1.0, self.question.unseen / self.evidence.sums.n))
+
+
+def _heavy(share: float) -> str:
+    return (
+        f"a single draw makes up {share:.0%} of the squared deviations: the tails have not been "
+        "shown, and the variance may be infinite"
+    )
 
 
 def _slope_of(sums: DeviationSums, bias: Tensor, target: Tensor) -> Measured:

@@ -41,6 +41,10 @@ class Verdict:
     of a draw. All in units of f. By draws: `draws` made, `needed` in all for a decision
     (estimated), `p_value` (where `draws` was fixed before), `log_e_value`, `kurtosis` and `degrees`
     of freedom (see `MeanTest`), `set_aside` the coordinates whose class is too rare to be tested.
+    `unseen_rate`: events as rare as that may not have been met by a draw, with probability alpha;
+    `unseen_bias`: what mean score-function draws may have at states as rare, where f is enumerated.
+    `constant`: no random number is drawn for what is returned. INCONCLUSIVE has a `reason` where
+    more is in the way than the number of draws.
 
     `against`: whose mean the target is, if not the gradient: UNBIASED then says that the means are
     the same. `resembles`: of code that declares nothing and is biased, what its mean is instead.
@@ -74,6 +78,9 @@ class Verdict:
     set_aside: int = 0
     against: str = ""
     resembles: Resemblance | None = None
+    unseen_rate: float | None = None
+    unseen_bias: float | None = None
+    constant: bool = False
 
     @property
     def unbiased(self) -> bool:
@@ -179,6 +186,7 @@ class Verdict:
             "kurtosis": self.kurtosis,
             "degrees": self.degrees,
             "set_aside": self.set_aside,
+            "unseen_rate": self.unseen_rate,
             "delta": self.delta,
             "alpha": self.alpha,
             "seed": self.seed,
@@ -193,9 +201,14 @@ class Verdict:
         if self.outcome == BIASED and self.reason:
             return f"{BIASED}: {self.reason}"
         if self.method == "exact":
+            if self.outcome == INCONCLUSIVE:
+                return f"{INCONCLUSIVE}: {self.reason}"
             if self.unbiased:
                 return f"{UNBIASED}, proved: bias {bias.value:.1e} {unit}, rounding allows {limit}"
             return f"{BIASED}: bias {bias.value:.4g} {unit}, exact"
+        if self.constant:
+            what = "nothing in it is random"
+            return f"{self.outcome}: {what}, and it is {limit} off the gradient at most"
         if self.unbiased and self.deviation < 1e-9 * length:
             return f"{UNBIASED}: each of {self.draws:,} draws is the gradient, to rounding"
         if self.unbiased:
@@ -203,7 +216,8 @@ class Verdict:
             return f"{within}: bias below {limit} by {self.draws:,} draws"
         if self.outcome == BIASED:
             return f"{BIASED}: bias {bias.value:.2g} ± {bias.se:.1g} {unit} by {self.draws:,} draws"
-        return f"{INCONCLUSIVE}: a bias of up to {limit} may hide behind {self.draws:,} draws"
+        hidden = f"a bias of up to {limit} may hide behind {self.draws:,} draws"
+        return f"{INCONCLUSIVE}: {f'{self.reason}; ' if self.reason else ''}{hidden}"
 
     def _evidence(self) -> list[str]:
         if self.outcome == NOT_APPLICABLE:
@@ -217,6 +231,8 @@ class Verdict:
         return lines
 
     def _tested(self) -> list[str]:
+        if self.constant:
+            return ["No random number is drawn for it, so that one draw is its mean."]
         sure = f"{1 - self.alpha:.10g}"
         assert self.log_e_value is not None
         e = f"10^{self.log_e_value / math.log(10):.1f}" if self.log_e_value < math.inf else "inf"
@@ -228,6 +244,8 @@ class Verdict:
         ]
         if self.outcome == INCONCLUSIVE and self.needed:
             lines.append(f"About {self.needed:,} draws in all are needed to decide.")
+        if self.unseen_rate is not None:
+            lines.append(self._unseen())
         if self.kurtosis is not None and self.kurtosis > 30:
             lines.append(
                 f"Heavy tails: kurtosis {self.kurtosis:.0f} (normal: 3), so the variances rest on "
@@ -240,9 +258,22 @@ class Verdict:
             )
         return lines
 
+    def _unseen(self) -> str:
+        told = (
+            f"Not excluded: what happens in less than {self.unseen_rate:.2g} of the draws may not "
+            "have happened yet, whatever it carries"
+        )
+        if self.unseen_bias is None:
+            return f"{told}."
+        share = self.unseen_bias / self.unit[0]
+        return (
+            f"{told}; states of f as rare can carry {share:.2g} {self.unit[1]} in draws of a score "
+            "function."
+        )
+
     def _described(self) -> list[str]:
         at = tuple(map(int, torch.unravel_index(self.bias.abs().argmax(), self.bias.shape)))
-        lines = ["Every draw is the same: nothing in it is random."] if self.deviation == 0 else []
+        lines = ["Every draw is the same."] if self.deviation == 0 else []
         lines += [
             f"Direction: largest at variable {at[-2]}, class {at[-1]}: mean "
             f"{float(self.target[at] + self.bias[at]):.4g}, gradient {float(self.target[at]):.4g}."

@@ -6,6 +6,7 @@ for code whose mechanism was enumerated.
 
 import math
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from gradlab.exact.bias import ExactBias
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.mechanism import overrides
 from gradlab.exact.moments import EnumeratedBatch, Enumeration, NotExactError
+from gradlab.exact.rarity import rarity
 from gradlab.exact.trained import trained_mean
 from gradlab.gate import name_of
 from gradlab.loss import Loss, NotDifferentiableError
@@ -111,7 +113,7 @@ def verify(
                 raise
             wanted = draws_of(LeaveOneOut(4))
         else:
-            question = replace(question, scale=_scale(on))
+            question = replace(question, scale=_scale(on), rarity=cache(partial(rarity, on)))
             exact, notes = _exact(question, on, method, judge)
             if exact is not None:
                 return exact

@@ -24,7 +24,8 @@ def normal(n: int, D: int, seed: int = 0) -> Tensor:
 
 
 def mean_test(d: Tensor, alpha: float = 0.05, rounding: float = ROUNDING) -> MeanTest:
-    return MeanTest(DeviationSums.from_draws(d), alpha, rounding)
+    size = float(torch.linalg.vector_norm(d, dim=1).max())
+    return MeanTest(DeviationSums.from_draws(d, size), alpha, rounding)
 
 
 def light(n: int, D: int) -> Tensor:
@@ -119,7 +120,7 @@ def test_heavy_tails_leave_fewer_degrees_of_freedom():
 # ---- directions that do not vary --------------------------------------------------------------
 
 
-def sums_to_zero(n: int = 500) -> Tensor:
+def sums_to_zero(n: int = 2000) -> Tensor:
     """Return deviations of two variables of three classes, each summing to 0."""
     d = normal(n, 6).unflatten(1, (2, 3))
     return (d - d.mean(-1, keepdim=True)).flatten(1)
@@ -129,19 +130,22 @@ def test_sums_to_zero_leave_their_directions_out():
     d = sums_to_zero()
     test = mean_test(d)
     assert test.directions == 4
-    assert test.constant_offset == 0
+    assert test.unseen_offset == 0
     # The same as that of any two classes a variable.
     kept = d[:, [0, 1, 3, 4]]
     assert float(test.statistics) == pytest.approx(float(mean_test(kept).statistics), rel=1e-8)
 
 
-def test_a_sum_that_is_off_is_a_bias():
+@pytest.mark.parametrize(("offset", "decides"), [(1.0, True), (1e-3, False)])
+def test_a_sum_that_is_off_is_a_bias_unless_few_long_draws_make_up_for_it(offset, decides):
     d = sums_to_zero()
-    d[:, 2] += 1e-6  # constant, so no draws are too few to see it
-    test = mean_test(d - d.mean(0) + 1e-6)
-    assert test.constant_offset > 0
-    assert test.p_value == 0
-    assert test.log_e_value == math.inf
+    d = d - d.mean(0) + offset
+    test = mean_test(d)
+    # Sums over classes have not varied: two variables, three classes each.
+    assert test.directions == 4
+    assert test.unseen_offset == pytest.approx(offset * math.sqrt(6), rel=0.5)
+    assert (test.log_unseen > -math.log(0.05)) == decides
+    assert math.isfinite(test.log_unseen)
 
 
 def test_perfectly_correlated_coordinates_count_once():
@@ -149,32 +153,47 @@ def test_perfectly_correlated_coordinates_count_once():
     both = torch.cat([d, -2 * d], 1)
     assert mean_test(both).directions == 1
     assert mean_test(both).p_value == pytest.approx(mean_test(d).p_value, rel=1e-9)
-    # What sets the one apart from the other may be 1e-6 of their standard deviations.
+    # What sets the one apart from the other has not varied, so that few draws do not decide.
     wrong = both + torch.tensor([0.0, 1e-5], dtype=torch.float64)
-    assert mean_test(wrong).p_value == 0
+    assert mean_test(wrong).unseen_offset > 0
+    assert 0 < mean_test(wrong).log_unseen < 1e-3
 
 
 def test_constants_equal_to_rounding_pass():
     d = torch.cat([light(300, 2), torch.full((300, 1), 1e-14, dtype=torch.float64)], 1)
     test = mean_test(d)
     assert test.directions == 2
-    assert test.constant_offset == 0
+    assert test.unseen_offset == 0
     assert test.p_value > 1e-6
 
 
-def test_constants_that_differ_are_a_bias():
-    d = torch.cat([light(300, 2), torch.full((300, 1), 1e-6, dtype=torch.float64)], 1)
+@pytest.mark.parametrize("n", [300, 3000])
+def test_a_constant_that_differs_is_a_bias_as_far_as_so_many_draws_show(n):
+    d = torch.cat([light(n, 2), torch.full((n, 1), 0.5, dtype=torch.float64)], 1)
     test = mean_test(d)
-    assert test.constant_offset == pytest.approx(1e-6)
-    assert test.p_value == 0
-    assert test.log_e_value == math.inf
+    assert test.unseen_offset == pytest.approx(0.5)
+    # The longest draw has the length 1.5: a rate of 1 in 150 would make up for it.
+    assert test.log_unseen == pytest.approx(-n * math.log1p(-1 / 150))
+    assert test.p_of_evidence <= 10 * 150 / 149 * math.exp(-test.log_unseen)
 
 
-@pytest.mark.parametrize(("size", "p"), [(0.0, 1.0), (1e-14, 1.0), (1e-6, 0.0)])
-def test_where_nothing_varies(size, p):
+def test_draws_shorter_than_the_offset_say_nothing():
+    """All draws are 0, or tiny: those that carry the mean have not been met."""
+    d = torch.zeros(10_000, 3, dtype=torch.float64)
+    tests = [
+        MeanTest(DeviationSums.from_draws(d - 1.0, size), 0.05, ROUNDING) for size in (0.0, 0.1)
+    ]
+    for test in tests:
+        assert test.log_unseen == 0
+        assert test.p_of_evidence == 1
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-14, 1e-6])
+def test_where_nothing_varies(size):
     test = mean_test(torch.full((50, 4), size, dtype=torch.float64))
     assert test.directions == 0
-    assert test.p_value == p
+    assert test.p_value == 1
+    assert math.isfinite(test.log_evidence)
     assert test.bound == pytest.approx(2 * size + 2 * ROUNDING, rel=1e-6)
 
 

@@ -1,0 +1,134 @@
+"""What the draws of a trial show by and by: sums of deviations, rounding, how calls vary.
+
+Draws come in blocks whose generators depend on seed and block alone, so a verdict is repeated by
+its seed.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from gradlab.dependence import CallSums
+from gradlab.deviations import DeviationSums
+from gradlab.draws import Draws
+from gradlab.question import Question
+from gradlab.replicates import WAY_OUT, DependentDrawsError
+from gradlab.reproducible import block_generator, global_states
+
+__all__ = ["MORE", "ULPS", "Evidence", "accumulated"]
+
+MORE = 4
+"""Each look adds a quarter."""
+
+ULPS = 2**8
+"""Rounding errors are below this many units in the last place of what is summed."""
+
+# No block has more elements than this. Code whose draws may depend on each other is called for at
+# most a 32nd of what it has drawn, so that there are many calls to compare.
+_BLOCK_ELEMENTS = 2**18
+_CALLED, _SHORTEST = 32, 32
+# Of alpha: what draws that depend on each other may use.
+_DEPENDENT = 0.1
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known after some draws: their sums, the gradient (or its estimate), rounding.
+
+    `rows`: sums over draws of their sums over classes, which are 0 for a gradient; `calls`: how
+    sums over the draws of a call vary, where these may depend on each other; `constant`: whether
+    all draws are the same and no random number was drawn for them.
+    """
+
+    sums: DeviationSums
+    rows: DeviationSums
+    target: Tensor
+    rounding: float
+    calls: CallSums | None
+    constant: bool
+
+    def check_independence(self, question: Question, look: int) -> None:
+        """Raise DependentDrawsError if draws of a call depend on each other."""
+        if self.calls is None:
+            return
+        spreads = list(self.calls.spreads())
+        # The looks share what may be used, 1/2 + 1/6 + 1/12 + ... = 1.
+        allowed = _DEPENDENT * question.alpha / (look * (look + 1)) / len(spreads)
+        found = min(spreads, key=lambda spread: spread.p_value)
+        if found.p_value > allowed:
+            return
+        guess = (
+            "is noise, or a baseline, shared by them, or each of them returned twice"
+            if found.ratio > 1
+            else "do they make up for each other"
+        )
+        raise DependentDrawsError(
+            f"draws of {question.drawn.name} are not independent: sums over {found.groups} vary "
+            f"{found.ratio:.3g} times as much as those of independent draws ({self.sums.n:,} draws "
+            f"in {self.calls.calls} calls, p = {found.p_value:.1g}); {guess}? {WAY_OUT}"
+        )
+
+
+def accumulated(
+    question: Question, target: Tensor | Draws, last: int, look: int
+) -> Iterator[Evidence]:
+    """Yield the evidence after `look` draws, and after each quarter more."""
+    logits, drawn = question.logits, question.drawn
+    elements = logits.numel() * drawn.calls(logits.shape[-1], logits.shape[-2])
+    largest = max(32, _BLOCK_ELEMENTS // elements)
+    row = f"{question.problem}|{drawn.name}|trial"
+    sums: DeviationSums | None = None
+    rows: DeviationSums | None = None
+    calls: CallSums | None = None
+    centre = target if isinstance(target, Tensor) else torch.zeros_like(logits)
+    sure = drawn.is_shipped and (isinstance(target, Tensor) or target.is_shipped)
+    rounding, start, block, constant = 0.0, 0, 0, isinstance(target, Tensor)
+    while start < last:
+        # A block that `last` cuts is drawn whole: a longer trial goes on with the same draws.
+        whole = min(max(look - start, 1), largest)
+        if not sure:
+            whole = min(whole, max(_SHORTEST, start // _CALLED))
+        n = min(whole, last - start)
+        generator = block_generator(question.seed, row, block)
+        before = (generator.get_state(), global_states())
+        g = drawn(question.f, question.at, whole, generator)
+        constant = constant and _unrandom(g, before, generator)
+        d = g[:n].to(torch.float64)
+        size = float(torch.linalg.vector_norm(d.flatten(1), dim=1).max())
+        if block == 0:
+            spread = float(d.square().mean().sqrt()) + float(centre.abs().max())
+            eps = max(torch.finfo(g.dtype).eps, question.f.eps)
+            rounding = ULPS * eps * (spread + question.scale)
+        if isinstance(target, Tensor):
+            d = d - target
+        else:
+            generator = block_generator(question.seed, f"{row}|against", block)
+            other = target(question.f, target.at(question.at), whole, generator)[:n].to(
+                torch.float64
+            )
+            d = d - other
+            centre = centre + (other.mean(0) - centre) * (n / (start + n))
+        of_rows, d = d.sum(-1).flatten(1), d.flatten(1)
+        added = DeviationSums.from_draws(of_rows, size, apart=not sure)
+        rows = added if rows is None else rows.merge(added)
+        added = DeviationSums.from_draws(d, size, apart=not sure)
+        sums = added if sums is None else sums.merge(added)
+        if not sure:
+            if calls is None:
+                weights = CallSums.weights(d, rounding)
+            of_call = CallSums.from_call(d, weights)
+            calls = of_call if calls is None else calls.merge(of_call)
+        start, block = start + n, block + 1
+        if start >= min(look, last):
+            yield Evidence(sums, rows, centre, rounding, calls, constant)
+            look = start + math.ceil(start / MORE)
+
+
+def _unrandom(g: Tensor, before: tuple[Tensor, object], generator: Generator) -> bool:
+    """Return whether draws are all the same, without a random number drawn for them."""
+    if bool((g != g[0]).any()):
+        return False
+    return torch.equal(before[0], generator.get_state()) and before[1] == global_states()
