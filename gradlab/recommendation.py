@@ -150,7 +150,7 @@ def _meaning(answer: Recommendation) -> Iterator[str]:
         claimed = ", ".join(drawn.loc[drawn["bias2_se"] == 0, "series"])
         who = "All" if len(drawn) == len(ranked) else ", ".join(drawn["series"])
         yield (
-            f"{who}: by {drawn['draws'].iloc[0]:,.0f} draws each, ± one standard error."
+            f"{who}: by {_draws(drawn['draws'])} draws each, ± one standard error."
             + (
                 f" No bias of {claimed}: as declared, not refuted by these draws."
                 if claimed
@@ -159,6 +159,11 @@ def _meaning(answer: Recommendation) -> Iterator[str]:
         )
     yield from answer.notes
     yield "All this holds for f at these logits; both change in training."
+
+
+def _draws(draws: "pd.Series[float]") -> str:
+    least, most = draws.min(), draws.max()
+    return f"{least:,.0f}" if least == most else f"{least:,.0f} to {most:,.0f}"
 
 
 def _changes(curves: pd.DataFrame) -> str:

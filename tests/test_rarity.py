@@ -115,3 +115,12 @@ def test_it_is_made_once():
     calls = len(seen)
     assert rarity(on) is first
     assert len(seen) == calls
+
+
+def test_a_state_is_not_missed_in_part():
+    p = 4.0**-4
+    found = rarity_of_one()
+    assert found.missed(0.9 * p) == (0.0, 0.0)
+    mean, share = found.missed(1.1 * p)
+    assert mean == pytest.approx(found.carried(p))
+    assert share == pytest.approx(found.variance_share(p))

@@ -56,6 +56,16 @@ class Rarity:
         total = float(self.second[-1])
         return float(np.interp(q, self.rate, self.second)) / total if total > 0 else 0.0
 
+    def missed(self, q: float) -> tuple[float, float]:
+        """Return mean and share of E t^2 of the largest events that all together have rate <= q.
+
+        Unlike above no event is divided: a state of rate above q is not missed in part.
+        """
+        last = int(np.searchsorted(self.rate, q, side="right")) - 1
+        total = float(self.second[-1])
+        share = float(self.second[last]) / total if total > 0 else 0.0
+        return float(self.first[last]), share
+
     def rate_of(self, share: float = 0.5) -> float:
         """Return the total rate of the largest events that carry this share of E t^2.
 
