@@ -44,8 +44,8 @@ _EXTRA = 2**26
 # more than rounding of the squared gradient.
 _DOUBT, _ROUNDING = 5, 1e-18
 _CONSTANT = (
-    "No draw of the reference, {}, differed from another, as if f were constant: of states that these "
-    "draws have not met nothing is known, and the order means little."
+    "No draw of the reference, {}, differed from another, as if f were constant: nothing is known "
+    "of states that these draws have not met, and the order means little."
 )
 _BLIND = (
     "No estimator has met what carries the variance, by what the draws of the reference show ({}): "

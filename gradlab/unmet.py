@@ -124,7 +124,7 @@ def seen(
 def _missed(
     states: Rarity | None, moments: Moments, estimator: Estimator, sizes: tuple[int, int]
 ) -> dict[str, float]:
-    """Return the mean and the variance of a draw that may be missed, where errors leave them out."""
+    """Return the mean and the variance that may be missed, where standard errors leave them out."""
     if states is None:
         return {}
     met = _met(estimator, *sizes)
@@ -132,13 +132,12 @@ def _missed(
     if share <= _SHARE:
         return {}
     seen_variance = moments.variance
-    if estimator.needs_gradient:
-        # No score function: of its own variance so much more.
-        variance = seen_variance.value * share / (1 - share) if share < 1 else math.inf
+    # A mean of several evaluations has less of it.
+    variance = share * float(states.second[-1]) / met
+    if estimator.needs_gradient and share < 0.5:
+        # No score function: of its own variance so much more. Above, nothing better is known.
+        variance = seen_variance.value * share / (1 - share)
         mean = math.sqrt(variance * _ONCE / moments.n)
-    else:
-        # A mean of several evaluations has less of it.
-        variance = share * float(states.second[-1]) / met
     if variance <= seen_variance.se and mean**2 <= seen_variance.value / moments.n:
         return {}
     return {"missed_share": share, "missed_mean": mean, "missed_variance": variance}
