@@ -73,7 +73,7 @@ def compare(
     the variance; `reason` why a pair could not be measured. Where there is something to say: a
     column `note`, why draws stand for exact moments of the method "auto", and what draws may have
     missed; a column `draws_needed`, if the draws of a row are too few to meet what carries the
-    variance (10 visits to the states that carry half of it). Where f is enumerated the standard
+    variance (15 visits to the states that carry half of it). Where f is enumerated the standard
     errors contain what states may carry that are met less than 3 times. Units: those of f, squared.
     `enumeration`: one of this f and these logits, whose sweeps are used.
 

@@ -18,10 +18,10 @@ from gradlab.moments import Moments, Truth
 
 __all__ = ["FEW", "Rare", "VISITS", "draws_for", "rare_draws", "rare_states", "seen", "widened"]
 
-VISITS = 10
+VISITS = 15
 """Visits to what carries half of the variance from which on standard errors are taken to cover.
 
-Of a Poisson count of 10, two of its own standard errors cover 93 %; of 5, 87 %.
+One state that carries nearly all is then met 30 times: half of its rate carries half of that.
 """
 
 FEW = 50
@@ -132,8 +132,8 @@ def _missed(
     if share <= _SHARE:
         return {}
     seen_variance = moments.variance
-    # A mean of several evaluations has less of it.
-    variance = share * float(states.second[-1]) / met
+    # Of one evaluation; a mean of several has less of it, how much less depends on their weights.
+    variance = share * float(states.second[-1])
     if estimator.needs_gradient and share < 0.5:
         # No score function: of its own variance so much more. Above, nothing better is known.
         variance = seen_variance.value * share / (1 - share)

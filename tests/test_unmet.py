@@ -164,7 +164,7 @@ def test_what_is_left_to_draws_is_noted():
     def heavy(x):
         return x[..., :2, 0].prod(-1) * 100 + weighted(x)
 
-    rows = compare(heavy, logits, ["RF(m=2)"], draws=96, reference="RF(m=4)", reference_draws=640)
+    rows = compare(heavy, logits, ["RF(m=2)"], draws=160, reference="RF(m=4)", reference_draws=640)
     assert "the variance is carried by" in rows["note"][0]
 
 
@@ -261,7 +261,7 @@ def draws_for_arsm(f, logits):
 def test_nothing_measured_is_an_error_with_a_way_out(monkeypatch):
     without_top_up(monkeypatch)
     f, logits = SPARSE["one of 4^8"]
-    with pytest.raises(ValueError, match=r"ARSM: not measured: not met in .*draws=187243") as told:
+    with pytest.raises(ValueError, match=r"ARSM: not measured: not met in .*draws=280865") as told:
         recommend(f, logits, evaluations=16, estimators=["ARSM"])
     assert "give estimators whose moments are exact, such as RF(m=4)" in str(told.value)
 
