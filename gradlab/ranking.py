@@ -33,7 +33,7 @@ def best_temperature(
     that the best may lie beyond. Units: those of f, squared. Among noisy errors the least one is
     too small on average: the interval says how much the choice means. Rows by fewer draws than
     `draws_needed` are left out: their errors do not know what they have not met. Raises ValueError
-    if an n is below 1, the rows are of several problems, or none is left.
+    if an n is below 1, the rows are of several problems, or all that were measured are left out.
     """
     numbers = list(averaged)
     for n in numbers:
@@ -55,9 +55,12 @@ _COLUMNS = [
 
 
 def _measured(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows whose numbers count, one an estimator; raise ValueError if there are none."""
+    """Return the rows whose numbers count, one an estimator.
+
+    Raises ValueError if all that have numbers are by too few draws.
+    """
     measured = rows[rows["reason"].isna() & ~is_unmet(rows)]
-    if not len(measured):
+    if not len(measured) and is_unmet(rows).any():
         raise ValueError(_nothing(rows))
     is_exact = measured["method"] == "exact"
     return measured[is_exact | ~measured["estimator"].isin(measured["estimator"][is_exact])]
@@ -140,6 +143,8 @@ def ranking(rows: pd.DataFrame, budgets: Sequence[int]) -> pd.DataFrame:
         if paid:
             best = best_temperature(part, [int(budget // cost) for budget in paid])
             found.append(best.assign(cost=cost, evaluations=paid))
+    if not len(measured):
+        raise ValueError(_nothing(rows))
     if not found:
         dear = measured.loc[measured["cost"].idxmin()]
         raise ValueError(

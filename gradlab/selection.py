@@ -23,7 +23,7 @@ from gradlab.exact.moments import Enumeration
 from gradlab.loss import Loss
 from gradlab.moments import GROUPS, Measured
 from gradlab.ranking import is_unmet, ranking
-from gradlab.recommendation import Recommendation
+from gradlab.recommendation import UNMEASURED, Recommendation
 from gradlab.reproducible import check_seed, single_thread
 
 __all__ = ["TEMPERATURES", "recommend"]
@@ -243,7 +243,7 @@ def _unseen(rows: pd.DataFrame) -> dict[str, str]:
     if "draws_needed" not in rows:
         return {}
     drawn = rows[is_unmet(rows)].groupby("series", sort=False)
-    return {series: f"not measured: {part['note'].iloc[0]}" for series, part in drawn}
+    return {series: f"{UNMEASURED}{part['note'].iloc[0]}" for series, part in drawn}
 
 
 def _nothing_seen(rows: pd.DataFrame, unseen: dict[str, str]) -> str:
