@@ -7,6 +7,7 @@ with the reason.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -20,11 +21,12 @@ from gradlab.estimators import Estimator
 from gradlab.exact.moments import EnumeratedBatch, Enumeration
 from gradlab.gate import name_of
 from gradlab.loss import Loss
-from gradlab.measurement import COLUMNS, measured_rows
-from gradlab.moments import GROUPS, Truth
+from gradlab.measurement import COLUMNS, NOTED, measured_rows
+from gradlab.moments import GROUPS, Moments, Truth
 from gradlab.montecarlo import monte_carlo
 from gradlab.progress import tracked
 from gradlab.reproducible import check_seed, single_thread
+from gradlab.unmet import Rare, rare_draws, rare_states
 
 __all__ = [
     "DEFAULT_DRAWS",
@@ -68,8 +70,11 @@ def compare(
 
     A row: bias2, variance (of one draw), mse (of one draw), cosine, scale-free bias2 and variance,
     each with its `_se`; truth2 = |exact gradient|^2; `effective_draws` tells how many draws carry
-    the variance; `reason` why a pair could not be measured; a column `note`, where there is one,
-    why draws stand for exact moments of the method "auto". Units: those of f, squared.
+    the variance; `reason` why a pair could not be measured. Where there is something to say: a
+    column `note`, why draws stand for exact moments of the method "auto", and what draws may have
+    missed; a column `draws_needed`, if the draws of a row are too few to meet what carries the
+    variance (15 visits to the states that carry half of it). Where f is enumerated the standard
+    errors contain what states may carry that are met less than 3 times. Units: those of f, squared.
     `enumeration`: one of this f and these logits, whose sweeps are used.
 
     Where f cannot be enumerated, `reference`, an estimator that is unbiased for every f, measures
@@ -111,7 +116,17 @@ def compare(
     }
     if logits.ndim == 3:
         of_truth["batch"] = len(logits)
+
+    @cache
+    def rare() -> Rare | None:
+        known = rare_states(exact, states=reference_draws if reference is not None else None)
+        if known is not None or not isinstance(truth, Moments):
+            return known
+        assert isinstance(reference, Estimator)
+        return rare_draws(truth, reference, (logits.shape[-1], logits.shape[-2]))
+
     settings: dict[str, Any] = {"draws": draws, "seed": seed, "method": method, "row": name}
+    settings["rare"] = rare
     running: dict[str, Any] = {"workers": workers, "progress": progress}
     rows: list[dict[str, Any]] = []
     cells = with_temperatures(estimators, temperatures)
@@ -119,8 +134,8 @@ def compare(
         found = measured_rows(estimator, exact, truth, **settings, **running)
         rows += [shared | row for row in found]
     table = pd.DataFrame(rows)
-    noted = "note" in table and table["note"].notna().any()
-    table = table.reindex(columns=[*COLUMNS, *(["note"] if noted else [])])
+    noted = [name for name in NOTED if name in table and table[name].notna().any()]
+    table = table.reindex(columns=[*COLUMNS, *noted])
     table["tau"] = table["tau"].astype("float64")
     dtype = str(exact.objective.dtype).removeprefix("torch.")
     return table.assign(version=__version__, dtype=dtype, **of_truth)

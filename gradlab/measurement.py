@@ -14,8 +14,9 @@ from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.moments import Moments, Truth
 from gradlab.montecarlo import monte_carlo
 from gradlab.replicates import NO_REPLICATES
+from gradlab.unmet import Rare, seen, widened
 
-__all__ = ["COLUMNS", "PATIENCE", "measure", "measured_rows"]
+__all__ = ["COLUMNS", "NOTED", "PATIENCE", "measure", "measured_rows"]
 
 COLUMNS = [
     "problem",
@@ -46,7 +47,10 @@ COLUMNS = [
     "effective_draws",
     "seconds",
 ]
-"""What `compare` tells of an estimator at a temperature; a `note` may stand beside them."""
+"""What `compare` tells of an estimator at a temperature; `NOTED` may stand beside them."""
+
+NOTED = ["note", "draws_needed"]
+"""Columns that there are only where one of the rows has something to say there."""
 
 PATIENCE = 10.0
 """Seconds that exact moments of one estimator may take before draws are used instead."""
@@ -63,11 +67,12 @@ def measured_rows(
     method: str,
     workers: int = 1,
     progress: bool = False,
+    rare: Callable[[], Rare | None] | None = None,
 ) -> list[dict[str, Any]]:
     """Return what `compare` tells of one estimator: two rows for the method "both", else one.
 
     `exact` holds f, which has passed the gate, and its logits; `row` names the random numbers of
-    the draws.
+    the draws; `rare` returns what they may miss, and is called only if some are made.
     """
     f, logits = exact.objective, exact.logits
     for_one = f if f.batch is None else f.element(0)
@@ -84,11 +89,11 @@ def measured_rows(
         ways = {"both": both, "monte-carlo": both[1:]}.get(method, both[:1])
         return [shared | {"method": way, "draws": None, "reason": reason} for way in ways]
     rows = []
-    note = None
+    notes: list[str] = []
     seconds = exact.seconds(estimator)
     if method == "auto" and seconds > PATIENCE:
         method = "monte-carlo"
-        note = f"by draws: exact moments would take about {seconds:.0f} s (method='exact')"
+        notes = [f"by draws: exact moments would take about {seconds:.0f} s (method='exact')"]
     if method != "monte-carlo":
         found = _timed(exact.moments, estimator, truth=truth)
         if method != "auto" or not found["fallback"]:
@@ -96,21 +101,33 @@ def measured_rows(
             if method != "both":
                 return rows
         elif found["too_large"]:
-            note = f"by draws: {found['reason']}"
+            notes = [f"by draws: {found['reason']}"]
     given: dict[str, Any] = {"row": row, "workers": workers, "progress": progress, "truth": truth}
-    found = _timed(monte_carlo, estimator, f, logits, draws, seed, **given)
-    rows.append(shared | {"method": "monte carlo", "draws": draws} | found | {"note": note})
+    missed = None if rare is None else rare()
+    found = _timed(monte_carlo, estimator, f, logits, draws, seed, **given, rare=missed)
+    if found.get("note") is not None:
+        notes.append(found["note"])
+    found["note"] = "; ".join(notes) or None
+    rows.append(shared | {"method": "monte carlo", "draws": draws} | found)
     return rows
 
 
 def _timed(
-    moments: Callable[..., Moments], *args: Any, truth: Truth, **options: Any
+    moments: Callable[..., Moments],
+    estimator: Estimator,
+    *args: Any,
+    truth: Truth,
+    rare: Rare | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Return the measured columns, or the reason why there are none and if Monte Carlo may do."""
     start = time.perf_counter()
     row: dict[str, Any] = {"reason": None, "fallback": False, "too_large": False}
     try:
-        row |= measure(moments(*args, **options), truth)
+        measured = moments(estimator, *args, **options)
+        row |= measure(measured, truth)
+        if measured.groups is not None:
+            row = widened(row | seen(estimator, measured, truth, rare))
     except (NotExactError, QuadratureError, TooLargeError) as error:
         too_large = isinstance(error, TooLargeError)
         row |= {"reason": str(error), "fallback": True, "too_large": too_large}

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["best_temperature", "ranking"]
+__all__ = ["best_temperature", "is_unmet", "ranking"]
 
 # Exact errors that differ by less count as one: no temperature is chosen that finely.
 _SAME = 0.01
@@ -31,8 +31,9 @@ def best_temperature(
     `tau_low`, `tau_high`: between these no temperature can be told from the best one (within two
     standard errors of the difference; exact rows: within 1 %); `at_edge`: the grid ends there, so
     that the best may lie beyond. Units: those of f, squared. Among noisy errors the least one is
-    too small on average: the interval says how much the choice means. Raises ValueError if an n is
-    below 1 or the rows are of several problems.
+    too small on average: the interval says how much the choice means. Rows by fewer draws than
+    `draws_needed` are left out: their errors do not know what they have not met. Raises ValueError
+    if an n is below 1, the rows are of several problems, or all that were measured are left out.
     """
     numbers = list(averaged)
     for n in numbers:
@@ -54,10 +55,38 @@ _COLUMNS = [
 
 
 def _measured(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with numbers, one an estimator."""
-    measured = rows[rows["reason"].isna()]
+    """Return the rows whose numbers count, one an estimator.
+
+    Raises ValueError if all that have numbers are by too few draws.
+    """
+    measured = rows[rows["reason"].isna() & ~is_unmet(rows)]
+    if not len(measured) and is_unmet(rows).any():
+        raise ValueError(_nothing(rows))
     is_exact = measured["method"] == "exact"
     return measured[is_exact | ~measured["estimator"].isin(measured["estimator"][is_exact])]
+
+
+def is_unmet(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which rows of `compare` are by fewer draws than are needed to know their error."""
+    if "draws_needed" not in rows:
+        return pd.Series(False, index=rows.index)
+    return rows["draws_needed"].notna()
+
+
+def _nothing(rows: pd.DataFrame) -> str:
+    """Return why no row can be ranked, and the way out."""
+    if not len(rows):
+        return "rows must not be empty"
+    drawn = rows[is_unmet(rows)]
+    if not len(drawn):
+        first = rows.iloc[0]
+        return f"rows hold no measured estimator: {first['estimator']}: {first['reason']}"
+    least = drawn.loc[drawn["draws_needed"].idxmin()]
+    return (
+        "rows hold no estimator whose draws have met what carries the variance: measure with more "
+        f"draws, {least['estimator']} with draws={least['draws_needed']:.0f}, or take one whose "
+        "moments are exact, such as RF(m=4)"
+    )
 
 
 def _best(part: pd.DataFrame, n: float) -> dict[str, Any]:
@@ -103,15 +132,26 @@ def ranking(rows: pd.DataFrame, budgets: Sequence[int]) -> pd.DataFrame:
     `rmse`, the root of the mean squared error, and `bias2`, `variance` (of the average), each with
     its `_se`, are in the `unit` |g| and its square; where the gradient is 0 or lost in noise, in
     that of f. Rank 1 have all that cannot be told from the first (two standard errors of the
-    difference); first is the lowest error + 2 standard errors.
+    difference); first is the lowest error + 2 standard errors. Rows by fewer draws than
+    `draws_needed` are left out. Raises ValueError if no budget pays for a draw, or no row is left.
     """
     found = []
-    for _, part in _measured(rows).groupby("series", sort=False):
+    measured = _measured(rows)
+    for _, part in measured.groupby("series", sort=False):
         cost = part["cost"].iloc[0]
         paid = [budget for budget in budgets if budget >= cost]
         if paid:
             best = best_temperature(part, [int(budget // cost) for budget in paid])
             found.append(best.assign(cost=cost, evaluations=paid))
+    if not len(measured):
+        raise ValueError(_nothing(rows))
+    if not found:
+        dear = measured.loc[measured["cost"].idxmin()]
+        raise ValueError(
+            f"budgets must pay for a draw of one estimator at least: the cheapest, "
+            f"{dear['series']}, costs {dear['cost']:g} evaluations, more than "
+            f"{max(budgets, default=0)}; give a larger budget"
+        )
     every = pd.concat(found, ignore_index=True)
     ranked = [_ranked(table) for _, table in every.groupby("evaluations")]
     return _relative(pd.concat(ranked, ignore_index=True), rows)

@@ -13,7 +13,10 @@ import pandas as pd
 from gradlab.moments import Measured
 from gradlab.tables import WIDTH, aligned
 
-__all__ = ["Recommendation"]
+__all__ = ["Recommendation", "UNMEASURED"]
+
+UNMEASURED = "not measured: "
+"""How the reason begins of what can be used, but has not been met by its draws."""
 
 # Longer names would break the table.
 _LONGEST = 22
@@ -25,11 +28,11 @@ _ROUNDING = 1e-18
 class Recommendation:
     """The ranking of estimators for one loss, its evidence, and in words what follows.
 
-    `table`: a row for each estimator in order, those that cannot be used last with their `reason`;
-    columns as in `gradlab.ranking.ranking`. `rows`: what was measured, from `gradlab.compare`, with
-    the `cost` of a draw in evaluations and if it is `declared` exact for this f. `curves`: rankings
-    for other budgets too, read from the same rows; `asked` marks the given one. `length2`: |g|^2,
-    known by `truth`.
+    `table`: a row for each estimator in order, those that cannot be used, or whose draws were too
+    few, last with their `reason`; columns as in `gradlab.ranking.ranking`. `rows`: what was
+    measured, from `gradlab.compare`, with the `cost` of a draw in evaluations and if it is
+    `declared` exact for this f. `curves`: rankings for other budgets too, read from the same rows;
+    `asked` marks the given one. `length2`: |g|^2, known by `truth`.
     """
 
     problem: str
@@ -150,7 +153,7 @@ def _meaning(answer: Recommendation) -> Iterator[str]:
         claimed = ", ".join(drawn.loc[drawn["bias2_se"] == 0, "series"])
         who = "All" if len(drawn) == len(ranked) else ", ".join(drawn["series"])
         yield (
-            f"{who}: by {drawn['draws'].iloc[0]:,.0f} draws each, ± one standard error."
+            f"{who}: by {_draws(drawn['draws'])} draws each, ± one standard error."
             + (
                 f" No bias of {claimed}: as declared, not refuted by these draws."
                 if claimed
@@ -159,6 +162,11 @@ def _meaning(answer: Recommendation) -> Iterator[str]:
         )
     yield from answer.notes
     yield "All this holds for f at these logits; both change in training."
+
+
+def _draws(draws: "pd.Series[float]") -> str:
+    least, most = draws.min(), draws.max()
+    return f"{least:,.0f}" if least == most else f"{least:,.0f} to {most:,.0f}"
 
 
 def _changes(curves: pd.DataFrame) -> str:
@@ -180,12 +188,17 @@ def _changes(curves: pd.DataFrame) -> str:
 
 
 def _unused(answer: Recommendation) -> Iterator[str]:
-    table = answer.table
-    reasons: dict[str, list[str]] = {}
-    for row in table[table["rank"].isna()].to_dict("records"):
-        reasons.setdefault(row["reason"], []).append(row["series"])
-    if reasons:
-        yield "\nnot applicable"
-    for reason, who in reasons.items():
-        text = f"{', '.join(who)}: {reason}"
-        yield textwrap.fill(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    left = answer.table[answer.table["rank"].isna()]
+    unmeasured = left["reason"].astype(str).str.startswith(UNMEASURED)
+    for heading, rows in (
+        ("not applicable", left[~unmeasured]),
+        ("not measured", left[unmeasured]),
+    ):
+        reasons: dict[str, list[str]] = {}
+        for row in rows.to_dict("records"):
+            reasons.setdefault(row["reason"].removeprefix(UNMEASURED), []).append(row["series"])
+        if reasons:
+            yield f"\n{heading}"
+        for reason, who in reasons.items():
+            text = f"{', '.join(who)}: {reason}"
+            yield textwrap.fill(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)

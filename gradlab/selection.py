@@ -22,8 +22,8 @@ from gradlab.exact.mechanism import is_shipped, overrides
 from gradlab.exact.moments import Enumeration
 from gradlab.loss import Loss
 from gradlab.moments import GROUPS, Measured
-from gradlab.ranking import ranking
-from gradlab.recommendation import Recommendation
+from gradlab.ranking import is_unmet, ranking
+from gradlab.recommendation import UNMEASURED, Recommendation
 from gradlab.reproducible import check_seed, single_thread
 
 __all__ = ["TEMPERATURES", "recommend"]
@@ -38,8 +38,19 @@ _LARGEST_BUDGET = 2**14
 # Seconds that a sweep of f may take; numbers that all draws may make before fewer are made of some,
 # what share then, and how many temperatures on each side of the best are measured by all.
 _PATIENCE, _WORK, _FEWER, _NEAR = 60.0, 2**29, 16, 1
-# A declared exactness is doubted when the measured squared bias is so many standard errors.
-_DOUBT = 5
+# Numbers that draws may make in all beyond those asked for, to meet rare states: half a minute.
+_EXTRA = 2**26
+# A declared exactness is doubted when the measured squared bias is so many standard errors, and
+# more than rounding of the squared gradient.
+_DOUBT, _ROUNDING = 5, 1e-18
+_CONSTANT = (
+    "No draw of the reference, {}, differed from another, as if f were constant: nothing is known "
+    "of states that these draws have not met, and the order means little."
+)
+_BLIND = (
+    "No estimator has met what carries the variance, by what the draws of the reference show ({}): "
+    "errors and ranks are those of what was met."
+)
 
 
 @single_thread()
@@ -72,8 +83,10 @@ def recommend(
 
     The truth is enumerated, or else measured by `reference` (RF(m=4) where f cannot be enumerated)
     with `reference_draws`, by default 20 `draws`. What is declared exact counts as unbiased unless
-    its draws say otherwise. float64. Raises ValueError for bad arguments or if nothing can be used,
-    LossError for an f that breaks its contract.
+    its draws say otherwise. Where the states that carry the variance are too rare for `draws`, more
+    are made, within half a minute; an estimator that they would not meet either is not ranked, and
+    its reason says how many draws would do. float64. Raises ValueError for bad arguments or if
+    nothing can be used or measured, LossError for an f that breaks its contract.
     """
     _check(evaluations, gradient_cost, seed)
     enumeration = Enumeration(f, logits)
@@ -129,26 +142,42 @@ def recommend(
         and (is_declared_exact(cell, f) or not must_be_unbiased)
     ]
     rows, narrowed = _measured(f, logits, usable, draws, settings, evaluations, costs)
+    if left is None:
+        rows = _with_more_draws(rows, f, logits, usable, settings)
     declared = {str(cell): is_declared_exact(cell, f) for cell in cells}
     # A class that overrides what runs is not taken at its word: its draws count as they are.
     replaced = {str(cell) for cell in cells if overrides(cell)}
     rows["declared"], rows["cost"] = rows["estimator"].map(declared), rows["series"].map(costs)
     trusted, notes = _as_declared(rows, replaced)
     notes += tuple(note for note in (left, narrowed, *_notes(rows)) if note is not None)
+    usable_rows = rows["reason"].isna() & (rows["cost"] <= evaluations)
+    blind = not (usable_rows & ~is_unmet(rows)).any()
+    unseen = {} if blind and left is not None else _unseen(rows)
+    if blind and left is not None and usable_rows.any():
+        # All saw too little: the order among them is still one of what they saw.
+        trusted = trusted.drop(columns="draws_needed")
+        notes = (_BLIND.format(rows[is_unmet(rows)]["note"].iloc[0]), *notes)
+    elif blind:
+        raise ValueError(_nothing_seen(rows, unseen))
     curves = ranking(trusted, _budgets(evaluations))
     curves["asked"] = curves["evaluations"] == evaluations
     ranked = curves[curves["asked"]].drop(columns="asked")
+    failed = dict(rows.loc[rows["reason"].notna(), ["series", "reason"]].itertuples(index=False))
     unused = [
         {
             "series": series,
             "estimator": series,
             "cost": costs[series],
-            "reason": reasons.get(series) or _unaffordable(costs[series], evaluations),
+            "reason": reasons.get(series)
+            or (_unaffordable(costs[series], evaluations) if costs[series] > evaluations else None)
+            or (failed | unseen)[series],
         }
         for series in families
         if series not in set(ranked["series"])
     ]
     first = rows.iloc[0]
+    if left is not None and first["truth2"] == first["truth2_se"] == 0:
+        notes = (_CONSTANT.format(first["truth"]), *notes)
     return Recommendation(
         problem=first["problem"],
         size=(logits.shape[0], logits.shape[1]),
@@ -203,8 +232,30 @@ def _notes(rows: pd.DataFrame) -> Iterator[str]:
     """Yield who was drawn though exact moments are known, and why."""
     if "note" not in rows:
         return
-    for note, part in rows[rows["note"].notna()].groupby("note", sort=False):
-        yield f"{', '.join(dict.fromkeys(part['series']))} {note}."
+    told = rows[rows["note"].notna() & ~is_unmet(rows)]
+    for note, part in told.groupby("note", sort=False):
+        who = ", ".join(dict.fromkeys(part["series"]))
+        yield f"{who}{' ' if note.startswith('by draws') else ': '}{note}."
+
+
+def _unseen(rows: pd.DataFrame) -> dict[str, str]:
+    """Return which series were measured by draws that met too little, and why that is no error."""
+    if "draws_needed" not in rows:
+        return {}
+    drawn = rows[is_unmet(rows)].groupby("series", sort=False)
+    return {series: f"{UNMEASURED}{part['note'].iloc[0]}" for series, part in drawn}
+
+
+def _nothing_seen(rows: pd.DataFrame, unseen: dict[str, str]) -> str:
+    """Return why nothing that can be paid was measured, and the way out."""
+    failed = rows[rows["reason"].notna()].groupby("series", sort=False)["reason"].first()
+    told = "; ".join(f"{series}: {why}" for series, why in (dict(failed) | unseen).items())
+    out = "give estimators whose moments are exact, such as RF(m=4)"
+    return (
+        f"no estimator could be measured: {told}; {out}"
+        + (", or draws=" if unseen else "")
+        + (f"{rows['draws_needed'].min():.0f}" if unseen else "")
+    )
 
 
 def _measured(
@@ -244,13 +295,54 @@ def _measured(
     again = [cell for cell in cells if str(cell) in near]
     second = compare(f, logits, again, draws=draws, **settings)
     rows = pd.concat([second, first[~first["estimator"].isin(near)].drop(columns="cost")])
-    order = {str(cell): place for place, cell in enumerate(cells)}
-    rows = rows.sort_values("estimator", key=lambda names: names.map(order), kind="stable")
     told = (
         f"Temperatures far from the best of their series were measured by {few:,} draws, the "
         f"others by {draws:,}."
     )
-    return rows.reset_index(drop=True), told
+    return _in_order(rows, cells), told
+
+
+def _with_more_draws(
+    rows: pd.DataFrame,
+    f: Loss,
+    logits: Float[Tensor, "N C"],
+    cells: list[Estimator],
+    settings: dict[str, Any],
+) -> pd.DataFrame:
+    """Return the rows, those of too few draws measured by as many as are needed.
+
+    As far as `_EXTRA` numbers last: the cheapest series first, all its temperatures or none.
+    """
+    if not is_unmet(rows).any():
+        return rows
+    needed = rows[is_unmet(rows)].set_index("estimator")["draws_needed"]
+    waiting: dict[str, list[Estimator]] = {}
+    for cell in cells:
+        if str(cell) in needed.index:
+            waiting.setdefault(cell.text(without="tau"), []).append(cell)
+
+    def work(some: list[Estimator]) -> float:
+        numbers = (needed[str(cell)] * _copies(cell, logits) for cell in some)
+        return logits.numel() * float(sum(numbers))
+
+    left, parts = float(_EXTRA), []
+    for some in sorted(waiting.values(), key=work):
+        left -= work(some)
+        if left < 0:
+            break
+        draws = int(max(needed[str(cell)] for cell in some))
+        parts.append(compare(f, logits, some, draws=draws, **settings))
+    if not parts:
+        return rows
+    again = pd.concat(parts)
+    rows = pd.concat([again, rows[~rows["estimator"].isin(again["estimator"])]])
+    return _in_order(rows, cells)
+
+
+def _in_order(rows: pd.DataFrame, cells: list[Estimator]) -> pd.DataFrame:
+    order = {str(cell): place for place, cell in enumerate(cells)}
+    ordered = rows.sort_values("estimator", key=lambda names: names.map(order), kind="stable")
+    return ordered.reset_index(drop=True)
 
 
 def _copies(cell: Estimator, logits: Tensor) -> int:
@@ -261,10 +353,17 @@ def _copies(cell: Estimator, logits: Tensor) -> int:
 def _as_declared(rows: pd.DataFrame, replaced: set[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Return the rows with bias 0 where it is declared and not refuted, and what is refuted."""
     drawn = rows["declared"] & (rows["method"] != "exact") & rows["reason"].isna()
-    refuted = drawn & (rows["bias2"] > _DOUBT * rows["bias2_se"])
+    # Draws that have not met what carries the gradient refute nothing.
+    large = rows["bias2"] > np.maximum(_DOUBT * rows["bias2_se"], _ROUNDING * rows["truth2"])
+    refuted = drawn & large & ~is_unmet(rows)
     told = tuple(
-        f"{row.estimator} declares to be exact here, but its squared bias is "
-        f"{row.bias2 / row.bias2_se:.0f} standard errors above 0: see gradlab.verify."
+        f"{row.estimator} declares to be exact here, but "
+        + (
+            f"its squared bias is {row.bias2 / row.bias2_se:.0f} standard errors above 0"
+            if row.bias2_se > 0
+            else f"all of its {row.draws:,.0f} draws are equal, and not the gradient"
+        )
+        + ": see gradlab.verify."
         for row in rows[refuted].itertuples()
     )
     trusted = rows.copy()

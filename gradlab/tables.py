@@ -105,6 +105,9 @@ def comparison_text(rows: pd.DataFrame) -> str:
         text += aligned([_HEADER, *map(_cells, measured.to_dict("records"))])
     if len(refused):
         text += f"\n\nnot measured\n{_reasons(refused, measured)}"
+    noted = measured[measured["note"].notna()] if "note" in measured else measured[:0]
+    if len(noted):
+        text += f"\n\nnotes\n{_reasons(noted.assign(reason=noted['note']), measured[:0])}"
     return text
 
 

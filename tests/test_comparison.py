@@ -29,7 +29,7 @@ NUMBERS = ["bias2", "variance", "mse", "cosine", "scale_free_bias2", "scale_free
 
 
 def rows_of(name: str = "cubic", texts=TEXTS, logits: str = "moderate", **options) -> pd.DataFrame:
-    return compare(loss_of(name), logits_of(logits), texts, draws=500, **options)
+    return compare(loss_of(name), logits_of(logits), texts, draws=1000, **options)
 
 
 def test_columns():
@@ -68,7 +68,7 @@ def test_methods(method, expected):
     assert rows.drop(unknown.index).reason.isna().all()
     assert rows.drop(unknown.index)[["bias2", "variance", "mse"]].notna().all(axis=None)
     assert rows[rows.method == "exact"].draws.isna().all()
-    assert (rows[rows.method == "monte carlo"].draws == 500).all()
+    assert (rows[rows.method == "monte carlo"].draws == 1000).all()
     assert method in METHODS
 
 
@@ -87,13 +87,13 @@ def test_an_exact_row_holds_the_exact_moments():
 def test_a_monte_carlo_row_holds_the_monte_carlo_moments():
     f, logits = loss_of("cubic"), logits_of("moderate")
     (row,) = rows_of(texts=["ZGR"], method="monte-carlo", seed=3, problem="mine").to_dict("records")
-    moments = monte_carlo(ZGR(), f, logits, 500, 3, row="mine")
+    moments = monte_carlo(ZGR(), f, logits, 1000, 3, row="mine")
     expected = measure(moments, exact_gradient(f, logits))
     assert {key: row[key] for key in expected} == expected
     assert row["seed"] == 3
     assert row["problem"] == "mine"
     assert row["bias2_se"] > 0
-    assert row["effective_draws"] == moments.effective_sample_size < 500
+    assert row["effective_draws"] == moments.effective_sample_size < 1000
 
 
 def test_both_methods_agree():

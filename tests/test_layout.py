@@ -32,7 +32,7 @@ ORDER = [
     {"moments", "planted_code"},
     {"exact"},
     {"draws"},
-    {"montecarlo", "resemblance"},
+    {"montecarlo", "resemblance", "unmet"},
     {"dominance", "deviations", "verdict", "eligibility", "ranking", "measurement"},
     {"comparison"},
     {"mean_test", "question"},

@@ -143,13 +143,20 @@ def test_rows_of_several_problems_are_refused():
 def test_the_standard_error_is_that_of_the_moments(n, reference):
     f, logits = loss_of("cubic"), logits_of("moderate")
     rows = compare(
-        f, logits, ["ST"], None, 640, method="monte-carlo", reference=reference, reference_draws=640
+        f,
+        logits,
+        ["ST"],
+        None,
+        1280,
+        method="monte-carlo",
+        reference=reference,
+        reference_draws=1280,
     )
     name = rows.problem[0]
     truth = exact_gradient(f, logits)
     if reference:
-        truth = monte_carlo(LeaveOneOut(4), f, logits, 640, row=f"{name}|reference")
-    expected = monte_carlo(StraightThrough(), f, logits, 640, row=name).mse(truth, n)
+        truth = monte_carlo(LeaveOneOut(4), f, logits, 1280, row=f"{name}|reference")
+    expected = monte_carlo(StraightThrough(), f, logits, 1280, row=name).mse(truth, n)
     (found,) = best_temperature(rows, [n]).to_dict("records")
     assert found["mse"] == pytest.approx(expected.value, rel=1e-12)
     assert found["mse_se"] == pytest.approx(expected.se, rel=1e-6)

@@ -26,9 +26,10 @@ from gradlab.exact.tabulated import count_states
 from gradlab.gate import Objective, checked
 from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.loss import Loss
-from gradlab.measurement import COLUMNS, measure
-from gradlab.moments import GROUPS, Groups, Moments
+from gradlab.measurement import COLUMNS, NOTED, measure
+from gradlab.moments import GROUPS, Groups, Moments, Truth
 from gradlab.reproducible import block_generator, check_seed
+from gradlab.unmet import Rare, rare_draws, rare_states, seen, widened
 
 __all__ = ["GradientProbe"]
 
@@ -67,7 +68,9 @@ class GradientProbe:
     relative_rmse, over the length of the true gradient; `method` says exact or monte carlo (`draws`
     draws, by default up to 512), `truth` where the truth is from: enumeration, or
     `reference_draws` draws (by default up to 8,192, fewer for a large batch) of the unbiased
-    `reference`. What cannot be measured is a row with its `reason`.
+    `reference`. What cannot be measured is a row with its `reason`; a `note` says what draws may
+    have missed, and `draws_needed` is given where they are too few to meet what carries the
+    variance (see `gradlab.compare`).
 
     `seconds` bounds the time of all measurements together: one starts only if the time of the last
     one is left. `model` is one whose buffers f changes: they are put back. f is evaluated in the
@@ -159,7 +162,7 @@ class GradientProbe:
         objective = checked(f, logits)
         logits = logits.detach()
         on = self._enumeration(objective, logits)
-        truth: Tensor | Moments
+        truth: Truth
         if on is None:
             draws = self._reference_draws(logits)
             name = f"probe {step} reference"
@@ -167,6 +170,7 @@ class GradientProbe:
             source = f"{self.reference}, {draws:,} draws"
         else:
             truth, source = on.gradient, "enumeration"
+        rare = self._rare(on, truth, logits)
         for estimator in self.estimators:
             row = self._about(estimator, logits) | {"truth": source, "reason": None}
             started = time.perf_counter()
@@ -174,11 +178,19 @@ class GradientProbe:
                 moments, method = self._moments(estimator, step, objective, logits, on)
                 row |= {"method": method, "draws": int(moments.n) if method != "exact" else None}
                 row |= measure(moments, truth)
+                if method != "exact":
+                    row = widened(row | seen(estimator, moments, truth, rare))
                 row |= _relative(row)
             except ValueError as fault:
                 # No gradient, a size that it cannot hold: said in its row, the others go on.
                 row["reason"] = str(fault)
             yield row | {"seconds": time.perf_counter() - started}
+
+    def _rare(self, on: EnumeratedBatch | None, truth: Truth, logits: Tensor) -> Rare | None:
+        """Return what the draws may miss."""
+        if isinstance(truth, Moments):
+            return rare_draws(truth, self.reference, _sizes(logits))
+        return None if on is None else rare_states(on)
 
     def _enumeration(self, f: Objective, logits: Tensor) -> EnumeratedBatch | None:
         """Return the enumeration of all elements, or None where draws are sooner there."""
@@ -247,7 +259,7 @@ class GradientProbe:
 _MEASURED = [name for name in COLUMNS[COLUMNS.index("method") :] if name != "seconds"]
 _RELATIVE = {"bias": "bias2", "sd": "variance", "rmse": "mse"}
 _BLANK: dict[str, Any] = dict.fromkeys(
-    ["estimator", "series", "tau", "calls", "truth", *_MEASURED]
+    ["estimator", "series", "tau", "calls", "truth", *_MEASURED, *NOTED]
     + [f"relative_{name}" for name in _RELATIVE]
 )
 
