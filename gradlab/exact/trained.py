@@ -36,8 +36,12 @@ DRAW_ULPS, SHARE_ULPS = 16, 16
 class TrainedMean:
     """What trains, on average: the gradient for the logits and for parameters of f.
 
-    `mean` [N, C] in units of f; `bound`: what rounding may change of its length; `share`: what
-    parameters of f get, of their gradient E df/dparameter (1 is right), and its rounding.
+    `mean` [N, C] in units of f. `bound`: how far rounding alone may take it from the exact mean of
+    the same code: 16 units of the dtype that trains (or of f, if that is coarser) of E |draw| and
+    of E |f|, as f - baseline and x - p are made in that dtype, and the float64 sum over samples.
+    (Against the gradient the bound of the exact bias comes on top.) `share`: what parameters of f
+    get, of their gradient E df/dparameter (1 is right), and its rounding, 16 units: only positive
+    numbers are added.
     """
 
     mean: Float[Tensor, "N C"]
