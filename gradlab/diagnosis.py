@@ -17,10 +17,11 @@ from gradlab.loss import (
     evaluate,
 )
 
-__all__ = ["agree", "check_random", "fault_of", "layers_of"]
+__all__ = ["BATCH_ULPS", "agree", "check_random", "fault_of", "layers_of"]
 
-# Values at one x may differ between batches by so many units in the last place of the largest.
-_ULPS = 2**7
+BATCH_ULPS = 2**7
+"""Values at one x may differ between batches by so many units in the last place of the largest."""
+
 # Calls of an f that draws random numbers.
 _REPEATED = 32
 
@@ -28,7 +29,7 @@ _REPEATED = 32
 def agree(a: Tensor, b: Tensor, eps: float) -> bool:
     """Return whether two sets of values of f are the same up to rounding of this unit."""
     size = torch.maximum(a.abs().max(), b.abs().max())
-    return bool((a - b).abs().max() <= _ULPS * eps * size)
+    return bool((a - b).abs().max() <= BATCH_ULPS * eps * size)
 
 
 def fault_of(f: Loss, states: Tensor, values: Tensor, apart: Tensor, eps: float) -> LossError:

@@ -11,12 +11,20 @@ from gradlab.estimators import Estimator
 from gradlab.exact.bias import ExactBias, exact_bias
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import EnumeratedBatch, Enumeration, NotExactError
+from gradlab.exact.rounding import DOUBLE
 from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.moments import Measured
 from gradlab.question import Question
-from gradlab.verdict import BIASED, UNBIASED, Verdict
+from gradlab.verdict import BIASED, INCONCLUSIVE, UNBIASED, Verdict
 
-__all__ = ["NOT_KNOWN", "by_enumeration", "enumerated_bias", "exact_against", "other_target"]
+__all__ = [
+    "NOT_KNOWN",
+    "by_enumeration",
+    "enumerated_bias",
+    "exact_against",
+    "other_target",
+    "target_rounding",
+]
 
 NOT_KNOWN = (NotExactError, QuadratureError, TooLargeError)
 """What is raised where no exact mean is known, or where it is too large to be found."""
@@ -33,18 +41,34 @@ def enumerated_bias(estimator: Estimator, on: Enumeration | EnumeratedBatch) -> 
         math.hypot(*(bias.deviation for bias in each)),
         math.hypot(*(bias.bound for bias in each)),
         each[0].route,
+        math.hypot(*(bias.sums for bias in each)),
+        max(bias.eps for bias in each),
+        math.hypot(*(bias.size_of_f for bias in each)),
+        math.hypot(*(bias.spread_of_f for bias in each)),
     )
 
 
 def by_enumeration(question: Question, exact: ExactBias) -> Verdict:
-    """Return the verdict that follows from an exact bias."""
-    g, length2 = exact.truth, float(exact.truth.square().sum())
+    """Return the verdict that follows from an exact bias.
+
+    UNBIASED needs both: a bias that rounding explains, and rounding below `delta` of the gradient.
+    Where rounding alone may be more, the mean could be as wrong, and the verdict is INCONCLUSIVE.
+    A gradient that is 0 to the accuracy of its sums, as of a constant or symmetric f, is taken for
+    0: rounding is then compared with the deviation of a draw, or with the spread of f.
+    """
+    g = exact.truth if exact.has_gradient else torch.zeros_like(exact.truth)
+    length2 = float(g.square().sum())
     ratio = float((exact.mean * g).sum()) / length2 if length2 > 0 else math.nan
     across = exact.bias - (ratio - 1) * g if length2 > 0 else exact.bias
+    outcome, reason = BIASED, ""
+    if exact.is_zero:
+        resolved = exact.bound <= question.delta * exact.unit
+        outcome = UNBIASED if resolved else INCONCLUSIVE
+        reason = "" if resolved else _unresolved(question.delta, exact)
     return Verdict(
         estimator=question.drawn.name,
         problem=question.problem,
-        outcome=UNBIASED if exact.is_zero else BIASED,
+        outcome=outcome,
         method="exact",
         claimed=question.claimed,
         target=g,
@@ -58,7 +82,38 @@ def by_enumeration(question: Question, exact: ExactBias) -> Verdict:
         alpha=question.alpha,
         seed=question.seed,
         how=f"{exact.route}; the gradient by two routes that agree",
+        reason=reason,
     )
+
+
+def _unresolved(delta: float, exact: ExactBias) -> str:
+    """Return why rounding leaves the verdict open, and what would help."""
+    unit = "the gradient" if exact.has_gradient else "what one draw varies"
+    found = f"rounding alone may change the mean by {exact.bound / exact.unit:.2g} of {unit}"
+    ways = []
+    if exact.eps > DOUBLE:
+        ways.append("use float64")
+    # Without its offset f would be of the size of its spread.
+    if exact.size_of_f > 2 * exact.spread_of_f:
+        ways.append("centre f (subtract its mean)")
+    way = f"; {', or '.join(ways)}" if ways else ""
+    return f"{found}, which is more than the {delta:g} that is asked for{way}"
+
+
+def target_rounding(against: Draws | Tensor, on: Enumeration | EnumeratedBatch) -> float:
+    """Return what rounding may have changed of a target that `other_target` knows exactly.
+
+    A given tensor is as accurate as its dtype; the mean of an estimator has its own bound.
+    """
+    if isinstance(against, Tensor):
+        unit = torch.finfo(against.dtype).eps if against.is_floating_point() else 0.0
+        return unit * float(torch.linalg.vector_norm(against.detach().to("cpu", torch.float64)))
+    if against.estimator is None:
+        return 0.0
+    try:
+        return enumerated_bias(against.estimator, on).bound
+    except NOT_KNOWN:
+        return 0.0
 
 
 def other_target(
@@ -95,8 +150,12 @@ def exact_against(
     on: Enumeration | EnumeratedBatch,
     method: str,
     judge: str,
+    rounding: float | None = None,
 ) -> Verdict | None:
-    """Return the verdict on two means that are both known exactly, None if draws must decide."""
+    """Return the verdict on two means that are both known exactly, None if draws must decide.
+
+    `rounding`: what the target may be off, see `target_rounding`; else as much as the mean is.
+    """
     drawn = question.drawn
     if method != "exact" and not (method == "auto" and drawn.is_shipped):
         return None
@@ -110,7 +169,8 @@ def exact_against(
         if method == "exact":
             raise
         return None
-    found = replace(exact, truth=target, bound=2 * exact.bound)
+    both = exact.bound + (exact.bound if rounding is None else rounding)
+    found = replace(exact, truth=target, bound=both)
     verdict = by_enumeration(question, found)
     if judge == "both" and drawn.of == DRAW:
         # One formula serves both, and tests of gradlab's own hold them together.

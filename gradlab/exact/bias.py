@@ -11,43 +11,54 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import log_probabilities, one_hot
+from gradlab.categorical import one_hot
 from gradlab.estimators import (
     Estimator,
     PathwiseEstimator,
     SampledValueEstimator,
     SampleOnlyEstimator,
 )
-from gradlab.exact.enumeration import Space
 from gradlab.exact.mechanism import check_mechanism
 from gradlab.exact.moments import Enumeration
-from gradlab.exact.tuples import NotExactError, tuple_moments
+from gradlab.exact.rounding import (
+    DOUBLE,
+    INNER_ULPS,
+    SINGLE,
+    STEP_ULPS,
+    VALUE_ULPS,
+    gradient_scale,
+    law_rounding,
+    sum_ulps,
+)
+from gradlab.exact.routes import TruthError
+from gradlab.exact.tuples import NotExactError, tuple_sums
 from gradlab.loss import Loss, evaluate, value_and_gradient
 from gradlab.reproducible import single_thread
 
 __all__ = ["ExactBias", "TruthError", "exact_bias"]
 
-# Rounding: so many units in the last place of the largest thing that is summed.
-_ULPS = 2**10
 # Of each entry of E[M | x] from quadrature.
 _TABLE_ACCURACY = 1e-10
-
-
-class TruthError(ArithmeticError):
-    """The two routes to the true gradient disagree: f is not the same function on both."""
 
 
 @dataclass(frozen=True)
 class ExactBias:
     """Expectation of one draw against the true gradient, both [N, C], float64, in units of f.
 
-    `bound`: what |mean - truth| may be by arithmetic alone: 2^10 units in the last place (of the
-    dtype in which f gives its values) of the largest of what is summed. That is sqrt(E f^2), also
-    where an offset of f cancels in the gradient, as values of f are no more accurate; and
-    sqrt(E |draw|^2), or sqrt(E |M|^2 |grad f|^2) for a product M grad f, as M may cancel most of
-    grad f. |truth| is never larger. For the Gumbel family the error of its tables of E[M | x],
-    1e-10 an entry, is added. A bias below the bound, as at nearly sure classes, is not seen.
-    `deviation`: root of the variance of one draw. `route`: how the mean was found.
+    `bound`: what |mean - truth| may be by arithmetic alone. It adds up what
+    `gradlab.exact.rounding` derives, each so many units in the last place of a measured mean:
+
+    - float64 sums: `sum_ulps` of float64, of E |draw| (or root E |M|^2 |grad f|^2 for a product
+      M grad f, as M may cancel most of grad f), and of E |f - E f| |s| for the truth;
+    - x - p and M at nearly sure classes: 16 of float64, of E |f| (or root E |grad f|^2);
+    - last bits of f: 2 of its own unit, of E |f| |s|, and twice what two sweeps saw it change;
+    - for a product M grad f, inside of f: 32 of its unit, of root E |M|^2 |grad f|^2 and of E |f -
+      E f| |s|; for the Gumbel family also the error of its tables of E[M | x], 1e-10 an entry.
+
+    A bias below the bound, as at nearly sure classes, is not seen. `sums`: the part of the truth's
+    own sums; a gradient below it is 0 as far as can be told. `deviation`: root of the variance of
+    one draw. `route`: how the mean was found. `eps`: the unit of f; `size_of_f` and `spread_of_f`:
+    E |f| and E |f - E f|.
     """
 
     truth: Float[Tensor, "N C"]
@@ -55,6 +66,10 @@ class ExactBias:
     deviation: float
     bound: float
     route: str
+    sums: float = 0.0
+    eps: float = DOUBLE
+    size_of_f: float = 0.0
+    spread_of_f: float = 0.0
 
     @property
     def bias(self) -> Float[Tensor, "N C"]:
@@ -70,6 +85,21 @@ class ExactBias:
     def is_zero(self) -> bool:
         """Whether rounding explains the bias."""
         return self.size <= self.bound
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether the truth is more than the rounding of the sums that it is made of."""
+        return float(torch.linalg.vector_norm(self.truth)) > self.sums
+
+    @property
+    def unit(self) -> float:
+        """What rounding is compared with: the gradient, or, where that is 0, what a draw varies.
+
+        Infinite where nothing varies: f is one number, at every x, and so is its mean.
+        """
+        if self.has_gradient:
+            return float(torch.linalg.vector_norm(self.truth))
+        return max(self.deviation, self.spread_of_f) or math.inf
 
 
 @single_thread()
@@ -92,46 +122,90 @@ def exact_bias(
     if enumeration is not None:
         enumeration.check_is_of(f, logits)
     check_mechanism(estimator)
-    error = 0.0
     if isinstance(estimator, PathwiseEstimator):
-        moments = on.moments(estimator)
-        mean, variance = moments.mean, moments.variance.value
-        if isinstance(estimator, SampleOnlyEstimator):
-            route = "every x enumerated"
-            scale = _gradient_scale(on, estimator.conditional_jacobians(on.gradients.p)[0])
-        else:
-            route = "every x enumerated, quadrature given x"
-            scale = _gradient_scale(on, torch.ones_like(on.gradients.covariance))
-            error = _TABLE_ACCURACY * scale
+        found = _over_states(estimator, on)
     elif isinstance(estimator, SampledValueEstimator):
-        mean, each_square = tuple_moments(estimator, on.f, on.logits)
-        on.check_estimate(estimator)
-        square = float(each_square.sum())
-        variance, scale = max(square - float(mean.square().sum()), 0.0), math.sqrt(square)
-        each = "every x" if estimator.samples == 1 else f"every {estimator.samples}-tuple of x"
-        route = f"{each} enumerated"
+        found = _over_tuples(estimator, on)
     else:
         raise NotExactError(f"no exact mean is known for {estimator}; use draws instead")
-    values = on.values
-    of_f = float((values.mean.square() + (values.p * values.conditional_square)[0].sum()).sqrt())
-
-    def found(unit: float) -> ExactBias:
-        truth = _truth(values.gradient, on.f, on.logits, _ULPS * unit * of_f)
-        bound = _ULPS * unit * max(scale, of_f) + error
-        return ExactBias(truth, mean, math.sqrt(variance), bound, route)
-
     try:
-        in_its_dtype = found(on.objective.eps)
+        in_its_dtype = _compared(found, on, on.objective.eps)
     except TruthError:
         if not _hides_single(on):
             raise
-        return found(_SINGLE)
+        return _compared(found, on, SINGLE)
     if in_its_dtype.is_zero or not _hides_single(on):
         return in_its_dtype
-    return found(_SINGLE)
+    return _compared(found, on, SINGLE)
 
 
-_SINGLE = torch.finfo(torch.float32).eps
+@dataclass(frozen=True)
+class _Mean:
+    """A mean with what its rounding depends on.
+
+    `size`: the mean of absolute values that were summed, over so many `terms`; `more`: what else is
+    off in float64; `inner`: root E |M|^2 |grad f|^2 where f was differentiated.
+    """
+
+    mean: Tensor
+    variance: float
+    route: str
+    terms: int
+    size: float
+    more: float
+    inner: float | None = None
+
+
+def _over_states(estimator: PathwiseEstimator, on: Enumeration) -> _Mean:
+    """Return the mean of M grad f by the moments of grad f at every x."""
+    moments, a = on.moments(estimator), on.gradients
+    route, more = "every x enumerated", 0.0
+    if isinstance(estimator, SampleOnlyEstimator):
+        factor = estimator.conditional_jacobians(a.p)[0]
+        scale = gradient_scale(a.p, a.mean, a.covariance, factor)
+    else:
+        route += ", quadrature given x"
+        scale = gradient_scale(a.p, a.mean, a.covariance, torch.ones_like(a.covariance))
+        more = _TABLE_ACCURACY * scale
+    more += STEP_ULPS * DOUBLE * gradient_scale(a.p, a.mean, a.covariance)
+    terms = on.values.table.numel()
+    return _Mean(moments.mean, moments.variance.value, route, terms, scale, more, inner=scale)
+
+
+def _over_tuples(estimator: SampledValueEstimator, on: Enumeration) -> _Mean:
+    """Return the mean of the code itself, at every tuple of its samples."""
+    # Before any sweep: it may be of no use.
+    sums = tuple_sums(estimator, on.f, on.logits)
+    on.check_estimate(estimator)
+    each = "every x" if estimator.samples == 1 else f"every {estimator.samples}-tuple of x"
+    variance = float(sums.square.sum()) - float(sums.mean.square().sum())
+    N = len(on.logits)
+    more = STEP_ULPS * math.sqrt(N) * DOUBLE * on.values.sizes.f
+    more += law_rounding(estimator, sums.plain, N)
+    terms = on.values.table.numel() ** estimator.samples
+    return _Mean(sums.mean, max(variance, 0.0), f"{each} enumerated", terms, sums.size, more)
+
+
+def _compared(found: _Mean, on: Enumeration, unit: float) -> ExactBias:
+    """Return the bias, where f computes in this unit; raise TruthError if that is no truth."""
+    second, sizes, shape = on.second_route, on.values.sizes, on.logits.shape
+    second.check(unit)
+    bound = sum_ulps(found.terms, shape) * DOUBLE * found.size + found.more
+    bound += sizes.sums(found.terms, shape)
+    bound += VALUE_ULPS * unit * sizes.f_score + 2 * second.values
+    if found.inner is not None:
+        bound += INNER_ULPS * unit * (found.inner + sizes.centred_score)
+    return ExactBias(
+        on.gradient,
+        found.mean,
+        math.sqrt(found.variance),
+        bound,
+        found.route,
+        sums=second.sums,
+        eps=unit,
+        size_of_f=sizes.f,
+        spread_of_f=sizes.centred,
+    )
 
 
 def _hides_single(on: Enumeration) -> bool:
@@ -139,7 +213,7 @@ def _hides_single(on: Enumeration) -> bool:
 
     In float64 a step of 2^-30 changes f by its slope; in float32 such a step is lost.
     """
-    if on.objective.eps >= _SINGLE:
+    if on.objective.eps >= SINGLE:
         return False
     x = one_hot(on.logits.argmax(-1), on.logits).unsqueeze(0)
     source = torch.Generator().manual_seed(0)
@@ -153,35 +227,3 @@ def _hides_single(on: Enumeration) -> bool:
     expected = float((slope * step).sum())
     noise = 8 * torch.finfo(x.dtype).eps * float(value.abs().max())
     return abs(expected) > noise and abs(float(change) - expected) > 0.5 * abs(expected)
-
-
-def _truth(gradient: Tensor, f: Loss, logits: Tensor, allowed: float) -> Tensor:
-    """Return the gradient if d/dlogits sum_x p(x) f(x), by autograd, is the same."""
-    space = Space(logits)
-    leaf, possible = logits.clone().requires_grad_(), space.p > 0
-    # An offset would cost digits; and f meets each x in another batch than before, as values that
-    # depend on the batch are no function of x.
-    offset = evaluate(f, space.block[:1])[0].detach().clone()
-    for _ in space.prefixes():
-        for block in space.block.chunk(2):
-            values = evaluate(f, block).detach().to(torch.float64) - offset
-            with torch.enable_grad():
-                # Masked classes turn up in no configuration: their -inf must not meet the 0 there.
-                log_p = torch.where(possible, log_probabilities(leaf), 0.0)
-                (values @ torch.einsum("bnc,nc->b", block, log_p).exp()).backward()
-    assert leaf.grad is not None
-    apart = float(torch.linalg.vector_norm(gradient - leaf.grad))
-    if apart > allowed:
-        raise TruthError(
-            f"the true gradient by conditional means and by differentiating the enumerated sum "
-            f"differ by {apart:.1e}, more than rounding ({allowed:.1e}): does f give the same "
-            "value for the same x, whatever else is in the batch?"
-        )
-    return gradient
-
-
-def _gradient_scale(on: Enumeration, factor: Float[Tensor, "N C _ _"]) -> float:
-    """Return sqrt(sum_ik p_ik |factor_ik|^2 E[|a_i|^2 | x_i = k]), a = grad f."""
-    a = on.gradients
-    square = a.covariance.diagonal(dim1=-2, dim2=-1).sum(-1) + a.mean.square().sum(-1)
-    return float((a.p * factor.square().sum((-2, -1)) * square).sum().sqrt())

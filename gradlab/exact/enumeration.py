@@ -3,7 +3,8 @@ r"""Expectations over all configurations of a small categorical model.
 .. math:: E f = \sum_x p(x) f(x), \qquad \partial_{ic} E f = p_{ic}\,(E[f \mid x_i = c] - E f)
 
 Configurations are a high prefix times a block of low variables kept in one buffer, so that memory
-is constant and the cost is one sweep of f. Classes of probability 0 are not visited.
+is a block and one number for each configuration, and the cost is one sweep of f. Classes of
+probability 0 are not visited.
 """
 
 import itertools
@@ -15,8 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import check_logits, probabilities
+from gradlab.categorical import check_logits, one_hot, probabilities
 from gradlab.diagnosis import agree
+from gradlab.exact.rounding import Sizes
 from gradlab.exact.tabulated import Tabulated
 from gradlab.gate import Objective, checked
 from gradlab.loss import BatchDependentError, Loss, evaluate, gradient
@@ -92,12 +94,17 @@ class ValueMoments:
 
     `mean` = E f; `excess` = E[f | x_i = k] - E f and `conditional_square` = E[(f - E f)^2 | x_i =
     k], both [N, C] and 0 for masked classes. The excess keeps its digits when f has a large offset.
+
+    `table`: f at every state, in the order of `Space`: a row for each prefix. `sizes`: of what is
+    summed, for its rounding.
     """
 
     p: Float[Tensor, "N C"]
     mean: Float[Tensor, ""]
     excess: Float[Tensor, "N C"]
     conditional_square: Float[Tensor, "N C"]
+    table: Float[Tensor, "prefixes block"]
+    sizes: Sizes
 
     @property
     def gradient(self) -> Float[Tensor, "N C"]:
@@ -128,21 +135,35 @@ def value_moments(f: Loss, logits: Float[Tensor, "N C"], *, squares: bool = True
     """
     objective = checked(f, logits)
     space = Space(logits)
-    # f is centred at one of its values: an offset would cost digits of the gradient.
-    offset = evaluate(objective, space.block[:1])[0].clone()
-    powers = 2 if squares else 1
-    low = torch.zeros(powers, len(space.block), dtype=torch.float64)
-    high = torch.zeros(powers, space.prefix_count, dtype=torch.float64)
+    alone = evaluate(objective, space.block[:1])
+    table = torch.zeros(space.prefix_count, len(space.block), dtype=torch.float64)
+    weight = torch.zeros(space.prefix_count, dtype=torch.float64)
+    # Kept apart: f may hand out the same memory at each call.
+    alone = alone.clone()
+    one = alone[0].to(torch.float64)
+    above = torch.zeros((), dtype=torch.float64)
     for index, (prefix_p, _) in enumerate(space.prefixes()):
         raw = evaluate(objective, space.block)
         if index == 0:
-            _check_steady(objective, raw[:1], offset.unsqueeze(0))
-        power = value = raw.to(torch.float64) - offset
+            _check_steady(objective, raw[:1], alone)
+        table[index], weight[index] = raw, prefix_p
+        above += prefix_p * ((table[index] - one) @ space.block_p)
+    _check_steady(objective, evaluate(objective, space.block[:_FEW]), raw[:_FEW])
+    # f is centred at its mean: an offset would cost digits of the gradient, and any one of its
+    # values may be far from all the others. A constant f is 0 then, exactly.
+    centre = one + above
+    powers = 2 if squares else 1
+    low = torch.zeros(powers, len(space.block), dtype=torch.float64)
+    high = torch.zeros(powers, space.prefix_count, dtype=torch.float64)
+    sizes = torch.zeros(2, 2, dtype=torch.float64)
+    for index, prefix in enumerate(space.prefix_classes()):
+        power = value = table[index] - centre
+        of = torch.stack([space.block_p, space.block_p * space.score_norms(prefix)])
+        sizes += weight[index] * (of @ torch.stack([table[index], value], 1).abs())
         for k in range(powers):
             power = value if k == 0 else power * value
-            low[k].add_(power, alpha=prefix_p)
-            high[k, index] = prefix_p * torch.dot(space.block_p, power)
-    _check_steady(objective, evaluate(objective, space.block[:_FEW]), raw[:_FEW])
+            low[k].add_(power * weight[index])
+            high[k, index] = weight[index] * torch.dot(space.block_p, power)
     mean = low[0] @ space.block_p
     given, *given_square = (
         torch.where(space.p > 0, space.joint(high[k], low[k]) / space.p, mean if k == 0 else 0.0)
@@ -152,7 +173,8 @@ def value_moments(f: Loss, logits: Float[Tensor, "N C"], *, squares: bool = True
     if squares:
         square = (given_square[0] - 2 * mean * given + mean**2).clamp_min(0.0)
         square = torch.where(space.p > 0, square, 0.0)
-    return ValueMoments(space.p, mean + offset, given - mean, square)
+    found = Sizes(*sizes.flatten().tolist())
+    return ValueMoments(space.p, mean + centre, given - mean, square, table, found)
 
 
 def _check_steady(f: Objective, one: Tensor, other: Tensor) -> None:
@@ -175,8 +197,9 @@ def gradient_moments(f: Loss, logits: Float[Tensor, "N C"]) -> GradientMoments:
     space = Space(logits)
     check_tables(space.p)
     variables, classes = space.p.shape
-    # grad f is centred at one of its values: then linear f has variance exactly 0.
-    offset = gradient(f, space.block[:1])[0].clone()
+    # grad f is centred at one of its values: then linear f has variance exactly 0. At the likeliest
+    # x, of p >= 1/n, it is at most sqrt(n) times root E |grad f|^2, however far from the others.
+    offset = gradient(f, one_hot(space.p.argmax(-1), space.p).unsqueeze(0))[0].clone()
     mean = torch.zeros(variables, classes, classes, dtype=torch.float64)
     square = torch.zeros(variables, classes, classes, classes, dtype=torch.float64)
     root = space.block_p.sqrt()
@@ -260,15 +283,28 @@ class Space:
         low_p = self.p[self.split :]
         self.block_p = low_p[torch.arange(len(low)), digits].prod(-1)
         self.prefix_count = math.prod(sizes[: self.split])
+        # |e_k - p_i|^2 for each class, and its sum over the variables of the block.
+        self._score2 = 1 - 2 * self.p + self.p.square().sum(-1, keepdim=True)
+        self._low_score2 = torch.einsum(
+            "bnc,nc->b", self.block[:, self.split :], self._score2[self.split :]
+        )
+
+    def prefix_classes(self) -> Iterator[tuple[int, ...]]:
+        """Yield the classes of each prefix."""
+        return itertools.product(*(a.tolist() for a in self.allowed[: self.split]))
+
+    def score_norms(self, prefix: tuple[int, ...]) -> Float[Tensor, " block"]:
+        """Return the length of the score x - p at each state of the block with this prefix."""
+        high = sum(float(self._score2[i, c]) for i, c in enumerate(prefix))
+        return (self._low_score2 + high).clamp_min(0.0).sqrt()
 
     def prefixes(self) -> Iterator[tuple[float, tuple[int, ...]]]:
         """Yield probability and classes of each prefix, after writing it into the block."""
         p = self.p.tolist()
-        choices = itertools.product(*(a.tolist() for a in self.allowed[: self.split]))
         before = self.first
         long = self.prefix_count > _LONG
         with Progress("enumerating", self.prefix_count, "blocks", shown=long) as progress:
-            for prefix in choices:
+            for prefix in self.prefix_classes():
                 for i, (old, new) in enumerate(zip(before, prefix, strict=True)):
                     if old != new:
                         self.block[:, i] = 0.0

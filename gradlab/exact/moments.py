@@ -46,6 +46,7 @@ from gradlab.exact.mechanism import (
     check_pullback,
     is_shipped,
 )
+from gradlab.exact.routes import SecondRoute, second_route
 from gradlab.exact.tabulated import Tabulated, count_states
 from gradlab.exact.tuples import NotExactError, some_tuples, tuple_moments
 from gradlab.gate import Objective, checked, name_of
@@ -83,6 +84,11 @@ class Enumeration:
     def values(self) -> ValueMoments:
         """Moments of f."""
         return value_moments(self.f, self.logits)
+
+    @cached_property
+    def second_route(self) -> SecondRoute:
+        """How far the gradient is from its second route, by another sweep of f."""
+        return second_route(self.values, self.f, self.logits)
 
     @cached_property
     def gradients(self) -> GradientMoments:

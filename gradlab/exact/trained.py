@@ -17,6 +17,7 @@ from gradlab.categorical import one_hot
 from gradlab.estimators import Estimator, SampledValueEstimator, SampleOnlyEstimator
 from gradlab.exact.mechanism import check_mechanism, is_shipped
 from gradlab.exact.moments import Enumeration
+from gradlab.exact.rounding import DOUBLE, gradient_scale, sum_ulps
 from gradlab.exact.tuples import NotExactError
 from gradlab.loss import Loss, LossError
 from gradlab.reproducible import single_thread
@@ -26,15 +27,21 @@ __all__ = ["TrainedMean", "trained_mean"]
 # Rows that are put to a surrogate in all, and at once.
 _MOST, _ROWS = 2**14, 2**11
 _ELEMENTS = 2**21
-_ULPS = 2**10
+# Units of the dtype that trains by which one estimate may be off, of its size and of |f| |s|; and
+# the share that parameters get.
+DRAW_ULPS, SHARE_ULPS = 16, 16
 
 
 @dataclass(frozen=True)
 class TrainedMean:
     """What trains, on average: the gradient for the logits and for parameters of f.
 
-    `mean` [N, C] in units of f; `bound`: what rounding may change of its length; `share`: what
-    parameters of f get, of their gradient E df/dparameter (1 is right), and its rounding.
+    `mean` [N, C] in units of f. `bound`: how far rounding alone may take it from the exact mean of
+    the same code: 16 units of the dtype that trains (or of f, if that is coarser) of E |draw| and
+    of E |f|, as f - baseline and x - p are made in that dtype, and the float64 sum over samples.
+    (Against the gradient the bound of the exact bias comes on top.) `share`: what parameters of f
+    get, of their gradient E df/dparameter (1 is right), and its rounding, 16 units: only positive
+    numbers are added.
     """
 
     mean: Float[Tensor, "N C"]
@@ -57,7 +64,7 @@ def trained_mean(estimator: Estimator, on: Enumeration, dtype: torch.dtype) -> T
     source = torch.Generator().manual_seed(0)
     w = torch.rand(logits.shape, generator=source, dtype=torch.float64)
     wanted = 1 + float((on.values.p * w).sum())
-    mean, square = torch.zeros_like(logits), 0.0
+    mean, size, terms = torch.zeros_like(logits), 0.0, 0
     parameter = 0.0
     at = logits.to(dtype)
     for weight, classes in _samples(estimator, on):
@@ -82,17 +89,22 @@ def trained_mean(estimator: Estimator, on: Enumeration, dtype: torch.dtype) -> T
             (of_theta,) = torch.autograd.grad(weighted, theta, allow_unused=True)
         g = g.to(torch.float64)
         mean += torch.einsum("n,nic->ic", weight, g)
-        square += float(weight @ g.square().sum((-2, -1)))
+        size += float(weight @ g.square().sum((-2, -1)).sqrt())
+        terms += rows
         parameter += 0.0 if of_theta is None else float(of_theta)
-    values_of_f = on.values
-    of_f = values_of_f.mean.square() + (values_of_f.p * values_of_f.conditional_square)[0].sum()
-    eps = max(f.eps, torch.finfo(dtype).eps)
-    bound = _ULPS * eps * max(math.sqrt(square), float(of_f.sqrt()))
+    # What a product M grad f cancels is rounded before.
+    if isinstance(estimator, SampleOnlyEstimator):
+        a = on.gradients
+        factor = estimator.conditional_jacobians(a.p)[0]
+        size = max(size, gradient_scale(a.p, a.mean, a.covariance, factor))
+    unit = torch.finfo(dtype).eps
+    bound = DRAW_ULPS * max(f.eps, unit) * (size + on.values.sizes.f)
+    bound += sum_ulps(terms, logits.shape) * DOUBLE * size
     return TrainedMean(
         mean,
         bound,
         parameter / wanted,
-        _ULPS * eps,
+        SHARE_ULPS * unit,
         f"its surrogate at every sample, {str(dtype).removeprefix('torch.')}, in batches",
     )
 

@@ -17,7 +17,7 @@ from gradlab.estimators.values import TabledLoss
 from gradlab.loss import Loss, evaluate, gradient
 from gradlab.reproducible import block_generator
 
-__all__ = ["MAX_TUPLES", "NotExactError", "some_tuples", "tuple_moments"]
+__all__ = ["MAX_TUPLES", "NotExactError", "TupleSums", "some_tuples", "tuple_moments", "tuple_sums"]
 
 MAX_TUPLES = 2**20
 # Tuples, and elements of the one-hot x at which f is evaluated, that are held at a time.
@@ -29,11 +29,32 @@ class NotExactError(ValueError):
     """No exact moments are known for this estimator."""
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class TupleSums:
+    """Sums over all m-tuples: E g, E |g_i|^2 for each variable, E |g|, and the plain sum of |g|.
+
+    The last is what an error of every probability by the same amount would be multiplied with.
+    """
+
+    mean: Float[Tensor, "N C"]
+    square: Float[Tensor, " N"]
+    size: float
+    plain: float
+
+
 def tuple_moments(
     estimator: SampledValueEstimator, f: Loss, logits: Float[Tensor, "N C"]
 ) -> tuple[Float[Tensor, "N C"], Float[Tensor, " N"]]:
-    """Return E g and E |g_i|^2 for each variable, over all tuples of unmasked configurations.
+    """Return E g and E |g_i|^2 for each variable; see `tuple_sums`."""
+    sums = tuple_sums(estimator, f, logits)
+    return sums.mean, sums.square
+
+
+@torch.no_grad()
+def tuple_sums(
+    estimator: SampledValueEstimator, f: Loss, logits: Float[Tensor, "N C"]
+) -> TupleSums:
+    """Return the sums over all tuples of unmasked configurations.
 
     Raises NotExactError beyond `MAX_TUPLES` tuples, for logits that the estimator refuses and where
     it draws more than samples of x, and what f raises.
@@ -56,7 +77,7 @@ def tuple_moments(
         )
     count = math.prod(sizes)
     mean = torch.zeros_like(logits)
-    square = logits.new_zeros(len(logits))
+    square, size, plain = logits.new_zeros(len(logits)), 0.0, 0.0
     place = count ** torch.arange(m).unsqueeze(-1)
     variables, classes_each = logits.shape
     points = max(m, estimator.calls(classes_each, variables))
@@ -72,8 +93,12 @@ def tuple_moments(
         weight, classes = weight[possible], classes[:, possible]
         g = estimator.estimate_at(f, logits, classes)[1]
         mean += torch.einsum("n,nic->ic", weight, g)
-        square += weight @ g.square().sum(-1)
-    return mean, square
+        each = g.square().sum(-1)
+        square += weight @ each
+        length = each.sum(-1).sqrt()
+        size += float(weight @ length)
+        plain += float(length.sum())
+    return TupleSums(mean, square, size, plain)
 
 
 def some_tuples(
