@@ -117,7 +117,9 @@ class Ladder:
     @property
     def resembles(self) -> Resemblance | None:
         """What undeclared code resembles on all rungs where it is biased; None where it is not."""
-        return common([v.resembles for v in self.verdicts if v.resembles is not None])
+        here = [v for r, v in self.pairs if r.site is None and v.outcome == BIASED]
+        of = here or self.counterexamples
+        return common([v.resembles for v in of if v.resembles is not None])
 
     @property
     def outcome(self) -> str:
@@ -188,14 +190,22 @@ class Ladder:
 
     def sites(self) -> list[str]:
         """Return what is found at the sites, in plain words: first what speaks against the code."""
-        lines = [f"Counterexample: {verdict}." for verdict in self.counterexamples]
+        failed: dict[Site, list[tuple[Rung, Verdict]]] = {}
+        for rung, verdict in self.pairs:
+            if rung.site is not None and verdict.outcome == BIASED:
+                failed.setdefault(rung.site, []).append((rung, verdict))
+        lines = []
+        for (_, first), *more in failed.values():
+            also = f"; there also on {listed(r.kind for r, _ in more)}" if more else ""
+            lines.append(f"Counterexample: {first}{also}.")
         tried = len(self.elsewhere)
         if tried:
-            among = "No counterexample" if not lines else f"{len(lines)} counterexamples"
-            among = "1 counterexample" if len(lines) == 1 else among
-            trials = "1 trial" if tried == 1 else f"{tried} trials"
-            told = f"{among} to {self.estimator} in {trials} elsewhere: at other sizes, logits, "
-            told += "dtypes and sizes of f"
+            shown = len(self.counterexamples)
+            among = f"{shown or 'No'} counterexample{'s' if shown > 1 else ''}"
+            trials = f"{tried} trial{'s' if tried > 1 else ''} elsewhere"
+            told = (
+                f"{among} to {self.estimator} in {trials}: other sizes, logits, dtypes, values of f"
+            )
             told += f"; not decided: {len(self.undecided)}" if self.undecided else ""
             lines.append(f"{told}.")
         for verdict in self.undecided:
@@ -208,15 +218,17 @@ class Ladder:
         if self.degree == math.inf:
             told = ["no bias is found on any of these losses"]
         elif self.degree < 0:
-            where = " somewhere" if self.counterexamples else ""
-            told = [f"it is biased or not decided{where} already on constants"]
+            told = ["it is biased or not decided already on constants"]
         else:
             told = [f"no bias is found up to degree {self.degree:g} in each variable"]
         kinds = dict.fromkeys(r.kind for r in self.rungs)
-        worst = {kind: self.worst(kind).outcome for kind in kinds}
+        worst = {kind: self.worst(kind) for kind in kinds}
+        only = [kind for kind in kinds if worst[kind] in self.counterexamples]
+        here = {kind: v.outcome for kind, v in worst.items() if kind not in only}
         for outcome, what in ((BIASED, "biased on"), (INCONCLUSIVE, "not decided on")):
-            named = [kind for kind in kinds if worst[kind] == outcome]
+            named = [kind for kind in here if here[kind] == outcome]
             told += [f"{what} {listed(named)}"] if named else []
+        told += [f"biased at other sizes or logits on {listed(only)}"] if only else []
         lines = [f"{self.estimator} declares nothing: {', '.join(told)}."]
         if self.resembles is not None:
             said = self.resembles.sentences()
