@@ -138,6 +138,7 @@ def test_what_is_not_decided_is_said_and_no_failure():
 
 
 def test_a_rung_of_the_ladder_that_is_not_decided_fails_as_before():
+    reinforce.order = math.inf
     ladder = verify_order(reinforce, sites=(), on=FEW, max_draws=256)
     assert ladder.outcome == INCONCLUSIVE
     assert ladder.holds is False
