@@ -1,90 +1,46 @@
 """Up to which degree is an estimator exact? Its verdicts on a ladder of losses.
 
 The rungs are polynomials of growing degree in each variable, then losses that are none; an
-estimator without loss at hand is known by the highest rung below which it has no bias.
+estimator without loss at hand is known by the highest rung below which it has no bias. Code that is
+known by its draws alone is also tried at other sizes, logits and dtypes (see `gradlab.rungs`).
 """
 
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
-import torch
 
-from gradlab.draws import Code, Draws, batched, draws_of
+from gradlab.draws import Code, Draws, EstimatorDtypeError, EstimatorError, batched, draws_of
 from gradlab.estimators import PathwiseEstimator
-from gradlab.exact.moments import Enumeration, NotExactError
+from gradlab.exact.moments import NotExactError
 from gradlab.exact.static import StaticCheck, static_check
 from gradlab.gumbel_jacobian import QuadratureError
-from gradlab.problems import problem, regime
+from gradlab.loss import LossError
 from gradlab.progress import tracked
+from gradlab.replicates import NO_REPLICATES
 from gradlab.resemblance import Resemblance, common, listed
+from gradlab.rungs import DRAWN_SIZE, RUNGS, SITES, SIZES, Rung, Site, binary, rungs
 from gradlab.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED, Verdict
 from gradlab.verification import verify
 
 __all__ = ["RUNGS", "SIZES", "Ladder", "Rung", "rungs", "verify_order"]
 
-RUNGS = {
-    "constant": 0,
-    "linear": 1,
-    "multilinear": 1,
-    "quadratic": 2,
-    "multiquadratic": 2,
-    "cubic": 3,
-    "polynomial:4": 4,
-    "mlp": math.inf,
-    "table": math.inf,
-}
-"""The losses by their degree in each variable; a table has no gradient."""
-
-SIZES = ((1, 4), (2, 3), (3, 2))
-DRAWN_SIZE = (2, 3)
 BINARY_SIZE = (3, 2)
-REGIMES = ("moderate", "peaked", "masked")
-
-
-@dataclass(frozen=True, eq=False)
-class Rung:
-    """One loss at one size and one regime of logits, enumerated once for all estimators."""
-
-    kind: str
-    regime: str
-    enumeration: Enumeration
-
-    @property
-    def degree(self) -> float:
-        """Degree of the loss in each variable."""
-        return RUNGS[self.kind]
-
-    @property
-    def drawn(self) -> bool:
-        """Whether draws are made here too: at moderate logits of one size."""
-        return self.is_moderate(DRAWN_SIZE)
-
-    def is_moderate(self, size: tuple[int, int]) -> bool:
-        """Whether the logits are moderate and of this size."""
-        return self.regime == "moderate" and tuple(self.enumeration.logits.shape) == size
-
-
-def rungs(
-    kinds: Iterable[str] = RUNGS,
-    sizes: Sequence[tuple[int, int]] = SIZES,
-    regimes: Sequence[str] = REGIMES,
-    seed: int = 0,
-    dtype: torch.dtype = torch.float64,
-) -> list[Rung]:
-    """Return the rungs of these losses, each at every size and regime, the logits in `dtype`."""
-
-    def enumeration(kind: str, name: str, size: tuple[int, int]) -> Enumeration:
-        return Enumeration(problem(kind, *size, seed), regime(name, *size, seed).to(dtype))
-
-    return [
-        Rung(kind, name, enumeration(kind, name, size))
-        for kind in kinds
-        for size in sizes
-        for name in regimes
-    ]
+# Tried at a site, the losses of the highest degree that is left, in turn: their trials are short.
+_STRONG: dict[float, tuple[str, ...]] = {
+    math.inf: ("mlp", "table"),
+    4: ("polynomial:4",),
+    3: ("cubic",),
+    2: ("quadratic", "multiquadratic"),
+    1: ("linear", "multilinear"),
+    0: ("constant",),
+}
+# At a site a bias below so many times delta counts as none.
+_COARSER = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +49,7 @@ class Ladder:
     check of its Jacobians alone (`static`, None if it has none).
 
     `against`: the estimator with whose mean the code is compared on all rungs, instead of with the
-    gradient.
+    gradient. `refused`: the sites at which the code cannot be used, each with the reason.
     """
 
     estimator: str
@@ -102,14 +58,41 @@ class Ladder:
     verdicts: tuple[Verdict, ...]
     static: StaticCheck | None
     against: str = ""
+    refused: tuple[str, ...] = ()
+
+    @property
+    def pairs(self) -> tuple[tuple[Rung, Verdict], ...]:
+        """The rungs with their verdicts."""
+        return tuple(zip(self.rungs, self.verdicts, strict=True))
+
+    @property
+    def elsewhere(self) -> tuple[Verdict, ...]:
+        """The verdicts at the sites: other sizes, logits and dtypes than those of the ladder."""
+        return tuple(v for r, v in self.pairs if r.site is not None)
+
+    @property
+    def counterexamples(self) -> tuple[Verdict, ...]:
+        """The verdicts at the sites that show a bias."""
+        return tuple(v for v in self.elsewhere if v.outcome == BIASED)
+
+    @property
+    def undecided(self) -> tuple[Verdict, ...]:
+        """The verdicts at the sites where so many draws do not decide."""
+        return tuple(v for v in self.elsewhere if v.outcome == INCONCLUSIVE)
+
+    def decides(self, kind: str) -> bool:
+        """Return whether the code can be used on losses of this kind, and no bias is found."""
+        found = [v.outcome for r, v in self.pairs if r.kind == kind and r.site is None]
+        return UNBIASED in found and BIASED not in found
 
     @property
     def degree(self) -> float:
         """The highest degree up to which the means are those wanted; inf: on all rungs, -1: none.
 
-        Of rungs on which the estimator can be used.
+        Of rungs on which the estimator can be used. A trial at a site that does not decide is no
+        failure (see `undecided`): the loss of that degree is decided on the ladder.
         """
-        failed = [r.degree for r, v in zip(self.rungs, self.verdicts, strict=True) if _fails(v)]
+        failed = [r.degree for r, v in self.pairs if _fails(r, v)]
         below = {r.degree for r in self.rungs if r.degree < min(failed, default=math.inf)}
         return max(below, default=-1) if failed else math.inf
 
@@ -118,7 +101,7 @@ class Ladder:
         """Whether all is exact up to the declared degree, None where nothing is declared.
 
         With `against` whether the mean is that of the other estimator on every rung; None where no
-        rung could be judged.
+        rung could be judged. True says that nothing speaks against it: see `undecided`.
         """
         if self.against:
             judged = any(v.outcome != NOT_APPLICABLE for v in self.verdicts)
@@ -134,16 +117,29 @@ class Ladder:
     @property
     def resembles(self) -> Resemblance | None:
         """What undeclared code resembles on all rungs where it is biased; None where it is not."""
-        return common([v.resembles for v in self.verdicts if v.resembles is not None])
+        here = [v for r, v in self.pairs if r.site is None and v.outcome == BIASED]
+        of = here or self.counterexamples
+        return common([v.resembles for v in of if v.resembles is not None])
 
     @property
     def outcome(self) -> str:
         """UNBIASED, EXACT TO DEGREE d, BIASED or INCONCLUSIVE.
 
-        With `against` AGREES WITH it, DIFFERS FROM it, INCONCLUSIVE or NOT APPLICABLE.
+        With `against` AGREES WITH it, DIFFERS FROM it, INCONCLUSIVE or NOT APPLICABLE. WHERE
+        DECIDED follows if there is no counterexample, but some trial at a site does not decide.
         """
+        found = self._found()
+        good = found.startswith((UNBIASED, "EXACT", "AGREES"))
+        return f"{found} WHERE DECIDED" if good and self.is_open else found
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a trial at a site does not decide what is said to hold."""
+        return any(r.degree <= self.degree for r, v in self.pairs if v in self.undecided)
+
+    def _found(self) -> str:
         if self.against:
-            outcomes = {v.outcome for v in self.verdicts}
+            outcomes = {v.outcome for r, v in self.pairs if r.site is None or v.outcome == BIASED}
             if BIASED in outcomes:
                 return f"DIFFERS FROM {self.against}"
             if INCONCLUSIVE in outcomes:
@@ -160,9 +156,14 @@ class Ladder:
         """Return the least favourable verdict among the rungs of one kind of loss.
 
         Of equally bad ones that where draws are made too, whose size compares between estimators.
+        Of those at sites only a counterexample counts.
         """
         order = (NOT_APPLICABLE, UNBIASED, INCONCLUSIVE, BIASED)
-        of = [(r, v) for r, v in zip(self.rungs, self.verdicts, strict=True) if r.kind == kind]
+        of = [
+            (r, v)
+            for r, v in self.pairs
+            if r.kind == kind and (r.site is None or v.outcome == BIASED)
+        ]
         return max(of, key=lambda rv: (order.index(rv[1].outcome), rv[0].drawn))[1]
 
     def explain(self) -> str:
@@ -171,6 +172,7 @@ class Ladder:
             self.order, f"degree {self.order:g}" if self.order is not None else ""
         )
         claim = "" if self.holds is None else ", which holds" if self.holds else ", which FAILS"
+        claim += " where decided" if self.holds and self.is_open else ""
         if self.against:
             lines = [f"{self.estimator}: {self.outcome}."]
         else:
@@ -178,12 +180,38 @@ class Ladder:
             lines += [self.found()] if self.order is None else []
         if self.static is not None:
             lines.append(str(self.static))
-        kinds = dict.fromkeys(r.kind for r in self.rungs)
-        lines += [str(self.worst(kind)) for kind in kinds]
+        kinds = dict.fromkeys(r.kind for r in self.rungs if r.site is None)
+        lines += self.sites()
+        lines += [str(v) for v in map(self.worst, kinds) if v not in self.counterexamples]
         return "\n".join(
             textwrap.fill(line, 98, initial_indent="  " if number else "", subsequent_indent="    ")
             for number, line in enumerate(lines)
         )
+
+    def sites(self) -> list[str]:
+        """Return what is found at the sites, in plain words: first what speaks against the code."""
+        failed: dict[Site, list[tuple[Rung, Verdict]]] = {}
+        for rung, verdict in self.pairs:
+            if rung.site is not None and verdict.outcome == BIASED:
+                failed.setdefault(rung.site, []).append((rung, verdict))
+        lines = []
+        for (_, first), *more in failed.values():
+            also = f"; there also on {listed(r.kind for r, _ in more)}" if more else ""
+            lines.append(f"Counterexample: {first}{also}.")
+        tried = len(self.elsewhere)
+        if tried:
+            shown = len(self.counterexamples)
+            among = f"{shown or 'No'} counterexample{'s' if shown > 1 else ''}"
+            trials = f"{tried} trial{'s' if tried > 1 else ''} elsewhere"
+            told = (
+                f"{among} to {self.estimator} in {trials}: other sizes, logits, dtypes, values of f"
+            )
+            told += f"; not decided: {len(self.undecided)}" if self.undecided else ""
+            lines.append(f"{told}.")
+        for verdict in self.undecided:
+            needed = f"; about {verdict.needed:,} draws are needed" if verdict.needed else ""
+            lines.append(f"Not decided: {verdict}{needed}.")
+        return lines + [f"Cannot be used: {reason}." for reason in self.refused]
 
     def found(self) -> str:
         """Return what code that declares nothing is found to be, in plain words."""
@@ -194,10 +222,13 @@ class Ladder:
         else:
             told = [f"no bias is found up to degree {self.degree:g} in each variable"]
         kinds = dict.fromkeys(r.kind for r in self.rungs)
-        worst = {kind: self.worst(kind).outcome for kind in kinds}
+        worst = {kind: self.worst(kind) for kind in kinds}
+        only = [kind for kind in kinds if worst[kind] in self.counterexamples]
+        here = {kind: v.outcome for kind, v in worst.items() if kind not in only}
         for outcome, what in ((BIASED, "biased on"), (INCONCLUSIVE, "not decided on")):
-            named = [kind for kind in kinds if worst[kind] == outcome]
+            named = [kind for kind in here if here[kind] == outcome]
             told += [f"{what} {listed(named)}"] if named else []
+        told += [f"biased at other sizes or logits on {listed(only)}"] if only else []
         lines = [f"{self.estimator} declares nothing: {', '.join(told)}."]
         if self.resembles is not None:
             said = self.resembles.sentences()
@@ -207,67 +238,112 @@ class Ladder:
     def rows(self) -> pd.DataFrame:
         """Return one row a rung: see `Verdict.row`."""
         return pd.DataFrame(
-            {"kind": r.kind, "degree": r.degree, "regime": r.regime} | v.row()
-            for r, v in zip(self.rungs, self.verdicts, strict=True)
+            {"kind": r.kind, "degree": r.degree, "regime": r.regime, "dtype": r.dtype} | v.row()
+            for r, v in self.pairs
         )
 
 
-def _fails(verdict: Verdict) -> bool:
-    return verdict.outcome in (BIASED, INCONCLUSIVE)
+def _fails(rung: Rung, verdict: Verdict) -> bool:
+    """Return whether a verdict ends the ladder below this rung."""
+    return verdict.outcome == BIASED or (rung.site is None and verdict.outcome == INCONCLUSIVE)
 
 
 def verify_order(
     code: Code,
     *,
     on: Sequence[Rung] | None = None,
+    sites: Sequence[Site] | None = None,
     against: Code | None = None,
     judge: str = "both",
     batch: int | None = None,
     delta: float = 0.05,
     alpha: float = 1e-3,
-    max_draws: int = 2**18,
+    max_draws: int = 2**20,
     seed: int = 0,
     progress: bool = False,
 ) -> Ladder:
     """Return up to which degree in each variable `code` is exact, from its verdict on each rung.
 
     `on`: the rungs, by default `rungs()`: nine losses, three sizes, three regimes of logits. Where
-    no exact mean is known only moderate logits of the size (2, 3), or (3, 2) for an estimator that
-    refuses three classes, are tried, by draws, each rung at false-alarm rate `alpha`. `against`: an
-    estimator whose mean is compared instead of the gradient, at these logits too. The other
-    arguments and errors are those of `gradlab.verify`.
+    no exact mean is known, draws are made at moderate logits of the size (2, 3), or (3, 2) for an
+    estimator that refuses three classes. `against`: an estimator whose mean is compared instead of
+    the gradient, at these logits too.
+
+    `sites`: where code is tried besides, unless it is an estimator of gradlab's whose means are
+    all known; by default `SITES`, and none if `on` is given. They differ in size, logits, dtype
+    and size of f. At each a loss of the highest degree that is left is tried, and where that is
+    biased one of each lower degree, so that `degree` holds there too. A bias below twice `delta`
+    counts as none there.
+
+    All trials by draws share `alpha`: each has an equal part of it, so that any right code is
+    called biased anywhere at a rate of at most `alpha`, as far as each trial keeps its level. The
+    other arguments and errors are those of `gradlab.verify`; an EstimatorError at a site says
+    where. Code may refuse masked logits, by raising or by NaN, and one of the dtypes.
     """
     drawn = draws_of(code)
     named = drawn if batch is None else batched(drawn, batch)
     other = None if against is None else draws_of(against)
     chosen = list(rungs(seed=seed) if on is None else on)
+    also = list((SITES if on is None else ()) if sites is None else sites)
     takes = all(_takes(one, chosen, DRAWN_SIZE) for one in (drawn, other) if one is not None)
     size = DRAWN_SIZE if takes else BINARY_SIZE
-    judged: list[Rung] = []
-    verdicts: list[Verdict] = []
+    if not takes:
+        also = list(dict.fromkeys(map(binary, also)))
+    # A site can end with a counterexample at most once for each degree: the rest of the trials are
+    # one for each site.
+    trials = sum(rung.is_moderate(size) for rung in chosen) + len(also)
+    trials += len(_STRONG) if also else 0
+    options = {"against": against, "judge": judge, "batch": batch, "delta": delta, "seed": seed}
+    options |= {"alpha": alpha / max(trials, 1), "max_draws": max_draws}
+    pairs: list[tuple[Rung, Verdict]] = []
     for rung in tracked(chosen, drawn.name, "rungs", shown=progress):
-        try:
-            verdict = verify(
-                code,
-                rung.enumeration.f,
-                rung.enumeration.logits.to(rung.enumeration.objective.dtype),
-                against=against,
-                judge=judge,
-                batch=batch,
-                method="auto" if rung.is_moderate(size) else "exact",
-                delta=delta,
-                alpha=alpha,
-                max_draws=max_draws,
-                seed=seed,
-                enumeration=rung.enumeration,
-            )
-        except (NotExactError, QuadratureError):
-            continue
-        judged.append(rung)
-        verdicts.append(verdict)
-    static = _static(drawn, judged, size)
+        method = "auto" if rung.is_moderate(size) else "exact"
+        with suppress(NotExactError, QuadratureError):
+            pairs.append((rung, _verdict(code, rung, method=method, **options)))
+    static = _static(drawn, [rung for rung, _ in pairs], size)
     wanted = "" if other is None else other.name
-    return Ladder(named.name, drawn.order, tuple(judged), tuple(verdicts), static, wanted)
+    ladder = Ladder(named.name, drawn.order, *_columns(pairs), static, wanted)
+    if drawn.is_shipped and not any(v.method == "draws" for v in ladder.verdicts):
+        return ladder
+    options["delta"] = min(_COARSER * delta, 0.5)
+    for number, site in enumerate(tracked(also, drawn.name, "sites", shown=progress)):
+        ladder = _tried(ladder, code, site, number, options)
+    return ladder
+
+
+def _verdict(code: Code, rung: Rung, **options: Any) -> Verdict:
+    on = rung.enumeration
+    logits = on.logits.to(on.objective.dtype)
+    return verify(code, on.f, logits, problem=rung.name, enumeration=on, **options)
+
+
+def _columns(pairs: Sequence[tuple[Rung, Verdict]]) -> tuple[Any, Any]:
+    return tuple(rung for rung, _ in pairs), tuple(verdict for _, verdict in pairs)
+
+
+def _tried(ladder: Ladder, code: Code, site: Site, number: int, options: dict[str, Any]) -> Ladder:
+    """Return the ladder with verdicts at one site: from the degree that is left downwards.
+
+    Raises EstimatorError or LossError, with the site, if the code fails there.
+    """
+    for degree, strong in _STRONG.items():
+        kinds = [k for k in strong if degree <= ladder.degree and ladder.decides(k)]
+        if not kinds:
+            continue
+        rung = site.rung(kinds[number % len(kinds)], options["seed"])
+        try:
+            verdict = _verdict(code, rung, **options)
+        except (EstimatorError, LossError) as error:
+            refuses = site.masks and not isinstance(error, NO_REPLICATES)
+            if refuses or isinstance(error, EstimatorDtypeError):
+                return replace(ladder, refused=(*ladder.refused, f"at {site} ({error})"))
+            told = "; give on=rungs(...) to try the code elsewhere"
+            raise type(error)(f"{error}, at {site}{told}") from error
+        pairs = (*ladder.pairs, (rung, verdict))
+        ladder = replace(ladder, rungs=_columns(pairs)[0], verdicts=_columns(pairs)[1])
+        if verdict.outcome != BIASED:
+            return ladder
+    return ladder
 
 
 def _takes(drawn: Draws, on: Sequence[Rung], size: tuple[int, int]) -> bool:

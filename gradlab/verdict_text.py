@@ -16,14 +16,17 @@ KEY = """\
 0: no bias at any size and logits tried, proved by enumeration (of your own code: each draw was the
 gradient).  19%: biased, by this share of the gradient's length (at N = 2, C = 3, moderate logits).
 <.05: by draws, a bias above this share is excluded.  ?: draws do not decide.  -: cannot be used.
-degree: of f in each variable, up to which no bias is found (any: on no loss); holds: whether that
-is what it declares (-: it declares nothing).\
+degree: of f in each variable, up to which no bias is found (any: on no loss).  holds: whether that
+is what it declares (-: it declares nothing; yes?: nothing speaks against it, but some trial at
+another size or other logits does not decide).  19%*: biased only there, where code that is not
+proved is tried too.\
 """
 KEY_AGAINST = """\
 Compared is the mean with that of {against}, not with the gradient.  0: the same, exactly.  19%: off
 by this share of its length.  <.05: by draws, a larger difference is excluded.  ?: draws do not
 decide.  -: cannot be used.  degree: of f in each variable, up to which the means are the same;
-holds: whether they are the same on all losses.\
+holds: whether they are the same on all losses (yes?: as far as is decided elsewhere).  19%*: off
+only elsewhere, at another size or other logits.\
 """
 
 
@@ -47,8 +50,9 @@ def ladder_text(ladders: Sequence[Ladder]) -> str:
     table = [["", *map(_short, kinds), "degree", "holds"]]
     for ladder in ladders:
         shown = {rung.kind for rung in ladder.rungs}
-        cells = [cell(ladder.worst(kind)) if kind in shown else "" for kind in kinds]
+        cells = [_cell_of(ladder, kind) if kind in shown else "" for kind in kinds]
         holds = {None: "-", True: "yes", False: "NO"}[ladder.holds]
+        holds += "?" if ladder.holds and ladder.is_open else ""
         degree = _degree(ladder.degree)
         if ladder.holds is False and not ladder.against:
             degree += f", not {_degree(ladder.order or 0)}"
@@ -56,9 +60,20 @@ def ladder_text(ladders: Sequence[Ladder]) -> str:
         table.append([name, *cells, degree, holds])
     against = ladders[0].against
     key = KEY_AGAINST.format(against=against) if against else KEY
-    found = [ladder.found() for ladder in ladders if ladder.order is None and not against]
-    told = (textwrap.fill(text, 98, subsequent_indent="  ") for text in found)
-    return "\n\n".join([aligned(table), textwrap.fill(key, 100) if against else key, *told])
+    found: list[str] = []
+    for ladder in ladders:
+        silent = ladder.order is None
+        found += [ladder.found()] if silent and not against else []
+        told = ladder.counterexamples or ladder.undecided or ladder.refused
+        found += ladder.sites() if told or silent else []
+    lines = (textwrap.fill(text, 98, subsequent_indent="  ") for text in found)
+    return "\n\n".join([aligned(table), textwrap.fill(key, 100) if against else key, *lines])
+
+
+def _cell_of(ladder: Ladder, kind: str) -> str:
+    """Return the worst verdict on one kind of loss, marked if it is a counterexample elsewhere."""
+    verdict = ladder.worst(kind)
+    return cell(verdict) + ("*" if verdict in ladder.counterexamples else "")
 
 
 # The full name is in the rows.

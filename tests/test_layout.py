@@ -36,7 +36,7 @@ ORDER = [
     {"dominance", "deviations", "verdict", "eligibility", "ranking", "measurement"},
     {"comparison"},
     {"mean_test", "question"},
-    {"trial", "nearest", "parameters", "proofs"},
+    {"trial", "nearest", "parameters", "proofs", "rungs"},
     {"verification"},
     {"ladder", "planted", "relations"},
     {"testing"},

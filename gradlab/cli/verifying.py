@@ -80,12 +80,13 @@ def verify(
     ] = VerifyMethod.auto,
     max_draws: Annotated[
         int, typer.Option(min=256, help="Draws after which a trial is given up as INCONCLUSIVE.")
-    ] = 2**18,
+    ] = 2**20,
     delta: Annotated[
         float, typer.Option(help="By draws: a bias below this share of |gradient| counts as none.")
     ] = 0.05,
     alpha: Annotated[
-        float, typer.Option(help="By draws: rate of false alarms of one trial.")
+        float,
+        typer.Option(help="By draws: rate of false alarms; all trials of one ladder share it."),
     ] = 1e-3,
     seed: Seed = 0,
     out: Annotated[
@@ -154,6 +155,7 @@ def _ladders(codes: dict[str, "Code"], options: dict[str, Any]) -> tuple["pd.Dat
 
     from gradlab.ladder import rungs, verify_order
     from gradlab.progress import tracked
+    from gradlab.rungs import SITES
     from gradlab.verdict_text import ladder_text
 
     on = cache(lambda dtype: rungs(seed=options["seed"], dtype=dtype))
@@ -161,7 +163,7 @@ def _ladders(codes: dict[str, "Code"], options: dict[str, Any]) -> tuple["pd.Dat
     for blamed, code in tracked(codes.items(), "verify", "estimators"):
 
         def climbed(at: "Tensor", code: "Code" = code) -> "Ladder":
-            return verify_order(code, on=on(at.dtype), progress=True, **options)
+            return verify_order(code, on=on(at.dtype), sites=SITES, progress=True, **options)
 
         with blaming(blamed):
             ladders.append(in_its_dtype(climbed, _nothing()))
