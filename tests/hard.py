@@ -21,11 +21,11 @@ from gradlab.verdict import BIASED, INCONCLUSIVE, UNBIASED, Verdict
 from gradlab.verification import verify
 from hard_rare import RARE
 from hard_rest import COLD, DEPENDENCE, ROUNDING
-from hard_settings import Hard
+from hard_settings import KINDS, Hard
 from hard_skew import SKEW
 from significance import P_VALUE
 
-__all__ = ["CASES", "Hard", "case", "false", "most", "outcome", "rates"]
+__all__ = ["CASES", "KINDS", "Hard", "case", "false", "most", "outcome", "rates", "verdict"]
 
 CASES: list[Hard] = [*RARE, *SKEW, *COLD, *ROUNDING, *DEPENDENCE]
 
@@ -101,6 +101,7 @@ def false(hard: Hard, found: Verdict | None) -> bool:
 
 def rates(hard: Hard, alpha: float, runs: int, first: int = 0) -> dict[str, object]:
     """Return the row of a case: the share of each outcome in runs of seeds from `first` on."""
+    runs = min(runs, hard.runs)
     counts: Counter[str] = Counter()
     draws = errors = 0
     start = time.perf_counter()

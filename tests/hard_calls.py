@@ -14,21 +14,24 @@ __all__ = ["Cold", "Repeated", "Shared", "SharedBaseline"]
 
 @dataclass(frozen=True, eq=False)
 class Repeated(Code):
-    """Half as many draws of another code, each of them twice: next to each other or far apart.
+    """Half as many draws of another code, each of them twice: "near" each other, "far", "shuffled".
 
     With a `sign` of -1 the noise of the second is that of the first turned around.
     """
 
     inner: Code
     g: Tensor
-    together: bool = True
+    place: str = "near"
     sign: int = 1
 
     def __call__(self, f: Loss, logits: Tensor, n: int, generator: Generator) -> Tensor:
         """Return n draws, the last without its double if n is odd."""
         one = self.inner(f, logits, (n + 1) // 2, generator)
         other = one if self.sign > 0 else 2 * self.g - one
-        return torch.stack([one, other], 1 if self.together else 0).flatten(0, 1)[:n]
+        draws = torch.stack([one, other], 1 if self.place == "near" else 0).flatten(0, 1)
+        if self.place == "shuffled":
+            draws = draws[torch.randperm(len(draws), generator=generator)]
+        return draws[:n]
 
     def mean(self, f: Loss, logits: Tensor) -> Tensor:
         """Return the mean of the code: g, where the noise is turned around."""

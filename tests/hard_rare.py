@@ -28,7 +28,7 @@ LINE = Setting(Linear(torch.tensor([[1.0, 0, -1], [2, 1, 0]]).double()), table(2
 SELDOM = Setting(PLAIN.f, logits_of((0.999, 0.0009, 0.0001), (0.6, 0.3995, 0.0005)))
 SURE = Setting(PLAIN.f, logits_of((0.15, 0.75, 0.1), (1e-5, 2e-5, 0.99997)))
 UNSEEN = Setting(LINE.f, logits_of((0.6, 0.4 - 4e-5, 4e-5), (0.2, 0.5, 0.3)))
-MANY, BROAD = wide(150, 3), wide(4, 65)
+MANY, COINS = wide(130, 3), wide(100, 2)
 
 RARE = [
     right("RF(4), one of 4^5", "rare", "RF(m=4)", SPOT5),
@@ -54,8 +54,18 @@ RARE = [
         max_draws=2**13,
     ),
     right("rows that never vary", "rare", "LE", LINE),
-    right("RF(4), 150 variables", "rare", "RF(m=4)", MANY, target=MANY.g, max_draws=2**9),
-    right("RF(2), 65 classes", "rare", "RF(m=2)", BROAD, target=BROAD.g, max_draws=2**9),
+    right(
+        "RF(4), 130 variables", "rare", "RF(m=4)", MANY, target=MANY.g, max_draws=2**10, runs=100
+    ),
+    right(
+        "RF(2), 100 binary variables",
+        "rare",
+        "RF(m=2)",
+        COINS,
+        target=COINS.g,
+        max_draws=2**11,
+        runs=100,
+    ),
     right("RF(2), rare classes", "rare", "RF(m=2)", SELDOM),
     right("RF(2), sure classes", "rare", "RF(m=2)", SURE),
     wrong("RF(4) times .8, one of 4^4", "rare", times(Shipped("RF(m=4)"), 0.8), SPOT4),
@@ -71,10 +81,9 @@ RARE = [
         wrong(
             f"bias at rate {rate:g}",
             "rare",
-            Jumps(Score(baseline=0.5), PLAIN.g, rate, 0.1, False),
+            Jumps(Pairs(32), PLAIN.g, rate, 0.1, False),
             PLAIN,
             hidden_rate=rate,
-            max_draws=2**14,
         )
         for rate in (1e-3, 1e-4, 1e-5)
     ),
@@ -85,20 +94,24 @@ RARE = [
         UNSEEN,
         hidden_rate=4e-5,
     ),
-    wrong(
-        "100 g more at rate .001, else each draw g",
-        "rare",
-        Jumps(Through(), LINE.g, 1e-3, 0.1, False),
-        LINE,
-        hidden_rate=1e-3,
+    *(
+        wrong(
+            f"bias at rate {rate:g}, else each draw g",
+            "rare",
+            Jumps(Through(), LINE.g, rate, 0.1, False),
+            LINE,
+            hidden_rate=rate,
+        )
+        for rate in (1e-3, 1e-4)
     ),
     wrong(
-        "RF(4) times .8, 150 variables",
+        "RF(4) times .8, 130 variables",
         "rare",
         times(Shipped("RF(m=4)"), 0.8),
         MANY,
         target=MANY.g,
-        max_draws=2**9,
+        max_draws=2**10,
+        runs=100,
     ),
     wrong("RF(2) times .8, rare classes", "rare", times(Pairs(), 0.8), SELDOM),
 ]

@@ -12,6 +12,7 @@ from gradlab.categorical import probabilities
 from hard_codes import Code, Rows, Shipped, true_gradient
 
 __all__ = [
+    "KINDS",
     "Hard",
     "Linear",
     "Setting",
@@ -77,6 +78,12 @@ class Setting:
     f: Any
     logits: Tensor
 
+    @property
+    def states(self) -> int:
+        """The number of states."""
+        N, C = self.logits.shape
+        return int(C**N)
+
     @cached_property
     def g(self) -> Tensor:
         """The gradient, by the sum over states where there are not too many."""
@@ -110,6 +117,9 @@ def wide(N: int, C: int) -> Setting:
     return Setting(Linear(weights), torch.zeros(N, C, dtype=torch.float64))
 
 
+KINDS = ("rare", "skew", "cold", "rounding", "dependence")
+
+
 @dataclass(frozen=True, eq=False)
 class Hard:
     """A case: a code in a setting, right or wrong.
@@ -118,6 +128,7 @@ class Hard:
     often the events are met that carry the bias; an UNBIASED that excludes no events as rare as
     that is no error. `dependent`: the draws of a call are no independent replicates, so that to be
     refused is right. `rounding`: how far a right code is off, relative to the target.
+    `runs`: how many are worth their time.
     """
 
     name: str
@@ -130,6 +141,7 @@ class Hard:
     hidden_rate: float | None = None
     dependent: bool = False
     rounding: float = 1e-12
+    runs: int = 1000
 
     @property
     def truth(self) -> Tensor:
