@@ -4,6 +4,7 @@
 """
 
 import argparse
+import dataclasses
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -21,7 +22,7 @@ from gradlab.verdict import BIASED, INCONCLUSIVE, UNBIASED, Verdict
 from gradlab.verification import verify
 from hard_rare import RARE
 from hard_rest import COLD, DEPENDENCE, ROUNDING
-from hard_settings import KINDS, Hard
+from hard_settings import KINDS, Hard, Setting
 from hard_skew import SKEW
 from significance import P_VALUE
 
@@ -43,8 +44,8 @@ def most(alpha: float, runs: int) -> int:
 
 
 @cache
-def _enumeration(hard: Hard) -> Enumeration:
-    return Enumeration(hard.setting.f, hard.setting.logits)
+def _enumeration(setting: Setting) -> Enumeration:
+    return Enumeration(setting.f, setting.logits)
 
 
 def verdict(hard: Hard, alpha: float, seed: int, *, replicates: bool = False) -> Verdict:
@@ -65,19 +66,20 @@ def verdict(hard: Hard, alpha: float, seed: int, *, replicates: bool = False) ->
             max_draws=hard.max_draws,
             alpha=alpha,
             seed=seed,
-            enumeration=_enumeration(hard),
+            enumeration=_enumeration(hard.setting),
         )
 
 
 def outcome(hard: Hard, alpha: float, seed: int) -> tuple[str, Verdict | None]:
     """Return the outcome and the verdict; "refused" and None where the code is refused.
 
-    Dependent draws that look biased are asked whether they are independent, as `verify` does first.
+    Dependent draws of no bias that look biased are asked whether they are independent, as `verify`
+    does first.
     """
     try:
         found = verdict(hard, alpha, seed)
-        if hard.dependent and found.outcome == BIASED:
-            verdict(hard, alpha, seed, replicates=True)
+        if hard.dependent and hard.right and found.outcome == BIASED:
+            verdict(dataclasses.replace(hard, max_draws=2**8), alpha, seed, replicates=True)
     except EstimatorError:
         return REFUSED, None
     return found.outcome, found

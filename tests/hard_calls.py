@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from gradlab.categorical import draw_one_hot, probabilities
 from hard_codes import Code, Loss, chances, states
 
-__all__ = ["Cold", "Repeated", "Shared", "SharedBaseline"]
+__all__ = ["Cold", "Repeated", "Reused", "Shared", "SharedBaseline"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +35,24 @@ class Repeated(Code):
 
     def mean(self, f: Loss, logits: Tensor) -> Tensor:
         """Return the mean of the code: g, where the noise is turned around."""
+        return self.inner.mean(f, logits)
+
+
+@dataclass(frozen=True)
+class Reused(Code):
+    """Another code with a buffer: a call makes at most `size` draws, and then gives them again."""
+
+    inner: Code
+    size: int
+
+    def __call__(self, f: Loss, logits: Tensor, n: int, generator: Generator) -> Tensor:
+        """Return the draws, the first of them again if n is larger than the buffer."""
+        made = min(n, self.size)
+        draws = self.inner(f, logits, made, generator)
+        return draws.repeat(-(-n // made), 1, 1)[:n]
+
+    def mean(self, f: Loss, logits: Tensor) -> Tensor:
+        """Return the mean of the code."""
         return self.inner.mean(f, logits)
 
 

@@ -8,8 +8,9 @@ from torch import Tensor
 from gradlab.estimators import parse
 from gradlab.exact.bias import exact_bias
 from gradlab.problems import problem
-from hard_calls import Cold, Repeated, Shared, SharedBaseline
-from hard_codes import Code, Pairs, Score, Shipped, Through
+from hard_calls import Cold, Repeated, Reused, Shared, SharedBaseline
+from hard_codes import Code, Noise, Pairs, Score, Shipped, Through
+from hard_laws import Lognormal
 from hard_settings import Hard, Linear, Setting, only, right, table, times, wrong
 
 __all__ = ["COLD", "DEPENDENCE", "ROUNDING"]
@@ -109,8 +110,10 @@ ROUNDING = [
 
 PLAIN = table(2, 3)
 G = PLAIN.g
-# The variance of these pairs is 5 |g|^2: noise of .25 g is about one hundredth of it.
-INNER = Pairs()
+# No two draws have a coordinate in common by chance, as those of pairs of states have. The variance
+# along g is 3 |g|^2: noise of .2 g is about one hundredth of it.
+INNER = Noise(Pairs(), G, Lognormal(0.5, centred=True), 2.0, each=True)
+LESS = times(INNER, 0.8)
 
 
 def dependent(name: str, code: Code, *, is_right: bool = True, max_draws: int = 2**12) -> Hard:
@@ -124,15 +127,15 @@ DEPENDENCE = [
     dependent("all draws twice", Repeated(INNER, G, place="far")),
     dependent("all draws twice, shuffled", Repeated(INNER, G, place="shuffled"), max_draws=2**13),
     dependent("antithetic pairs", Repeated(INNER, G, sign=-1)),
-    dependent("1 % of the variance shared in a call", Shared(INNER, G, 0.25)),
-    dependent("noise of .15 g shared in a call", Shared(INNER, G, 0.15), max_draws=2**14),
+    dependent("1 % of the variance shared in a call", Shared(INNER, G, 0.2), max_draws=2**14),
+    dependent("a buffer of 100 draws", Reused(INNER, 100)),
+    dependent("a buffer of 1,000 draws", Reused(INNER, 1000), max_draws=2**14),
     dependent("noise shared by 8 draws", Shared(INNER, G, 1.0, block=8)),
     dependent("baseline shared in a call", SharedBaseline(3.0)),
-    dependent("each draw twice, times .8", Repeated(times(INNER, 0.8), 0.8 * G), is_right=False),
-    dependent(
-        "antithetic, times .8", Repeated(times(INNER, 0.8), 0.8 * G, sign=-1), is_right=False
-    ),
-    dependent("1 % shared, times .8", Shared(times(INNER, 0.8), G, 0.25), is_right=False),
-    dependent("8 share, times .8", Shared(times(INNER, 0.8), G, 1.0, block=8), is_right=False),
+    dependent("each draw twice, times .8", Repeated(LESS, 0.8 * G), is_right=False),
+    dependent("antithetic, times .8", Repeated(LESS, 0.8 * G, sign=-1), is_right=False),
+    dependent("1 % shared, times .8", Shared(LESS, G, 0.2), is_right=False),
+    dependent("a buffer of 100 draws, times .8", Reused(LESS, 100), is_right=False),
+    dependent("8 share, times .8", Shared(LESS, G, 1.0, block=8), is_right=False),
     dependent("baseline shared, times .8", SharedBaseline(3.0, 0.8), is_right=False),
 ]

@@ -17,7 +17,7 @@ from gradlab import exact_gradient
 from gradlab.draws import EstimatorError
 from gradlab.verdict import BIASED
 from hard import CASES, KINDS, case, most, outcome, rates, verdict
-from hard_calls import Cold, Repeated, Shared, SharedBaseline
+from hard_calls import Cold, Repeated, Reused, Shared, SharedBaseline
 from hard_codes import (
     Jumps,
     Lottery,
@@ -169,6 +169,7 @@ def test_where_draws_are_easy_their_mean_is_the_one_that_is_computed(code):
         Through(3.0),
         Repeated(Cold(0.5), COINS.g),
         Repeated(Cold(0.5), Cold(0.5).mean(COINS.f, COINS.logits), sign=-1),
+        Reused(Cold(0.5), 10),
         Shared(Cold(0.5), COINS.g, 1.0),
         Shared(Cold(0.5), COINS.g, 1.0, block=8),
     ],
