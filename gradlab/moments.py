@@ -191,15 +191,17 @@ class Moments:
 
         .. math:: \hat c = \frac{\hat m \cdot g}{|g| \sqrt{|\hat m|^2 - v / n}},
 
-        with the mean m and the variance v of n draws. Not truncated: measured where the true cosine
-        is near 1 it may exceed 1, as an unbiased squared bias may be negative, so that averages of
-        many measured cosines do not lean. A plot or a table may truncate it.
+        with the mean m and the variance v of n draws. It is not truncated: where the true cosine is
+        near 1 a measured one may exceed 1, just as an unbiased squared bias may be negative. So the
+        average of many measured cosines does not lean.
 
-        This and the other two ratios are corrected for bias by the jackknife. Two of their standard
-        errors cover the truth in 88 to 99 % of repetitions (tests/test_coverage.py): errors of a
-        squared length are skewed, most of all where it is small and few directions carry the noise.
-        If leaving out a group makes the squared length of the mean (or of a measured truth)
-        negative, it is lost in noise: the value is left uncorrected and its error is NaN.
+        This and the other two ratios are corrected for their bias by the jackknife. Two of their
+        standard errors cover the truth about as often as 95 %; less often, about 90 %, where the
+        noise lies in few directions and the angle is a few times its error; more often, up to
+        99 %, where there is no angle and the noise lies in many. tests/test_coverage.py derives and
+        measures it. If leaving out one group makes the squared length of the mean, or of a measured
+        truth, negative, the length is lost in noise: the value is then not corrected, and its error
+        is NaN.
         """
         return self._ratio(truth, lambda m, t: m._inner(t) / _root(m._length2() * _length2_of(t)))
 

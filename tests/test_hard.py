@@ -237,11 +237,10 @@ def test_what_is_plain_to_see_is_still_found(name):
     "hard", [hard for hard in CASES if not hard.dependent], ids=lambda hard: hard.name
 )
 def test_hard_but_independent_draws_are_taken_for_independent(hard):
-    for seed in range(3):
-        try:
-            verdict(dataclasses.replace(hard, max_draws=2**8), 1e-3, seed, replicates=True)
-        except EstimatorError as error:
-            pytest.fail(str(error))
+    try:
+        verdict(dataclasses.replace(hard, max_draws=2**8), 1e-3, 0, replicates=True)
+    except EstimatorError as error:
+        pytest.fail(str(error))
 
 
 # ---- what a test without guards would say -----------------------------------------------------
