@@ -40,20 +40,25 @@ _FIRST, _LAST = 2**11, 2**17
 
 
 def nearest(
-    question: Question, g: Tensor, on: Enumeration | EnumeratedBatch, last: int
+    question: Question,
+    g: Tensor,
+    on: Enumeration | EnumeratedBatch,
+    last: int,
+    *,
+    constant: bool = False,
 ) -> Resemblance:
     """Return what the mean of the code in question resembles, by at most `last` draws.
 
     Known are straight-through rules and straight-through Gumbel-softmax at some temperatures, as
-    far as f allows them; `g` is the gradient. All statements together are wrong at the rate alpha
-    of the question.
+    far as f allows them; `g` is the gradient; `constant`: nothing in the code is random. All
+    statements together are wrong at the rate alpha of the question.
     """
     known = _means(on)
     last = min(last, _LAST)
     keep = question.visits <= last
     each = question.alpha / (len(known) + 1)
     for sums, rounding in _sums(question, last):
-        look = _Look(question, sums, rounding, keep, each)
+        look = _Look(question, sums, rounding, keep, each, constant)
         found = look.resemblance(known, g)
         factored = found.scaled is None or found.scaled.is_sharp(_LITTLE) or look.is_turned(g)
         close = all(distance <= _SAME / 2 for distance in found.agrees.values())
@@ -116,6 +121,7 @@ class _Look:
     rounding: float
     keep: Bool[Tensor, " D"]
     alpha: float
+    constant: bool
 
     @cached_property
     def begun(self) -> bool:
@@ -130,6 +136,9 @@ class _Look:
 
     def differs(self, mean: Tensor) -> bool:
         """Return whether the code has another mean."""
+        if self.constant:
+            apart = float(torch.linalg.vector_norm(self.sums.mean - mean.flatten()))
+            return apart > self.rounding * math.sqrt(mean.numel())
         return self.begun and self.test(mean).log_evidence >= -math.log(self.alpha)
 
     def distance(self, mean: Tensor) -> float:

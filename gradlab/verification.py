@@ -6,28 +6,35 @@ for code whose mechanism was enumerated.
 
 import math
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import check_floating
+from gradlab.categorical import check_floating, draw_one_hot, probabilities
 from gradlab.draws import DRAW, TRAINING, Code, Draws, batched, draws_of
 from gradlab.estimators import LeaveOneOut
 from gradlab.exact.bias import ExactBias
-from gradlab.exact.enumeration import TooLargeError
+from gradlab.exact.enumeration import TooLargeError, check_states
 from gradlab.exact.mechanism import overrides
 from gradlab.exact.moments import EnumeratedBatch, Enumeration, NotExactError
 from gradlab.exact.rarity import rarity
 from gradlab.exact.trained import trained_mean
 from gradlab.gate import name_of
-from gradlab.loss import Loss, NotDifferentiableError
+from gradlab.loss import Loss, NotDifferentiableError, evaluate
 from gradlab.moments import Measured
 from gradlab.nearest import nearest, unbiased_too
 from gradlab.parameters import parameter_share
-from gradlab.proofs import NOT_KNOWN, by_enumeration, enumerated_bias, exact_against, other_target
+from gradlab.proofs import (
+    NOT_KNOWN,
+    by_enumeration,
+    enumerated_bias,
+    exact_against,
+    other_target,
+    target_rounding,
+)
 from gradlab.question import FEWEST, Question
 from gradlab.reproducible import check_seed, single_thread
 from gradlab.resemblance import listed
@@ -40,6 +47,8 @@ METHODS = ("auto", "exact", "draws")
 JUDGED = ("both", DRAW, TRAINING)
 # Draws by which code is compared with a mean that was enumerated.
 _CHECKED, _CHECK_ALPHA = 4096, 1e-7
+# States by which the size of f is known where it is not enumerated.
+_SOME = 64
 
 
 @single_thread()
@@ -103,6 +112,7 @@ def verify(
         reason = None if estimator is None else estimator.supports(one.objective, given_logits)
         if reason is not None:
             return replace(_not_applicable(question, reason), against=_named(wanted))
+    question = _with_sizes(question, on)
     target: Tensor | Draws
     notes: tuple[str, ...] = ()
     if against is None:
@@ -113,14 +123,13 @@ def verify(
                 raise
             wanted = draws_of(LeaveOneOut(4))
         else:
-            question = replace(question, scale=_scale(on), rarity=cache(partial(rarity, on)))
             exact, notes = _exact(question, on, method, judge)
             if exact is not None:
                 return exact
     if wanted is not None:
         target, told = other_target(wanted, on, method)
         notes = (told,)
-        exact = exact_against(question, target, on, method, judge)
+        exact = exact_against(question, target, on, method, judge, target_rounding(wanted, on))
         if exact is not None:
             return replace(exact, against=_named(wanted), notes=exact.notes + notes)
     given = {"draws": draws, "max_draws": max_draws, "progress": progress}
@@ -129,7 +138,7 @@ def verify(
     except NotDifferentiableError as error:
         return _not_applicable(question, str(error))
     if verdict.outcome == BIASED and drawn.order is None and wanted is None:
-        resembles = nearest(question, verdict.target, on, max_draws)
+        resembles = nearest(question, verdict.target, on, max_draws, constant=verdict.constant)
         verdict = replace(verdict, resembles=resembles)
     if verdict.outcome == UNBIASED and drawn.order is None and wanted is None:
         same = unbiased_too(on, verdict.target)
@@ -174,12 +183,22 @@ def _enumerated(
     return enumeration
 
 
-def _scale(on: Enumeration | EnumeratedBatch) -> float:
-    """Return the root of E f^2, given the class of a variable at most."""
-    elements = [on] if isinstance(on, Enumeration) else on.elements
-    values = [element.values for element in elements]
-    square = [v.mean.square() + (v.p * v.conditional_square).sum(-1).max() for v in values]
-    return math.sqrt(float(torch.stack(square).sum()))
+def _with_sizes(question: Question, on: Enumeration | EnumeratedBatch) -> Question:
+    """Return the question with the size of f, and how rare its states are, where it is enumerated.
+
+    Else the size is that of some values.
+    """
+    try:
+        check_states(on.logits if on.logits.ndim == 2 else on.logits[0])
+        elements = [on] if isinstance(on, Enumeration) else on.elements
+        scale = math.hypot(*(element.values.sizes.f_score for element in elements))
+        return replace(question, scale=scale, rarity=partial(rarity, on))
+    except TooLargeError:
+        source = torch.Generator().manual_seed(0)
+        x = draw_one_hot(probabilities(on.logits), source, _SOME)
+        with torch.no_grad():
+            values = evaluate(question.f, x).to(torch.float64)
+        return replace(question, scale=float(values.square().mean().sqrt()))
 
 
 def _by_draws(
@@ -342,12 +361,18 @@ def _trained(question: Question, exact: ExactBias, on: Enumeration | EnumeratedB
         else:
             found = trial(question, exact.truth)
         return found if drawn.is_shipped else _with_parameters(question, found)
-    both = replace(exact, mean=trained.mean, bound=max(exact.bound, trained.bound))
+    both = replace(exact, mean=trained.mean, bound=exact.bound + trained.bound)
     verdict = replace(by_enumeration(question, both), judged=TRAINING)
     if abs(trained.share - 1) > trained.share_bound:
         told = f"Parameters of f get {trained.share:.4g} of their gradient from the surrogate."
         return replace(verdict, outcome=BIASED, reason=told)
+    if trained.share_bound > question.delta:
+        told = (
+            f"Whether parameters of f get their gradient is known to {trained.share_bound:.2g} "
+            "only, by the dtype of the logits."
+        )
+        verdict = replace(verdict, notes=(*verdict.notes, told))
     apart = float(torch.linalg.vector_norm(trained.mean - exact.mean))
     if apart <= both.bound:
-        return replace(proved, limit=both.bound, how=f"{proved.how}; {trained.route}")
+        return replace(verdict, how=f"{proved.how}; {trained.route}")
     return replace(verdict, how=f"{trained.route}; the mean of its draw is another")

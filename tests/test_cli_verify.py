@@ -126,7 +126,9 @@ def test_a_claim_that_fails_gives_status_1(capsys):
 def test_right_code_of_ones_own_gives_status_0(name, capsys):
     for problem in ((), ("--problem", "quadratic", "--N", "3", "--C", "2", "--regime", "uniform")):
         status, out, err = run(capsys, "--file", f"mine.py:{name}", *problem)
-        assert (status, err) == (0, "")
+        # A busy machine shows progress.
+        told = [line for line in err.splitlines() if not line.startswith("verify: ")]
+        assert (status, told) == (0, [])
     assert "on quadratic(N=3, C=2, seed=0): UNBIASED" in out
 
 
