@@ -26,8 +26,9 @@ FEWEST = 256
 _VISITS = 20
 # Rarer classes need not be met: only draws 50,000 times as long as others would make them matter.
 _NEGLIGIBLE = 1e-6
-# Visits that events which carry most of the variance of f must expect before a bias is declared.
-_MET = 30
+# Visits to be expected of the events that carry half of the variance of a score function before a
+# bias is declared; as part of an event counts, that is twice as many to a single rare state.
+_MET = 15
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,13 @@ class Question:
         return 0 if self.rarity is None else self.rarity().draws_needed(_MET)
 
     @cached_property
+    def _p(self) -> Float[Tensor, "*batch N C"]:
+        return probabilities(self.logits)
+
+    @cached_property
     def visits(self) -> Float[Tensor, " D"]:
         """Draws from which on each of the N C coordinates can be tested."""
-        return self._visits(probabilities(self.logits)).flatten()
+        return self._visits(self._p).flatten()
 
     def _visits(self, p: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """Draws from which on events of probability p are met, and missed, often enough."""
@@ -105,7 +110,7 @@ class Question:
         As estimates sum to 0 over classes, the sum over those kept of a variable is minus that over
         the others: where these are too rare even together, it is taken out as well.
         """
-        p, kept = probabilities(self.logits), keep.reshape(self.logits.shape)
+        p, kept = self._p, keep.reshape(self.logits.shape)
         aside = (p * ~kept).sum(-1, keepdim=True)
         rare = (aside > 0) & (self._visits(aside) > self.begins(keep))
         summed = kept & (p > 0) & rare

@@ -5,6 +5,7 @@ and what rounding hides, keeps the verdict back.
 """
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -26,6 +27,8 @@ __all__ = ["trial"]
 
 # The share of the level that sums over classes may use.
 _ROWS = 0.1
+# Looks after which no decision is foretold.
+_FARTHEST = 100
 
 
 def trial(
@@ -220,7 +223,7 @@ class _Look:
         """What keeps the verdict back, where it is not only the number of draws."""
         if self.test is None or self.outcome != INCONCLUSIVE:
             return ""
-        if self._is_biased:
+        if self._is_biased or self.evidence.sums.n < self.question.meets_gradient:
             return self.withheld
         if self.rounding > self.margin:
             return self._of_rounding
@@ -247,27 +250,30 @@ class _Look:
         """About how many draws decide, were bias and variance as they are estimated now."""
         sums, margin, question = self.evidence.sums, self.margin, self.question
         test = MeanTest(sums, question.alpha, self.evidence.rounding)
-        size = math.sqrt(max(sums.bias2.value, 0.0))
-        if margin == 0 or not math.isfinite(test.bound) or sums.size == 0:
-            return None
-        if self.withheld and self._is_biased:
-            return question.meets_gradient if question.meets_gradient > sums.n else None
-        if self.rounding > margin:
-            return None
+        least = max(question.meets_classes, question.meets_gradient)
+        least = least if least > sums.n else 0
+        if margin == 0 or sums.size == 0:
+            return least or None
+        if self.rounding > margin or (self.withheld and self._is_biased):
+            return least or None
         if test.unseen_offset > margin:
             rate = test.unseen_offset / (BEYOND * sums.size)
-            return math.ceil((question.unseen + 3) / rate)
-        least = max(sums.n, question.meets_classes)
-        least = max(least, math.ceil(sums.n * sums.largest_share / SHARE))
+            return max(least, math.ceil((question.unseen + 3) / rate))
+        if not math.isfinite(test.bound):
+            return least or None
+        least = max(least, sums.n, math.ceil(sums.n * sums.largest_share / SHARE))
         if self.aside > margin / 2:
             large = _largest(self.evidence.target.flatten(), margin / 2)
             least = max(least, 4 * question.begins(large))
-        for power in range(0 if least > sums.n else 1, 100):
+        size = math.sqrt(max(sums.bias2.value, 0.0))
+
+        def decide(power: int) -> bool:
             more = test.at(least / sums.n * (1 + 1 / MORE) ** power)
             noise = float(more.sums.variances.sum() / more.sums.n) ** 0.5
-            if size + noise + more.radius <= margin or size > more.radius:
-                return more.sums.n
-        return None
+            return size + noise + more.radius <= margin or size > more.radius
+
+        power = bisect_left(range(_FARTHEST), True, lo=int(least == sums.n), key=decide)
+        return None if power == _FARTHEST else math.ceil(least * (1 + 1 / MORE) ** power)
 
     def verdict(self) -> Verdict:
         """Return the verdict on the evidence as it is."""

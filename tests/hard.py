@@ -26,7 +26,18 @@ from hard_settings import KINDS, Hard, Setting
 from hard_skew import SKEW
 from significance import P_VALUE
 
-__all__ = ["CASES", "KINDS", "Hard", "case", "false", "most", "outcome", "rates", "verdict"]
+__all__ = [
+    "CASES",
+    "KINDS",
+    "Hard",
+    "case",
+    "false",
+    "most",
+    "outcome",
+    "rates",
+    "summary",
+    "verdict",
+]
 
 CASES: list[Hard] = [*RARE, *SKEW, *COLD, *ROUNDING, *DEPENDENCE]
 
@@ -137,6 +148,31 @@ def rates(hard: Hard, alpha: float, runs: int, first: int = 0) -> dict[str, obje
 def table(cases: Iterable[Hard], alphas: Iterable[float], runs: int) -> pd.DataFrame:
     """Return the rows of cases at each alpha."""
     return pd.DataFrame([rates(hard, alpha, runs) for hard in cases for alpha in alphas])
+
+
+def summary(rows: pd.DataFrame) -> str:
+    """Return the table of docs/verdicts.md: shares of verdicts by kind, right and wrong codes."""
+    lines = [
+        "| kind | codes | alpha | runs | false alarms | false clearances | most of one code | "
+        "decided rightly | INCONCLUSIVE | refused |",
+        "|" + "---|" * 10,
+    ]
+    for (alpha, right, kind), part in rows.groupby(["alpha", "right", "kind"], sort=False):
+        runs = part["runs"]
+        shares = {
+            end: (part[end] * runs).sum() / runs.sum()
+            for end in ("biased", "unbiased", "inconclusive", "refused")
+        }
+        errors = f"{part['errors'].sum():,} of {runs.sum():,}"
+        worst = part.loc[(part["errors"] / runs).idxmax()]
+        lines.append(
+            f"| {kind} | {len(part)} {'right' if right else 'wrong'} | {alpha:g} | {runs.sum():,} | "
+            f"{errors if right else ''} | {'' if right else errors} | "
+            f"{worst.errors} of {worst.runs:,} | "
+            f"{shares['unbiased' if right else 'biased']:.1%} | {shares['inconclusive']:.1%} | "
+            f"{shares['refused']:.1%} |"
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:
