@@ -1,12 +1,13 @@
 """Mean and variance of an estimator, exact or from draws: one type for both.
 
 Against the true gradient they give squared bias, mean squared error and cosine, each with a
-standard error that is 0 when the moments are exact.
+standard error that is 0 when the moments are exact. Ratios of measured numbers are corrected for
+the bias of a ratio, and their errors for its skewness.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -15,8 +16,14 @@ from torch import Tensor
 
 __all__ = ["GROUPS", "Groups", "Measured", "Moments", "Truth"]
 
-# Draws are dealt to this many groups; leaving one out at a time gives standard errors.
+# Draws are dealt to this many groups; leaving one out at a time gives standard errors. With 64
+# groups the errors of variances cover about 1 % more, those of squared lengths no more: what they
+# miss is due to skewness.
 GROUPS = 16
+
+# The errors of ratios are this much larger than the jackknife's: half of the .975 quantile of
+# Student's t with GROUPS - 1 degrees of freedom, so that 2 errors are a 95 % interval.
+_STUDENT = 1.065724772779888
 
 
 class Measured(float):
@@ -98,6 +105,11 @@ class Groups:
             self.radius4 + other.radius4,
         )
 
+    def weighted(self, weights: Float[Tensor, " G"]) -> "Groups":
+        """Return the sums as if each draw of group i had been made weights[i] times."""
+        square = _each(weights, self.square) * self.square
+        return replace(self, count=weights * self.count, square=square)
+
     def pooled(self, keep: Tensor | slice = slice(None)) -> tuple[Tensor, Tensor, float]:
         """Return mean [N, C], sum of squared deviations [N, C] and count of the groups kept."""
         count, mean, square = self.count[keep], self.mean[keep], self.square[keep]
@@ -176,20 +188,41 @@ class Moments:
         )
 
     def cosine(self, truth: "Truth") -> Measured:
-        """Cosine of the angle between the mean and the truth; NaN where either is 0."""
-        return self._against(truth, lambda m, t: m._inner(t) / _root(m._length2() * _length2_of(t)))
+        r"""Cosine of the angle between the mean and the truth; NaN where either is 0.
+
+        .. math:: \hat c = \frac{\hat m \cdot g}{|g| \sqrt{|\hat m|^2 - v / n}},
+
+        with the mean m and the variance v of n draws. It is not truncated: where the true cosine is
+        near 1 a measured one may exceed 1, just as an unbiased squared bias may be negative. So the
+        average of many measured cosines does not lean.
+
+        This and the other two ratios are corrected for their bias by the jackknife. Two of their
+        standard errors cover the truth about as often as 95 %; less often, down to 86 %, where the
+        noise lies in one or two directions and the angle is a few times its error; more often, up
+        to 99 %, where there is no angle and the noise lies in many. tests/test_coverage.py derives and
+        measures it. If leaving out one group makes the squared length of the mean, or of a measured
+        truth, negative, the length is lost in noise: the value is then not corrected, and its error
+        is NaN.
+        """
+        return self._ratio(truth, lambda m, t: m._inner(t) / _root(m._length2() * _length2_of(t)))
 
     def scale_free_bias2(self, truth: "Truth") -> Measured:
         """Squared bias after every draw is rescaled so that its mean has the length of the truth.
 
-        NaN where the mean is 0.
+        It is 2 |truth|^2 (1 - cosine), corrected and with errors as the cosine's; may be negative
+        when not exact. NaN where the mean is 0.
         """
-        return self._against(truth, lambda m, t: m._rescaled(_length2_of(t))._bias2(t))
+        return self._ratio(truth, lambda m, t: m._rescaled(_length2_of(t))._bias2(t))
 
     def scale_free_variance(self, truth: "Truth") -> Measured:
-        """Variance after the same rescaling: variance |truth|^2 / |E g|^2."""
-        return self._against(
-            truth, lambda m, t: float(m._rescaled(_length2_of(t)).variance_per_variable.sum())
+        """Variance after the same rescaling: variance |truth|^2 / |E g|^2.
+
+        Corrected for bias in its logarithm, so that it stays positive; see `cosine`.
+        """
+        return self._ratio(
+            truth,
+            lambda m, t: float(m._rescaled(_length2_of(t)).variance_per_variable.sum()),
+            positive=True,
         )
 
     def _rescaled(self, length2: float) -> "Moments":
@@ -233,6 +266,59 @@ class Moments:
             return Measured(value, math.nan)
         left = torch.tensor([statistic(m) for m in self._leave_one_out], dtype=torch.float64)
         return Measured(value, float(((GROUPS - 1) * left.var(correction=0)).sqrt()))
+
+    def _ratio(
+        self,
+        truth: "Truth",
+        statistic: Callable[["Moments", "Truth"], float],
+        *,
+        positive: bool = False,
+    ) -> Measured:
+        """Return a statistic that is not linear in what was measured, corrected for its bias."""
+        value = statistic(self, truth)
+        found = [self._lean(lambda m: statistic(m, truth), positive=positive)]
+        if isinstance(truth, Moments):
+            found.append(truth._lean(lambda t: statistic(self, t), positive=positive))
+        se = math.hypot(*(error for _, error in found))
+        lean = sum(part for part, _ in found)
+        if math.isnan(lean):
+            return Measured(value, math.nan)
+        return Measured(value * math.exp(-lean) if positive else value - lean, se)
+
+    def _lean(
+        self, statistic: Callable[["Moments"], float], *, positive: bool
+    ) -> tuple[float, float]:
+        r"""Return the bias of a statistic, of its logarithm if `positive`, and its standard error.
+
+        The bias is the jackknife's (Quenouille 1956), (G - 1)(\bar\theta_{(i)} - \theta). The
+        logarithm's is given such that theta exp(-bias) is unbiased to the same order: where the
+        length of the mean is known badly, subtracting would give variances below 0.
+
+        The error is that of the jackknife, and half of the second difference of the statistic when
+        the mean moves by one standard error along its worst direction (the least favourable family
+        of Efron 1981, DiCiccio & Efron 1992). Without it errors are too small just where a squared
+        length happens to be measured too small.
+        """
+        if self.groups is None:
+            return 0.0, 0.0
+        if float(self.groups.count.min()) < 2:
+            return math.nan, math.nan
+        value = statistic(self)
+        left = torch.tensor([statistic(m) for m in self._leave_one_out], dtype=torch.float64)
+        away = left - left.mean()
+        se = float(((GROUPS - 1) * away.square().mean()).sqrt())
+        if not se > 0:
+            return (0.0 if se == 0 else math.nan), se
+        ends = [
+            statistic(Moments.from_groups(self.groups.weighted(1 + side * away / se)))
+            for side in (-1, 1)
+        ]
+        error = _STUDENT * math.hypot(se, (ends[0] + ends[1]) / 2 - value)
+        if not positive:
+            return (GROUPS - 1) * (float(left.mean()) - value), error
+        logs = (left / value).log()
+        spread2 = (GROUPS - 1) * float(logs.var(correction=0))
+        return (GROUPS - 1) * float(logs.mean()) + spread2 / 2, error
 
     @cached_property
     def _leave_one_out(self) -> list["Moments"]:
