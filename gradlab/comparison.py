@@ -135,6 +135,9 @@ def compare(
         rows += [shared | row for row in found]
     table = pd.DataFrame(rows)
     noted = [name for name in NOTED if name in table and table[name].notna().any()]
+    if "draws_needed" in noted:
+        # Written the same whether or not other rows have a number here.
+        table["draws_needed"] = table["draws_needed"].astype(float)
     table = table.reindex(columns=[*COLUMNS, *noted])
     table["tau"] = table["tau"].astype("float64")
     dtype = str(exact.objective.dtype).removeprefix("torch.")

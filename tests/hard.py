@@ -166,8 +166,8 @@ def summary(rows: pd.DataFrame) -> str:
         errors = f"{part['errors'].sum():,} of {runs.sum():,}"
         worst = part.loc[(part["errors"] / runs).idxmax()]
         lines.append(
-            f"| {kind} | {len(part)} {'right' if right else 'wrong'} | {alpha:g} | {runs.sum():,} | "
-            f"{errors if right else ''} | {'' if right else errors} | "
+            f"| {kind} | {len(part)} {'right' if right else 'wrong'} | {alpha:g} | "
+            f"{runs.sum():,} | {errors if right else ''} | {'' if right else errors} | "
             f"{worst.errors} of {worst.runs:,} | "
             f"{shares['unbiased' if right else 'biased']:.1%} | {shares['inconclusive']:.1%} | "
             f"{shares['refused']:.1%} |"

@@ -1,4 +1,4 @@
-"""The pages of docs/: their code runs, their links lead somewhere, their numbers are those stored."""
+"""The pages of docs/: code that runs, links that lead somewhere, numbers that are stored."""
 
 import re
 from pathlib import Path

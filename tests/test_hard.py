@@ -237,10 +237,16 @@ EVIDENT = [
 ]
 
 
+# Cold draws show their tail late, and what never varies is evidence by its number only.
+MORE = {"own GS-ST(.01) times -1": 2**14, "float32, straight-through times .9": 2**17}
+
+
 @pytest.mark.parametrize("name", EVIDENT)
 def test_what_is_plain_to_see_is_still_found(name):
     # A verdict that is always INCONCLUSIVE makes no errors.
-    assert Counter(outcome(case(name), 1e-3, seed)[0] for seed in range(4))[BIASED] >= 2
+    hard = case(name)
+    hard = dataclasses.replace(hard, max_draws=MORE.get(name, hard.max_draws))
+    assert Counter(outcome(hard, 1e-3, seed)[0] for seed in range(4))[BIASED] >= 2
 
 
 @pytest.mark.slow
