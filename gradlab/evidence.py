@@ -38,6 +38,7 @@ _DEPENDENT = 0.1
 class Evidence:
     """What is known after some draws: their sums, the gradient (or its estimate), rounding.
 
+    `noise`: what the squared length of the target is too large by, its variance, where it is drawn.
     `rows`: sums over draws of their sums over classes, which are 0 for a gradient; `calls`: how
     sums over the draws of a call vary, where these may depend on each other; `constant`: whether
     all draws are the same and no random number was drawn for them.
@@ -46,6 +47,7 @@ class Evidence:
     sums: DeviationSums
     rows: DeviationSums
     target: Tensor
+    noise: float
     rounding: float
     calls: CallSums | None
     constant: bool
@@ -85,7 +87,8 @@ def accumulated(
     calls: CallSums | None = None
     centre = target if isinstance(target, Tensor) else torch.zeros_like(logits)
     sure = drawn.is_shipped and (isinstance(target, Tensor) or target.is_shipped)
-    rounding, start, block, constant = 0.0, 0, 0, isinstance(target, Tensor)
+    square, rounding, start, block = 0.0, 0.0, 0, 0
+    constant = isinstance(target, Tensor)
     while start < last:
         # A block that `last` cuts is drawn whole: a longer trial goes on with the same draws.
         whole = min(max(look - start, 1), largest)
@@ -110,6 +113,7 @@ def accumulated(
                 torch.float64
             )
             d = d - other
+            square += float(other.square().sum())
             centre = centre + (other.mean(0) - centre) * (n / (start + n))
         of_rows, d = d.sum(-1).flatten(1), d.flatten(1)
         added = DeviationSums.from_draws(of_rows, size, apart=not sure)
@@ -123,7 +127,9 @@ def accumulated(
             calls = of_call if calls is None else calls.merge(of_call)
         start, block = start + n, block + 1
         if start >= min(look, last):
-            yield Evidence(sums, rows, centre, rounding, calls, constant)
+            spread = max(square / start - float(centre.square().sum()), 0.0)
+            noise = 0.0 if isinstance(target, Tensor) else spread / max(start - 1, 1)
+            yield Evidence(sums, rows, centre, noise, rounding, calls, constant)
             look = start + math.ceil(start / MORE)
 
 

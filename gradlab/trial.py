@@ -279,7 +279,7 @@ class _Look:
         """Return the verdict on the evidence as it is."""
         sums, target, test = self.evidence.sums, self.evidence.target, self.test
         bias = sums.mean.reshape(target.shape)
-        ratio = _slope_of(sums, bias, target)
+        ratio = _slope_of(sums, bias, target, self.evidence.noise)
         across = bias - (ratio.value - 1) * target if math.isfinite(ratio.value) else bias
         noise = float(sums.variances.sum()) / sums.n - ratio.se**2 * float(target.square().sum())
         return Verdict(
@@ -328,14 +328,18 @@ def _heavy(share: float) -> str:
     )
 
 
-def _slope_of(sums: DeviationSums, bias: Tensor, target: Tensor) -> Measured:
-    """Return <mean, g> / |g|^2 and its standard error."""
-    g, length2 = target.flatten(), float(target.square().sum())
-    if length2 == 0:
+def _slope_of(sums: DeviationSums, bias: Tensor, target: Tensor, noise: float) -> Measured:
+    """Return <mean, g> / |g|^2 and its standard error.
+
+    `noise` is what a g that is itself drawn adds to |g|^2 on average, and takes from <bias, g>.
+    """
+    g, length2 = target.flatten(), float(target.square().sum()) - noise
+    if length2 <= 0:
         return Measured(math.nan, 0.0)
     along = sums.scatter @ g if sums.scatter.ndim == 2 else sums.scatter * g
     variance = max(float(g @ along), 0.0) / (sums.n - 1) / sums.n
-    return Measured(1 + float((bias * target).sum()) / length2, math.sqrt(variance) / length2)
+    ratio = 1 + (float((bias * target).sum()) + noise) / length2
+    return Measured(ratio, math.sqrt(variance) / length2)
 
 
 def _largest(target: Tensor, left: float) -> Tensor:

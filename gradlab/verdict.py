@@ -108,11 +108,17 @@ class Verdict:
 
     @property
     def relative_bias(self) -> Measured:
-        """|bias| in the `unit`, with its standard error; 0 where the square comes out negative."""
+        """|bias| in the `unit`, with its standard error; 0 where the square comes out negative.
+
+        The root of a measured square is too small on average, by se^2 / (8 |bias|^3): that is added
+        where it is a small correction.
+        """
         unit, _ = self.unit
         size = math.sqrt(max(self.bias2.value, 0.0))
         # By the delta method; where the bias is lost in the noise, the root of the error itself.
         error = self.bias2.se / (2 * size) if size > 0 else math.inf
+        if self.bias2.se < self.bias2.value:
+            size += self.bias2.se**2 / (8 * size**3)
         return Measured(size / unit, min(error, math.sqrt(self.bias2.se)) / unit)
 
     @property

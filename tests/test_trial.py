@@ -1,6 +1,7 @@
 """The conditions of a verdict by draws, one by one; and mutants of the trial that break a test."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -268,7 +269,7 @@ def shared_noise_widens() -> None:
         total = one if total is None else total.merge(one)
     ratio = float(total.call_ratio(torch.ones(1, 1, dtype=torch.float64)))
     assert ratio == pytest.approx((1 + 32 * 0.25) / 1.25, rel=0.35)
-    alone = total.__class__(**{**vars(total), "called": total.called[:0]})
+    alone = replace(total, called=total.called[:0], totals=total.totals[:0])
     w, plain = (MeanTest(s, 0.05, 1e-12).statistics for s in (total, alone))
     assert float(plain / w) == pytest.approx(ratio, rel=1e-9)
 
@@ -347,3 +348,34 @@ def test_a_mutant_breaks_it(name, monkeypatch):
     monkeypatch.setattr(where, what, mutant)
     with pytest.raises(AssertionError):
         check()
+
+
+# ---- numbers of a verdict ---------------------------------------------------------------------
+
+
+def test_the_slope_against_draws_does_not_lean():
+    """Both means are noisy: |g|^2 of the measured one is too large, <mean - g, g> too small."""
+    question = asked(rloo, alpha=1e-12)
+    found = [
+        trial(replace(question, seed=seed), draws_of("RF(m=2)"), draws=256).slope
+        for seed in range(60)
+    ]
+    slopes = torch.tensor(list(map(float, found)))
+    error = float(slopes.std()) / math.sqrt(60)
+    assert abs(float(slopes.mean()) - 1) < 5 * error
+    assert error < 0.1
+
+
+def test_the_root_of_a_measured_square_does_not_lean():
+    generator = torch.Generator().manual_seed(0)
+    bias = torch.tensor([0.3, 0.0, -0.2, -0.1]).double()
+    plain, corrected = [], []
+    template = verify(rloo, F, LOGITS)
+    for _ in range(400):
+        d = bias + torch.randn(60, 4, generator=generator, dtype=torch.float64)
+        found = DeviationSums.from_draws(d).bias2
+        plain.append(math.sqrt(max(found.value, 0.0)))
+        verdict = replace(template, bias2=found)
+        corrected.append(verdict.relative_bias.value * verdict.unit[0])
+    size = float(bias.norm())
+    assert abs(sum(corrected) / 400 - size) < abs(sum(plain) / 400 - size)
