@@ -96,9 +96,9 @@ def accumulated(
             whole = min(whole, max(_SHORTEST, start // _CALLED))
         n = min(whole, last - start)
         generator = block_generator(question.seed, row, block)
-        before = (generator.get_state(), global_states())
+        before = (generator.get_state(), global_states()) if constant else None
         g = drawn(question.f, question.at, whole, generator)
-        constant = constant and _unrandom(g, before, generator)
+        constant = before is not None and _unrandom(g, before, generator)
         d = g[:n].to(torch.float64)
         size = float(torch.linalg.vector_norm(d.flatten(1), dim=1).max())
         if block == 0:

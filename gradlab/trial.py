@@ -256,15 +256,15 @@ class _Look:
             return least or None
         if self.rounding > margin or (self.withheld and self._is_biased):
             return least or None
+        if self.aside > margin / 2:
+            large = _largest(self.evidence.target.flatten(), margin / 2)
+            least = max(least, 4 * question.begins(large))
         if test.unseen_offset > margin:
             rate = test.unseen_offset / (BEYOND * sums.size)
             return max(least, math.ceil((question.unseen + 3) / rate))
         if not math.isfinite(test.bound):
             return least or None
         least = max(least, sums.n, math.ceil(sums.n * sums.largest_share / SHARE))
-        if self.aside > margin / 2:
-            large = _largest(self.evidence.target.flatten(), margin / 2)
-            least = max(least, 4 * question.begins(large))
         size = math.sqrt(max(sums.bias2.value, 0.0))
 
         def decide(power: int) -> bool:
