@@ -99,16 +99,12 @@ def outcome(hard: Hard, alpha: float, seed: int) -> tuple[str, Verdict | None]:
 def false(hard: Hard, found: Verdict | None) -> bool:
     """Return whether a verdict says what is not so.
 
-    Right code is not BIASED. Wrong code is not UNBIASED, unless its bias comes with events that are
-    rarer than those that the verdict excludes.
+    Right code is not BIASED, wrong code is not UNBIASED; unless what makes it so comes with events
+    that are rarer than those that the verdict excludes.
     """
-    if found is None:
+    if found is None or found.outcome != (BIASED if hard.right else UNBIASED):
         return False
-    if hard.right:
-        return bool(found.outcome == BIASED)
-    if found.outcome != UNBIASED:
-        return False
-    unseen = getattr(found, "unseen_rate", None)
+    unseen = found.unseen_rate
     return hard.hidden_rate is None or unseen is None or unseen <= hard.hidden_rate
 
 
