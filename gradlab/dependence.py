@@ -23,6 +23,8 @@ __all__ = ["CallSums", "Spread"]
 _LENGTHS = (2, 16, None)
 # Directions that are looked at, and calls from which on their means say something.
 _DIRECTIONS, _CALLS = 8, 4
+# Groups from which on sums that vary too little say something.
+_MANY = 64
 
 
 @dataclass(frozen=True)
@@ -131,5 +133,8 @@ class CallSums:
             expected = trace * (group.draws - group.draws2 / self.n)
             shape = expected**2 / (2 * group.draws2 * trace2 + excess * group.draws)
             ratio = square / expected
-            tails = gammaincc(shape, shape * ratio), gammainc(shape, shape * ratio)
-            yield Spread(named, ratio, 2 * min(map(float, tails)))
+            p = 2 * float(gammaincc(shape, shape * ratio))
+            # Of few groups with a rare event each all may have the same sum by chance.
+            if group.count >= _MANY:
+                p = min(p, 2 * float(gammainc(shape, shape * ratio)))
+            yield Spread(named, ratio, p)

@@ -30,6 +30,8 @@ ULPS = 2**8
 # most a 32nd of what it has drawn, so that there are many calls to compare.
 _BLOCK_ELEMENTS = 2**18
 _CALLED, _SHORTEST = 32, 32
+# Dimensions up to which draws are looked at again, and numbers of them that are kept for it.
+_SMALL, _KEPT = 128, 2**22
 # Of alpha: what draws that depend on each other may use.
 _DEPENDENT = 0.1
 
@@ -38,10 +40,11 @@ _DEPENDENT = 0.1
 class Evidence:
     """What is known after some draws: their sums, the gradient (or its estimate), rounding.
 
-    `noise`: what the squared length of the target is too large by, its variance, where it is drawn.
-    `rows`: sums over draws of their sums over classes, which are 0 for a gradient; `calls`: how
-    sums over the draws of a call vary, where these may depend on each other; `constant`: whether
-    all draws are the same and no random number was drawn for them.
+    `rows`: sums over draws of their sums over classes, which are 0 for a gradient. `noise`: what
+    the squared length of a drawn target is too large by on average. `recent` [k, D]: deviations
+    since the last look, where D is small. `calls`: how sums over the draws of a call vary, where
+    these may depend on each other. `constant`: whether all draws are the same and no random number
+    was drawn for them.
     """
 
     sums: DeviationSums
@@ -49,8 +52,14 @@ class Evidence:
     target: Tensor
     noise: float
     rounding: float
+    recent: Tensor | None
     calls: CallSums | None
     constant: bool
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the length of a drawn target is not seen beyond its noise."""
+        return self.noise > 0 and float(self.target.square().sum()) <= 4 * self.noise
 
     def check_independence(self, question: Question, look: int) -> None:
         """Raise DependentDrawsError if draws of a call depend on each other."""
@@ -84,6 +93,7 @@ def accumulated(
     row = f"{question.problem}|{drawn.name}|trial"
     sums: DeviationSums | None = None
     rows: DeviationSums | None = None
+    recent: list[Tensor] = []
     calls: CallSums | None = None
     centre = target if isinstance(target, Tensor) else torch.zeros_like(logits)
     sure = drawn.is_shipped and (isinstance(target, Tensor) or target.is_shipped)
@@ -125,11 +135,23 @@ def accumulated(
                 weights = CallSums.weights(d, rounding)
             of_call = CallSums.from_call(d, weights)
             calls = of_call if calls is None else calls.merge(of_call)
+        if d.shape[1] <= _SMALL and sum(map(torch.numel, recent)) < _KEPT:
+            recent.append(d)
         start, block = start + n, block + 1
         if start >= min(look, last):
             spread = max(square / start - float(centre.square().sum()), 0.0)
             noise = 0.0 if isinstance(target, Tensor) else spread / max(start - 1, 1)
-            yield Evidence(sums, rows, centre, noise, rounding, calls, constant)
+            yield Evidence(
+                sums,
+                rows,
+                centre,
+                noise,
+                rounding,
+                torch.cat(recent) if recent else None,
+                calls,
+                constant,
+            )
+            recent = []
             look = start + math.ceil(start / MORE)
 
 

@@ -78,6 +78,7 @@ class MeanTest:
     sums: DeviationSums
     alpha: float
     rounding: float
+    inside: float = 0.0
 
     @cached_property
     def deviation(self) -> Float[Tensor, " D"]:
@@ -112,8 +113,21 @@ class MeanTest:
     @cached_property
     def degrees(self) -> float:
         """Degrees of freedom nu behind the estimated variances of what is tested."""
+        return self._behind(self.inside if self.joint else 0.0)
+
+    def _behind(self, inside: float) -> float:
         kurtosis = self._kurtosis(self.seen) if self.seen.any() else self.kurtosis
-        return min(2 * self.sums.n / max(kurtosis - 1, 1e-9), self.sums.n - 1.0)
+        return min(2 * self.sums.n / max(kurtosis - 1, inside - 1, 1e-9), self.sums.n - 1.0)
+
+    def inside_of(self, d: Float[Tensor, "n D"]) -> tuple[float, int]:
+        """Return sum of |z|^4 over draws, z their deviations where S is 1, and the dimension m.
+
+        Noise shared by all coordinates can hide tails in each of them that show here.
+        """
+        values, vectors, _ = self._spectrum
+        axes = vectors / values.sqrt() / self.deviation[self.seen][:, None]
+        z = (d - self.sums.mean)[:, self.seen] @ axes
+        return float(z.square().sum(-1).square().sum()), len(values)
 
     @cached_property
     def joint(self) -> bool:
@@ -126,7 +140,7 @@ class MeanTest:
         if self.sums.scatter.ndim == 1 or not self.seen.any():
             return False
         m = len(self._spectrum[0])
-        return self.sums.n >= _DRAWS_A_DIMENSION * m and self.degrees >= 2 * m + 4
+        return self.sums.n >= _DRAWS_A_DIMENSION * m and self._behind(self.inside) >= 2 * m + 4
 
     @cached_property
     def _weights(self) -> Float[Tensor, " D"]:

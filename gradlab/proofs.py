@@ -61,7 +61,9 @@ def by_enumeration(question: Question, exact: ExactBias) -> Verdict:
     ratio = float((exact.mean * g).sum()) / length2 if length2 > 0 else math.nan
     across = exact.bias - (ratio - 1) * g if length2 > 0 else exact.bias
     outcome, reason = BIASED, ""
-    if exact.is_zero:
+    if not math.isfinite(exact.size + exact.bound):
+        outcome, reason = INCONCLUSIVE, "what is summed overflows its dtype: scale f"
+    elif exact.is_zero:
         resolved = exact.bound <= question.delta * exact.unit
         outcome = UNBIASED if resolved else INCONCLUSIVE
         reason = "" if resolved else _unresolved(question.delta, exact)

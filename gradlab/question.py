@@ -17,18 +17,19 @@ from gradlab.draws import Draws
 from gradlab.exact.rarity import Rarity
 from gradlab.gate import Objective
 
-__all__ = ["FEWEST", "Question"]
+__all__ = ["FEWEST", "MET", "Question"]
 
 FEWEST = 256
 """Draws before the first look."""
+
+MET = 15
+"""Visits to be expected of the events that carry half of the variance of a score function before a
+bias is declared; as part of an event counts, that is twice as many to a single rare state."""
 
 # A class must be expected, and expected to be missed, this many times log(1/alpha).
 _VISITS = 20
 # Rarer classes need not be met: only draws 50,000 times as long as others would make them matter.
 _NEGLIGIBLE = 1e-6
-# Visits to be expected of the events that carry half of the variance of a score function before a
-# bias is declared; as part of an event counts, that is twice as many to a single rare state.
-_MET = 15
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Question:
     @cached_property
     def meets_gradient(self) -> int:
         """Draws that meet the states which carry the gradient often enough to show a bias."""
-        return 0 if self.rarity is None else self.rarity().draws_needed(_MET)
+        return 0 if self.rarity is None else self.rarity().draws_needed(MET)
 
     @cached_property
     def _p(self) -> Float[Tensor, "*batch N C"]:

@@ -6,7 +6,7 @@ and what rounding hides, keeps the verdict back.
 
 import math
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -20,15 +20,15 @@ from gradlab.evidence import MORE, ULPS, Evidence, accumulated
 from gradlab.mean_test import BEYOND, NORMAL_SQUARE, SHARE, MeanTest
 from gradlab.moments import Measured
 from gradlab.progress import Progress
-from gradlab.question import FEWEST, Question
+from gradlab.question import FEWEST, MET, Question
 from gradlab.verdict import BIASED, INCONCLUSIVE, UNBIASED, Verdict
 
 __all__ = ["trial"]
 
 # The share of the level that sums over classes may use.
 _ROWS = 0.1
-# Looks after which no decision is foretold.
-_FARTHEST = 100
+# Looks and draws after which no decision is foretold.
+_FARTHEST, _MANY = 100, 1e15
 
 
 def trial(
@@ -55,10 +55,11 @@ def trial(
     if not any(keep.any() for keep in sets):
         last = FEWEST  # more would decide nothing
     looks = 0
+    tails: dict[int, tuple[int, int, float]] = {}
     with Progress("trial", last, "draws", shown=progress) as bar:
         for evidence in accumulated(question, target, last, last if draws else FEWEST):
             bar.add(evidence.sums.n - bar.done)
-            look = _Look(question, evidence, sets, draws is not None)
+            look = _Look(question, evidence, sets, draws is not None, tails)
             looks += 1
             evidence.check_independence(question, looks)
             if evidence.sums.n == last or (draws is None and look.outcome != INCONCLUSIVE):
@@ -68,25 +69,39 @@ def trial(
 
 @dataclass(frozen=True)
 class _Look:
-    """The evidence looked at: tests of the sets of coordinates that can be tested by now."""
+    """The evidence looked at: tests of the sets of coordinates that can be tested by now.
+
+    `tails`: of each set dimension, draws, and their sum of |z|^4 (see `MeanTest.inside_of`), which
+    each look goes on with.
+    """
 
     question: Question
     evidence: Evidence
     sets: list[Bool[Tensor, " D"]]
     fixed: bool
+    tails: dict[int, tuple[int, int, float]]
 
     @cached_property
     def tests(self) -> list[MeanTest]:
         sums, alpha, rounding = self.evidence.sums, self.question.alpha, self.evidence.rounding
         begun = [keep for keep in self.sets if keep.any() and self.question.begins(keep) <= sums.n]
-        return [
-            MeanTest(
-                sums.restricted(keep, partial(self.question.tested, keep)),
-                alpha,
-                rounding,
-            )
-            for keep in begun
-        ]
+        found = []
+        for number, keep in enumerate(begun):
+            part = partial(self.question.tested, keep)
+            test = MeanTest(sums.restricted(keep, part), alpha, rounding)
+            found.append(replace(test, inside=self._inside(number, test, keep)))
+        return found
+
+    def _inside(self, number: int, test: MeanTest, keep: Bool[Tensor, " D"]) -> float:
+        """Return the mean kurtosis of the directions of a test, by the draws it has looked at."""
+        recent = self.evidence.recent
+        if recent is None or not test.joint:
+            return 0.0
+        fourth, m = test.inside_of(self.question.tested(keep, recent)[:, keep])
+        before, n, total = self.tails.get(number, (m, 0, 0.0))
+        n, total = (n + len(recent), total + fourth) if before == m else (len(recent), fourth)
+        self.tails[number] = (m, n, total)
+        return (total / n - m * (m - 1)) / m
 
     @property
     def test(self) -> MeanTest | None:
@@ -136,17 +151,27 @@ class _Look:
     def aside(self) -> float:
         """What is not tested: the gradient, or the deviation found, in the other coordinates."""
         parts = (self.evidence.target.flatten(), self.evidence.sums.mean)
-        if not self.tests:
-            return max(float(torch.linalg.vector_norm(part)) for part in parts)
-        return max(
-            float(torch.linalg.vector_norm(part - self.question.tested(self.tested, part)))
-            for part in parts
-        )
+        return max(float(torch.linalg.vector_norm(self._untested(part))) for part in parts)
+
+    def _untested(self, v: Tensor) -> Tensor:
+        return v - self.question.tested(self.tested, v) if self.tests else v
 
     @property
     def limit(self) -> float:
-        """What the length of the bias is below, with confidence."""
-        return math.hypot(self.test.bound if self.test else 0.0, self.aside)
+        """What the length of the bias is below, with confidence; inf before all classes are met."""
+        sums, question = self.evidence.sums, self.question
+        if self.evidence.constant:
+            return float(torch.linalg.vector_norm(sums.mean)) + self.rounding
+        if sums.n < question.meets_classes:
+            return math.inf
+        aside = self.aside
+        if aside > 0:
+            # Few events carry what is set aside: their number is off by 2 log(1/alpha) at most.
+            square = sums.scatter if sums.scatter.ndim == 1 else self._untested(sums.scatter)
+            square = square if square.ndim == 1 else self._untested(square.mT).diagonal()
+            variance = float(square.clamp_min(0).sum()) / max(sums.n - 1, 1) / sums.n
+            aside += 2 * math.sqrt(question.unseen * variance)
+        return math.hypot(self.test.bound if self.test else 0.0, aside)
 
     @property
     def rounding(self) -> float:
@@ -185,7 +210,7 @@ class _Look:
     def withheld(self) -> str:
         """Why a bias is not declared though the test shows one, or nothing."""
         n, needed = self.evidence.sums.n, self.question.meets_gradient
-        if n < needed:
+        if n < needed and self._may_be_unmet:
             return (
                 f"the states that carry the gradient are rare: about {needed:,} draws would meet "
                 "them often enough"
@@ -195,11 +220,20 @@ class _Look:
         return ""
 
     @property
+    def _may_be_unmet(self) -> bool:
+        """Whether states that are hardly met could carry what the mean is off, or nearly so."""
+        rarity = self.question.rarity
+        assert rarity is not None
+        offset = float(torch.linalg.vector_norm(self.evidence.sums.mean))
+        hardly = min(1.0, 2 * MET / self.evidence.sums.n)
+        return offset <= 1.5 * rarity().missed(hardly)[0]
+
+    @property
     def _of_rounding(self) -> str:
         fine = self.question.f.eps <= torch.finfo(torch.float64).eps
         way = "centre f" if fine else "use float64, or centre f"
         return (
-            f"rounding may change a mean by {self.rounding / self.length:.2g} of the gradient's "
+            f"rounding may change a mean by {self.rounding / self.length:.2g} times the gradient's "
             f"length: {way}"
         )
 
@@ -221,9 +255,15 @@ class _Look:
     @property
     def reason(self) -> str:
         """What keeps the verdict back, where it is not only the number of draws."""
-        if self.test is None or self.outcome != INCONCLUSIVE:
+        if self.outcome != INCONCLUSIVE:
             return ""
-        if self._is_biased or self.evidence.sums.n < self.question.meets_gradient:
+        question = self.question
+        if self.test is None:
+            least = int(question.visits.min()) if len(question.visits) else 0
+            return f"no class is met often enough: the least rare needs about {least:,} draws"
+        if self.evidence.is_lost:
+            return "the target is lost in the noise of its own draws: its length may be 0"
+        if self.withheld and (self._is_biased or self.evidence.sums.n < question.meets_gradient):
             return self.withheld
         if self.rounding > self.margin:
             return self._of_rounding
@@ -252,13 +292,15 @@ class _Look:
         test = MeanTest(sums, question.alpha, self.evidence.rounding)
         least = max(question.meets_classes, question.meets_gradient)
         least = least if least > sums.n else 0
-        if margin == 0 or sums.size == 0:
+        if margin == 0 or sums.size == 0 or self.evidence.is_lost:
             return least or None
         if self.rounding > margin or (self.withheld and self._is_biased):
             return least or None
         if self.aside > margin / 2:
             large = _largest(self.evidence.target.flatten(), margin / 2)
             least = max(least, 4 * question.begins(large))
+        if least > _MANY:
+            return least
         if test.unseen_offset > margin:
             rate = test.unseen_offset / (BEYOND * sums.size)
             return max(least, math.ceil((question.unseen + 3) / rate))
@@ -268,12 +310,15 @@ class _Look:
         size = math.sqrt(max(sums.bias2.value, 0.0))
 
         def decide(power: int) -> bool:
+            if least * (1 + 1 / MORE) ** power > _MANY:
+                return True
             more = test.at(least / sums.n * (1 + 1 / MORE) ** power)
             noise = float(more.sums.variances.sum() / more.sums.n) ** 0.5
             return size + noise + more.radius <= margin or size > more.radius
 
         power = bisect_left(range(_FARTHEST), True, lo=int(least == sums.n), key=decide)
-        return None if power == _FARTHEST else math.ceil(least * (1 + 1 / MORE) ** power)
+        needed = math.ceil(least * (1 + 1 / MORE) ** power)
+        return None if power == _FARTHEST or needed > _MANY else needed
 
     def verdict(self) -> Verdict:
         """Return the verdict on the evidence as it is."""

@@ -214,7 +214,7 @@ class Verdict:
             return f"{BIASED}: bias {bias.value:.4g} {unit}, exact"
         if self.constant:
             what = "nothing in it is random"
-            return f"{self.outcome}: {what}, and it is {limit} off the gradient at most"
+            return f"{self.outcome}: {what}, and it is {bias.value:.2g} {unit} off the gradient"
         if self.unbiased and self.deviation < 1e-9 * length:
             return f"{UNBIASED}: each of {self.draws:,} draws is the gradient, to rounding"
         if self.unbiased:
@@ -222,7 +222,8 @@ class Verdict:
             return f"{within}: bias below {limit} by {self.draws:,} draws"
         if self.outcome == BIASED:
             return f"{BIASED}: bias {bias.value:.2g} ± {bias.se:.1g} {unit} by {self.draws:,} draws"
-        hidden = f"a bias of up to {limit} may hide behind {self.draws:,} draws"
+        size = f"up to {limit}" if math.isfinite(self.limit) else "any size"
+        hidden = f"a bias of {size} may hide behind {self.draws:,} draws"
         return f"{INCONCLUSIVE}: {f'{self.reason}; ' if self.reason else ''}{hidden}"
 
     def _evidence(self) -> list[str]:
@@ -246,7 +247,9 @@ class Verdict:
         lines = [
             f"Test: {fixed}e-value {e}; above {1 / self.alpha:g} it shows a bias, at any time.",
             f"Equivalence: with confidence {sure} the bias is below {self.limit:.3g} = "
-            f"{self.limit / self.unit[0]:.2g} {self.unit[1]}; wanted is {self.delta:g}.",
+            f"{self.limit / self.unit[0]:.2g} {self.unit[1]}; wanted is {self.delta:g}."
+            if math.isfinite(self.limit)
+            else "Equivalence: not before every class is met can the bias be bounded.",
         ]
         if self.outcome == INCONCLUSIVE and self.needed:
             lines.append(f"About {self.needed:,} draws in all are needed to decide.")

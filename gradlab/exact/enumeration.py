@@ -21,7 +21,7 @@ from gradlab.diagnosis import agree
 from gradlab.exact.rounding import Sizes
 from gradlab.exact.tabulated import Tabulated
 from gradlab.gate import Objective, checked
-from gradlab.loss import BatchDependentError, Loss, evaluate, gradient
+from gradlab.loss import BatchDependentError, Loss, NotFiniteError, evaluate, gradient
 from gradlab.progress import Progress
 from gradlab.reproducible import single_thread
 
@@ -174,6 +174,12 @@ def value_moments(f: Loss, logits: Float[Tensor, "N C"], *, squares: bool = True
         square = (given_square[0] - 2 * mean * given + mean**2).clamp_min(0.0)
         square = torch.where(space.p > 0, square, 0.0)
     found = Sizes(*sizes.flatten().tolist())
+    if not bool(
+        torch.isfinite(given - mean).all() and (torch.isfinite(square).all() or not squares)
+    ):
+        raise NotFiniteError(
+            "values of f are so large that their squares, or their sums, overflow float64: scale f"
+        )
     return ValueMoments(space.p, mean + centre, given - mean, square, table, found)
 
 
