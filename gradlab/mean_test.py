@@ -36,6 +36,8 @@ that is seen."""
 BEYOND_HEAVY = 50
 """The same for what varies by few draws alone, which have shown how long they are."""
 
+# The share of one draw up to which the longest draws show how long draws are.
+_SHOWN = 0.2
 # A standardized direction of less variance than this does not vary.
 _NO_VARIANCE = 1e-12
 # The share of the level for a bias in directions that are not seen to vary.
@@ -181,9 +183,11 @@ class MeanTest:
     def heavy_offset(self) -> float:
         """Norm of the mean in coordinates that vary by few draws alone, beyond noise.
 
+        Where a single draw makes up more than a fifth, draws have not even shown how long they are.
+
         Noise is that of draws no longer than the longest one (Hoeffding 1963).
         """
-        heavy = self.varies & ~self.seen
+        heavy = self.varies & ~self.seen & (self.sums.peak <= _SHOWN * self.sums.squares)
         count = max(int(heavy.sum()), 1)
         noise = self.sums.size * math.sqrt(2 * math.log(20 * count / self.alpha) / self.sums.n)
         beyond = self.sums.mean[heavy].abs() - noise - self.rounding

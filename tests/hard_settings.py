@@ -126,9 +126,9 @@ class Hard:
 
     `target`: the mean that it is compared with, if that is not the gradient. `hidden_rate`: how
     often the events are met that carry the bias, or make up for one; a verdict that excludes no
-    events as rare as that is no error. `dependent`: the draws of a call are no independent replicates, so that to be
-    refused is right. `rounding`: how far a right code is off, relative to the target.
-    `runs`: how many are worth their time.
+    events as rare as that is no error. `dependent`: the draws of a call are not independent
+    replicates, so that to be refused is right. `rounding`: how far a right code is off, relative to
+    the target. `runs`: how many are worth their time.
     """
 
     name: str
