@@ -137,4 +137,4 @@ class CallSums:
             # Of few groups with a rare event each all may have the same sum by chance.
             if group.count >= _MANY:
                 p = min(p, 2 * float(gammainc(shape, shape * ratio)))
-            yield Spread(named, ratio, p)
+            yield Spread(named, ratio, min(p, 1.0))

@@ -198,12 +198,26 @@ def test_rare_classes_raise_no_false_alarms(name, draws):
     assert sum(verdict.outcome == BIASED for verdict in verdicts) <= band(alpha, runs)[1]
 
 
-@pytest.mark.parametrize("name", RARE)
-@pytest.mark.usefixtures("unchecked")
-def test_without_setting_rare_classes_aside_they_would(name, monkeypatch):
-    # Nor by looking at the share of the longest draw.
-    monkeypatch.setattr("gradlab.mean_test.SHARE", 1.0)
+def of_rare_classes(name: str) -> Tensor:
+    """Return 200 runs of 2048 deviations of RF(2)."""
     f, logits = problem("quadratic", 2, 3, SEED), torch.tensor(RARE[name]).double().log()
     d = parse("RF(m=2)").draw(f, logits, 200 * 2048, torch.Generator().manual_seed(0))
-    d = (d - exact_gradient(f, logits)).flatten(1).unflatten(0, (200, 2048))
-    assert sum(mean_test(run, 0.05).p_value <= 0.05 for run in d) > band(0.05, 200)[1]
+    return (d - exact_gradient(f, logits)).flatten(1).unflatten(0, (200, 2048))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_without_setting_rare_classes_aside_they_would():
+    """Hotelling's test as it is in textbooks, of all coordinates."""
+    d = of_rare_classes("one class a variable")
+    mean = d.mean(1, keepdim=True)
+    covariance = (d - mean).mT @ (d - mean) / 2047
+    inverse = torch.linalg.pinv(covariance, rtol=1e-9, hermitian=True)
+    w = 2048 * (mean @ inverse @ mean.mT).flatten()
+    assert int((w > chi2.isf(0.05, 4)).sum()) > band(0.05, 200)[1]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_has_not_varied_is_off_in_most_runs_and_no_evidence():
+    tests = [mean_test(run, 0.05) for run in of_rare_classes("all but one class")]
+    assert sum(test.unseen_offset > 0 for test in tests) > 150
+    assert max(test.log_unseen for test in tests) < 0.1

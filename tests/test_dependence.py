@@ -5,7 +5,7 @@ from functools import reduce
 
 import pytest
 import torch
-from scipy.stats import kstest
+from scipy.stats import binom, kstest
 from torch import Generator, Tensor
 
 from gradlab import exact_gradient
@@ -101,10 +101,15 @@ def test_what_is_not_refused_widens_the_test():
 
 
 def test_the_p_value_is_uniform_for_normal_draws():
-    """Twice the smaller tail of the gamma distribution, for each length."""
-    for length in range(3):
-        found = torch.tensor([spreads(None, normal, seed)[length].p_value for seed in range(400)])
-        assert kstest(found.numpy(), "uniform").pvalue > P_VALUE
+    """Twice the smaller tail for pairs of draws; for few groups the upper tail alone."""
+    pairs, *few = (
+        torch.tensor([spreads(None, normal, seed)[length].p_value for seed in range(400)])
+        for length in range(3)
+    )
+    assert kstest(pairs.numpy(), "uniform").pvalue > P_VALUE
+    for found in few:
+        assert binom.ppf(P_VALUE, 400, 0.05) <= int((found <= 0.1).sum())
+        assert int((found <= 0.1).sum()) <= binom.isf(P_VALUE, 400, 0.05)
 
 
 def test_rounding_noise_that_depends_on_the_place_is_not_looked_at():
