@@ -55,7 +55,7 @@ class Roulette(Code):
         return st + played * (rf - st) / self.q
 
 
-@pytest.mark.parametrize("alpha", [0.05, 1e-3])
+@pytest.mark.parametrize("alpha", [0.05, pytest.param(1e-3, marks=pytest.mark.slow)])
 def test_roulette_that_corrects_straight_through_is_not_biased(alpha: float) -> None:
     # Before: q = .002: 51 of 100 at .05, 21 of 89 at 1e-3; the catalogue has noisier codes only.
     setting = Setting(problem("quadratic", 2, 3, 3), PLAIN.logits)
@@ -88,7 +88,7 @@ class Hidden(Code):
         return inner + torch.linalg.vector_norm(self.g) * (jumps + common)
 
 
-@pytest.mark.parametrize("size", [30.0, 1e4])
+@pytest.mark.parametrize("size", [30.0, pytest.param(1e4, marks=pytest.mark.slow)])
 def test_skew_that_coordinates_do_not_show_is_not_biased(size: float) -> None:
     # Before, at 1e-3: size 30: 40 of 40; 300: 39 of 40; 1e4: 35 of 40 (lognormal jumps 12 of 40).
     setting = wide(60, 2)
