@@ -125,8 +125,8 @@ class Ladder:
     def outcome(self) -> str:
         """UNBIASED, EXACT TO DEGREE d, BIASED or INCONCLUSIVE.
 
-        With `against` AGREES WITH it, DIFFERS FROM it, INCONCLUSIVE or NOT APPLICABLE. WHERE
-        DECIDED follows if there is no counterexample, but some trial at a site does not decide.
+        With `against` AGREES WITH it, DIFFERS FROM it, INCONCLUSIVE or NOT APPLICABLE. The words
+        WHERE DECIDED are added if no site shows a counterexample but some do not decide.
         """
         found = self._found()
         good = found.startswith((UNBIASED, "EXACT", "AGREES"))
@@ -218,7 +218,7 @@ class Ladder:
         if self.degree == math.inf:
             told = ["no bias is found on any of these losses"]
         elif self.degree < 0:
-            told = ["it is biased or not decided already on constants"]
+            told = ["even on constants it is biased or not decided"]
         else:
             told = [f"no bias is found up to degree {self.degree:g} in each variable"]
         kinds = dict.fromkeys(r.kind for r in self.rungs)

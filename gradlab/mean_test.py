@@ -20,21 +20,21 @@ from torch import Tensor
 
 from gradlab.deviations import DeviationSums
 
-__all__ = ["BEYOND", "BEYOND_HEAVY", "NORMAL_SQUARE", "SHARE", "MeanTest"]
+__all__ = ["BEYOND", "SHARE", "MeanTest", "tolerated_share"]
 
 SHARE = 0.02
 """Where one draw makes up more of the squared deviations than this, the tails have not been shown:
 a test by the variance of the draws would be wrong at any level."""
 
-NORMAL_SQUARE = 16
-"""Of few draws one makes up more: so many times its expectation among n, normal ones too."""
+# Of few draws one makes up more: so many times its expectation among n, normal ones too.
+_NORMAL_SQUARE = 16
 
 BEYOND = 1000
 """What has not varied shows a bias, unless some draws are so many times as long as the longest one
 that is seen."""
 
-BEYOND_HEAVY = 50
-"""The same for what varies by few draws alone, which have shown how long they are."""
+# The same for what varies by few draws alone, which have shown how long they are.
+_BEYOND_HEAVY = 50
 
 # The share of one draw up to which the longest draws show how long draws are.
 _SHOWN = 0.2
@@ -46,6 +46,11 @@ _UNSEEN = 0.1
 _DRAWS_A_DIMENSION = 10
 # Squared effect sizes, in standard deviations, over which the e-value is mixed.
 _EFFECTS = 0.25 ** np.arange(2, 13)
+
+
+def tolerated_share(n: int) -> float:
+    """Return what one of n draws may make up of the squared deviations at most."""
+    return max(SHARE, _NORMAL_SQUARE / n)
 
 
 @dataclass(frozen=True)
@@ -95,12 +100,7 @@ class MeanTest:
     @cached_property
     def seen(self) -> Bool[Tensor, " D"]:
         """Which coordinates vary, and not by a few draws alone."""
-        return self.varies & (self.sums.peak <= self.share * self.sums.squares)
-
-    @property
-    def share(self) -> float:
-        """Of the squared deviations, what one draw may make up at most."""
-        return max(SHARE, NORMAL_SQUARE / self.sums.n)
+        return self.varies & (self.sums.peak <= tolerated_share(self.sums.n) * self.sums.squares)
 
     @cached_property
     def kurtosis(self) -> float:
@@ -119,7 +119,10 @@ class MeanTest:
 
     def _behind(self, inside: float) -> float:
         kurtosis = self._kurtosis(self.seen) if self.seen.any() else self.kurtosis
-        return min(2 * self.sums.n / max(kurtosis - 1, inside - 1, 1e-9), self.sums.n - 1.0)
+        return self._of_kurtosis(max(kurtosis, inside))
+
+    def _of_kurtosis(self, kurtosis: float) -> float:
+        return min(2 * self.sums.n / max(kurtosis - 1, 1e-9), self.sums.n - 1.0)
 
     def inside_of(self, d: Float[Tensor, "n D"]) -> tuple[float, int]:
         """Return sum of |z|^4 over draws, z their deviations where S is 1, and the dimension m.
@@ -134,7 +137,7 @@ class MeanTest:
     @cached_property
     def joint(self) -> bool:
         """Whether all directions are tested jointly (else coordinate by coordinate)."""
-        return self._enough and self._leverage <= self.share
+        return self._enough and self._leverage <= tolerated_share(self.sums.n)
 
     @cached_property
     def _enough(self) -> bool:
@@ -203,7 +206,7 @@ class MeanTest:
         offset, size = max(self.unseen_offset, self.heavy_offset), self.sums.size
         if offset == 0 or size < offset / 4:
             return 0.0
-        rate = max(self.unseen_offset / BEYOND, self.heavy_offset / BEYOND_HEAVY) / size
+        rate = max(self.unseen_offset / BEYOND, self.heavy_offset / _BEYOND_HEAVY) / size
         return -self.sums.n * math.log1p(-rate)
 
     @cached_property
@@ -290,8 +293,7 @@ class MeanTest:
         directions = self.directions + rest
         if directions == 0:
             return self.exact_limit
-        nu = min(2 * self.sums.n / max(self.kurtosis - 1, 1e-9), self.sums.n - 1.0)
-        widening = self._widening(directions, nu)
+        widening = self._widening(directions, self._of_kurtosis(self.kurtosis))
         if not math.isfinite(widening):
             return math.inf
         wanted = -math.log(self.alpha) + math.log(1 if self.joint else directions)

@@ -64,7 +64,7 @@ class Question:
     @cached_property
     def meets_classes(self) -> int:
         """Draws that meet every class, but for negligible ones, with confidence 1 - alpha."""
-        p = probabilities(self.logits)
+        p = self._p
         rarest = p[p >= _NEGLIGIBLE].min() if p.numel() else torch.ones(())
         return math.ceil(self.unseen / float(rarest))
 

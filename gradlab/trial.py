@@ -17,7 +17,7 @@ from torch import Tensor
 from gradlab.deviations import DeviationSums
 from gradlab.draws import Draws
 from gradlab.evidence import MORE, ULPS, Evidence, accumulated
-from gradlab.mean_test import BEYOND, NORMAL_SQUARE, SHARE, MeanTest
+from gradlab.mean_test import BEYOND, SHARE, MeanTest, tolerated_share
 from gradlab.moments import Measured
 from gradlab.progress import Progress
 from gradlab.question import FEWEST, MET, Question
@@ -71,8 +71,8 @@ def trial(
 class _Look:
     """The evidence looked at: tests of the sets of coordinates that can be tested by now.
 
-    `tails`: of each set dimension, draws, and their sum of |z|^4 (see `MeanTest.inside_of`), which
-    each look goes on with.
+    `tails`: for each set its dimension, the number of draws and their sum of |z|^4 (see
+    `MeanTest.inside_of`). Each look adds to it.
     """
 
     question: Question
@@ -139,8 +139,7 @@ class _Look:
     def length(self) -> float:
         """|g|, or the root of the variance of a draw where g is 0 to the accuracy of its sums."""
         norm = float(torch.linalg.vector_norm(self.evidence.target))
-        least = ULPS * torch.finfo(torch.float64).eps * self.question.scale
-        return norm if norm > least else float(self.evidence.sums.variances.sum().sqrt())
+        return norm if norm > self._accuracy else float(self.evidence.sums.variances.sum().sqrt())
 
     @property
     def margin(self) -> float:
@@ -195,9 +194,13 @@ class _Look:
     @property
     def _is_zero(self) -> bool:
         """Whether the gradient and all draws are 0, to the accuracy of float64."""
-        least = ULPS * torch.finfo(torch.float64).eps * self.question.scale
         norm = float(torch.linalg.vector_norm(self.evidence.target))
-        return max(norm, self.evidence.sums.size) <= max(least, math.ulp(0.0))
+        return max(norm, self.evidence.sums.size) <= self._accuracy
+
+    @property
+    def _accuracy(self) -> float:
+        """What is 0 to the accuracy of float64 sums of values of f."""
+        return max(ULPS * torch.finfo(torch.float64).eps * self.question.scale, math.ulp(0.0))
 
     @property
     def _is_biased(self) -> bool:
@@ -247,10 +250,7 @@ class _Look:
                 "would meet it"
             )
         varied = float(sums.squares.sum()) > 0 and float(sums.extremes.abs().max()) > self.margin
-        share = sums.largest_share
-        if varied and share > max(SHARE, NORMAL_SQUARE / sums.n):
-            return _heavy(share)
-        return ""
+        return _heavy(sums) if varied else ""
 
     @property
     def reason(self) -> str:
@@ -280,10 +280,7 @@ class _Look:
                 f"that are not met so far would have to be about {wanted / sums.size:.2g} times as "
                 "long as the longest one to make up for it"
             )
-        share = sums.largest_share
-        if share > max(SHARE, NORMAL_SQUARE / sums.n):
-            return _heavy(share)
-        return self.unmet
+        return _heavy(sums) or self.unmet
 
     @property
     def needed(self) -> int | None:
@@ -366,7 +363,11 @@ class _Look:
         return rarity().carried(min(1.0, self.question.unseen / self.evidence.sums.n))
 
 
-def _heavy(share: float) -> str:
+def _heavy(sums: DeviationSums) -> str:
+    """Return that a single draw makes up too much, or nothing."""
+    share = sums.largest_share
+    if share <= tolerated_share(sums.n):
+        return ""
     return (
         f"a single draw makes up {share:.0%} of the squared deviations: the tails have not been "
         "shown, and the variance may be infinite"

@@ -55,10 +55,10 @@ class ExactBias:
     - for a product M grad f, inside of f: 32 of its unit, of root E |M|^2 |grad f|^2 and of E |f -
       E f| |s|; for the Gumbel family also the error of its tables of E[M | x], 1e-10 an entry.
 
-    A bias below the bound, as at nearly sure classes, is not seen. `sums`: the part of the truth's
-    own sums; a gradient below it is 0 as far as can be told. `deviation`: root of the variance of
-    one draw. `route`: how the mean was found. `eps`: the unit of f; `size_of_f` and `spread_of_f`:
-    E |f| and E |f - E f|.
+    A bias below the bound, as at nearly sure classes, is not seen. `sums`: what rounding may change
+    in the sums of the truth; a shorter gradient cannot be told from 0. `deviation`: root of the
+    variance of one draw. `route`: how the mean was found. `eps`: the unit of f; `size_of_f` and
+    `spread_of_f`: E |f| and E |f - E f|.
     """
 
     truth: Float[Tensor, "N C"]
@@ -187,7 +187,7 @@ def _over_tuples(estimator: SampledValueEstimator, on: Enumeration) -> _Mean:
 
 
 def _compared(found: _Mean, on: Enumeration, unit: float) -> ExactBias:
-    """Return the bias, where f computes in this unit; raise TruthError if that is no truth."""
+    """Return the bias if f computes in this unit; raise TruthError if the two routes disagree."""
     second, sizes, shape = on.second_route, on.values.sizes, on.logits.shape
     second.check(unit)
     bound = sum_ulps(found.terms, shape) * DOUBLE * found.size + found.more
