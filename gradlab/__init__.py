@@ -12,7 +12,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradlab.adapted import as_loss
     from gradlab.comparison import compare
     from gradlab.estimators import (
         ARM,
@@ -68,6 +67,7 @@ if TYPE_CHECKING:
     from gradlab.exact.enumeration import exact_gradient, exact_value
     from gradlab.exact.moments import exact_moments
     from gradlab.ladder import Ladder, verify_order
+    from gradlab.loss.adapted import as_loss
     from gradlab.moments import Moments
     from gradlab.montecarlo import monte_carlo
     from gradlab.ranking import best_temperature
@@ -91,7 +91,7 @@ _ESTIMATORS = (
     "gumbel_softmax_st parse st_zgr straight_through zgr"
 )
 _HOME = {
-    "as_loss": "adapted",
+    "as_loss": "loss",
     "compare": "comparison",
     "exact_gradient": "exact.enumeration",
     "exact_value": "exact.enumeration",

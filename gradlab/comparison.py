@@ -19,8 +19,8 @@ from gradlab.categorical import check_floating
 from gradlab.draws import Code, CodeEstimator, estimator_of
 from gradlab.estimators import Estimator
 from gradlab.exact.moments import EnumeratedBatch, Enumeration
-from gradlab.gate import name_of
 from gradlab.loss import Loss
+from gradlab.loss.gate import name_of
 from gradlab.measurement import COLUMNS, NOTED, measured_rows
 from gradlab.moments import GROUPS, Moments, Truth
 from gradlab.montecarlo import monte_carlo

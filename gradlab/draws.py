@@ -15,8 +15,8 @@ from torch import Generator, Tensor
 from gradlab.estimators import Estimator, parse
 from gradlab.exact.mechanism import is_shipped
 from gradlab.forms import Source, Surrogate, form_of, name_of_code, of_surrogate
-from gradlab.gate import Objective
 from gradlab.loss import Loss, LossError, NotDifferentiableError
+from gradlab.loss.gate import Objective
 from gradlab.replicates import check_replicates
 from gradlab.reproducible import block_generator, generator_on
 from gradlab.seeded_calls import EstimatorError

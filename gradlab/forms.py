@@ -16,8 +16,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from gradlab.categorical import draw_one_hot, probabilities
-from gradlab.held import held_modules
 from gradlab.loss import Loss, NotDifferentiableError, why_no_gradient
+from gradlab.loss.held import held_modules
 from gradlab.seeded_calls import EstimatorError
 
 __all__ = ["Form", "Source", "Surrogate", "form_of", "name_of_code", "of_surrogate"]

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from gradlab.draws import Code, draws_of, estimator_of
 from gradlab.estimators import Estimator
-from gradlab.gate import checked
 from gradlab.loss import Loss
+from gradlab.loss.gate import checked
 from gradlab.moments import GROUPS, Groups, Moments
 from gradlab.progress import Progress
 from gradlab.reproducible import block_generator, check_seed, single_thread

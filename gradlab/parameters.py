@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradlab.categorical import probabilities
 from gradlab.draws import Draws
-from gradlab.gate import Objective
+from gradlab.loss.gate import Objective
 from gradlab.moments import Measured
 from gradlab.reproducible import block_generator, generator_on
 

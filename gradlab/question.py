@@ -15,7 +15,7 @@ from torch import Tensor
 from gradlab.categorical import probabilities
 from gradlab.draws import Draws
 from gradlab.exact.rarity import Rarity
-from gradlab.gate import Objective
+from gradlab.loss.gate import Objective
 
 __all__ = ["FEWEST", "MET", "Question"]
 

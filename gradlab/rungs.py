@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.exact.moments import Enumeration
-from gradlab.gate import name_of
+from gradlab.loss.gate import name_of
 from gradlab.problems import Problem, problem, regime
 from gradlab.problems.base import normal, seeded
 

@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor
 
 from gradlab.loss import Loss
-from gradlab.memory import changed, remembered
+from gradlab.loss.memory import changed, remembered
 from gradlab.reproducible import block_generator
 
 __all__ = ["Calls", "EstimatorError", "NotSeededError", "StatefulError"]

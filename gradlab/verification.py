@@ -22,8 +22,8 @@ from gradlab.exact.mechanism import overrides
 from gradlab.exact.moments import EnumeratedBatch, Enumeration, NotExactError
 from gradlab.exact.rarity import rarity
 from gradlab.exact.trained import trained_mean
-from gradlab.gate import name_of
 from gradlab.loss import Loss, NotDifferentiableError, evaluate
+from gradlab.loss.gate import name_of
 from gradlab.moments import Measured
 from gradlab.nearest import nearest, unbiased_too
 from gradlab.parameters import parameter_share

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from gradlab.adapted import as_loss
+from gradlab.loss.adapted import as_loss
 
 __all__ = ["CORRECT", "FAULTY", "N_CLASSES", "N_VARIABLES", "CorrectLoss", "FaultyLoss"]
 

@@ -18,9 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gradlab
-from gradlab import adapted
-from gradlab.adapted import as_loss
-from gradlab.loss import LossError, gradient
+from gradlab.loss import LossError, adapted, gradient
+from gradlab.loss.adapted import as_loss
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 

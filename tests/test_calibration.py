@@ -17,7 +17,7 @@ from gradlab import exact_gradient, exact_moments
 from gradlab.deviations import DeviationSums
 from gradlab.draws import draws_of
 from gradlab.estimators import parse
-from gradlab.gate import checked
+from gradlab.loss.gate import checked
 from gradlab.mean_test import MeanTest
 from gradlab.problems import problem, regime
 from gradlab.question import Question

@@ -12,7 +12,7 @@ from gradlab import exact_gradient
 from gradlab.categorical import draw_one_hot, probabilities
 from gradlab.dependence import CallSums, Spread
 from gradlab.draws import draws_of
-from gradlab.gate import checked
+from gradlab.loss.gate import checked
 from gradlab.problems import problem, regime
 from gradlab.question import Question
 from gradlab.replicates import DependentDrawsError

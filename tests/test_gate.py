@@ -22,8 +22,8 @@ from gradlab import (
     verify,
 )
 from gradlab.exact.moments import Enumeration
-from gradlab.gate import checked
 from gradlab.loss import BatchDependentError, HoldsLogitsError, LossError
+from gradlab.loss.gate import checked
 from gradlab.problems import problem, regime
 from gradlab.sweep import cells
 from gradlab.testing import assert_unbiased

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradlab.adapted import as_loss
+from gradlab.loss.adapted import as_loss
 from losses import CORRECT, FAULTY, N_CLASSES, N_VARIABLES
 
 N, C = N_VARIABLES, N_CLASSES

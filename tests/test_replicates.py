@@ -15,7 +15,7 @@ from gradlab.categorical import draw_one_hot, probabilities
 from gradlab.draws import batched, draws_of
 from gradlab.exact_tests import cuts_of, law_test
 from gradlab.loss import NotDifferentiableError
-from gradlab.memory import changed, remembered
+from gradlab.loss.memory import changed, remembered
 from gradlab.problems import problem, regime
 from gradlab.replicates import (
     BatchStatisticsError,

@@ -13,7 +13,7 @@ from gradlab.categorical import draw_one_hot, probabilities
 from gradlab.dependence import CallSums, Spread
 from gradlab.deviations import DeviationSums
 from gradlab.draws import draws_of
-from gradlab.gate import checked
+from gradlab.loss.gate import checked
 from gradlab.mean_test import MeanTest
 from gradlab.problems import problem, regime
 from gradlab.question import Question

@@ -17,11 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.categorical import check_logits, one_hot, probabilities
-from gradlab.diagnosis import agree
 from gradlab.exact.rounding import Sizes
 from gradlab.exact.tabulated import Tabulated
-from gradlab.gate import Objective, checked
 from gradlab.loss import BatchDependentError, Loss, NotFiniteError, evaluate, gradient
+from gradlab.loss.diagnosis import agree
+from gradlab.loss.gate import Objective, checked
 from gradlab.progress import Progress
 from gradlab.reproducible import single_thread
 

@@ -20,7 +20,7 @@ from gradlab.estimators import (
 )
 from gradlab.exact.tuples import NotExactError
 from gradlab.loss import Loss
-from gradlab.memory import changed, remembered
+from gradlab.loss.memory import changed, remembered
 from gradlab.reproducible import global_states
 
 __all__ = [

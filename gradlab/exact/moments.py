@@ -49,8 +49,8 @@ from gradlab.exact.mechanism import (
 from gradlab.exact.routes import SecondRoute, second_route
 from gradlab.exact.tabulated import Tabulated, count_states
 from gradlab.exact.tuples import NotExactError, some_tuples, tuple_moments
-from gradlab.gate import Objective, checked, name_of
 from gradlab.loss import Loss, evaluate, gradient
+from gradlab.loss.gate import Objective, checked, name_of
 from gradlab.moments import Moments
 from gradlab.reproducible import block_generator, single_thread
 

@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.categorical import log_probabilities
-from gradlab.diagnosis import BATCH_ULPS
 from gradlab.exact.enumeration import Space, ValueMoments
 from gradlab.loss import Loss, evaluate
+from gradlab.loss.diagnosis import BATCH_ULPS
 from gradlab.reproducible import single_thread
 
 __all__ = ["SecondRoute", "TruthError", "second_route"]

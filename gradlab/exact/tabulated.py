@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.categorical import one_hot, probabilities
-from gradlab.gate import Objective
 from gradlab.loss import evaluate, gradient
+from gradlab.loss.gate import Objective
 
 __all__ = ["Tabulated", "count_states"]
 

@@ -23,9 +23,9 @@ from gradlab.estimators import Estimator
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import EnumeratedBatch, NotExactError
 from gradlab.exact.tabulated import count_states
-from gradlab.gate import Objective, checked
 from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.loss import Loss
+from gradlab.loss.gate import Objective, checked
 from gradlab.measurement import COLUMNS, NOTED, measure
 from gradlab.moments import GROUPS, Groups, Moments, Truth
 from gradlab.reproducible import block_generator, check_seed

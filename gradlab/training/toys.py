@@ -10,8 +10,8 @@ from torch import Tensor
 
 from gradlab.categorical import check_logits, probabilities
 from gradlab.estimators import Estimator, MovingAverage
-from gradlab.gate import checked
 from gradlab.loss import Loss
+from gradlab.loss.gate import checked
 from gradlab.problems import NormPower
 from gradlab.reproducible import block_generator, check_seed
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.estimators import Estimator, MovingAverage, parse
-from gradlab.gate import checked
+from gradlab.loss.gate import checked
 from gradlab.reproducible import block_generator, check_seed
 from gradlab.training.base import Training
 from gradlab.training.datasets import Images

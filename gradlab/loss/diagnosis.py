@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradlab.held import training_layers
-from gradlab.loss import (
+from gradlab.loss.contract import (
     BatchDependentError,
     GradientModeError,
     Loss,
@@ -16,6 +15,7 @@ from gradlab.loss import (
     StatefulLossError,
     evaluate,
 )
+from gradlab.loss.held import training_layers
 
 __all__ = ["BATCH_ULPS", "agree", "check_random", "fault_of", "layers_of"]
 

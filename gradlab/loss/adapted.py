@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.frozen import with_frozen_modules
-from gradlab.loss import Loss, LossError
+from gradlab.loss.contract import Loss, LossError
+from gradlab.loss.frozen import with_frozen_modules
 
 __all__ = ["as_loss"]
 

@@ -16,9 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.categorical import check_floating, check_logits, one_hot, probabilities
-from gradlab.diagnosis import agree, check_random, fault_of, layers_of
-from gradlab.held import held_modules, held_tensors
-from gradlab.loss import (
+from gradlab.loss.contract import (
     BatchDependentError,
     ChangesInputError,
     HoldsLogitsError,
@@ -26,6 +24,8 @@ from gradlab.loss import (
     LossError,
     evaluate,
 )
+from gradlab.loss.diagnosis import agree, check_random, fault_of, layers_of
+from gradlab.loss.held import held_modules, held_tensors
 from gradlab.reproducible import global_states, single_thread
 
 __all__ = ["Objective", "checked", "name_of"]
