@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from gradlab.problems.digits import digit_rows, digits
-from gradlab.training import download
-from gradlab.training.datasets import DATA_SETS, SPLITS, load_images
-from gradlab.training.image_files import (
+from gradlab.data import download
+from gradlab.data.datasets import DATA_SETS, SPLITS, load_images
+from gradlab.data.digits import digit_rows, digits
+from gradlab.data.image_files import (
     area_average,
     read_binary_rows,
     read_characters,
@@ -28,7 +28,7 @@ from gradlab.training.image_files import (
     read_idx,
     read_silhouettes,
 )
-from gradlab.training.sources import SOURCES, SUBFOLDERS, Source
+from gradlab.data.sources import SOURCES, SUBFOLDERS, Source
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (30, 784), dtype=np.uint8)

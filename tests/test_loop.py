@@ -15,9 +15,9 @@ import pytest
 import torch
 from filelock import FileLock
 
+from gradlab.data.datasets import load_images
 from gradlab.training import checkpoint, loop
 from gradlab.training.checkpoint import CheckpointError, read_checkpoint, write_checkpoint
-from gradlab.training.datasets import load_images
 from gradlab.training.loop import CHECKPOINT, TrainingError, train
 from gradlab.training.vae_training import VAESettings, VAETraining
 
@@ -107,7 +107,7 @@ def test_a_finished_run_does_nothing_more(tmp_path):
 KILLED = """
 import sys
 from pathlib import Path
-from gradlab.training.datasets import load_images
+from gradlab.data.datasets import load_images
 from gradlab.training.loop import train
 from gradlab.training.vae_training import VAESettings, VAETraining
 settings = VAESettings(latent="3x3", epochs=100_000, hidden=8, lr=1e-2, bound_samples=2)

@@ -11,8 +11,8 @@ from scipy.stats import logistic
 
 from cases import generator
 from gradlab.cli import main
+from gradlab.data.datasets import load_images
 from gradlab.estimators import parse
-from gradlab.training.datasets import load_images
 from gradlab.training.layer import Evaluation
 from gradlab.training.loop import train
 from gradlab.training.network_training import (

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 import gradlab
 from gradlab.atlas import summary
+from gradlab.data.datasets import load_images
 from gradlab.ladder import rungs
 from gradlab.planted import PLANTED, planted_rows
 from gradlab.plots import (
@@ -34,7 +35,6 @@ from gradlab.ranking import ranking
 from gradlab.sweep.grid import Grid
 from gradlab.sweep.running import run_sweep
 from gradlab.sweep.store import sweep_rows
-from gradlab.training.datasets import load_images
 from gradlab.training.kinds import begin
 from gradlab.training.loop import train
 from gradlab.training.network_training import NetworkSettings

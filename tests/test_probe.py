@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from gradlab import exact_gradient, exact_moments
+from gradlab.data.datasets import load_images
 from gradlab.estimators import parse
 from gradlab.figures import vae as figure
 from gradlab.loss import BatchDependentError, RandomLossError
 from gradlab.plots.probe import plot
-from gradlab.training.datasets import load_images
 from gradlab.training.loop import train
 from gradlab.training.probe import GradientProbe
 from gradlab.training.vae_training import VAESettings, VAETraining

@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 
 import gradlab.problems
+from gradlab.data.cache import cache_folder
+from gradlab.data.digits import digit_rows, digits
 from gradlab.problems import (
     MLP,
     PROBLEMS,
@@ -39,9 +41,8 @@ from gradlab.problems import (
     problem,
     regime,
 )
-from gradlab.problems.digits import digit_rows, digits
 from gradlab.problems.vae_model import elbo, encode
-from gradlab.problems.vae_weights import Training, cache_folder, trained
+from gradlab.problems.vae_weights import Training, trained
 
 GOLDEN = json.loads((Path(__file__).parent / "fixtures.json").read_text())["cases"]
 PACKAGE = Path(gradlab.problems.__file__).parent
@@ -404,13 +405,13 @@ def test_digits():
 
 def test_digits_file_is_small_and_credited():
     folder = PACKAGE
-    assert (folder / "digits.npz").stat().st_size < 100_000
-    assert re.search("LeCun.*Cortes.*Burges", (folder / "DIGITS.md").read_text())
+    assert (DATA / "digits.npz").stat().st_size < 100_000
+    assert re.search("LeCun.*Cortes.*Burges", (DATA / "DIGITS.md").read_text())
 
 
 @pytest.mark.parametrize("damage", [lambda c: c[:-1], lambda c: b"", lambda c: c[:99] + c[100:]])
 def test_damaged_digits_are_refused(damage, tmp_path, monkeypatch):
-    content = (PACKAGE / "digits.npz").read_bytes()
+    content = (DATA / "digits.npz").read_bytes()
     (tmp_path / "digits.npz").write_bytes(damage(content))
     monkeypatch.setattr(resources, "files", lambda package: tmp_path)
     with pytest.raises(RuntimeError, match=r"digits\.npz is damaged"):

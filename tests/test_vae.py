@@ -9,8 +9,8 @@ import torch
 from cases import generator, is_binary, is_of_levels
 from gradlab.categorical import one_hot
 from gradlab.cli import main
+from gradlab.data.datasets import load_images
 from gradlab.estimators import ESTIMATORS
-from gradlab.training.datasets import load_images
 from gradlab.training.loop import train
 from gradlab.training.runs import summary
 from gradlab.training.vae import DiscreteVAE, read_latent

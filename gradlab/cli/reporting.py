@@ -28,10 +28,10 @@ def train_and_report(
     """Do the runs, write the curves and print what was reached."""
     import pandas as pd
 
+    from gradlab.data.datasets import load_images
     from gradlab.plots.files import save_with_rows
     from gradlab.plots.training import plot
     from gradlab.processes import usable_cores
-    from gradlab.training.datasets import load_images
     from gradlab.training.kinds import begin
     from gradlab.training.runs import Run, at_best_rate, run_all, summary
 

@@ -12,11 +12,11 @@ is one, is about twice ZGR's.
 import pandas as pd
 from matplotlib.figure import Figure
 
+from gradlab.data.datasets import load_images
 from gradlab.plots.probe import draw_probed
 from gradlab.plots.style import styled
 from gradlab.plots.training import draw_curves, estimator_handles
 from gradlab.reproducible import single_thread
-from gradlab.training.datasets import load_images
 from gradlab.training.loop import train
 from gradlab.training.probe import GradientProbe
 from gradlab.training.vae_training import VAESettings, VAETraining

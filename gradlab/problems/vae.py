@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from gradlab.data.digits import digits
 from gradlab.problems.base import Problem
-from gradlab.problems.digits import digits
 from gradlab.problems.vae_model import LATENT_C, LATENT_N, Weights, code_features, encode
 from gradlab.problems.vae_weights import SNAPSHOTS, trained
 

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gradlab.problems.digits import DIGITS_SHA256, digits
+from gradlab.data.cache import cache_folder
+from gradlab.data.digits import DIGITS_SHA256, digits
 from gradlab.problems.vae_model import Weights, elbo, initial_weights
 
-__all__ = ["SNAPSHOTS", "Training", "cache_folder", "trained"]
+__all__ = ["SNAPSHOTS", "Training", "trained"]
 
 SNAPSHOTS = {"initial": 0, "little": 8, "some": 40, "long": 200}
 
@@ -58,13 +59,6 @@ def trained(training: Training = Training()) -> dict[str, Weights]:
         snapshots = _train(training)
         _write(path, snapshots)
     return snapshots
-
-
-def cache_folder() -> Path:
-    """Return $GRADLAB_CACHE, or the folder gradlab in $XDG_CACHE_HOME or in ~/.cache."""
-    if own := os.environ.get("GRADLAB_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "gradlab"
 
 
 def _read(path: Path, training: Training) -> dict[str, Weights] | None:

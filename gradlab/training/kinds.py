@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from gradlab.data.datasets import Images
 from gradlab.training.base import Training
-from gradlab.training.datasets import Images
 from gradlab.training.device import check_device
 from gradlab.training.network_training import NetworkSettings, NetworkTraining
 from gradlab.training.probe import GradientProbe

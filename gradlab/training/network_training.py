@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from gradlab.data.datasets import Images
 from gradlab.estimators import parse
 from gradlab.reproducible import block_generator, check_seed
 from gradlab.training.base import Training
-from gradlab.training.datasets import Images
 from gradlab.training.layer import CategoricalLayer
 from gradlab.training.networks import MODELS, QuantizedNetwork
 

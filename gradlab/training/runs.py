@@ -110,8 +110,8 @@ def _do(run: Run, tell: Callable[[int, int], None]) -> Outcome:
     """Do one run in this process; a fault is told, not raised."""
     import torch
 
+    from gradlab.data.datasets import load_images
     from gradlab.training.checkpoint import CheckpointError
-    from gradlab.training.datasets import load_images
     from gradlab.training.kinds import begin
     from gradlab.training.loop import TrainingError, train
 

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradlab.data.datasets import Images
 from gradlab.estimators import Estimator, MovingAverage, parse
 from gradlab.loss.gate import checked
 from gradlab.reproducible import block_generator, check_seed
 from gradlab.training.base import Training
-from gradlab.training.datasets import Images
 from gradlab.training.probe import GradientProbe
 from gradlab.training.vae import DiscreteVAE, read_latent
 

@@ -14,8 +14,8 @@ from urllib.request import Request, urlopen
 from filelock import FileLock
 from tqdm import tqdm
 
-from gradlab.problems.vae_weights import cache_folder
-from gradlab.training.sources import SOURCES, SUBFOLDERS, Source
+from gradlab.data.cache import cache_folder
+from gradlab.data.sources import SOURCES, SUBFOLDERS, Source
 
 __all__ = ["data_folder", "read_source"]
 

@@ -36,7 +36,7 @@ def digit_rows() -> Int[Tensor, " 300"]:
 
 
 def _read() -> dict[str, np.ndarray]:
-    source = resources.files("gradlab.problems") / "digits.npz"
+    source = resources.files("gradlab.data") / "digits.npz"
     try:
         content = source.read_bytes()
     except OSError as error:

@@ -15,16 +15,16 @@ import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
-from gradlab.problems.digits import digits
-from gradlab.training.download import read_source
-from gradlab.training.image_files import (
+from gradlab.data.digits import digits
+from gradlab.data.download import read_source
+from gradlab.data.image_files import (
     read_binary_rows,
     read_characters,
     read_drawings,
     read_idx,
     read_silhouettes,
 )
-from gradlab.training.sources import SOURCES
+from gradlab.data.sources import SOURCES
 
 __all__ = ["DATA_SETS", "SPLITS", "Images", "load_images"]
 
