@@ -41,8 +41,8 @@ from gradlab.problems import (
     problem,
     regime,
 )
-from gradlab.problems.vae_model import elbo, encode
-from gradlab.problems.vae_weights import Training, trained
+from gradlab.problems.tiny_vae_model import elbo, encode
+from gradlab.problems.tiny_vae_weights import Training, trained
 
 GOLDEN = json.loads((Path(__file__).parent / "fixtures.json").read_text())["cases"]
 PACKAGE = Path(gradlab.problems.__file__).parent
@@ -501,7 +501,7 @@ def test_cache_is_read_back(cache, monkeypatch):
     first = load(QUICK)
     (file,) = cache.iterdir()
     assert file.suffix == ".npz"
-    monkeypatch.setattr("gradlab.problems.vae_weights._train", refuse)
+    monkeypatch.setattr("gradlab.problems.tiny_vae_weights._train", refuse)
     assert same(load(QUICK), first)
 
 
@@ -595,7 +595,7 @@ def test_processes_share_a_cache_and_may_be_killed(cache, tmp_path, monkeypatch)
         for process in running:
             process.kill()
     assert sorted(file.suffix for file in cache.iterdir()) == [".npz", ".part"]
-    monkeypatch.setattr("gradlab.problems.vae_weights._train", refuse)
+    monkeypatch.setattr("gradlab.problems.tiny_vae_weights._train", refuse)
     found = load(QUICK)
     assert {name: len(weights) for name, weights in found.items()} == {"initial": 8, "long": 8}
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 from gradlab.problems.base import Problem
-from gradlab.problems.logits import REGIMES, regime
 from gradlab.problems.network import MLP
 from gradlab.problems.norms import NormPower
 from gradlab.problems.polynomials import (
@@ -19,11 +18,12 @@ from gradlab.problems.polynomials import (
     MultiQuadratic,
     Quadratic,
 )
+from gradlab.problems.regimes import REGIMES, regime
 from gradlab.problems.ridges import Polynomial, Softplus
 from gradlab.problems.table import LookupTable
-from gradlab.problems.vae import TinyVAE
-from gradlab.problems.vae_model import LATENT_C, LATENT_N
-from gradlab.problems.vae_weights import SNAPSHOTS
+from gradlab.problems.tiny_vae import TinyVAE
+from gradlab.problems.tiny_vae_model import LATENT_C, LATENT_N
+from gradlab.problems.tiny_vae_weights import SNAPSHOTS
 
 __all__ = [
     "PROBLEMS",

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from gradlab.data.digits import digits
 from gradlab.problems.base import Problem
-from gradlab.problems.vae_model import LATENT_C, LATENT_N, Weights, code_features, encode
-from gradlab.problems.vae_weights import SNAPSHOTS, trained
+from gradlab.problems.tiny_vae_model import LATENT_C, LATENT_N, Weights, code_features, encode
+from gradlab.problems.tiny_vae_weights import SNAPSHOTS, trained
 
 __all__ = ["TinyVAE"]
 

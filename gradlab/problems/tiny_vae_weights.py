@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from gradlab.data.cache import cache_folder
 from gradlab.data.digits import DIGITS_SHA256, digits
-from gradlab.problems.vae_model import Weights, elbo, initial_weights
+from gradlab.problems.tiny_vae_model import Weights, elbo, initial_weights
 
 __all__ = ["SNAPSHOTS", "Training", "trained"]
 
