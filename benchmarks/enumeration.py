@@ -10,8 +10,8 @@ import torch
 from benchmarks.ratios import Ratio, measure
 from gradlab import ZGR, GumbelRao, exact_gradient, exact_moments, monte_carlo
 from gradlab.categorical import probabilities
+from gradlab.estimators._gumbel_jacobian import conditional_jacobians
 from gradlab.exact.enumeration import gradient_moments
-from gradlab.gumbel_jacobian import conditional_jacobians
 from gradlab.problems import problem, regime
 
 __all__ = ["run"]

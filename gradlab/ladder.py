@@ -15,10 +15,9 @@ from typing import Any
 import pandas as pd
 
 from gradlab.draws import Code, Draws, EstimatorDtypeError, EstimatorError, batched, draws_of
-from gradlab.estimators import PathwiseEstimator
+from gradlab.estimators import PathwiseEstimator, QuadratureError
 from gradlab.exact.moments import NotExactError
 from gradlab.exact.static import StaticCheck, static_check
-from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.loss import LossError
 from gradlab.progress import tracked
 from gradlab.replicates import NO_REPLICATES

@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from gradlab.estimators import Estimator
+from gradlab.estimators import Estimator, QuadratureError
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import EnumeratedBatch, Enumeration, NotExactError
-from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.moments import Moments, Truth
 from gradlab.montecarlo import monte_carlo
 from gradlab.replicates import NO_REPLICATES

@@ -14,11 +14,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gradlab.deviations import DeviationSums
-from gradlab.estimators import DARN, ZGR, Estimator, GumbelSoftmaxST, StraightThrough
+from gradlab.estimators import (
+    DARN,
+    ZGR,
+    Estimator,
+    GumbelSoftmaxST,
+    QuadratureError,
+    StraightThrough,
+)
 from gradlab.evidence import ULPS
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import EnumeratedBatch, Enumeration, NotExactError
-from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.loss import LossError
 from gradlab.mean_test import MeanTest
 from gradlab.question import Question

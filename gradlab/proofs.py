@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from gradlab.draws import DRAW, TRAINING, Draws
-from gradlab.estimators import Estimator
+from gradlab.estimators import Estimator, QuadratureError
 from gradlab.exact.bias import ExactBias, exact_bias
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import EnumeratedBatch, Enumeration, NotExactError
 from gradlab.exact.rounding import DOUBLE
-from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.moments import Measured
 from gradlab.question import Question
 from gradlab.verdict import BIASED, INCONCLUSIVE, UNBIASED, Verdict

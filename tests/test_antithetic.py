@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from cases import all_states, generator, logits_of, loss_of
-from gradlab.estimators import ARM, ARSM, DisARM, antithetic, coupled
-from gradlab.estimators.binary import log_odds
+from gradlab.estimators import ARM, ARSM, DisARM, arm, arsm
+from gradlab.estimators._two_classes import log_odds
 from gradlab.exact.enumeration import exact_gradient
 from gradlab.exact.moments import exact_moments
 from test_golden import FUNCTIONS, distance, enumeration, golden, recipe
@@ -84,16 +84,16 @@ def test_the_noise_gives_the_pair_of_its_uniform():
     noise = torch.linspace(-4, 4, 50, dtype=torch.float64).unsqueeze(-1).expand(50, 3)
     u, p = torch.sigmoid(noise), torch.sigmoid(odds)
     expected = torch.stack([u > 1 - p, u < p]).long()
-    assert torch.equal(antithetic._pair(odds, noise), expected)
+    assert torch.equal(arm._pair(odds, noise), expected)
 
 
 def test_arm_is_arsm_of_two_classes(monkeypatch):
     """With u = pi_0: the same noise in both gives the same draws."""
     f, logits = loss_of("table", 3, 2), logits_of("moderate", 3, 2)
     e = torch.empty(50, 3, 2, dtype=torch.float64).exponential_(generator=generator())
-    monkeypatch.setattr(coupled, "draw_exponentials", lambda *_: e)
+    monkeypatch.setattr(arsm, "draw_exponentials", lambda *_: e)
     noise = e[..., 0].log() - e[..., 1].log()
-    monkeypatch.setattr(antithetic, "draw_logistic", lambda *_: noise)
+    monkeypatch.setattr(arm, "draw_logistic", lambda *_: noise)
     arsm, arm = ARSM().draw(f, logits, 50), ARM().draw(f, logits, 50)
     torch.testing.assert_close(arm, arsm, rtol=0, atol=1e-14)
 

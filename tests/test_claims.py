@@ -30,7 +30,7 @@ from gradlab.estimators import (
     LeaveOneOut,
     SampledValueEstimator,
     StraightThrough,
-    coupled,
+    arsm,
 )
 from gradlab.exact.enumeration import exact_gradient
 from gradlab.exact.moments import exact_moments
@@ -212,7 +212,7 @@ def test_leave_one_out_over_all_tuples(m, size, name, logits):
 def test_arsm_of_two_classes_is_arm(monkeypatch):
     f, logits = loss_of("table", 3, 2), logits_of("moderate", 3, 2)
     e = torch.empty(50, 3, 2, dtype=torch.float64).exponential_(generator=generator())
-    monkeypatch.setattr(coupled, "draw_exponentials", lambda *_: e)
+    monkeypatch.setattr(arsm, "draw_exponentials", lambda *_: e)
     u, phi = e[..., 0] / e.sum(-1), logits[:, 1] - logits[:, 0]
     b, b_swapped = (u > torch.sigmoid(-phi)).long(), (u < torch.sigmoid(phi)).long()
     one_hot = torch.eye(2, dtype=torch.float64)

@@ -15,10 +15,17 @@ from gradlab.comparison import (
     reproducible_columns,
     with_temperatures,
 )
-from gradlab.estimators import ARSM, ZGR, GumbelRao, GumbelSoftmax, LeaveOneOut, StraightThrough
+from gradlab.estimators import (
+    ARSM,
+    ZGR,
+    GumbelRao,
+    GumbelSoftmax,
+    LeaveOneOut,
+    QuadratureError,
+    StraightThrough,
+)
 from gradlab.exact.enumeration import TooLargeError, exact_gradient
 from gradlab.exact.moments import Enumeration, exact_moments
-from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.measurement import measure
 from gradlab.moments import GROUPS
 from gradlab.montecarlo import monte_carlo

@@ -9,7 +9,7 @@ import torch
 from cases import all_states, generator, logits_of, loss_of, state_probabilities
 from gradlab.categorical import probabilities
 from gradlab.estimators import ARMS, CARMS, DisARM, LeaveOneOut
-from gradlab.estimators.copula import (
+from gradlab.estimators._copula import (
     box_probability,
     draw_log_uniforms,
     orders,

@@ -21,6 +21,7 @@ from gradlab.estimators import (
     GumbelSoftmax,
     GumbelSoftmaxST,
     LeaveOneOut,
+    QuadratureError,
     Reinforce,
     parse,
     zgr,
@@ -28,7 +29,6 @@ from gradlab.estimators import (
 from gradlab.exact import enumeration
 from gradlab.exact.enumeration import TooLargeError, exact_gradient, exact_value
 from gradlab.exact.moments import NotExactError, exact_moments
-from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.loss import LossDtypeError, LossError, NotDifferentiableError
 from gradlab.montecarlo import monte_carlo
 

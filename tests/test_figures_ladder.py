@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from gradlab import ZGR, parse
+from gradlab.estimators._gumbel_jacobian import conditional_jacobians
 from gradlab.figures import budget, classes, cold_limit, degree, quadratics
-from gradlab.gumbel_jacobian import conditional_jacobians
 from gradlab.plots.ladder import relative
 from significance import ALPHA, P_VALUE
 

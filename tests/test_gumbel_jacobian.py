@@ -12,9 +12,8 @@ import pytest
 import torch
 from scipy.integrate import quad
 
-from gradlab import gumbel_jacobian
-from gradlab.estimators import GumbelRao, GumbelSoftmaxST, ReinMaxCV, ReinMaxRao
-from gradlab.gumbel_jacobian import (
+from gradlab.estimators import GumbelRao, GumbelSoftmaxST, ReinMaxCV, ReinMaxRao, _gumbel_jacobian
+from gradlab.estimators._gumbel_jacobian import (
     QuadratureError,
     conditional_jacobians,
     seconds_of_tables,
@@ -209,7 +208,7 @@ def test_second_moment_grows_like_one_over_tau(tau):
 def test_accuracy_against_many_more_nodes(name, tau, monkeypatch):
     p = PROBABILITIES[name]
     first, second = conditional_jacobians(p, tau)
-    monkeypatch.setattr(gumbel_jacobian, "LEVELS", (40, 52))
+    monkeypatch.setattr(_gumbel_jacobian, "LEVELS", (40, 52))
     refined_first, refined_second = conditional_jacobians(p, tau)
     assert distance(first, refined_first) < 1e-11
     assert distance(second, refined_second) < 1e-11 * max(1, 1 / tau)
@@ -271,7 +270,7 @@ def test_threads_change_nothing_and_blocks_only_the_rounding(threads, block, mon
     repeated = torch.stack(conditional_jacobians(p, 0.5))
     torch.set_num_threads(before)
     assert torch.equal(repeated, reference)
-    monkeypatch.setattr(gumbel_jacobian, "BLOCK", block)
+    monkeypatch.setattr(_gumbel_jacobian, "BLOCK", block)
     assert distance(torch.stack(conditional_jacobians(p, 0.5)), reference) < 1e-13
 
 
@@ -337,8 +336,8 @@ def test_bad_leaning_is_named(lean):
 def made(monkeypatch):
     """The blocks of tables that are made, from no remembered ones."""
     seen = []
-    original = gumbel_jacobian._in_blocks
-    gumbel_jacobian._TABLES.clear()
+    original = _gumbel_jacobian._in_blocks
+    _gumbel_jacobian._TABLES.clear()
     monkeypatch.setattr(
         gumbel_jacobian, "_in_blocks", lambda *given: seen.append(given) or original(*given)
     )
@@ -480,7 +479,7 @@ def test_what_is_no_table_of_probabilities_is_refused(p):
 
 def test_a_row_that_comes_often_is_made_once(monkeypatch):
     made = []
-    blocks = gumbel_jacobian._in_blocks
+    blocks = _gumbel_jacobian._in_blocks
     monkeypatch.setattr(
         gumbel_jacobian,
         "_in_blocks",

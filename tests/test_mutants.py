@@ -16,8 +16,8 @@ from gradlab.estimators import (
     SampledValueEstimator,
     SumAndSample,
     UnorderedSet,
-    antithetic,
-    coupled,
+    arm,
+    arsm,
 )
 from gradlab.exact.enumeration import exact_gradient
 from gradlab.exact.moments import exact_moments
@@ -171,9 +171,9 @@ def at_noise(monkeypatch, estimator, logits, f):
         root, v = torch.meshgrid(uniforms(512).sqrt(), uniforms(512), indexing="ij")
         pi = torch.stack([1 - root, root * (1 - v), root * v], -1).flatten(0, 1)
     n = len(pi)
-    monkeypatch.setattr(coupled, "draw_exponentials", lambda *_: pi.unsqueeze(1))
+    monkeypatch.setattr(arsm, "draw_exponentials", lambda *_: pi.unsqueeze(1))
     logit = (pi[:, :1] / (1 - pi[:, :1])).log()
-    monkeypatch.setattr(antithetic, "draw_logistic", lambda *_: logit)
+    monkeypatch.setattr(arm, "draw_logistic", lambda *_: logit)
     return estimator.draw(f, logits, n).mean(0)
 
 

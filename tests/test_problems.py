@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 
+import gradlab.data
 import gradlab.problems
 from gradlab.data.cache import cache_folder
 from gradlab.data.digits import digit_rows, digits
@@ -45,7 +46,7 @@ from gradlab.problems.tiny_vae_model import elbo, encode
 from gradlab.problems.tiny_vae_weights import Training, trained
 
 GOLDEN = json.loads((Path(__file__).parent / "fixtures.json").read_text())["cases"]
-PACKAGE = Path(gradlab.problems.__file__).parent
+DATA = Path(gradlab.data.__file__).parent
 TEXTS = [*PROBLEMS, *(f"polynomial:{d}" for d in range(7)), "norm:1.5", "norm:3", "norm:4"]
 DIFFERENTIABLE = [text for text in TEXTS if text != "table"]
 SIZES = {"vae": (4, 4)}
@@ -404,7 +405,6 @@ def test_digits():
 
 
 def test_digits_file_is_small_and_credited():
-    folder = PACKAGE
     assert (DATA / "digits.npz").stat().st_size < 100_000
     assert re.search("LeCun.*Cortes.*Burges", (DATA / "DIGITS.md").read_text())
 

@@ -7,8 +7,8 @@ import torch
 
 from cases import generator, logits_of, loss_of
 from gradlab.categorical import draw_exponentials, log_probabilities
-from gradlab.estimators import REBAR, RELAX, Reinforce, relaxed_pair
-from gradlab.estimators.control_network import ControlNetwork
+from gradlab.estimators import REBAR, RELAX, Reinforce, _relaxed_pair
+from gradlab.estimators._control_network import ControlNetwork
 from gradlab.exact.enumeration import exact_gradient
 from gradlab.exact.moments import NotExactError, exact_moments
 from gradlab.loss import value_and_gradient
@@ -51,16 +51,16 @@ def test_the_control_variate_of_rebar_has_mean_zero(name, tau, logits):
 @pytest.mark.parametrize(("tau", "relative"), [(0.2, 0.87), (0.5, 0.69), (1.0, 0.49)])
 def test_constant_noise_given_x_is_found_with_the_stated_bias(tau, relative, monkeypatch):
     """The negative control: the derivative that Gumbel-Rao takes."""
-    made = relaxed_pair.RelaxedPair.draw
+    made = _relaxed_pair.RelaxedPair.draw
 
     def with_constant_noise(*args):
         on = made(*args)
         # The noise of y' stands still: grad y' = V(y') v / tau, no omega and no mean taken off.
-        return relaxed_pair.RelaxedPair(on.p * 0, on.x, on.y, on.given, on.omega * 0 + 1, on.tau)
+        return _relaxed_pair.RelaxedPair(on.p * 0, on.x, on.y, on.given, on.omega * 0 + 1, on.tau)
 
     right = part_of_control(tau)
-    monkeypatch.setattr(relaxed_pair.RelaxedPair, "draw", staticmethod(with_constant_noise))
-    on = relaxed_pair.RelaxedPair.draw(LOGITS, tau, 60_000, generator(4))
+    monkeypatch.setattr(_relaxed_pair.RelaxedPair, "draw", staticmethod(with_constant_noise))
+    on = _relaxed_pair.RelaxedPair.draw(LOGITS, tau, 60_000, generator(4))
     p = torch.softmax(LOGITS, -1)
     values, slopes = value_and_gradient(QUADRATIC, torch.stack([on.y, on.given]))
     score = -values[1].detach()[:, None, None] * (on.x - p)
@@ -80,7 +80,7 @@ def test_the_derivative_of_the_sample_given_x(tau, logits, monkeypatch):
     """Against automatic differentiation of z given x with the exponentials held."""
     f, logits = loss_of("mlp"), logits_of(logits)
     noise = draw_exponentials(torch.empty(2, 40, 2, 3, dtype=torch.float64), generator())
-    monkeypatch.setattr(relaxed_pair, "draw_exponentials", lambda *_: noise)
+    monkeypatch.setattr(_relaxed_pair, "draw_exponentials", lambda *_: noise)
     found = REBAR(tau, 1.0).draw(f, logits, 40)
     leaf = logits.expand(40, 2, 3).clone().requires_grad_()
     log_p = log_probabilities(leaf)

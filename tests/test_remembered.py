@@ -2,9 +2,9 @@
 
 import pytest
 
-from gradlab.estimators.copula import count_of_orders, orders
-from gradlab.gumbel_nodes import _NODES, place_nodes
-from gradlab.remembered import Remembered
+from gradlab.estimators._copula import count_of_orders, orders
+from gradlab.estimators._gumbel_nodes import _NODES, place_nodes
+from gradlab.estimators._remembered import Remembered
 
 
 @pytest.mark.parametrize("budget", [0, 1, 3, 10, 1000])

@@ -25,8 +25,8 @@ from gradlab.estimators import (
     GumbelSoftmaxST,
     LeaveOneOut,
     Reinforce,
+    _gumbel_product,
     functional,
-    gumbel_product,
     gumbel_softmax,
     zgr,
 )
@@ -128,7 +128,7 @@ def test_backward_of_a_gumbel_sample_is_the_relaxed_product(estimator, logits, m
         drawn.append(relaxed_given(*args, **options))
         return drawn[-1]
 
-    monkeypatch.setattr(gumbel_product, "relaxed_given", recording)
+    monkeypatch.setattr(_gumbel_product, "relaxed_given", recording)
     (found,) = torch.autograd.grad(estimator.sample(logits, generator(), x=x), logits, v)
     y = torch.cat([part.reshape(-1, *x.shape) for part in drawn])
     assert len(y) == getattr(estimator, "k", 1)

@@ -8,7 +8,7 @@ import torch
 
 from cases import all_states, generator, logits_of, loss_of, state_probabilities
 from gradlab.categorical import probabilities
-from gradlab.estimators import SumAndSample, UnorderedSet, states, unordered_set
+from gradlab.estimators import SumAndSample, UnorderedSet, _configurations, unordered_set
 from gradlab.exact.bias import exact_bias
 from gradlab.exact.enumeration import exact_gradient, exact_value
 from gradlab.exact.moments import exact_moments
@@ -163,7 +163,7 @@ def test_masked_classes_are_not_met(estimator):
 @over_estimators
 def test_chunks_change_nothing_in_law_and_bound_the_memory(estimator, monkeypatch):
     f, logits = loss_of("table"), logits_of("moderate")
-    monkeypatch.setattr(states, "_CHUNK_ELEMENTS", 9 * 7)
+    monkeypatch.setattr(_configurations, "_CHUNK_ELEMENTS", 9 * 7)
     g = estimator.draw(f, logits, 20, generator())
     assert g.shape == (20, 2, 3)
     assert g.isfinite().all()

@@ -7,13 +7,14 @@ import ast
 import difflib
 from dataclasses import fields
 
-from gradlab.estimators.antithetic import ARM, DisARM
+from gradlab.estimators._gumbel_jacobian import QuadratureError
+from gradlab.estimators.arm import ARM, DisARM
+from gradlab.estimators.arms import ARMS, CARMS
+from gradlab.estimators.arsm import ARS, ARSM
 from gradlab.estimators.base import Estimator
 from gradlab.estimators.baselines import LearnedBaseline, MovingAverage
 from gradlab.estimators.binary_zgr import BinaryZGR
 from gradlab.estimators.control_variate import RODEO, DoubleCV, MuProp
-from gradlab.estimators.coupled import ARS, ARSM
-from gradlab.estimators.coupled_uniforms import ARMS, CARMS
 from gradlab.estimators.decoupled import DecoupledGumbelSoftmaxST
 from gradlab.estimators.functional import (
     darn,
@@ -30,9 +31,9 @@ from gradlab.estimators.integer_levels import IntegerMVE
 from gradlab.estimators.local_expectation import LocalExpectation
 from gradlab.estimators.minimum_variance import MVE
 from gradlab.estimators.pathwise import PathwiseEstimator, SampleOnlyEstimator
+from gradlab.estimators.rebar import REBAR, RELAX
 from gradlab.estimators.reinmax import RK2, ReinMax
 from gradlab.estimators.reinmax_rao import PublishedReinMaxCV, ReinMaxCV, ReinMaxRao
-from gradlab.estimators.relaxed_control import REBAR, RELAX
 from gradlab.estimators.score_function import LeaveOneOut, Reinforce
 from gradlab.estimators.straight_through import (
     DARN,

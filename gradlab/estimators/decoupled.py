@@ -17,7 +17,7 @@ from gradlab.categorical import (
     log_probabilities,
     masked_logits,
 )
-from gradlab.estimators.gumbel_product import GumbelEstimator
+from gradlab.estimators._gumbel_product import GumbelEstimator
 from gradlab.loss import Loss, gradient
 
 __all__ = ["DecoupledGumbelSoftmaxST"]

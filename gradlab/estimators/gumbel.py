@@ -14,14 +14,14 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from gradlab.categorical import check_logits
-from gradlab.estimators.gumbel_product import (
+from gradlab.estimators._gumbel_jacobian import conditional_jacobians
+from gradlab.estimators._gumbel_product import (
     GumbelEstimator,
     check_inner,
     mean_jacobian,
     table_product,
 )
 from gradlab.estimators.pathwise import with_product
-from gradlab.gumbel_jacobian import conditional_jacobians
 from gradlab.loss import Loss, gradient
 
 __all__ = ["GumbelSoftmax", "GumbelSoftmaxST", "GumbelRao"]

@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from gradlab.categorical import check_finite, check_logits, draw_exponentials
-from gradlab.estimators.gumbel_product import (
+from gradlab.estimators._gumbel_jacobian import conditional_jacobians
+from gradlab.estimators._gumbel_product import (
     GumbelEstimator,
     check_inner,
     mean_jacobian,
@@ -22,7 +23,6 @@ from gradlab.estimators.gumbel_product import (
 )
 from gradlab.estimators.pathwise import with_product
 from gradlab.estimators.straight_through import ZGR, StraightThrough
-from gradlab.gumbel_jacobian import conditional_jacobians
 from gradlab.loss import Loss, gradient
 
 __all__ = ["PublishedReinMaxCV", "ReinMaxCV", "ReinMaxRao"]

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gradlab.categorical import check_finite, one_hot, probabilities
-from gradlab.estimators.affine import AffineEstimator
+from gradlab.estimators._affine import AffineEstimator
 from gradlab.estimators.values import SampledValueEstimator
 from gradlab.loss import Loss, evaluate
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from gradlab.categorical import probabilities
-from gradlab.estimators.states import (
+from gradlab.estimators._configurations import (
     MAX_STATES,
     StatesEstimator,
     classes_of,

@@ -8,7 +8,13 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from gradlab.categorical import probabilities
-from gradlab.estimators.states import StatesEstimator, classes_of, race, states_of, values_at
+from gradlab.estimators._configurations import (
+    StatesEstimator,
+    classes_of,
+    race,
+    states_of,
+    values_at,
+)
 from gradlab.loss import Loss
 
 __all__ = ["UnorderedSet"]

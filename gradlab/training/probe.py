@@ -19,11 +19,10 @@ from gradlab import __version__
 from gradlab.categorical import check_logits
 from gradlab.comparison import with_temperatures
 from gradlab.draws import Code, draws_of
-from gradlab.estimators import Estimator
+from gradlab.estimators import Estimator, QuadratureError
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import EnumeratedBatch, NotExactError
 from gradlab.exact.tabulated import count_states
-from gradlab.gumbel_jacobian import QuadratureError
 from gradlab.loss import Loss
 from gradlab.loss.gate import Objective, checked
 from gradlab.measurement import COLUMNS, NOTED, measure

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.gumbel_nodes import Nodes, place_nodes, span
+from gradlab.estimators._gumbel_nodes import Nodes, place_nodes, span
 
 __all__ = ["fixed_moments"]
 

@@ -13,14 +13,14 @@ from torch import Generator, Tensor
 from torch.nn.functional import logsigmoid
 
 from gradlab.categorical import probabilities
-from gradlab.estimators.binary import BinaryEstimator, log_odds, pair_row
-from gradlab.estimators.copula import (
+from gradlab.estimators._copula import (
     box_probability,
     count_of_orders,
     draw_log_uniforms,
     orders,
     pair_probabilities,
 )
+from gradlab.estimators._two_classes import BinaryEstimator, log_odds, pair_row
 from gradlab.estimators.values import SampledValueEstimator, values_of
 from gradlab.loss import Loss
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.remembered import Remembered
+from gradlab.estimators._remembered import Remembered
 
 __all__ = ["Nodes", "place_nodes", "span"]
 

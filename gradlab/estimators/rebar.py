@@ -15,9 +15,9 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from gradlab.categorical import check_finite, check_tau
-from gradlab.estimators.affine import AffineEstimator
-from gradlab.estimators.control_network import ControlNetwork
-from gradlab.estimators.relaxed_pair import RelaxedPair
+from gradlab.estimators._affine import AffineEstimator
+from gradlab.estimators._control_network import ControlNetwork
+from gradlab.estimators._relaxed_pair import RelaxedPair
 from gradlab.estimators.score_function import Reinforce
 from gradlab.estimators.values import SampledValueEstimator
 from gradlab.loss import Loss, evaluate, value_and_gradient

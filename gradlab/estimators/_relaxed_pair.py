@@ -23,7 +23,7 @@ from gradlab.categorical import (
     masked_logits,
     one_hot,
 )
-from gradlab.estimators.control_network import ControlNetwork
+from gradlab.estimators._control_network import ControlNetwork
 
 __all__ = ["RelaxedPair"]
 

@@ -15,9 +15,9 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradlab.gumbel_moments import fixed_moments
-from gradlab.gumbel_nodes import span
-from gradlab.remembered import Remembered
+from gradlab.estimators._gumbel_moments import fixed_moments
+from gradlab.estimators._gumbel_nodes import span
+from gradlab.estimators._remembered import Remembered
 
 __all__ = ["QuadratureError", "conditional_jacobians", "seconds_of_tables", "tables_too_large"]
 

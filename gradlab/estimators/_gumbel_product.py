@@ -19,8 +19,12 @@ from gradlab.categorical import (
     probabilities,
     relaxed_given,
 )
+from gradlab.estimators._gumbel_jacobian import (
+    conditional_jacobians,
+    seconds_of_tables,
+    tables_too_large,
+)
 from gradlab.estimators.pathwise import PathwiseEstimator, with_product
-from gradlab.gumbel_jacobian import conditional_jacobians, seconds_of_tables, tables_too_large
 
 __all__ = ["GumbelEstimator", "check_inner", "mean_jacobian", "table_product"]
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from gradlab.categorical import one_hot
-from gradlab.estimators.binary import BinaryEstimator, draw_logistic, log_odds, pair_row
+from gradlab.estimators._two_classes import BinaryEstimator, draw_logistic, log_odds, pair_row
 from gradlab.estimators.values import SampledValueEstimator
 from gradlab.loss import Loss, evaluate
 
