@@ -16,7 +16,6 @@ from torch import Tensor
 
 from gradlab import __version__
 from gradlab.categorical import check_floating
-from gradlab.draws import Code, CodeEstimator, estimator_of
 from gradlab.estimators import Estimator
 from gradlab.exact.moments import EnumeratedBatch, Enumeration
 from gradlab.loss import Loss
@@ -27,6 +26,7 @@ from gradlab.montecarlo import monte_carlo
 from gradlab.progress import tracked
 from gradlab.reproducible import check_seed, single_thread
 from gradlab.unmet import Rare, rare_draws, rare_states
+from gradlab.user_code.under_test import Code, CodeEstimator, estimator_of
 
 __all__ = [
     "DEFAULT_DRAWS",
@@ -64,7 +64,7 @@ def compare(
 
     `method`: "exact" moments only, "monte-carlo" only (`draws`, by default 10,000, each), "both" as
     separate rows, or "auto": exact where known, Monte Carlo where not. An estimator may be its
-    text, or code of the forms of `gradlab.draws.draws_of`. For logits [B, N, C] f maps x [..., B,
+    text, or code of the forms of `gradlab.user_code.under_test.draws_of`. For logits [B, N, C] f maps x [..., B,
     N, C] to [..., B], and all numbers are of the B elements together (a column `batch` more). f is
     given x in the dtype of the logits (column `dtype`); sums and tables are of float64.
 

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.draws import EstimatorDtypeError, EstimatorError, draws_of
 from gradlab.estimators import Estimator
 from gradlab.loss import Loss
 from gradlab.reproducible import block_generator
+from gradlab.user_code.under_test import EstimatorDtypeError, EstimatorError, draws_of
 
 __all__ = ["GRADIENT_COST", "cost", "is_declared_exact", "spent", "why_not"]
 

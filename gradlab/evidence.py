@@ -13,10 +13,10 @@ from torch import Generator, Tensor
 
 from gradlab.dependence import CallSums
 from gradlab.deviations import DeviationSums
-from gradlab.draws import Draws
 from gradlab.question import Question
-from gradlab.replicates import WAY_OUT, DependentDrawsError
 from gradlab.reproducible import block_generator, global_states
+from gradlab.user_code.replicates import WAY_OUT, DependentDrawsError
+from gradlab.user_code.under_test import Draws
 
 __all__ = ["MORE", "ULPS", "Evidence", "accumulated"]
 

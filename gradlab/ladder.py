@@ -14,15 +14,22 @@ from typing import Any
 
 import pandas as pd
 
-from gradlab.draws import Code, Draws, EstimatorDtypeError, EstimatorError, batched, draws_of
 from gradlab.estimators import PathwiseEstimator, QuadratureError
 from gradlab.exact.moments import NotExactError
 from gradlab.exact.static import StaticCheck, static_check
 from gradlab.loss import LossError
 from gradlab.progress import tracked
-from gradlab.replicates import NO_REPLICATES
 from gradlab.resemblance import Resemblance, common, listed
 from gradlab.rungs import DRAWN_SIZE, RUNGS, SITES, SIZES, Rung, Site, binary, rungs
+from gradlab.user_code.replicates import NO_REPLICATES
+from gradlab.user_code.under_test import (
+    Code,
+    Draws,
+    EstimatorDtypeError,
+    EstimatorError,
+    batched,
+    draws_of,
+)
 from gradlab.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED, Verdict
 from gradlab.verification import verify
 

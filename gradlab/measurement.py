@@ -12,8 +12,8 @@ from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import EnumeratedBatch, Enumeration, NotExactError
 from gradlab.moments import Moments, Truth
 from gradlab.montecarlo import monte_carlo
-from gradlab.replicates import NO_REPLICATES
 from gradlab.unmet import Rare, seen, widened
+from gradlab.user_code.replicates import NO_REPLICATES
 
 __all__ = ["COLUMNS", "NOTED", "PATIENCE", "measure", "measured_rows"]
 

@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.draws import Code, draws_of, estimator_of
 from gradlab.estimators import Estimator
 from gradlab.loss import Loss
 from gradlab.loss.gate import checked
 from gradlab.moments import GROUPS, Groups, Moments
 from gradlab.progress import Progress
 from gradlab.reproducible import block_generator, check_seed, single_thread
+from gradlab.user_code.under_test import Code, draws_of, estimator_of
 
 __all__ = ["block_size", "monte_carlo"]
 
@@ -48,7 +48,7 @@ def monte_carlo(
 ) -> Moments:
     """Return the moments of `estimator` from `draws` independent draws, with standard errors.
 
-    `estimator`: an Estimator, its text, or code of another form (see `gradlab.draws.draws_of`). For
+    `estimator`: an Estimator, its text, or code of another form (see `gradlab.user_code.under_test.draws_of`). For
     logits [B, N, C] f maps x [..., B, N, C] to [..., B], and what trains is drawn, an estimate for
     each element. f is given x in the dtype of the logits; sums are of float64. `row` names the row
     that the draws are for and separates its random numbers from those of other rows; `workers`

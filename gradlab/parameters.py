@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.categorical import probabilities
-from gradlab.draws import Draws
 from gradlab.loss.gate import Objective
 from gradlab.moments import Measured
 from gradlab.reproducible import block_generator, generator_on
+from gradlab.user_code.under_test import Draws
 
 __all__ = ["parameter_share"]
 

@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from gradlab.draws import Code, CodeEstimator, EstimatorError, draws_of
 from gradlab.loss import Loss
 from gradlab.planted_code import (
     AxisOfBatch,
@@ -42,8 +41,9 @@ from gradlab.planted_code import (
     zgr_without_half,
 )
 from gradlab.problems import Problem, problem, regime
-from gradlab.replicates import BatchStatisticsError, DependentDrawsError
-from gradlab.seeded_calls import NotSeededError, StatefulError
+from gradlab.user_code.replicates import BatchStatisticsError, DependentDrawsError
+from gradlab.user_code.seeded_calls import NotSeededError, StatefulError
+from gradlab.user_code.under_test import Code, CodeEstimator, EstimatorError, draws_of
 from gradlab.verdict import Verdict
 from gradlab.verification import JUDGED, verify
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from gradlab.draws import DRAW, TRAINING, Draws
 from gradlab.estimators import Estimator, QuadratureError
 from gradlab.exact.bias import ExactBias, exact_bias
 from gradlab.exact.enumeration import TooLargeError
@@ -14,6 +13,7 @@ from gradlab.exact.moments import EnumeratedBatch, Enumeration, NotExactError
 from gradlab.exact.rounding import DOUBLE
 from gradlab.moments import Measured
 from gradlab.question import Question
+from gradlab.user_code.under_test import DRAW, TRAINING, Draws
 from gradlab.verdict import BIASED, INCONCLUSIVE, UNBIASED, Verdict
 
 __all__ = [

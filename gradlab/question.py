@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gradlab.categorical import probabilities
-from gradlab.draws import Draws
 from gradlab.exact.rarity import Rarity
 from gradlab.loss.gate import Objective
+from gradlab.user_code.under_test import Draws
 
 __all__ = ["FEWEST", "MET", "Question"]
 

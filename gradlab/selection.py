@@ -14,7 +14,6 @@ from torch import Tensor
 
 from gradlab.categorical import probabilities
 from gradlab.comparison import DEFAULT_DRAWS, compare, with_temperatures
-from gradlab.draws import Code, CodeEstimator
 from gradlab.eligibility import GRADIENT_COST, cost, is_declared_exact, spent, why_not
 from gradlab.estimators import ESTIMATORS, Estimator, LeaveOneOut
 from gradlab.exact.enumeration import TooLargeError, check_states
@@ -25,6 +24,7 @@ from gradlab.moments import GROUPS, Measured
 from gradlab.ranking import is_unmet, ranking
 from gradlab.recommendation import UNMEASURED, Recommendation
 from gradlab.reproducible import check_seed, single_thread
+from gradlab.user_code.under_test import Code, CodeEstimator
 
 __all__ = ["TEMPERATURES", "recommend"]
 

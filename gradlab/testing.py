@@ -10,9 +10,9 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.draws import Code
 from gradlab.ladder import Ladder, verify_order
 from gradlab.loss import Loss
+from gradlab.user_code.under_test import Code
 from gradlab.verdict import Verdict
 from gradlab.verification import verify
 

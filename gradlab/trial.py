@@ -15,12 +15,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from gradlab.deviations import DeviationSums
-from gradlab.draws import Draws
 from gradlab.evidence import MORE, ULPS, Evidence, accumulated
 from gradlab.mean_test import BEYOND, SHARE, MeanTest, tolerated_share
 from gradlab.moments import Measured
 from gradlab.progress import Progress
 from gradlab.question import FEWEST, MET, Question
+from gradlab.user_code.under_test import Draws
 from gradlab.verdict import BIASED, INCONCLUSIVE, UNBIASED, Verdict
 
 __all__ = ["trial"]

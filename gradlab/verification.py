@@ -14,7 +14,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.categorical import check_floating, draw_one_hot, probabilities
-from gradlab.draws import DRAW, TRAINING, Code, Draws, batched, draws_of
 from gradlab.estimators import LeaveOneOut
 from gradlab.exact.bias import ExactBias
 from gradlab.exact.enumeration import TooLargeError, check_states
@@ -39,6 +38,7 @@ from gradlab.question import FEWEST, Question
 from gradlab.reproducible import check_seed, single_thread
 from gradlab.resemblance import listed
 from gradlab.trial import trial
+from gradlab.user_code.under_test import DRAW, TRAINING, Code, Draws, batched, draws_of
 from gradlab.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED, Verdict
 
 __all__ = ["JUDGED", "METHODS", "check_options", "verify"]
@@ -73,7 +73,7 @@ def verify(
     """Return the verdict on whether the mean of `code` is the gradient of E f at `logits`.
 
     `code`: an Estimator, its class or text, a function or an nn.Module (see
-    `gradlab.draws.draws_of`). `judge`: "draw", which is analysed; "training", the backward of the
+    `gradlab.user_code.under_test.draws_of`). `judge`: "draw", which is analysed; "training", the backward of the
     surrogate or sample, in batches, in the dtype of the logits; or "both", as far as the code has
     them: the verdict is then the less favourable one, and says of what. `batch`: judge code that
     uses statistics of its batch as what it is, an estimator of so many samples. For logits [B, N,

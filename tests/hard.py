@@ -16,8 +16,8 @@ import pandas as pd
 import torch
 from scipy.stats import binom
 
-from gradlab.draws import Draws, EstimatorError
 from gradlab.exact.moments import Enumeration
+from gradlab.user_code.under_test import Draws, EstimatorError
 from gradlab.verdict import BIASED, INCONCLUSIVE, UNBIASED, Verdict
 from gradlab.verification import verify
 from hard_rare import RARE

@@ -18,7 +18,6 @@ from torch import nn
 import accepted
 import gradlab
 from gradlab.cli import main
-from gradlab.draws import EstimatorDtypeError, draws_of
 from gradlab.exact.moments import Enumeration
 from gradlab.ladder import rungs, verify_order
 from gradlab.loss import LossDtypeError
@@ -28,6 +27,7 @@ from gradlab.sweep.cells import computed
 from gradlab.sweep.grid import Grid
 from gradlab.training.layer import CategoricalLayer
 from gradlab.training.probe import GradientProbe
+from gradlab.user_code.under_test import EstimatorDtypeError, draws_of
 from gradlab.verdict import BIASED, UNBIASED
 from significance import limit
 
@@ -282,7 +282,7 @@ def test_a_float32_loss_just_works(name, tmp_path, monkeypatch, capsys):
         assert main([*asked, "--workers", "1", "--logits", file]) == 0
         told = LINE.format(f"losses.py:{name}") if LOSSES[name] and file == "logits.csv" else ""
         assert capsys.readouterr().err == told
-    from gradlab.user_code import load_logits, load_object
+    from gradlab.user_code.objects import load_logits, load_object
 
     f, logits = load_object(f"losses.py:{name}"), load_logits("logits.pt")
     assert logits.dtype == torch.float32

@@ -94,8 +94,8 @@ def test_arm_is_arsm_of_two_classes(monkeypatch):
     monkeypatch.setattr(arsm, "draw_exponentials", lambda *_: e)
     noise = e[..., 0].log() - e[..., 1].log()
     monkeypatch.setattr(arm, "draw_logistic", lambda *_: noise)
-    arsm, arm = ARSM().draw(f, logits, 50), ARM().draw(f, logits, 50)
-    torch.testing.assert_close(arm, arsm, rtol=0, atol=1e-14)
+    by_arsm, by_arm = ARSM().draw(f, logits, 50), ARM().draw(f, logits, 50)
+    torch.testing.assert_close(by_arm, by_arsm, rtol=0, atol=1e-14)
 
 
 def test_disarm_is_never_worse_than_leave_one_out_for_one_variable():

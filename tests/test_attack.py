@@ -9,9 +9,9 @@ from torch import Generator, Tensor
 
 from gradlab.categorical import draw_one_hot, probabilities
 from gradlab.dependence import CallSums
-from gradlab.draws import Draws
 from gradlab.loss import NotFiniteError
 from gradlab.problems import problem
+from gradlab.user_code.under_test import Draws
 from gradlab.verdict import BIASED, UNBIASED, Verdict
 from gradlab.verification import verify
 from hard import most

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from gradlab import exact_gradient, exact_moments
 from gradlab.deviations import DeviationSums
-from gradlab.draws import draws_of
 from gradlab.estimators import parse
 from gradlab.loss.gate import checked
 from gradlab.mean_test import MeanTest
 from gradlab.problems import problem, regime
 from gradlab.question import Question
 from gradlab.trial import trial
+from gradlab.user_code.under_test import draws_of
 from gradlab.verdict import BIASED
 from significance import P_VALUE
 

@@ -11,12 +11,12 @@ from torch import Generator, Tensor
 from gradlab import exact_gradient
 from gradlab.categorical import draw_one_hot, probabilities
 from gradlab.dependence import CallSums, Spread
-from gradlab.draws import draws_of
 from gradlab.loss.gate import checked
 from gradlab.problems import problem, regime
 from gradlab.question import Question
-from gradlab.replicates import DependentDrawsError
 from gradlab.trial import trial
+from gradlab.user_code.replicates import DependentDrawsError
+from gradlab.user_code.under_test import draws_of
 from gradlab.verdict import BIASED
 from significance import P_VALUE
 

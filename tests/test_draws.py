@@ -9,9 +9,9 @@ import torch.nn.functional as F
 
 import gradlab
 from gradlab.categorical import draw_one_hot, probabilities
-from gradlab.draws import EstimatorError, draws_of
 from gradlab.loss import LossError, NotDifferentiableError
 from gradlab.problems import problem, regime
+from gradlab.user_code.under_test import EstimatorError, draws_of
 from gradlab.verdict import BIASED, UNBIASED
 from gradlab.verification import verify
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import binom, fisher_exact
 
-from gradlab.exact_tests import cuts_of, law_test, pairs_test
+from gradlab.user_code.exact_tests import cuts_of, law_test, pairs_test
 from significance import P_VALUE
 
 SEEDS, LEVEL = 300, 0.05

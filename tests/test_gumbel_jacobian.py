@@ -339,7 +339,7 @@ def made(monkeypatch):
     original = _gumbel_jacobian._in_blocks
     _gumbel_jacobian._TABLES.clear()
     monkeypatch.setattr(
-        gumbel_jacobian, "_in_blocks", lambda *given: seen.append(given) or original(*given)
+        _gumbel_jacobian, "_in_blocks", lambda *given: seen.append(given) or original(*given)
     )
     return seen
 
@@ -481,7 +481,7 @@ def test_a_row_that_comes_often_is_made_once(monkeypatch):
     made = []
     blocks = _gumbel_jacobian._in_blocks
     monkeypatch.setattr(
-        gumbel_jacobian,
+        _gumbel_jacobian,
         "_in_blocks",
         lambda rows, *rest: made.append(len(rows)) or blocks(rows, *rest),
     )

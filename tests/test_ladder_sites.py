@@ -8,10 +8,10 @@ import torch
 
 import gradlab
 from gradlab.categorical import probabilities
-from gradlab.draws import EstimatorError
 from gradlab.ladder import rungs, verify_order
 from gradlab.rungs import SITES, binary
 from gradlab.testing import assert_exact_to_degree
+from gradlab.user_code.under_test import EstimatorError
 from gradlab.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED
 from gradlab.verdict_text import ladder_text
 from ladder_members import FORMS, MEMBERS, drawing, never, of_surrogate

@@ -11,7 +11,6 @@ import torch
 
 import gradlab
 from gradlab.comparison import compare
-from gradlab.draws import EstimatorError
 from gradlab.estimators import SampledValueEstimator, SampleOnlyEstimator
 from gradlab.exact.moments import NotExactError, exact_moments
 from gradlab.ladder import rungs, verify_order
@@ -19,6 +18,7 @@ from gradlab.selection import recommend
 from gradlab.sweep import cells
 from gradlab.testing import assert_exact_to_degree
 from gradlab.training.probe import GradientProbe
+from gradlab.user_code.under_test import EstimatorError
 from gradlab.verdict import BIASED, UNBIASED
 from gradlab.verification import verify
 from mechanisms import BOTH, CORRECT, DRAW, FAULTY, TABLE, TRAINING, variant

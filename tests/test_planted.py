@@ -7,9 +7,10 @@ from fractions import Fraction
 import pytest
 import torch
 
-from gradlab import exact_gradient, planted, replicates
+from gradlab import exact_gradient, planted
 from gradlab.estimators import ZGR
 from gradlab.planted import PLANTED, REFUSED
+from gradlab.user_code.objects import replicates
 from gradlab.verdict import BIASED, UNBIASED
 from gradlab.verdict_text import planted_text
 from gradlab.verification import verify

@@ -6,7 +6,6 @@ import math
 import pytest
 import torch
 
-from gradlab.draws import draws_of
 from gradlab.estimators import ZGR, GumbelRao, LeaveOneOut, Reinforce, StraightThrough
 from gradlab.exact.bias import ExactBias
 from gradlab.exact.moments import EnumeratedBatch, Enumeration
@@ -19,6 +18,7 @@ from gradlab.proofs import (
     target_rounding,
 )
 from gradlab.question import Question
+from gradlab.user_code.under_test import draws_of
 from gradlab.verdict import BIASED, INCONCLUSIVE, UNBIASED
 
 pytestmark = pytest.mark.usefixtures("unchecked")

@@ -12,12 +12,11 @@ from scipy.stats import binom
 
 import gradlab
 from gradlab.categorical import draw_one_hot, probabilities
-from gradlab.draws import batched, draws_of
-from gradlab.exact_tests import cuts_of, law_test
 from gradlab.loss import NotDifferentiableError
 from gradlab.loss.memory import changed, remembered
 from gradlab.problems import problem, regime
-from gradlab.replicates import (
+from gradlab.user_code.exact_tests import cuts_of, law_test
+from gradlab.user_code.replicates import (
     BatchStatisticsError,
     DependentDrawsError,
     EstimatorError,
@@ -25,6 +24,7 @@ from gradlab.replicates import (
     StatefulError,
     check_replicates,
 )
+from gradlab.user_code.under_test import batched, draws_of
 from significance import P_VALUE, limit
 
 LOSS, LOGITS = problem("quadratic", 2, 3, 11), regime("moderate", 2, 3, 11)
@@ -612,7 +612,7 @@ def counted(drawn, seconds=0.0):
 @pytest.mark.usefixtures("unchecked")
 def test_slow_code_is_called_less(monkeypatch, seconds, most):
     draw, calls, clock = counted(draws_of("ZGR"), seconds)
-    monkeypatch.setattr("gradlab.seeded_calls.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("gradlab.user_code.seeded_calls.time.perf_counter", lambda: clock[0])
     check_replicates(draw, LOSS, LOGITS, name="ZGR")
     assert len(calls) <= most
     assert calls.count(1) >= 64

@@ -12,13 +12,13 @@ from gradlab import deviations, evidence, exact_gradient, mean_test, question
 from gradlab.categorical import draw_one_hot, probabilities
 from gradlab.dependence import CallSums, Spread
 from gradlab.deviations import DeviationSums
-from gradlab.draws import draws_of
 from gradlab.loss.gate import checked
 from gradlab.mean_test import MeanTest
 from gradlab.problems import problem, regime
 from gradlab.question import Question
-from gradlab.replicates import DependentDrawsError
 from gradlab.trial import trial
+from gradlab.user_code.replicates import DependentDrawsError
+from gradlab.user_code.under_test import draws_of
 from gradlab.verdict import BIASED, INCONCLUSIVE, UNBIASED
 from gradlab.verification import verify
 from significance import P_VALUE

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from gradlab.user_code import line_of, load_logits, load_object
+from gradlab.user_code.objects import line_of, load_logits, load_object
 
 
 @pytest.fixture(autouse=True)

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 
 import gradlab
 from gradlab.categorical import draw_one_hot, probabilities
-from gradlab.draws import EstimatorError
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import NotExactError
 from gradlab.loss import LossError
 from gradlab.problems import problem, regime
 from gradlab.testing import assert_exact_to_degree, assert_unbiased
+from gradlab.user_code.under_test import EstimatorError
 from gradlab.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED
 from gradlab.verification import verify
 

@@ -74,10 +74,10 @@ def compare(
     f, logits, regime = read_problem(problem, N, C, regime, seed)
     with staging(out) as passing:
         from gradlab.comparison import compare, reproducible_columns
-        from gradlab.draws import EstimatorError
         from gradlab.exact.enumeration import TooLargeError
         from gradlab.processes import usable_cores
         from gradlab.tables import comparison_text
+        from gradlab.user_code.under_test import EstimatorError
 
         def measured(at: "Tensor") -> "DataFrame":
             return compare(

@@ -11,9 +11,9 @@ from gradlab.usage import blaming
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gradlab.draws import Code
     from gradlab.estimators import Estimator
     from gradlab.problems import Problem
+    from gradlab.user_code.under_test import Code
 
 __all__ = [
     "File",
@@ -45,11 +45,11 @@ Folder = typer.Option(metavar="FOLDER", help="Where CSV, PNG and PDF are written
 def read_code(text: str, option: str) -> "Code":
     """Return what an estimator's text or FILE.py:NAME stands for; faults are those of `option`.
 
-    Accepted is what `gradlab.draws.draws_of` accepts: an Estimator, its class or text, a function
+    Accepted is what `gradlab.user_code.under_test.draws_of` accepts: an Estimator, its class or text, a function
     draw, surrogate or sample, an nn.Module with one input.
     """
-    from gradlab.draws import draws_of
-    from gradlab.user_code import load_object
+    from gradlab.user_code.objects import load_object
+    from gradlab.user_code.under_test import draws_of
 
     with blaming(option, (ValueError, TypeError)):
         code: Code = load_object(text) if ".py" in text else text
@@ -68,8 +68,8 @@ def read_estimators(
     Faults are those of `option`, or of --file for those of `files`.
     """
     from gradlab.comparison import with_temperatures
-    from gradlab.draws import CodeEstimator
     from gradlab.estimators import ESTIMATORS
+    from gradlab.user_code.under_test import CodeEstimator
 
     codes = [read_code(text, option) for text in texts or (() if files else ESTIMATORS)]
     codes += [read_code(text, f"--file {text}") for text in dict.fromkeys(files or ())]
@@ -90,8 +90,8 @@ def in_its_dtype(call: Callable[["Tensor"], _T], logits: "Tensor", who: str = "f
     """
     import torch
 
-    from gradlab.draws import EstimatorDtypeError
     from gradlab.loss import LossDtypeError
+    from gradlab.user_code.under_test import EstimatorDtypeError
 
     try:
         return call(logits)

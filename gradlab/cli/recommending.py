@@ -91,9 +91,9 @@ def recommend(
     cells, temperatures = _estimators(estimator, file, tau)
     f, at, kind = _loss_and_logits(loss, problem, logits, regime, N, C, seed)
     with staging(out) as passing:
-        from gradlab.draws import EstimatorError
         from gradlab.processes import usable_cores
         from gradlab.selection import recommend
+        from gradlab.user_code.under_test import EstimatorError
 
         def ranked(logits: "Tensor") -> "Recommendation":
             return recommend(
@@ -153,7 +153,7 @@ def _loss_and_logits(
     seed: int,
 ) -> tuple["Loss", "Tensor", str]:
     """Return f, the logits, and what they are called."""
-    from gradlab.user_code import load_logits, load_object
+    from gradlab.user_code.objects import load_logits, load_object
 
     for one, other, both in ((loss, problem, "--problem"), (file, regime, "--regime")):
         if one is not None and other is not None:
@@ -181,7 +181,7 @@ def _loss_and_logits(
 def _blaming_code(name: str) -> Iterator[None]:
     """Turn a fault of the user's loss inside the block into bad usage of it."""
     from gradlab.loss import LossError
-    from gradlab.user_code import line_of
+    from gradlab.user_code.objects import line_of
 
     try:
         yield

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from gradlab.draws import Code
     from gradlab.ladder import Ladder
     from gradlab.problems import Problem
+    from gradlab.user_code.under_test import Code
     from gradlab.verdict import Verdict
 
 __all__ = ["Judged", "VerifyMethod", "verify"]

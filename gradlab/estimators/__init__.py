@@ -85,6 +85,7 @@ __all__ = [
     "GumbelSoftmaxST",
     "LeaveOneOut",
     "PathwiseEstimator",
+    "QuadratureError",
     "Reinforce",
     "SampleOnlyEstimator",
     "SampledValueEstimator",

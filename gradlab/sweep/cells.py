@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 
 from gradlab import __version__
-from gradlab.draws import EstimatorDtypeError
-from gradlab.draws import estimator_of as code_estimator
 from gradlab.estimators import Estimator, PathwiseEstimator, parse
 from gradlab.exact.moments import Enumeration
 from gradlab.loss import Loss, LossDtypeError
 from gradlab.measurement import COLUMNS, measured_rows
 from gradlab.problems import TinyVAE, problem, regime
 from gradlab.reproducible import single_thread
-from gradlab.user_code import line_of, load_object
+from gradlab.user_code.objects import line_of, load_object
+from gradlab.user_code.under_test import EstimatorDtypeError
+from gradlab.user_code.under_test import estimator_of as code_estimator
 
 __all__ = [
     "ENCODER",
@@ -108,7 +108,7 @@ def load_problem(name: str, N: int, C: int, seed: int = 0, folder: Path | str = 
 def load_estimator(text: str, folder: Path | str = "") -> Estimator:
     """Return the estimator of a text such as GR(k=10), or FILE.py:NAME as seen from `folder`.
 
-    That may be code of any form that `gradlab.draws.draws_of` accepts. Raises ValueError for an
+    That may be code of any form that `gradlab.user_code.under_test.draws_of` accepts. Raises ValueError for an
     unknown one.
     """
     if ".py:" not in text:

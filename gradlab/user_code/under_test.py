@@ -1,7 +1,7 @@
 """Draws of any estimator: one of gradlab's, or code as users write it.
 
 What a user's code does wrong is named in one line: it raises, returns another shape or NaN, or
-draws that are not independent replicates (see `gradlab.replicates`).
+draws that are not independent replicates (see `gradlab.user_code.replicates`).
 """
 
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from torch import Generator, Tensor
 
 from gradlab.estimators import Estimator, parse
 from gradlab.exact.mechanism import is_shipped
-from gradlab.forms import Source, Surrogate, form_of, name_of_code, of_surrogate
 from gradlab.loss import Loss, LossError, NotDifferentiableError
 from gradlab.loss.gate import Objective
-from gradlab.replicates import check_replicates
 from gradlab.reproducible import block_generator, generator_on
-from gradlab.seeded_calls import EstimatorError
-from gradlab.user_code import line_of
+from gradlab.user_code.forms import Source, Surrogate, form_of, name_of_code, of_surrogate
+from gradlab.user_code.objects import line_of
+from gradlab.user_code.replicates import check_replicates
+from gradlab.user_code.seeded_calls import EstimatorError
 
 __all__ = [
     "DRAW",
@@ -153,7 +153,7 @@ class Draws:
     def check_randomness(self, f: Loss, logits: Float[Tensor, "*batch N C"], seed: int = 0) -> None:
         """Raise EstimatorError unless draws follow their generator and are independent replicates.
 
-        See `gradlab.replicates.check_replicates`.
+        See `gradlab.user_code.replicates.check_replicates`.
         """
         together = self.batch is None
         check_replicates(self, f, logits, seed, name=self.name, code=self.code, together=together)

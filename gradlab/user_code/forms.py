@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 from gradlab.categorical import draw_one_hot, probabilities
 from gradlab.loss import Loss, NotDifferentiableError, why_no_gradient
 from gradlab.loss.held import held_modules
-from gradlab.seeded_calls import EstimatorError
+from gradlab.user_code.seeded_calls import EstimatorError
 
 __all__ = ["Form", "Source", "Surrogate", "form_of", "name_of_code", "of_surrogate"]
 
@@ -47,7 +47,7 @@ class Form:
 
 
 def form_of(code: object, name: str = "", *, averaged: bool = False) -> Form:
-    """Return the form that code has, by the names of its arguments (see `gradlab.draws.draws_of`).
+    """Return the form that code has, by the names of its arguments (see `gradlab.user_code.under_test.draws_of`).
 
     `name`: what it is called, by default its own name. With `averaged` a surrogate may also return
     the mean over its batch, of shape []. Raises TypeError for what is none of these forms.

@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from gradlab.categorical import draw_one_hot, probabilities
-from gradlab.exact_tests import Cuts, cuts_of, law_test, pairs_test, rounding
 from gradlab.loss import Loss, NotDifferentiableError, evaluate
-from gradlab.seeded_calls import Calls, EstimatorError, NotSeededError, StatefulError
+from gradlab.user_code.exact_tests import Cuts, cuts_of, law_test, pairs_test, rounding
+from gradlab.user_code.seeded_calls import Calls, EstimatorError, NotSeededError, StatefulError
 
 __all__ = [
     "ALPHA",
