@@ -12,7 +12,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradlab.comparison import compare
+    from gradlab.comparison.comparing import compare
+    from gradlab.comparison.ranking import best_temperature
+    from gradlab.comparison.recommendation import Recommendation
+    from gradlab.comparison.recommending import recommend
     from gradlab.estimators import (
         ARM,
         ARMS,
@@ -70,9 +73,6 @@ if TYPE_CHECKING:
     from gradlab.loss.adapted import as_loss
     from gradlab.moments import Moments
     from gradlab.montecarlo import monte_carlo
-    from gradlab.ranking import best_temperature
-    from gradlab.recommendation import Recommendation
-    from gradlab.selection import recommend
     from gradlab.sweep.grid import Grid
     from gradlab.sweep.running import run_sweep
     from gradlab.sweep.store import sweep_rows

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import CubicSpline
 
-from gradlab.dominance import dominated, dominated_share
+from gradlab.comparison.dominance import dominated, dominated_share
 
 __all__ = ["BUDGET", "findings", "st_zgr_plane", "summary"]
 

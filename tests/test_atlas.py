@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from gradlab.atlas import findings, st_zgr_plane, summary
-from gradlab.comparison import compare
-from gradlab.dominance import MomentCurve, dominated_share
+from gradlab.comparison.comparing import compare
+from gradlab.comparison.dominance import MomentCurve, dominated_share
 from gradlab.estimators import STZGR, GumbelRao
 from gradlab.exact.moments import Enumeration
 from gradlab.plots.atlas import plot

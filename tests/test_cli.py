@@ -19,9 +19,10 @@ import pandas as pd
 import pytest
 
 from cases import is_binary
-from gradlab import __version__, comparison, figures
+from gradlab import __version__, figures
 from gradlab.cli import main
 from gradlab.cli.comparing import Method, compare
+from gradlab.comparison.comparing import comparing
 from gradlab.estimators import ESTIMATORS
 from gradlab.moments import GROUPS
 from gradlab.problems import PROBLEMS, REGIMES, problem, regime
@@ -71,9 +72,9 @@ def test_version(capsys) -> None:
 
 
 def test_options_agree_with_the_library() -> None:
-    assert [*Method] == [*comparison.METHODS]
+    assert [*Method] == [*comparing.METHODS]
     draws = inspect.signature(compare).parameters["draws"]
-    assert draws.default == comparison.DEFAULT_DRAWS
+    assert draws.default == comparing.DEFAULT_DRAWS
     assert draws.annotation.__metadata__[0].min == 2 * GROUPS
 
 
@@ -216,7 +217,7 @@ def test_compare_agrees_with_the_library(tmp_path) -> None:
         tmp_path, "ST", "GR", "--problem", "cubic", "--seed", "3", "--regime", "peaked", *SMALL
     )
     f, logits = problem("cubic", 2, 3, 3), regime("peaked", 2, 3, 3)
-    expected = comparison.compare(f, logits, ["ST", "GR"], seed=3)
+    expected = comparing.compare(f, logits, ["ST", "GR"], seed=3)
     assert rows["bias2"].tolist() == expected["bias2"].tolist()
     assert rows["variance"].tolist() == expected["variance"].tolist()
 

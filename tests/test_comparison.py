@@ -8,13 +8,14 @@ import torch
 
 from cases import logits_of, loss_of
 from gradlab import __version__
-from gradlab.comparison import (
+from gradlab.comparison.comparing import (
     DEFAULT_DRAWS,
     METHODS,
     compare,
     reproducible_columns,
     with_temperatures,
 )
+from gradlab.comparison.rows import measure
 from gradlab.estimators import (
     ARSM,
     ZGR,
@@ -26,7 +27,6 @@ from gradlab.estimators import (
 )
 from gradlab.exact.enumeration import TooLargeError, exact_gradient
 from gradlab.exact.moments import Enumeration, exact_moments
-from gradlab.measurement import measure
 from gradlab.moments import GROUPS
 from gradlab.montecarlo import monte_carlo
 from significance import limit, scores

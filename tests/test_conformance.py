@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cases import CLAIMS, DTYPES, estimators, generator, logits_of, loss_of
-from gradlab.comparison import compare
+from gradlab.comparison.comparing import compare
 from gradlab.estimators import ESTIMATORS, GumbelRao, LeaveOneOut, parse
 from gradlab.exact.enumeration import exact_gradient
 from gradlab.montecarlo import monte_carlo

@@ -8,10 +8,10 @@ import torch
 
 import gradlab
 from gradlab import compare, exact_gradient, exact_moments, recommend
+from gradlab.comparison.rows import COLUMNS
 from gradlab.exact import enumeration
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import Enumeration, NotExactError
-from gradlab.measurement import COLUMNS
 from gradlab.problems import problem, regime
 from gradlab.training.probe import GradientProbe
 from significance import limit, scores
@@ -88,7 +88,7 @@ def test_tables_that_take_long_are_left_to_draws(monkeypatch):
     rows = compare(f, logits, ["GS-ST", "ZGR"], draws=100)
     assert set(rows["method"]) == {"exact"}
     assert "note" not in rows
-    monkeypatch.setattr("gradlab.measurement.PATIENCE", 0.0)
+    monkeypatch.setattr("gradlab.comparison.rows.PATIENCE", 0.0)
     rows = compare(f, logits, ["GS-ST", "RF(m=2)"], draws=100)
     assert rows["method"].tolist() == ["monte carlo", "exact"]
     assert rows["note"][0].startswith("by draws: exact moments would take about")
@@ -113,7 +113,7 @@ def test_recommend_says_what_it_leaves_to_draws():
 
 
 def test_recommend_leaves_a_slow_sweep_to_draws(monkeypatch):
-    monkeypatch.setattr("gradlab.selection._PATIENCE", 0.0)
+    monkeypatch.setattr("gradlab.comparison.recommending._PATIENCE", 0.0)
     f, logits = problem("quadratic", 2, 3), regime("moderate", 2, 3)
     answer = recommend(f, logits, evaluations=8, estimators=["ST", "RF"], draws=200)
     assert "at all configurations would take about" in answer.explain().replace("\n", " ")
@@ -124,7 +124,7 @@ def test_far_temperatures_are_measured_by_few_draws(monkeypatch):
     f, logits = loss(6), regime("moderate", 12, 6, 0)
     given = {"evaluations": 8, "estimators": ["GS-ST", "ST", "RF"], "draws": 1600}
     whole = recommend(f, logits, **given)
-    monkeypatch.setattr("gradlab.selection._WORK", 1)
+    monkeypatch.setattr("gradlab.comparison.recommending._WORK", 1)
     narrowed = recommend(f, logits, **given)
     draws = narrowed.rows.set_index("estimator")["draws"]
     assert set(draws) == {100, 1600}

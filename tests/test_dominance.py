@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gradlab.dominance import MomentCurve, dominated, dominated_share
+from gradlab.comparison.dominance import MomentCurve, dominated, dominated_share
 
 
 def line(start: tuple[float, float], end: tuple[float, float], points: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 
 import gradlab
 from cases import DROP_IN, estimators, generator, logits_of, loss_of
-from gradlab.comparison import compare
+from gradlab.comparison.comparing import compare
 from gradlab.estimators import (
     ESTIMATORS,
     STZGR,

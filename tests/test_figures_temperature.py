@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from gradlab.comparison import reproducible_columns
-from gradlab.dominance import MomentCurve
+from gradlab.comparison.comparing import reproducible_columns
+from gradlab.comparison.dominance import MomentCurve
 from gradlab.estimators import DARN, STZGR, GumbelRao, StraightThrough
 from gradlab.exact.moments import Enumeration
 from gradlab.figures import snapshots, temperature, trade_off

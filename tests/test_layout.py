@@ -166,7 +166,7 @@ def state():
     return (torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled(),
             torch.are_deterministic_algorithms_enabled(), torch.get_rng_state().tolist())
 before = state()
-import gradlab.comparison, gradlab.problems
+import gradlab.comparison.comparing, gradlab.problems
 assert state() == before
 """
     subprocess.run([sys.executable, "-c", code], check=True)

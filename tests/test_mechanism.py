@@ -10,11 +10,11 @@ import pytest
 import torch
 
 import gradlab
-from gradlab.comparison import compare
+from gradlab.comparison.comparing import compare
+from gradlab.comparison.recommending import recommend
 from gradlab.estimators import SampledValueEstimator, SampleOnlyEstimator
 from gradlab.exact.moments import NotExactError, exact_moments
 from gradlab.ladder import rungs, verify_order
-from gradlab.selection import recommend
 from gradlab.sweep import cells
 from gradlab.testing import assert_exact_to_degree
 from gradlab.training.probe import GradientProbe

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 import gradlab
 from gradlab.atlas import summary
+from gradlab.comparison.ranking import ranking
 from gradlab.data.datasets import load_images
 from gradlab.ladder import rungs
 from gradlab.planted import PLANTED, planted_rows
@@ -31,7 +32,6 @@ from gradlab.plots import (
     verdicts,
 )
 from gradlab.problems import problem, regime
-from gradlab.ranking import ranking
 from gradlab.sweep.grid import Grid
 from gradlab.sweep.running import run_sweep
 from gradlab.sweep.store import sweep_rows

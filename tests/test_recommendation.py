@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from cases import generator, is_binary, logits_of, loss_of
-from gradlab.comparison import compare, reproducible_columns
-from gradlab.eligibility import GRADIENT_COST, cost, is_declared_exact, why_not
+from gradlab.comparison.comparing import compare, reproducible_columns
+from gradlab.comparison.eligibility import GRADIENT_COST, cost, is_declared_exact, why_not
+from gradlab.comparison.ranking import best_temperature, ranking
+from gradlab.comparison.recommending import TEMPERATURES, recommend
 from gradlab.estimators import (
     ARSM,
     ESTIMATORS,
@@ -27,8 +29,6 @@ from gradlab.loss import LossError
 from gradlab.moments import GROUPS
 from gradlab.montecarlo import monte_carlo
 from gradlab.plots.recommendation import plot
-from gradlab.ranking import best_temperature, ranking
-from gradlab.selection import TEMPERATURES, recommend
 from significance import limit, scores
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gradlab.comparison import compare
+from gradlab.comparison.comparing import compare
 from gradlab.estimators import ESTIMATORS, parse
 from gradlab.problems import TinyVAE, problem, regime
 from gradlab.sweep.cells import computed

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from gradlab.cli import main
-from gradlab.comparison import compare
+from gradlab.comparison.comparing import compare
+from gradlab.comparison.ranking import best_temperature, ranking
+from gradlab.comparison.recommending import recommend
+from gradlab.comparison.unmet import VISITS, draws_for, rare_draws, rare_states
 from gradlab.estimators import ARSM, GumbelSoftmax, LeaveOneOut
 from gradlab.exact.moments import Enumeration, exact_moments
 from gradlab.moments import Moments
-from gradlab.ranking import best_temperature, ranking
-from gradlab.selection import recommend
 from gradlab.training.probe import GradientProbe
-from gradlab.unmet import VISITS, draws_for, rare_draws, rare_states
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -79,7 +79,7 @@ EXACT = ["RF(m=4)", "REINFORCE"]
 
 
 def without_top_up(monkeypatch):
-    monkeypatch.setattr("gradlab.selection._EXTRA", 0)
+    monkeypatch.setattr("gradlab.comparison.recommending._EXTRA", 0)
 
 
 # ---- compare ----------------------------------------------------------------------------------

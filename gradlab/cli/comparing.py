@@ -73,7 +73,7 @@ def compare(
     cells = read_estimators(estimators, tau, files=file)
     f, logits, regime = read_problem(problem, N, C, regime, seed)
     with staging(out) as passing:
-        from gradlab.comparison import compare, reproducible_columns
+        from gradlab.comparison.comparing import compare, reproducible_columns
         from gradlab.exact.enumeration import TooLargeError
         from gradlab.processes import usable_cores
         from gradlab.tables import comparison_text

@@ -67,7 +67,7 @@ def read_estimators(
 
     Faults are those of `option`, or of --file for those of `files`.
     """
-    from gradlab.comparison import with_temperatures
+    from gradlab.comparison.comparing import with_temperatures
     from gradlab.estimators import ESTIMATORS
     from gradlab.user_code.under_test import CodeEstimator
 

@@ -23,9 +23,9 @@ from gradlab.usage import blaming, staging
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gradlab.comparison.recommendation import Recommendation
     from gradlab.estimators import Estimator
     from gradlab.loss import Loss
-    from gradlab.recommendation import Recommendation
 
 __all__ = ["recommend"]
 
@@ -91,8 +91,8 @@ def recommend(
     cells, temperatures = _estimators(estimator, file, tau)
     f, at, kind = _loss_and_logits(loss, problem, logits, regime, N, C, seed)
     with staging(out) as passing:
+        from gradlab.comparison.recommending import recommend
         from gradlab.processes import usable_cores
-        from gradlab.selection import recommend
         from gradlab.user_code.under_test import EstimatorError
 
         def ranked(logits: "Tensor") -> "Recommendation":
@@ -120,7 +120,7 @@ def recommend(
             answer = in_its_dtype(ranked, at, loss or "f")
         print(f"logits: {kind}\n{answer.explain()}")
         if out is not None:
-            from gradlab.comparison import reproducible_columns
+            from gradlab.comparison.comparing import reproducible_columns
             from gradlab.plots.files import save_with_rows
             from gradlab.plots.recommendation import plot
 

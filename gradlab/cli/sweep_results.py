@@ -65,7 +65,7 @@ def export(
     \b
     Example:  gradlab sweep export small.db rows.parquet
     """
-    from gradlab.comparison import reproducible_columns
+    from gradlab.comparison.comparing import reproducible_columns
     from gradlab.sweep.store import sweep_rows
 
     if file.suffix not in (".csv", ".parquet"):

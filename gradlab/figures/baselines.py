@@ -18,13 +18,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from gradlab.categorical import one_hot, probabilities
-from gradlab.eligibility import why_not
+from gradlab.comparison.eligibility import why_not
+from gradlab.comparison.rows import measure
 from gradlab.estimators import RELAX, Estimator, SampledValueEstimator, SampleOnlyEstimator
 from gradlab.estimators.values import joint_probabilities
 from gradlab.exact.enumeration import value_moments
 from gradlab.figures.zoo import fitted, variants
 from gradlab.loss import Loss, gradient
-from gradlab.measurement import measure
 from gradlab.moments import Groups, Moments
 from gradlab.plots.style import FAMILIES, family, styled
 from gradlab.plots.variance import draw_family, variance_key

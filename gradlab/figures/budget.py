@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from gradlab.comparison import compare, reproducible_columns
+from gradlab.comparison.comparing import compare, reproducible_columns
 from gradlab.estimators import parse
 from gradlab.plots.curves import problem_title
 from gradlab.plots.ladder import label, logarithmic

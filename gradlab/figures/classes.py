@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradlab.comparison import compare, reproducible_columns
+from gradlab.comparison.comparing import compare, reproducible_columns
 from gradlab.plots.ladder import (
     COLUMNS,
     ROUNDING,

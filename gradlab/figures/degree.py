@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gradlab.comparison import compare, reproducible_columns
+from gradlab.comparison.comparing import compare, reproducible_columns
 from gradlab.plots.ladder import COLUMNS, draw_median, handle, label, relative, split_axes
 from gradlab.plots.style import styled
 from gradlab.problems import problem, regime

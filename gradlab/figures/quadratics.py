@@ -16,7 +16,7 @@ from matplotlib.figure import Figure, SubFigure
 from scipy.stats import beta, kstest, norm
 from torch import Tensor
 
-from gradlab.comparison import compare, reproducible_columns
+from gradlab.comparison.comparing import compare, reproducible_columns
 from gradlab.estimators import parse
 from gradlab.exact.moments import Enumeration
 from gradlab.plots.ladder import COLUMNS, label, on_axis, relative, split_axes

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gradlab.comparison import compare
+from gradlab.comparison.comparing import compare
 from gradlab.exact.moments import Enumeration
 from gradlab.plots.curves import ROUNDING, name_zeros, series_handle
 from gradlab.plots.style import color, marker, styled

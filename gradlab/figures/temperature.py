@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from torch import Tensor
 
-from gradlab.comparison import compare
+from gradlab.comparison.comparing import compare
 from gradlab.estimators import parse
 from gradlab.exact.moments import Enumeration
 from gradlab.plots.curves import (

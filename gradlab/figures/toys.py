@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from gradlab import __version__
-from gradlab.eligibility import why_not
+from gradlab.comparison.eligibility import why_not
 from gradlab.estimators import ESTIMATORS, RELAX, Estimator, parse
 from gradlab.plots.optimization import curves_key, draw_curves, draw_ends, ends_key
 from gradlab.plots.style import family, styled

@@ -14,8 +14,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gradlab.comparison import compare
-from gradlab.dominance import MomentCurve, dominated_share
+from gradlab.comparison.comparing import compare
+from gradlab.comparison.dominance import MomentCurve, dominated_share
 from gradlab.estimators import STZGR, Estimator, GumbelRao, parse
 from gradlab.exact.moments import Enumeration
 from gradlab.figures.temperature import problems

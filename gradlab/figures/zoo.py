@@ -14,8 +14,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from gradlab.comparison import compare, reproducible_columns, with_temperatures
-from gradlab.eligibility import is_declared_exact
+from gradlab.comparison.comparing import compare, reproducible_columns, with_temperatures
+from gradlab.comparison.eligibility import is_declared_exact
 from gradlab.estimators import ESTIMATORS, RELAX, Estimator
 from gradlab.exact.moments import Enumeration
 from gradlab.loss import Loss

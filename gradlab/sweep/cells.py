@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from gradlab import __version__
+from gradlab.comparison.rows import COLUMNS, measured_rows
 from gradlab.estimators import Estimator, PathwiseEstimator, parse
 from gradlab.exact.moments import Enumeration
 from gradlab.loss import Loss, LossDtypeError
-from gradlab.measurement import COLUMNS, measured_rows
 from gradlab.problems import TinyVAE, problem, regime
 from gradlab.reproducible import single_thread
 from gradlab.user_code.objects import line_of, load_object

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gradlab.comparison import DEFAULT_DRAWS, with_temperatures
+from gradlab.comparison.comparing import DEFAULT_DRAWS, with_temperatures
 from gradlab.estimators import Estimator
 from gradlab.moments import GROUPS
 from gradlab.problems import PROBLEMS, REGIMES

@@ -17,17 +17,17 @@ from torch import Tensor, nn
 
 from gradlab import __version__
 from gradlab.categorical import check_logits
-from gradlab.comparison import with_temperatures
+from gradlab.comparison.comparing import with_temperatures
+from gradlab.comparison.rows import COLUMNS, NOTED, measure
+from gradlab.comparison.unmet import Rare, rare_draws, rare_states, seen, widened
 from gradlab.estimators import Estimator, QuadratureError
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import EnumeratedBatch, NotExactError
 from gradlab.exact.tabulated import count_states
 from gradlab.loss import Loss
 from gradlab.loss.gate import Objective, checked
-from gradlab.measurement import COLUMNS, NOTED, measure
 from gradlab.moments import GROUPS, Groups, Moments, Truth
 from gradlab.reproducible import block_generator, check_seed
-from gradlab.unmet import Rare, rare_draws, rare_states, seen, widened
 from gradlab.user_code.under_test import Code, draws_of
 
 __all__ = ["GradientProbe"]

@@ -16,16 +16,16 @@ from torch import Tensor
 
 from gradlab import __version__
 from gradlab.categorical import check_floating
+from gradlab.comparison.rows import COLUMNS, NOTED, measured_rows
+from gradlab.comparison.unmet import Rare, rare_draws, rare_states
 from gradlab.estimators import Estimator
 from gradlab.exact.moments import EnumeratedBatch, Enumeration
 from gradlab.loss import Loss
 from gradlab.loss.gate import name_of
-from gradlab.measurement import COLUMNS, NOTED, measured_rows
 from gradlab.moments import GROUPS, Moments, Truth
 from gradlab.montecarlo import monte_carlo
 from gradlab.progress import tracked
 from gradlab.reproducible import check_seed, single_thread
-from gradlab.unmet import Rare, rare_draws, rare_states
 from gradlab.user_code.under_test import Code, CodeEstimator, estimator_of
 
 __all__ = [

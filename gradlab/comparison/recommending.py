@@ -13,16 +13,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.categorical import probabilities
-from gradlab.comparison import DEFAULT_DRAWS, compare, with_temperatures
-from gradlab.eligibility import GRADIENT_COST, cost, is_declared_exact, spent, why_not
+from gradlab.comparison.comparing import DEFAULT_DRAWS, compare, with_temperatures
+from gradlab.comparison.eligibility import GRADIENT_COST, cost, is_declared_exact, spent, why_not
+from gradlab.comparison.ranking import is_unmet, ranking
+from gradlab.comparison.recommendation import UNMEASURED, Recommendation
 from gradlab.estimators import ESTIMATORS, Estimator, LeaveOneOut
 from gradlab.exact.enumeration import TooLargeError, check_states
 from gradlab.exact.mechanism import is_shipped, overrides
 from gradlab.exact.moments import Enumeration
 from gradlab.loss import Loss
 from gradlab.moments import GROUPS, Measured
-from gradlab.ranking import is_unmet, ranking
-from gradlab.recommendation import UNMEASURED, Recommendation
 from gradlab.reproducible import check_seed, single_thread
 from gradlab.user_code.under_test import Code, CodeEstimator
 

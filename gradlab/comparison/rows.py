@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from gradlab.comparison.unmet import Rare, seen, widened
 from gradlab.estimators import Estimator, QuadratureError
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import EnumeratedBatch, Enumeration, NotExactError
 from gradlab.moments import Moments, Truth
 from gradlab.montecarlo import monte_carlo
-from gradlab.unmet import Rare, seen, widened
 from gradlab.user_code.replicates import NO_REPLICATES
 
 __all__ = ["COLUMNS", "NOTED", "PATIENCE", "measure", "measured_rows"]

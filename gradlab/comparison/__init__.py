@@ -1,0 +1,8 @@
+"""Estimators side by side: rows of a comparison, their ranking, and what it recommends."""
+
+from gradlab.comparison.comparing import compare
+from gradlab.comparison.ranking import best_temperature
+from gradlab.comparison.recommendation import Recommendation
+from gradlab.comparison.recommending import recommend
+
+__all__ = ["Recommendation", "best_temperature", "compare", "recommend"]
