@@ -69,15 +69,15 @@ if TYPE_CHECKING:
     )
     from gradlab.exact.enumeration import exact_gradient, exact_value
     from gradlab.exact.moments import exact_moments
-    from gradlab.ladder import Ladder, verify_order
     from gradlab.loss.adapted import as_loss
     from gradlab.moments import Moments
     from gradlab.montecarlo import monte_carlo
     from gradlab.sweep.grid import Grid
     from gradlab.sweep.running import run_sweep
     from gradlab.sweep.store import sweep_rows
-    from gradlab.verdict import Verdict
-    from gradlab.verification import verify
+    from gradlab.verification.order import Ladder, verify_order
+    from gradlab.verification.verdict import Verdict
+    from gradlab.verification.verifying import verify
 
 __version__ = "0.4.0"
 

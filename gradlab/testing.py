@@ -10,11 +10,11 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.ladder import Ladder, verify_order
 from gradlab.loss import Loss
 from gradlab.user_code.under_test import Code
-from gradlab.verdict import Verdict
-from gradlab.verification import verify
+from gradlab.verification.order import Ladder, verify_order
+from gradlab.verification.verdict import Verdict
+from gradlab.verification.verifying import verify
 
 __all__ = ["assert_exact_to_degree", "assert_unbiased"]
 

@@ -18,8 +18,8 @@ from scipy.stats import binom
 
 from gradlab.exact.moments import Enumeration
 from gradlab.user_code.under_test import Draws, EstimatorError
-from gradlab.verdict import BIASED, INCONCLUSIVE, UNBIASED, Verdict
-from gradlab.verification import verify
+from gradlab.verification.verdict import BIASED, INCONCLUSIVE, UNBIASED, Verdict
+from gradlab.verification.verifying import verify
 from hard_rare import RARE
 from hard_rest import COLD, DEPENDENCE, ROUNDING
 from hard_settings import KINDS, Hard, Setting

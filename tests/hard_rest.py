@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from gradlab.estimators import parse
-from gradlab.exact.bias import exact_bias
 from gradlab.problems import problem
+from gradlab.verification.exact_bias import exact_bias
 from hard_calls import Cold, Repeated, Reused, Shared, SharedBaseline
 from hard_codes import Code, Noise, Pairs, Score, Shipped, Through
 from hard_laws import Lognormal

@@ -19,7 +19,6 @@ import accepted
 import gradlab
 from gradlab.cli import main
 from gradlab.exact.moments import Enumeration
-from gradlab.ladder import rungs, verify_order
 from gradlab.loss import LossDtypeError
 from gradlab.moments import GROUPS
 from gradlab.problems import problem, regime
@@ -28,7 +27,8 @@ from gradlab.sweep.grid import Grid
 from gradlab.training.layer import CategoricalLayer
 from gradlab.training.probe import GradientProbe
 from gradlab.user_code.under_test import EstimatorDtypeError, draws_of
-from gradlab.verdict import BIASED, UNBIASED
+from gradlab.verification.order import rungs, verify_order
+from gradlab.verification.verdict import BIASED, UNBIASED
 from significance import limit
 
 pytestmark = pytest.mark.usefixtures("unchecked")

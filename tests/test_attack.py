@@ -8,12 +8,12 @@ import torch
 from torch import Generator, Tensor
 
 from gradlab.categorical import draw_one_hot, probabilities
-from gradlab.dependence import CallSums
 from gradlab.loss import NotFiniteError
 from gradlab.problems import problem
 from gradlab.user_code.under_test import Draws
-from gradlab.verdict import BIASED, UNBIASED, Verdict
-from gradlab.verification import verify
+from gradlab.verification.dependence import CallSums
+from gradlab.verification.verdict import BIASED, UNBIASED, Verdict
+from gradlab.verification.verifying import verify
 from hard import most
 from hard_codes import Code, Jumps, Loss, Pairs, Score, Shipped, Through
 from hard_settings import Linear, Setting, Spots, logits_of, table, wide

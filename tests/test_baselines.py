@@ -8,9 +8,9 @@ import torch
 from cases import LADDER, generator, logits_of, loss_of
 from gradlab.categorical import probabilities
 from gradlab.estimators import LearnedBaseline, LocalExpectation, MovingAverage, Reinforce
-from gradlab.exact.bias import exact_bias
 from gradlab.exact.enumeration import exact_gradient, exact_value
 from gradlab.exact.moments import exact_moments
+from gradlab.verification.exact_bias import exact_bias
 from significance import limit, scores
 from test_golden import SIZES, golden, recipe
 from test_golden import logits_of as golden_logits

@@ -13,7 +13,7 @@ from gradlab.exact.moments import EnumeratedBatch
 from gradlab.exact.tabulated import Tabulated
 from gradlab.problems import problem, regime
 from gradlab.training.probe import GradientProbe
-from gradlab.verdict import BIASED, UNBIASED
+from gradlab.verification.verdict import BIASED, UNBIASED
 from significance import limit, scores
 
 pytestmark = pytest.mark.usefixtures("unchecked")

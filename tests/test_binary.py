@@ -19,13 +19,13 @@ from cases import (
 )
 from gradlab.categorical import probabilities
 from gradlab.estimators import ESTIMATORS, SampledValueEstimator, parse
-from gradlab.exact.bias import exact_bias
 from gradlab.exact.enumeration import exact_gradient, exact_value
 from gradlab.exact.moments import exact_moments
-from gradlab.ladder import rungs, verify_order
 from gradlab.moments import GROUPS
 from gradlab.montecarlo import monte_carlo
-from gradlab.verdict import UNBIASED
+from gradlab.verification.exact_bias import exact_bias
+from gradlab.verification.order import rungs, verify_order
+from gradlab.verification.verdict import UNBIASED
 from significance import limit, scores
 
 with_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).split(".")[1])

@@ -14,15 +14,15 @@ from scipy.stats import binom, chi2, kstest
 from torch import Tensor
 
 from gradlab import exact_gradient, exact_moments
-from gradlab.deviations import DeviationSums
 from gradlab.estimators import parse
 from gradlab.loss.gate import checked
-from gradlab.mean_test import MeanTest
 from gradlab.problems import problem, regime
-from gradlab.question import Question
-from gradlab.trial import trial
 from gradlab.user_code.under_test import draws_of
-from gradlab.verdict import BIASED
+from gradlab.verification.deviation_sums import DeviationSums
+from gradlab.verification.mean_test import MeanTest
+from gradlab.verification.sequential_test import trial
+from gradlab.verification.testable_coordinates import Question
+from gradlab.verification.verdict import BIASED
 from significance import P_VALUE
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts

@@ -8,7 +8,7 @@ import pytest
 
 from gradlab.cli import main
 from gradlab.cli.verifying import Judged, VerifyMethod
-from gradlab.verification import JUDGED, METHODS
+from gradlab.verification.verifying import JUDGED, METHODS
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 

@@ -15,12 +15,12 @@ from gradlab.estimators._copula import (
     orders,
     pair_probabilities,
 )
-from gradlab.exact.bias import exact_bias
 from gradlab.exact.enumeration import exact_gradient
 from gradlab.exact.moments import exact_moments
 from gradlab.exact.tuples import NotExactError, tuple_moments
 from gradlab.montecarlo import monte_carlo
 from gradlab.problems import regime
+from gradlab.verification.exact_bias import exact_bias
 from significance import limit, scores
 from test_golden import FUNCTIONS, distance, enumeration, golden, recipe
 from test_golden import logits_of as golden_logits

@@ -10,14 +10,14 @@ from torch import Generator, Tensor
 
 from gradlab import exact_gradient
 from gradlab.categorical import draw_one_hot, probabilities
-from gradlab.dependence import CallSums, Spread
 from gradlab.loss.gate import checked
 from gradlab.problems import problem, regime
-from gradlab.question import Question
-from gradlab.trial import trial
 from gradlab.user_code.replicates import DependentDrawsError
 from gradlab.user_code.under_test import draws_of
-from gradlab.verdict import BIASED
+from gradlab.verification.dependence import CallSums, Spread
+from gradlab.verification.sequential_test import trial
+from gradlab.verification.testable_coordinates import Question
+from gradlab.verification.verdict import BIASED
 from significance import P_VALUE
 
 pytestmark = pytest.mark.usefixtures("unchecked")

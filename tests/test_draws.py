@@ -12,8 +12,8 @@ from gradlab.categorical import draw_one_hot, probabilities
 from gradlab.loss import LossError, NotDifferentiableError
 from gradlab.problems import problem, regime
 from gradlab.user_code.under_test import EstimatorError, draws_of
-from gradlab.verdict import BIASED, UNBIASED
-from gradlab.verification import verify
+from gradlab.verification.verdict import BIASED, UNBIASED
+from gradlab.verification.verifying import verify
 
 LOSS, LOGITS = problem("quadratic", 2, 3, 11), regime("moderate", 2, 3, 11)
 TABLE = problem("table", 2, 3, 11)

@@ -24,11 +24,11 @@ from gradlab.estimators import (
     StraightThrough,
 )
 from gradlab.exact import routes, tuples
-from gradlab.exact.bias import TruthError, exact_bias
 from gradlab.exact.enumeration import exact_gradient
 from gradlab.exact.moments import Enumeration, NotExactError, exact_moments
 from gradlab.loss import BatchDependentError, StatefulLossError, evaluate
 from gradlab.problems import REGIMES, problem, regime
+from gradlab.verification.exact_bias import TruthError, exact_bias
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
 

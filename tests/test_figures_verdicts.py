@@ -5,8 +5,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from gradlab import parse, planted
+from gradlab import parse
 from gradlab.figures import verdicts
+from gradlab.verification import planted_errors
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
 
@@ -15,7 +16,7 @@ COMMITTED = Path(__file__).parent.parent / "figures" / "verdicts.csv"
 
 @pytest.fixture
 def two_planted(monkeypatch):
-    monkeypatch.setattr(planted, "PLANTED", planted.PLANTED[:2])
+    monkeypatch.setattr(planted_errors, "PLANTED", planted_errors.PLANTED[:2])
 
 
 @pytest.mark.usefixtures("two_planted")
@@ -30,7 +31,7 @@ def test_rows_are_drawn_as_they_stand(tmp_path):
     names = [label.get_text() for label in above.get_yticklabels()]
     assert names == ["ZGR  [2]", "ST  [1]", "GS(τ=1)  [0]"]
     assert {label.get_text() for label in below.get_yticklabels()} == {
-        p.name for p in planted.PLANTED[:2]
+        p.name for p in planted_errors.PLANTED[:2]
     }
 
 

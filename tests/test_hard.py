@@ -15,7 +15,7 @@ from scipy.integrate import quad
 import gradlab
 from gradlab import exact_gradient
 from gradlab.user_code.under_test import EstimatorError
-from gradlab.verdict import BIASED
+from gradlab.verification.verdict import BIASED
 from hard import CASES, KINDS, case, most, outcome, rates, verdict
 from hard_calls import Cold, Repeated, Reused, Shared, SharedBaseline
 from hard_codes import (

@@ -6,11 +6,11 @@ import math
 import pytest
 
 import gradlab
-from gradlab import ladder, relations
 from gradlab.categorical import draw_one_hot, probabilities
-from gradlab.ladder import Ladder, rungs, verify_order
-from gradlab.verdict import BIASED, NOT_APPLICABLE, UNBIASED
-from gradlab.verdict_text import ladder_text, relation_text
+from gradlab.verification import identities, order
+from gradlab.verification.order import Ladder, rungs, verify_order
+from gradlab.verification.report import ladder_text, relation_text
+from gradlab.verification.verdict import BIASED, NOT_APPLICABLE, UNBIASED
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -141,9 +141,9 @@ def test_the_table_fits_the_terminal():
 
 
 def test_relations_hold():
-    rows = relations.relation_rows(seed=2, alpha=1e-8, delta=0.1)
+    rows = identities.relation_rows(seed=2, alpha=1e-8, delta=0.1)
     assert rows["holds"].all()
-    assert len(rows) == 2 * 2 + 2 * len(relations.TEMPERATURES) + 2
+    assert len(rows) == 2 * 2 + 2 * len(identities.TEMPERATURES) + 2
     exact = rows[(rows["method"] == "exact") & (rows["limit"] < 1e-9)]
     assert len(exact) == 4
     assert exact["size"].max() < 1e-13
@@ -151,9 +151,9 @@ def test_relations_hold():
 
 
 def test_a_relation_that_is_none_fails(monkeypatch):
-    monkeypatch.setattr(relations, "DARN", gradlab.ZGR)
-    monkeypatch.setattr(relations, "GumbelSoftmaxST", lambda tau: gradlab.GumbelSoftmaxST(tau + 1))
-    rows = relations.relation_rows(seed=2, alpha=1e-8, delta=0.1)
+    monkeypatch.setattr(identities, "DARN", gradlab.ZGR)
+    monkeypatch.setattr(identities, "GumbelSoftmaxST", lambda tau: gradlab.GumbelSoftmaxST(tau + 1))
+    rows = identities.relation_rows(seed=2, alpha=1e-8, delta=0.1)
     wrong = rows.loc[~rows["holds"], "relation"]
     assert set(wrong) == {
         "bias(DARN) = -bias(ST)",
@@ -163,5 +163,5 @@ def test_a_relation_that_is_none_fails(monkeypatch):
 
 
 def test_public_names_are_those_of_the_ladder():
-    assert gradlab.verify_order is ladder.verify_order
+    assert gradlab.verify_order is order.verify_order
     assert gradlab.Ladder is Ladder

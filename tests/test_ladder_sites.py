@@ -8,12 +8,12 @@ import torch
 
 import gradlab
 from gradlab.categorical import probabilities
-from gradlab.ladder import rungs, verify_order
-from gradlab.rungs import SITES, binary
 from gradlab.testing import assert_exact_to_degree
 from gradlab.user_code.under_test import EstimatorError
-from gradlab.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED
-from gradlab.verdict_text import ladder_text
+from gradlab.verification.order import rungs, verify_order
+from gradlab.verification.report import ladder_text
+from gradlab.verification.rungs import SITES, binary
+from gradlab.verification.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED
 from ladder_members import FORMS, MEMBERS, drawing, never, of_surrogate
 
 pytestmark = pytest.mark.usefixtures("unchecked")

@@ -9,8 +9,8 @@ from scipy.integrate import quad
 from scipy.stats import chi2, f, t
 from torch import Tensor
 
-from gradlab.deviations import DeviationSums
-from gradlab.mean_test import MeanTest, _log_mixture
+from gradlab.verification.deviation_sums import DeviationSums
+from gradlab.verification.mean_test import MeanTest, _log_mixture
 from significance import limit
 
 ROUNDING = 1e-12

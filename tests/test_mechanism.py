@@ -14,13 +14,13 @@ from gradlab.comparison.comparing import compare
 from gradlab.comparison.recommending import recommend
 from gradlab.estimators import SampledValueEstimator, SampleOnlyEstimator
 from gradlab.exact.moments import NotExactError, exact_moments
-from gradlab.ladder import rungs, verify_order
 from gradlab.sweep import cells
 from gradlab.testing import assert_exact_to_degree
 from gradlab.training.probe import GradientProbe
 from gradlab.user_code.under_test import EstimatorError
-from gradlab.verdict import BIASED, UNBIASED
-from gradlab.verification import verify
+from gradlab.verification.order import rungs, verify_order
+from gradlab.verification.verdict import BIASED, UNBIASED
+from gradlab.verification.verifying import verify
 from mechanisms import BOTH, CORRECT, DRAW, FAULTY, TABLE, TRAINING, variant
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts

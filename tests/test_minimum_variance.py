@@ -19,8 +19,8 @@ from gradlab.estimators import (
 )
 from gradlab.exact.enumeration import exact_gradient
 from gradlab.exact.moments import exact_moments
-from gradlab.exact.static import static_check
-from gradlab.ladder import rungs, verify_order
+from gradlab.verification.jacobian_conditions import static_check
+from gradlab.verification.order import rungs, verify_order
 
 # One class masked, one nearly sure, and probabilities from 1 down to 1e-34.
 LOGITS = {

@@ -7,13 +7,14 @@ from fractions import Fraction
 import pytest
 import torch
 
-from gradlab import exact_gradient, planted
+from gradlab import exact_gradient
 from gradlab.estimators import ZGR
-from gradlab.planted import PLANTED, REFUSED
 from gradlab.user_code.objects import replicates
-from gradlab.verdict import BIASED, UNBIASED
-from gradlab.verdict_text import planted_text
-from gradlab.verification import verify
+from gradlab.verification import planted_errors
+from gradlab.verification.planted_errors import PLANTED, REFUSED
+from gradlab.verification.report import planted_text
+from gradlab.verification.verdict import BIASED, UNBIASED
+from gradlab.verification.verifying import verify
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
 
@@ -84,8 +85,8 @@ def rows():
     """Return the rows of all planted errors by their names; factors and checks by fewer draws."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(replicates, "_SMALL", (64,))
-        patch.setattr(planted, "_FOR_FACTOR", 2**15)
-        return planted.planted_rows().set_index("planted")
+        patch.setattr(planted_errors, "_FOR_FACTOR", 2**15)
+        return planted_errors.planted_rows().set_index("planted")
 
 
 def test_every_error_of_the_table_is_planted():

@@ -19,8 +19,6 @@ import gradlab
 from gradlab.atlas import summary
 from gradlab.comparison.ranking import ranking
 from gradlab.data.datasets import load_images
-from gradlab.ladder import rungs
-from gradlab.planted import PLANTED, planted_rows
 from gradlab.plots import (
     atlas,
     comparison,
@@ -41,6 +39,8 @@ from gradlab.training.network_training import NetworkSettings
 from gradlab.training.probe import GradientProbe
 from gradlab.training.timing import time_layers
 from gradlab.training.vae_training import VAESettings
+from gradlab.verification.order import rungs
+from gradlab.verification.planted_errors import PLANTED, planted_rows
 
 pytestmark = [
     pytest.mark.usefixtures("unchecked"),

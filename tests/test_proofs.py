@@ -7,19 +7,19 @@ import pytest
 import torch
 
 from gradlab.estimators import ZGR, GumbelRao, LeaveOneOut, Reinforce, StraightThrough
-from gradlab.exact.bias import ExactBias
 from gradlab.exact.moments import EnumeratedBatch, Enumeration
 from gradlab.problems import problem, regime
-from gradlab.proofs import (
+from gradlab.user_code.under_test import draws_of
+from gradlab.verification.exact_bias import ExactBias
+from gradlab.verification.proofs import (
     by_enumeration,
     enumerated_bias,
     exact_against,
     other_target,
     target_rounding,
 )
-from gradlab.question import Question
-from gradlab.user_code.under_test import draws_of
-from gradlab.verdict import BIASED, INCONCLUSIVE, UNBIASED
+from gradlab.verification.testable_coordinates import Question
+from gradlab.verification.verdict import BIASED, INCONCLUSIVE, UNBIASED
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 

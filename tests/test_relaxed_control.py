@@ -13,8 +13,8 @@ from gradlab.exact.enumeration import exact_gradient
 from gradlab.exact.moments import NotExactError, exact_moments
 from gradlab.loss import value_and_gradient
 from gradlab.montecarlo import monte_carlo
-from gradlab.verdict import BIASED, UNBIASED
-from gradlab.verification import verify
+from gradlab.verification.verdict import BIASED, UNBIASED
+from gradlab.verification.verifying import verify
 from significance import limit, scores
 from test_golden import logits_of as golden_logits
 from test_golden import recipe

@@ -16,12 +16,12 @@ from gradlab.estimators import (
     SumAndSample,
     UnorderedSet,
 )
-from gradlab.exact.bias import TruthError, exact_bias
 from gradlab.exact.enumeration import value_moments
 from gradlab.exact.moments import Enumeration
 from gradlab.exact.rounding import VALUE_ULPS
 from gradlab.loss import BatchDependentError, LossError
 from gradlab.problems import problem, regime
+from gradlab.verification.exact_bias import TruthError, exact_bias
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 

@@ -19,11 +19,11 @@ from gradlab.estimators import (
     SampleOnlyEstimator,
     StraightThrough,
 )
-from gradlab.exact.bias import exact_bias
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import NotExactError
-from gradlab.exact.static import static_check
 from gradlab.problems import REGIMES, problem, regime
+from gradlab.verification.exact_bias import exact_bias
+from gradlab.verification.jacobian_conditions import static_check
 
 SIZES = [(1, 3), (4, 5)]
 

@@ -7,10 +7,10 @@ import torch
 
 from cases import CLAIMS
 from gradlab.estimators import LeaveOneOut, SampledValueEstimator, SampleOnlyEstimator
-from gradlab.exact.bias import exact_bias
 from gradlab.exact.moments import Enumeration
-from gradlab.exact.trained import trained_mean
 from gradlab.problems import problem, regime
+from gradlab.verification.exact_bias import exact_bias
+from gradlab.verification.trained_mean import trained_mean
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 

@@ -8,19 +8,20 @@ import torch
 from scipy.stats import binom
 
 import gradlab
-from gradlab import deviations, evidence, exact_gradient, mean_test, question
+from gradlab import exact_gradient
 from gradlab.categorical import draw_one_hot, probabilities
-from gradlab.dependence import CallSums, Spread
-from gradlab.deviations import DeviationSums
 from gradlab.loss.gate import checked
-from gradlab.mean_test import MeanTest
 from gradlab.problems import problem, regime
-from gradlab.question import Question
-from gradlab.trial import trial
 from gradlab.user_code.replicates import DependentDrawsError
 from gradlab.user_code.under_test import draws_of
-from gradlab.verdict import BIASED, INCONCLUSIVE, UNBIASED
-from gradlab.verification import verify
+from gradlab.verification import deviation_sums, evidence, mean_test, testable_coordinates
+from gradlab.verification.dependence import CallSums, Spread
+from gradlab.verification.deviation_sums import DeviationSums
+from gradlab.verification.mean_test import MeanTest
+from gradlab.verification.sequential_test import trial
+from gradlab.verification.testable_coordinates import Question
+from gradlab.verification.verdict import BIASED, INCONCLUSIVE, UNBIASED
+from gradlab.verification.verifying import verify
 from significance import P_VALUE
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -57,7 +58,7 @@ def test_one_draw_decides_where_nothing_is_random(factor, outcome):
     verdict = verify(gradient_times(factor, random=False), F, LOGITS)
     assert verdict.constant
     assert verdict.outcome == outcome
-    assert verdict.draws == question.FEWEST or outcome == UNBIASED
+    assert verdict.draws == testable_coordinates.FEWEST or outcome == UNBIASED
 
 
 def test_equal_draws_of_random_code_are_evidence_against_moderate_draws_only():
@@ -306,7 +307,7 @@ def _small_errors(factor: float):
 
 
 MUTANTS = {
-    "five visits": (question, "_VISITS", 5, visits_are_twenty_logs),
+    "five visits": (testable_coordinates, "_VISITS", 5, visits_are_twenty_logs),
     "e-value as a sum": (
         MeanTest,
         "log_e_value",
@@ -338,7 +339,7 @@ MUTANTS = {
         errors_of_the_squared_bias_cover,
     ),
     "share of a draw ignored": (mean_test, "SHARE", 1.0, a_long_draw_is_not_tested),
-    "calls ignored": (deviations, "_FEWEST", 10**9, shared_noise_widens),
+    "calls ignored": (deviation_sums, "_FEWEST", 10**9, shared_noise_widens),
 }
 
 

@@ -16,8 +16,8 @@ from gradlab.loss import LossError
 from gradlab.problems import problem, regime
 from gradlab.testing import assert_exact_to_degree, assert_unbiased
 from gradlab.user_code.under_test import EstimatorError
-from gradlab.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED
-from gradlab.verification import verify
+from gradlab.verification.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED
+from gradlab.verification.verifying import verify
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 

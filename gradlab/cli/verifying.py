@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from gradlab.ladder import Ladder
     from gradlab.problems import Problem
     from gradlab.user_code.under_test import Code
-    from gradlab.verdict import Verdict
+    from gradlab.verification.order import Ladder
+    from gradlab.verification.verdict import Verdict
 
 __all__ = ["Judged", "VerifyMethod", "verify"]
 
@@ -105,7 +105,7 @@ def verify(
     Example:  gradlab verify ZGR --file my.py:MyEstimator --out results
     """
     with blaming("--delta, --alpha, --max-draws"):
-        from gradlab.verification import check_options
+        from gradlab.verification.verifying import check_options
 
         check_options(method, None, max_draws, delta, alpha, seed)
     codes = _read(estimators, file)
@@ -153,10 +153,10 @@ def _ladders(codes: dict[str, "Code"], options: dict[str, Any]) -> tuple["pd.Dat
 
     import pandas as pd
 
-    from gradlab.ladder import rungs, verify_order
     from gradlab.progress import tracked
-    from gradlab.rungs import SITES
-    from gradlab.verdict_text import ladder_text
+    from gradlab.verification.order import rungs, verify_order
+    from gradlab.verification.report import ladder_text
+    from gradlab.verification.rungs import SITES
 
     on = cache(lambda dtype: rungs(seed=options["seed"], dtype=dtype))
     ladders = []
@@ -188,10 +188,10 @@ def _nothing() -> "Tensor":
 
 def _known(seed: int, delta: float, alpha: float) -> tuple[dict[str, "pd.DataFrame"], list[str]]:
     """Check relations between means, and that planted errors are found; as `_ladders`."""
-    from gradlab.planted import REFUSED, planted_rows
-    from gradlab.relations import relation_rows
-    from gradlab.verdict import BIASED, UNBIASED
-    from gradlab.verdict_text import planted_text, relation_text
+    from gradlab.verification.identities import relation_rows
+    from gradlab.verification.planted_errors import REFUSED, planted_rows
+    from gradlab.verification.report import planted_text, relation_text
+    from gradlab.verification.verdict import BIASED, UNBIASED
 
     relations, planted = relation_rows(seed, delta=delta, alpha=alpha), planted_rows(seed)
     print(relation_text(relations), planted_text(planted), sep="\n")
@@ -211,8 +211,8 @@ def _on_one(
 
     from gradlab.exact.moments import Enumeration
     from gradlab.progress import say, tracked
-    from gradlab.verdict import BIASED, INCONCLUSIVE
-    from gradlab.verification import verify
+    from gradlab.verification.verdict import BIASED, INCONCLUSIVE
+    from gradlab.verification.verifying import verify
 
     on = cache(lambda dtype: Enumeration(f, logits.to(dtype)))
     verdicts = []

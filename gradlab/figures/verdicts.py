@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gradlab.ladder import RUNGS, Ladder, rungs, verify_order
-from gradlab.planted import planted_rows
 from gradlab.plots.style import styled
 from gradlab.plots.verdicts import draw_planted, draw_verdicts
+from gradlab.verification.order import RUNGS, Ladder, rungs, verify_order
+from gradlab.verification.planted_errors import planted_rows
 
 __all__ = ["plot", "rows"]
 

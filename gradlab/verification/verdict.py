@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.moments import Measured
-from gradlab.resemblance import Resemblance, Scaled
+from gradlab.verification.resemblance import Resemblance, Scaled
 
 __all__ = ["BIASED", "INCONCLUSIVE", "NOT_APPLICABLE", "UNBIASED", "Verdict"]
 

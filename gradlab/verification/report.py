@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from gradlab.ladder import Ladder
 from gradlab.tables import WIDTH, aligned
-from gradlab.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED, Verdict
+from gradlab.verification.order import Ladder
+from gradlab.verification.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED, Verdict
 
 __all__ = ["cell", "ladder_text", "planted_text", "relation_text"]
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from gradlab.estimators import DARN, ZGR, GumbelRao, GumbelSoftmaxST, StraightThrough
-from gradlab.exact.bias import exact_bias
 from gradlab.exact.moments import Enumeration
 from gradlab.problems import problem, regime
-from gradlab.verification import verify
+from gradlab.verification.exact_bias import exact_bias
+from gradlab.verification.verifying import verify
 
 __all__ = ["Relation", "relation_rows"]
 

@@ -16,7 +16,11 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from gradlab.loss import Loss
-from gradlab.planted_code import (
+from gradlab.problems import Problem, problem, regime
+from gradlab.user_code.replicates import BatchStatisticsError, DependentDrawsError
+from gradlab.user_code.seeded_calls import NotSeededError, StatefulError
+from gradlab.user_code.under_test import Code, CodeEstimator, EstimatorError, draws_of
+from gradlab.verification.planted_code import (
     AxisOfBatch,
     CachedNoise,
     ClampedLogits,
@@ -40,12 +44,8 @@ from gradlab.planted_code import (
     weight_with_gradient,
     zgr_without_half,
 )
-from gradlab.problems import Problem, problem, regime
-from gradlab.user_code.replicates import BatchStatisticsError, DependentDrawsError
-from gradlab.user_code.seeded_calls import NotSeededError, StatefulError
-from gradlab.user_code.under_test import Code, CodeEstimator, EstimatorError, draws_of
-from gradlab.verdict import Verdict
-from gradlab.verification import JUDGED, verify
+from gradlab.verification.verdict import Verdict
+from gradlab.verification.verifying import JUDGED, verify
 
 __all__ = ["PLANTED", "REFUSED", "Planted", "planted_rows"]
 

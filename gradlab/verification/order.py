@@ -2,7 +2,7 @@
 
 The rungs are polynomials of growing degree in each variable, then losses that are none; an
 estimator without loss at hand is known by the highest rung below which it has no bias. Code that is
-known by its draws alone is also tried at other sizes, logits and dtypes (see `gradlab.rungs`).
+known by its draws alone is also tried at other sizes, logits and dtypes (see `gradlab.verification.rungs`).
 """
 
 import math
@@ -16,11 +16,8 @@ import pandas as pd
 
 from gradlab.estimators import PathwiseEstimator, QuadratureError
 from gradlab.exact.moments import NotExactError
-from gradlab.exact.static import StaticCheck, static_check
 from gradlab.loss import LossError
 from gradlab.progress import tracked
-from gradlab.resemblance import Resemblance, common, listed
-from gradlab.rungs import DRAWN_SIZE, RUNGS, SITES, SIZES, Rung, Site, binary, rungs
 from gradlab.user_code.replicates import NO_REPLICATES
 from gradlab.user_code.under_test import (
     Code,
@@ -30,8 +27,11 @@ from gradlab.user_code.under_test import (
     batched,
     draws_of,
 )
-from gradlab.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED, Verdict
-from gradlab.verification import verify
+from gradlab.verification.jacobian_conditions import StaticCheck, static_check
+from gradlab.verification.resemblance import Resemblance, common, listed
+from gradlab.verification.rungs import DRAWN_SIZE, RUNGS, SITES, SIZES, Rung, Site, binary, rungs
+from gradlab.verification.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED, Verdict
+from gradlab.verification.verifying import verify
 
 __all__ = ["RUNGS", "SIZES", "Ladder", "Rung", "rungs", "verify_order"]
 

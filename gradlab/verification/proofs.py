@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from gradlab.estimators import Estimator, QuadratureError
-from gradlab.exact.bias import ExactBias, exact_bias
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import EnumeratedBatch, Enumeration, NotExactError
 from gradlab.exact.rounding import DOUBLE
 from gradlab.moments import Measured
-from gradlab.question import Question
 from gradlab.user_code.under_test import DRAW, TRAINING, Draws
-from gradlab.verdict import BIASED, INCONCLUSIVE, UNBIASED, Verdict
+from gradlab.verification.exact_bias import ExactBias, exact_bias
+from gradlab.verification.testable_coordinates import Question
+from gradlab.verification.verdict import BIASED, INCONCLUSIVE, UNBIASED, Verdict
 
 __all__ = [
     "NOT_KNOWN",

@@ -14,14 +14,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gradlab.deviations import DeviationSums
-from gradlab.evidence import MORE, ULPS, Evidence, accumulated
-from gradlab.mean_test import BEYOND, SHARE, MeanTest, tolerated_share
 from gradlab.moments import Measured
 from gradlab.progress import Progress
-from gradlab.question import FEWEST, MET, Question
 from gradlab.user_code.under_test import Draws
-from gradlab.verdict import BIASED, INCONCLUSIVE, UNBIASED, Verdict
+from gradlab.verification.deviation_sums import DeviationSums
+from gradlab.verification.evidence import MORE, ULPS, Evidence, accumulated
+from gradlab.verification.mean_test import BEYOND, SHARE, MeanTest, tolerated_share
+from gradlab.verification.testable_coordinates import FEWEST, MET, Question
+from gradlab.verification.verdict import BIASED, INCONCLUSIVE, UNBIASED, Verdict
 
 __all__ = ["trial"]
 

@@ -18,7 +18,7 @@ from scipy.optimize import brentq
 from scipy.special import betaincinv, chdtri, fdtrc
 from torch import Tensor
 
-from gradlab.deviations import DeviationSums
+from gradlab.verification.deviation_sums import DeviationSums
 
 __all__ = ["BEYOND", "SHARE", "MeanTest", "tolerated_share"]
 

@@ -1,7 +1,7 @@
 """The code of the planted errors: each errs once, as published code does, and is short.
 
 The sentence of a wrong function or class tells the error and where it arises; the line that is
-wrong says what would be right. See `gradlab.planted` for the verdicts on them.
+wrong says what would be right. See `gradlab.verification.planted_errors` for the verdicts on them.
 """
 
 from dataclasses import dataclass

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gradlab.deviations import DeviationSums
 from gradlab.estimators import (
     DARN,
     ZGR,
@@ -22,14 +21,15 @@ from gradlab.estimators import (
     QuadratureError,
     StraightThrough,
 )
-from gradlab.evidence import ULPS
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import EnumeratedBatch, Enumeration, NotExactError
 from gradlab.loss import LossError
-from gradlab.mean_test import MeanTest
-from gradlab.question import Question
 from gradlab.reproducible import block_generator
-from gradlab.resemblance import Resemblance, Scaled
+from gradlab.verification.deviation_sums import DeviationSums
+from gradlab.verification.evidence import ULPS
+from gradlab.verification.mean_test import MeanTest
+from gradlab.verification.resemblance import Resemblance, Scaled
+from gradlab.verification.testable_coordinates import Question
 
 __all__ = ["nearest", "unbiased_too"]
 

@@ -15,18 +15,19 @@ from torch import Tensor
 
 from gradlab.categorical import check_floating, draw_one_hot, probabilities
 from gradlab.estimators import LeaveOneOut
-from gradlab.exact.bias import ExactBias
 from gradlab.exact.enumeration import TooLargeError, check_states
 from gradlab.exact.mechanism import overrides
 from gradlab.exact.moments import EnumeratedBatch, Enumeration, NotExactError
 from gradlab.exact.rarity import rarity
-from gradlab.exact.trained import trained_mean
 from gradlab.loss import Loss, NotDifferentiableError, evaluate
 from gradlab.loss.gate import name_of
 from gradlab.moments import Measured
-from gradlab.nearest import nearest, unbiased_too
-from gradlab.parameters import parameter_share
-from gradlab.proofs import (
+from gradlab.reproducible import check_seed, single_thread
+from gradlab.user_code.under_test import DRAW, TRAINING, Code, Draws, batched, draws_of
+from gradlab.verification.exact_bias import ExactBias
+from gradlab.verification.nearest import nearest, unbiased_too
+from gradlab.verification.parameters import parameter_share
+from gradlab.verification.proofs import (
     NOT_KNOWN,
     by_enumeration,
     enumerated_bias,
@@ -34,12 +35,11 @@ from gradlab.proofs import (
     other_target,
     target_rounding,
 )
-from gradlab.question import FEWEST, Question
-from gradlab.reproducible import check_seed, single_thread
-from gradlab.resemblance import listed
-from gradlab.trial import trial
-from gradlab.user_code.under_test import DRAW, TRAINING, Code, Draws, batched, draws_of
-from gradlab.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED, Verdict
+from gradlab.verification.resemblance import listed
+from gradlab.verification.sequential_test import trial
+from gradlab.verification.testable_coordinates import FEWEST, Question
+from gradlab.verification.trained_mean import trained_mean
+from gradlab.verification.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED, Verdict
 
 __all__ = ["JUDGED", "METHODS", "check_options", "verify"]
 

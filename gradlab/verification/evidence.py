@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from gradlab.dependence import CallSums
-from gradlab.deviations import DeviationSums
-from gradlab.question import Question
 from gradlab.reproducible import block_generator, global_states
 from gradlab.user_code.replicates import WAY_OUT, DependentDrawsError
 from gradlab.user_code.under_test import Draws
+from gradlab.verification.dependence import CallSums
+from gradlab.verification.deviation_sums import DeviationSums
+from gradlab.verification.testable_coordinates import Question
 
 __all__ = ["MORE", "ULPS", "Evidence", "accumulated"]
 
