@@ -3,7 +3,7 @@
 import statistics
 from dataclasses import dataclass
 
-from gradlab.training.cost import Work, in_turns
+from gradlab.nn.clocks import Work, in_turns
 
 __all__ = ["Ratio", "Work", "measure", "measure_all"]
 

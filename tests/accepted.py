@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab.training.layer import CategoricalLayer
+from gradlab.nn.layer import CategoricalLayer
 
 __all__ = ["CODES"]
 

@@ -21,11 +21,11 @@ from gradlab.cli import main
 from gradlab.exact.moments import Enumeration
 from gradlab.loss import LossDtypeError
 from gradlab.moments import GROUPS
+from gradlab.nn.layer import CategoricalLayer
+from gradlab.nn.probe import GradientProbe
 from gradlab.problems import problem, regime
 from gradlab.sweep.cells import computed
 from gradlab.sweep.grid import Grid
-from gradlab.training.layer import CategoricalLayer
-from gradlab.training.probe import GradientProbe
 from gradlab.user_code.under_test import EstimatorDtypeError, draws_of
 from gradlab.verification.order import rungs, verify_order
 from gradlab.verification.verdict import BIASED, UNBIASED
@@ -396,7 +396,7 @@ def test_what_is_not_accepted_is_refused_by_what_is_seen(case):
 
 BAD = """
 import gradlab
-from gradlab.training.layer import CategoricalLayer
+from gradlab.nn.layer import CategoricalLayer
 evaluated = CategoricalLayer("ZGR").eval()
 
 def loss(x):

@@ -11,8 +11,8 @@ import gradlab
 from gradlab import compare, exact_gradient, exact_moments, exact_value, monte_carlo, verify
 from gradlab.exact.moments import EnumeratedBatch
 from gradlab.exact.tabulated import Tabulated
+from gradlab.nn.probe import GradientProbe
 from gradlab.problems import problem, regime
-from gradlab.training.probe import GradientProbe
 from gradlab.verification.verdict import BIASED, UNBIASED
 from significance import limit, scores
 

@@ -12,8 +12,8 @@ from gradlab.comparison.rows import COLUMNS
 from gradlab.exact import enumeration
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import Enumeration, NotExactError
+from gradlab.nn.probe import GradientProbe
 from gradlab.problems import problem, regime
-from gradlab.training.probe import GradientProbe
 from significance import limit, scores
 
 pytestmark = pytest.mark.usefixtures("unchecked")

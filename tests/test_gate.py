@@ -24,10 +24,10 @@ from gradlab import (
 from gradlab.exact.moments import Enumeration
 from gradlab.loss import BatchDependentError, HoldsLogitsError, LossError
 from gradlab.loss.gate import checked
+from gradlab.nn.probe import GradientProbe
 from gradlab.problems import problem, regime
 from gradlab.sweep import cells
 from gradlab.testing import assert_unbiased
-from gradlab.training.probe import GradientProbe
 from gradlab.training.toys import optimize
 from losses import CORRECT, FAULTY
 

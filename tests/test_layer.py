@@ -28,9 +28,9 @@ from gradlab.estimators import (
     StraightThrough,
     parse,
 )
-from gradlab.training import layer as layer_module
-from gradlab.training.layer import CategoricalLayer
-from gradlab.training.schedule import Constant, Cosine, Exponential
+from gradlab.nn import layer as layer_module
+from gradlab.nn.layer import CategoricalLayer
+from gradlab.nn.schedule import Constant, Cosine, Exponential
 from significance import limit, scores
 
 COLUMNS = {

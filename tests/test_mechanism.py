@@ -14,9 +14,9 @@ from gradlab.comparison.comparing import compare
 from gradlab.comparison.recommending import recommend
 from gradlab.estimators import SampledValueEstimator, SampleOnlyEstimator
 from gradlab.exact.moments import NotExactError, exact_moments
+from gradlab.nn.probe import GradientProbe
 from gradlab.sweep import cells
 from gradlab.testing import assert_exact_to_degree
-from gradlab.training.probe import GradientProbe
 from gradlab.user_code.under_test import EstimatorError
 from gradlab.verification.order import rungs, verify_order
 from gradlab.verification.verdict import BIASED, UNBIASED

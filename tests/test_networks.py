@@ -13,7 +13,8 @@ from cases import generator
 from gradlab.cli import main
 from gradlab.data.datasets import load_images
 from gradlab.estimators import parse
-from gradlab.training.layer import Evaluation
+from gradlab.nn.layer import Evaluation
+from gradlab.nn.quantization import Quantizer, level_logits, level_values
 from gradlab.training.loop import train
 from gradlab.training.network_training import (
     NetworkSettings,
@@ -21,7 +22,6 @@ from gradlab.training.network_training import (
     best_learning_rate,
 )
 from gradlab.training.networks import QuantizedNetwork
-from gradlab.training.quantization import Quantizer, level_logits, level_values
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
 

@@ -19,6 +19,8 @@ import gradlab
 from gradlab.atlas import summary
 from gradlab.comparison.ranking import ranking
 from gradlab.data.datasets import load_images
+from gradlab.nn.probe import GradientProbe
+from gradlab.nn.timing import time_layers
 from gradlab.plots import (
     atlas,
     comparison,
@@ -36,8 +38,6 @@ from gradlab.sweep.store import sweep_rows
 from gradlab.training.kinds import begin
 from gradlab.training.loop import train
 from gradlab.training.network_training import NetworkSettings
-from gradlab.training.probe import GradientProbe
-from gradlab.training.timing import time_layers
 from gradlab.training.vae_training import VAESettings
 from gradlab.verification.order import rungs
 from gradlab.verification.planted_errors import PLANTED, planted_rows

@@ -11,9 +11,9 @@ from gradlab.data.datasets import load_images
 from gradlab.estimators import parse
 from gradlab.figures import vae as figure
 from gradlab.loss import BatchDependentError, RandomLossError
+from gradlab.nn.probe import GradientProbe
 from gradlab.plots.probe import plot
 from gradlab.training.loop import train
-from gradlab.training.probe import GradientProbe
 from gradlab.training.vae_training import VAESettings, VAETraining
 from significance import limit, scores
 
@@ -62,7 +62,7 @@ def test_draws_agree_with_enumeration(text, batch, monkeypatch, unchecked):
     f, logits = batch
     exact = GradientProbe([text])
     exact(0, f, logits)
-    monkeypatch.setattr("gradlab.training.probe.LARGEST_STATES", 1)
+    monkeypatch.setattr("gradlab.nn.probe.LARGEST_STATES", 1)
     drawn = GradientProbe([text], draws=3000, reference_draws=3000)
     drawn(0, f, logits)
     found, truth = drawn.rows.iloc[0], exact.rows.iloc[0]
@@ -83,8 +83,8 @@ def test_a_block_is_bounded_and_changes_nothing_but_the_noise(batch, monkeypatch
         seen.append(x.numel())
         return f(x)
 
-    monkeypatch.setattr("gradlab.training.probe.LARGEST_STATES", 1)
-    monkeypatch.setattr("gradlab.training.probe._BLOCK_NUMBERS", 4000)
+    monkeypatch.setattr("gradlab.nn.probe.LARGEST_STATES", 1)
+    monkeypatch.setattr("gradlab.nn.probe._BLOCK_NUMBERS", 4000)
     probe = GradientProbe(["RF(m=4)", "GR(k=5)"], draws=300, reference_draws=300)
     probe(0, watched, logits)
     assert max(seen) <= 4000
@@ -237,7 +237,7 @@ def test_rows_can_be_drawn(batch):
 @pytest.mark.parametrize("enumerated", [True, False])
 def test_the_key_calls_the_truth_exact_only_if_it_is(batch, enumerated, monkeypatch, unchecked):
     if not enumerated:
-        monkeypatch.setattr("gradlab.training.probe.LARGEST_STATES", 1)
+        monkeypatch.setattr("gradlab.nn.probe.LARGEST_STATES", 1)
     probe = GradientProbe(["GS"], draws=64, reference_draws=64)
     probe(0, *batch)
     (legend,) = plot(probe.rows).legends

@@ -721,7 +721,7 @@ def batch_mean(f, logits, generator):
 
 
 def by_probe(code):
-    probe = gradlab.training.probe.GradientProbe([code], draws=32, reference_draws=64)
+    probe = gradlab.nn.probe.GradientProbe([code], draws=32, reference_draws=64)
     probe(0, LOSS, LOGITS.unsqueeze(0))
     return probe.rows["reason"][0]
 

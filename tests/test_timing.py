@@ -10,9 +10,9 @@ import torch
 from cases import is_binary
 from gradlab.cli import main
 from gradlab.estimators import ESTIMATORS, PathwiseEstimator
+from gradlab.nn.clocks import captured, clock, in_turns, peak_bytes
+from gradlab.nn.timing import REFERENCE, sweeps, time_layers
 from gradlab.plots.timing import plot
-from gradlab.training.cost import captured, clock, in_turns, peak_bytes
-from gradlab.training.timing import REFERENCE, sweeps, time_layers
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
 

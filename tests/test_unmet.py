@@ -15,7 +15,7 @@ from gradlab.comparison.unmet import VISITS, draws_for, rare_draws, rare_states
 from gradlab.estimators import ARSM, GumbelSoftmax, LeaveOneOut
 from gradlab.exact.moments import Enumeration, exact_moments
 from gradlab.moments import Moments
-from gradlab.training.probe import GradientProbe
+from gradlab.nn.probe import GradientProbe
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 

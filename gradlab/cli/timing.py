@@ -40,8 +40,8 @@ def time(
     sizes = [_numbers("--variables", variables), _numbers("--classes", classes)]
     with staging(out) as passing:
         from gradlab.estimators import parse
-        from gradlab.training.device import check_device
-        from gradlab.training.timing import check_sizes, sweeps, time_layers
+        from gradlab.nn.device import check_device
+        from gradlab.nn.timing import check_sizes, sweeps, time_layers
 
         with blaming("--estimator"):
             chosen = [parse(text) for text in dict.fromkeys(estimator)] if estimator else None

@@ -64,7 +64,7 @@ def compare(
 
     `method`: "exact" moments only, "monte-carlo" only (`draws`, by default 10,000, each), "both" as
     separate rows, or "auto": exact where known, Monte Carlo where not. An estimator may be its
-    text, or code of the forms of `gradlab.user_code.under_test.draws_of`. For logits [B, N, C] f maps x [..., B,
+    text, or code of the forms of `gradlab.user_code.draws_of`. For logits [B, N, C] f maps x [..., B,
     N, C] to [..., B], and all numbers are of the B elements together (a column `batch` more). f is
     given x in the dtype of the logits (column `dtype`); sums and tables are of float64.
 

@@ -29,7 +29,7 @@ class Recommendation:
     """The ranking of estimators for one loss, its evidence, and in words what follows.
 
     `table`: a row for each estimator in order, those that cannot be used, or whose draws were too
-    few, last with their `reason`; columns as in `gradlab.comparison.ranking.ranking`. `rows`: what was
+    few, last with their `reason`; columns as in `gradlab.comparison.ranking`. `rows`: what was
     measured, from `gradlab.compare`, with the `cost` of a draw in evaluations and if it is
     `declared` exact for this f. `curves`: rankings for other budgets too, read from the same rows;
     `asked` marks the given one. `length2`: |g|^2, known by `truth`.

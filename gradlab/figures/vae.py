@@ -13,12 +13,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gradlab.data.datasets import load_images
+from gradlab.nn.probe import GradientProbe
 from gradlab.plots.probe import draw_probed
 from gradlab.plots.style import styled
 from gradlab.plots.training import draw_curves, estimator_handles
 from gradlab.reproducible import single_thread
 from gradlab.training.loop import train
-from gradlab.training.probe import GradientProbe
 from gradlab.training.vae_training import VAESettings, VAETraining
 
 __all__ = ["plot", "rows"]

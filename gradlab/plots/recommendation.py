@@ -19,7 +19,7 @@ _ROUNDING = 1e-9
 
 
 def plot(rows: pd.DataFrame) -> Figure:
-    """Return the figure of rankings at several budgets, from `gradlab.comparison.ranking.ranking`.
+    """Return the figure of rankings at several budgets, from `gradlab.comparison.ranking`.
 
     Above, the root mean squared error of the average that the budget pays, each series at its best
     temperature, a band of +-2 standard errors; below, that temperature. `asked`, if there, marks

@@ -108,7 +108,7 @@ def load_problem(name: str, N: int, C: int, seed: int = 0, folder: Path | str = 
 def load_estimator(text: str, folder: Path | str = "") -> Estimator:
     """Return the estimator of a text such as GR(k=10), or FILE.py:NAME as seen from `folder`.
 
-    That may be code of any form that `gradlab.user_code.under_test.draws_of` accepts. Raises ValueError for an
+    That may be code of any form that `gradlab.user_code.draws_of` accepts. Raises ValueError for an
     unknown one.
     """
     if ".py:" not in text:

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Generator, Tensor, nn
 
+from gradlab.nn.probe import GradientProbe
 from gradlab.reproducible import block_generator, generator_on
-from gradlab.training.probe import GradientProbe
 
 __all__ = ["Settings", "Training"]
 

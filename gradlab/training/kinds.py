@@ -3,10 +3,10 @@
 from typing import Any
 
 from gradlab.data.datasets import Images
+from gradlab.nn.device import check_device
+from gradlab.nn.probe import GradientProbe
 from gradlab.training.base import Training
-from gradlab.training.device import check_device
 from gradlab.training.network_training import NetworkSettings, NetworkTraining
-from gradlab.training.probe import GradientProbe
 from gradlab.training.vae_training import VAESettings, VAETraining
 
 __all__ = ["begin"]

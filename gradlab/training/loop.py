@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from gradlab import __version__
+from gradlab.nn.device import machine_name
 from gradlab.progress import Progress
 from gradlab.training.base import Training
 from gradlab.training.checkpoint import (
@@ -28,7 +29,6 @@ from gradlab.training.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from gradlab.training.device import machine_name
 
 __all__ = ["CHECKPOINT", "TrainingError", "train"]
 

@@ -16,9 +16,9 @@ from torch import Generator, Tensor
 
 from gradlab.data.datasets import Images
 from gradlab.estimators import parse
+from gradlab.nn.layer import CategoricalLayer
 from gradlab.reproducible import block_generator, check_seed
 from gradlab.training.base import Training
-from gradlab.training.layer import CategoricalLayer
 from gradlab.training.networks import MODELS, QuantizedNetwork
 
 __all__ = ["LEARNING_RATES", "NetworkSettings", "NetworkTraining", "best_learning_rate"]

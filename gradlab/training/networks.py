@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from gradlab.estimators import Estimator
-from gradlab.training.layer import Evaluation
-from gradlab.training.quantization import Quantizer
+from gradlab.nn.layer import Evaluation
+from gradlab.nn.quantization import Quantizer
 
 __all__ = ["MODELS", "Model", "QuantizedNetwork", "WeightLayer"]
 

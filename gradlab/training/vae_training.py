@@ -14,9 +14,9 @@ from torch import Tensor
 from gradlab.data.datasets import Images
 from gradlab.estimators import Estimator, MovingAverage, parse
 from gradlab.loss.gate import checked
+from gradlab.nn.probe import GradientProbe
 from gradlab.reproducible import block_generator, check_seed
 from gradlab.training.base import Training
-from gradlab.training.probe import GradientProbe
 from gradlab.training.vae import DiscreteVAE, read_latent
 
 __all__ = ["PROBED", "VAESettings", "VAETraining"]

@@ -1,4 +1,4 @@
-"""Code that users bring: objects in their files, estimators in any form, and what these must keep."""
+"""Code that users bring: objects in their files, estimators in any form, what these must keep."""
 
 from gradlab.user_code.objects import line_of, load_logits, load_object
 from gradlab.user_code.replicates import (

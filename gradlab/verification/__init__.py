@@ -1,4 +1,4 @@
-"""Is an estimator unbiased? Proofs by enumeration, sequential tests by draws, and their verdicts."""
+"""Is an estimator unbiased? Proofs by enumeration, sequential tests by draws, verdicts."""
 
 from gradlab.verification.order import Ladder, verify_order
 from gradlab.verification.verdict import Verdict

@@ -2,7 +2,7 @@
 
 The rungs are polynomials of growing degree in each variable, then losses that are none; an
 estimator without loss at hand is known by the highest rung below which it has no bias. Code that is
-known by its draws alone is also tried at other sizes, logits and dtypes (see `gradlab.verification.rungs`).
+known by its draws alone is also tried at other sizes, logits and dtypes (see rungs.py).
 """
 
 import math

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gradlab.estimators import Estimator
-from gradlab.training.layer import CategoricalLayer
+from gradlab.nn.layer import CategoricalLayer
 
 __all__ = ["Quantizer", "level_logits", "level_values"]
 

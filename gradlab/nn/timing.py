@@ -20,11 +20,11 @@ from gradlab.estimators import (
     PathwiseEstimator,
     parse,
 )
+from gradlab.nn.clocks import Work, captured, clock, in_turns, peak_bytes
+from gradlab.nn.device import check_device, machine_name
+from gradlab.nn.layer import CategoricalLayer
 from gradlab.progress import tracked
 from gradlab.reproducible import block_generator, check_seed, single_thread
-from gradlab.training.cost import Work, captured, clock, in_turns, peak_bytes
-from gradlab.training.device import check_device, machine_name
-from gradlab.training.layer import CategoricalLayer
 
 __all__ = ["REFERENCE", "check_sizes", "sweeps", "time_layers"]
 

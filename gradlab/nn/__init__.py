@@ -1,0 +1,6 @@
+"""Estimators inside a torch model: layers, quantization, temperature schedules, the probe, timing."""
+
+from gradlab.nn.layer import CategoricalLayer
+from gradlab.nn.probe import GradientProbe
+
+__all__ = ["CategoricalLayer", "GradientProbe"]
