@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gradlab.atlas import findings, st_zgr_plane, summary
 from gradlab.comparison.comparing import compare
 from gradlab.comparison.dominance import MomentCurve, dominated_share
 from gradlab.estimators import STZGR, GumbelRao
 from gradlab.exact.moments import Enumeration
-from gradlab.plots.atlas import plot
+from gradlab.figures.atlas.plot import plot
+from gradlab.figures.atlas.rows import findings, st_zgr_plane, summary
 from gradlab.problems import problem, regime
 
 pytestmark = pytest.mark.usefixtures("unchecked")

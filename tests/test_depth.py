@@ -26,14 +26,10 @@ from gradlab.estimators import (
 )
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.figures import depth as figure
-from gradlab.loss import LossError, NotDifferentiableError
-from gradlab.moments import GROUPS, Groups, Moments
-from gradlab.problems import Quadratic, problem, regime
-from gradlab.reproducible import block_generator
-from gradlab.training import depth
-from gradlab.training.depth import deep_moments, draw_gradients, passes
-from gradlab.training.depth_exact import exact_deep_moments, exact_means
-from gradlab.training.depth_model import (
+from gradlab.figures.depth import draws
+from gradlab.figures.depth.draws import deep_moments, draw_gradients, passes
+from gradlab.figures.depth.exact import exact_deep_moments, exact_means
+from gradlab.figures.depth.network import (
     DeepNetwork,
     Layer,
     exact_gradients,
@@ -41,7 +37,11 @@ from gradlab.training.depth_model import (
     state_probabilities,
     states,
 )
-from gradlab.training.depth_problem import classification, training
+from gradlab.figures.depth.task import classification, training
+from gradlab.loss import LossError, NotDifferentiableError
+from gradlab.moments import GROUPS, Groups, Moments
+from gradlab.problems import Quadratic, problem, regime
+from gradlab.reproducible import block_generator
 from significance import limit, scores
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
@@ -268,7 +268,7 @@ def test_one_seed_one_result(estimator):
 
 
 def test_blocks_are_drawn_alone_and_merged_in_order(monkeypatch):
-    monkeypatch.setattr(depth, "_BLOCK_NUMBERS", 6 * 8 * 2 * GROUPS)
+    monkeypatch.setattr(draws, "_BLOCK_NUMBERS", 6 * 8 * 2 * GROUPS)
     network, estimator = classification(2, 3), ZGR()
     sums = [
         Groups.from_draws(

@@ -11,7 +11,7 @@ import torch
 from gradlab import ZGR, parse
 from gradlab.estimators._gumbel_jacobian import conditional_jacobians
 from gradlab.figures import budget, classes, cold_limit, degree, quadratics
-from gradlab.plots.ladder import relative
+from gradlab.plots.axes import relative
 from significance import ALPHA, P_VALUE
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts

@@ -12,7 +12,7 @@ import torch
 from gradlab.estimators import ESTIMATORS, ZGR, LeaveOneOut, Reinforce
 from gradlab.exact.moments import Enumeration, exact_moments
 from gradlab.figures import baselines, zoo
-from gradlab.plots.zoo import short, spread
+from gradlab.figures.zoo.plot import short, spread
 from gradlab.problems import problem, regime
 from significance import limit
 

@@ -22,13 +22,13 @@ from gradlab import (
     verify,
 )
 from gradlab.exact.moments import Enumeration
+from gradlab.figures.toys.descent import optimize
 from gradlab.loss import BatchDependentError, HoldsLogitsError, LossError
 from gradlab.loss.gate import checked
 from gradlab.nn.probe import GradientProbe
 from gradlab.problems import problem, regime
 from gradlab.sweep import cells
 from gradlab.testing import assert_unbiased
-from gradlab.training.toys import optimize
 from losses import CORRECT, FAULTY
 
 pytestmark = pytest.mark.usefixtures("unchecked")

@@ -16,21 +16,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import gradlab
-from gradlab.atlas import summary
 from gradlab.comparison.ranking import ranking
 from gradlab.data.datasets import load_images
+from gradlab.figures.atlas import plot
+from gradlab.figures.atlas.rows import summary
 from gradlab.nn.probe import GradientProbe
 from gradlab.nn.timing import time_layers
-from gradlab.plots import (
-    atlas,
-    comparison,
-    probe,
-    recommendation,
-    sweep,
-    timing,
-    training,
-    verdicts,
-)
+from gradlab.plots import comparison, probe, recommendation, sweep, timing, training, verdicts
 from gradlab.problems import problem, regime
 from gradlab.sweep.grid import Grid
 from gradlab.sweep.running import run_sweep
@@ -170,7 +162,7 @@ CASES: dict[str, tuple[Callable[[pd.DataFrame], Figure], Callable[[], pd.DataFra
     ),
     "sweep": (sweep.plot, lambda: swept("ST", "GS-ST(tau=0.5)", "GS-ST(tau=1)", "ARSM", "ARM")),
     "sweep, no temperature": (sweep.plot, lambda: swept("ST", "ZGR")),
-    "atlas": (atlas.plot, lambda: summary(swept("ST", "ZGR"))),
+    "atlas": (plot.plot, lambda: summary(swept("ST", "ZGR"))),
 }
 
 

@@ -13,9 +13,9 @@ from cases import generator
 from gradlab import exact_gradient, exact_moments, exact_value, parse
 from gradlab.estimators import ESTIMATORS, ZGR
 from gradlab.figures import toys as figure
+from gradlab.figures.toys.descent import TOYS, expected_loss, optimize
+from gradlab.figures.toys.drift import Drift, descent
 from gradlab.problems import NormPower
-from gradlab.training.drift import Drift, descent
-from gradlab.training.toys import TOYS, expected_loss, optimize
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
 

@@ -162,8 +162,8 @@ def atlas(store: _Store, out: Annotated[Path, Folder] = Path("figures")) -> None
     Example:  gradlab sweep atlas atlas.db --out figures
     """
     with staging(out) as passing:
-        from gradlab.atlas import findings, summary
-        from gradlab.plots.atlas import plot
+        from gradlab.figures.atlas.plot import plot
+        from gradlab.figures.atlas.rows import findings, summary
         from gradlab.plots.files import save_with_rows
         from gradlab.sweep.store import sweep_rows
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from gradlab.comparison.comparing import compare, reproducible_columns
 from gradlab.estimators import parse
+from gradlab.plots.axes import label, logarithmic
 from gradlab.plots.curves import problem_title
-from gradlab.plots.ladder import label, logarithmic
 from gradlab.plots.style import color, styled
 from gradlab.problems import Problem, TinyVAE, problem, regime
 

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradlab.comparison.comparing import compare, reproducible_columns
-from gradlab.plots.ladder import (
+from gradlab.plots.axes import (
     COLUMNS,
     ROUNDING,
     draw_median,

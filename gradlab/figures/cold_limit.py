@@ -21,8 +21,8 @@ from torch import Tensor
 from gradlab.estimators import ZGR, GumbelRao, GumbelSoftmaxST
 from gradlab.exact.enumeration import GradientMoments
 from gradlab.exact.moments import Enumeration
+from gradlab.plots.axes import logarithmic
 from gradlab.plots.curves import problem_title
-from gradlab.plots.ladder import logarithmic
 from gradlab.plots.style import color, marker, styled
 from gradlab.problems import problem, regime
 

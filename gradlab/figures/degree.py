@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gradlab.comparison.comparing import compare, reproducible_columns
-from gradlab.plots.ladder import COLUMNS, draw_median, handle, label, relative, split_axes
+from gradlab.plots.axes import COLUMNS, draw_median, handle, label, relative, split_axes
 from gradlab.plots.style import styled
 from gradlab.problems import problem, regime
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from gradlab.comparison.comparing import compare, reproducible_columns
 from gradlab.estimators import parse
 from gradlab.exact.moments import Enumeration
-from gradlab.plots.ladder import COLUMNS, label, on_axis, relative, split_axes
+from gradlab.plots.axes import COLUMNS, label, on_axis, relative, split_axes
 from gradlab.plots.style import color, marker, styled
 from gradlab.problems import Problem, problem, regime
 from gradlab.reproducible import block_generator, single_thread

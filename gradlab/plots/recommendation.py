@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradlab.plots.ladder import label, logarithmic
+from gradlab.plots.axes import label, logarithmic
 from gradlab.plots.style import color, styled
 
 __all__ = ["plot"]

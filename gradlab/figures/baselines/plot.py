@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from gradlab.plots.ladder import logarithmic
-from gradlab.plots.zoo import fitted_text, short, spread
+from gradlab.figures.zoo.plot import fitted_text, short, spread
+from gradlab.plots.axes import logarithmic
 
 __all__ = ["draw_family", "variance_key"]
 

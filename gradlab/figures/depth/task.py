@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gradlab.figures.depth.network import DeepNetwork, Layer, expected_loss
 from gradlab.problems.base import normal, seeded
 from gradlab.reproducible import single_thread
-from gradlab.training.depth_model import DeepNetwork, Layer, expected_loss
 
 __all__ = ["Readout", "classification", "training"]
 

@@ -19,9 +19,9 @@ from gradlab.comparison.dominance import MomentCurve, dominated_share
 from gradlab.estimators import STZGR, Estimator, GumbelRao, parse
 from gradlab.exact.moments import Enumeration
 from gradlab.figures.temperature import problems
+from gradlab.figures.trade_off.plane import SCALES, draw_plane, plane_key
+from gradlab.figures.trade_off.shares import draw_shares, shares_key
 from gradlab.plots.curves import problem_title, series_handle
-from gradlab.plots.plane import SCALES, draw_plane, plane_key
-from gradlab.plots.shares import draw_shares, shares_key
 from gradlab.plots.style import styled
 from gradlab.problems import SNAPSHOTS, TinyVAE, problem, regime
 from gradlab.reproducible import single_thread

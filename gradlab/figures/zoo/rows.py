@@ -18,10 +18,10 @@ from gradlab.comparison.comparing import compare, reproducible_columns, with_tem
 from gradlab.comparison.eligibility import is_declared_exact
 from gradlab.estimators import ESTIMATORS, RELAX, Estimator
 from gradlab.exact.moments import Enumeration
+from gradlab.figures.zoo.plot import draw_zoo, zoo_key
 from gradlab.loss import Loss
 from gradlab.plots.curves import problem_title
 from gradlab.plots.style import family, styled
-from gradlab.plots.zoo import draw_zoo, zoo_key
 from gradlab.problems import Problem, TinyVAE, problem, regime
 from gradlab.reproducible import block_generator, single_thread
 

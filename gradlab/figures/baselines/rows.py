@@ -23,11 +23,11 @@ from gradlab.comparison.rows import measure
 from gradlab.estimators import RELAX, Estimator, SampledValueEstimator, SampleOnlyEstimator
 from gradlab.estimators.values import joint_probabilities
 from gradlab.exact.enumeration import value_moments
-from gradlab.figures.zoo import fitted, variants
+from gradlab.figures.baselines.plot import draw_family, variance_key
+from gradlab.figures.zoo.rows import fitted, variants
 from gradlab.loss import Loss, gradient
 from gradlab.moments import Groups, Moments
 from gradlab.plots.style import FAMILIES, family, styled
-from gradlab.plots.variance import draw_family, variance_key
 from gradlab.reproducible import block_generator, single_thread
 
 __all__ = ["PROBLEMS", "SquaredDistance", "plot", "rows", "shared_logit_moments"]

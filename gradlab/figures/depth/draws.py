@@ -12,10 +12,10 @@ from torch import Generator, Tensor
 
 from gradlab.categorical import draw_one_hot, probabilities
 from gradlab.estimators import Estimator, LeaveOneOut, PathwiseEstimator, Reinforce, ValueEstimator
+from gradlab.figures.depth.network import DeepNetwork
 from gradlab.loss import evaluate, gradient
 from gradlab.moments import GROUPS, Groups, Moments
 from gradlab.reproducible import block_generator, check_seed, single_thread
-from gradlab.training.depth_model import DeepNetwork
 
 __all__ = ["deep_moments", "draw_gradients", "passes"]
 

@@ -15,8 +15,8 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
+from gradlab.figures.zoo.plot import short
 from gradlab.plots.style import FAMILIES, color, family, family_color, styled
-from gradlab.plots.zoo import short
 
 __all__ = ["plot"]
 
@@ -28,7 +28,7 @@ _PLACE = ["problem", "N", "C"]
 
 
 def plot(summary: pd.DataFrame) -> Figure:
-    """Return the figure of `gradlab.atlas.summary`: maps of domination, and of the winners.
+    """Return the figure of `gradlab.figures.atlas.rows.summary`: maps of domination, and of the winners.
 
     Raises ValueError if there is nothing to draw.
     """

@@ -16,16 +16,16 @@ from torch import Tensor
 from gradlab.categorical import probabilities
 from gradlab.estimators import Estimator, LeaveOneOut, PathwiseEstimator, Reinforce
 from gradlab.exact.enumeration import TooLargeError
-from gradlab.loss import evaluate, gradient
-from gradlab.moments import Moments
-from gradlab.reproducible import single_thread
-from gradlab.training.depth_model import (
+from gradlab.figures.depth.network import (
     MAX_NUMBERS,
     DeepNetwork,
     Layer,
     Messages,
     exact_gradients,
 )
+from gradlab.loss import evaluate, gradient
+from gradlab.moments import Moments
+from gradlab.reproducible import single_thread
 
 __all__ = ["exact_deep_moments", "exact_means"]
 

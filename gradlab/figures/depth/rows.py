@@ -30,13 +30,13 @@ from torch import Tensor
 
 from gradlab import __version__
 from gradlab.estimators import Estimator, parse
+from gradlab.figures.depth.draws import deep_moments, passes
+from gradlab.figures.depth.exact import exact_deep_moments
+from gradlab.figures.depth.network import DeepNetwork, exact_gradients, expected_loss
+from gradlab.figures.depth.task import classification, training
 from gradlab.plots.curves import FEW_DRAWS, series_handle
 from gradlab.plots.style import color, marker, styled
 from gradlab.reproducible import single_thread
-from gradlab.training.depth import deep_moments, passes
-from gradlab.training.depth_exact import exact_deep_moments
-from gradlab.training.depth_model import DeepNetwork, exact_gradients, expected_loss
-from gradlab.training.depth_problem import classification, training
 
 __all__ = ["plot", "rows"]
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from gradlab.plots.ladder import logarithmic
+from gradlab.plots.axes import logarithmic
 from gradlab.plots.style import FAMILIES, family_color, family_marker
 
 __all__ = ["draw_zoo", "fitted_text", "short", "spread", "zoo_key"]

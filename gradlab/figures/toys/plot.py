@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from gradlab.figures.zoo.plot import short
 from gradlab.plots.style import FAMILIES, color, family_color, family_marker
-from gradlab.plots.zoo import short
 
 __all__ = ["curves_key", "draw_curves", "draw_ends", "ends_key"]
 
