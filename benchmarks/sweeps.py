@@ -11,7 +11,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from benchmarks.ratios import Ratio
-from gradlab.processes import usable_cores
+from gradlab.parallel import usable_cores
 from gradlab.sweep.cells import computed
 from gradlab.sweep.grid import Grid
 from gradlab.sweep.running import run_sweep

@@ -11,11 +11,10 @@ from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from gradlab.version import __version__
+
 if TYPE_CHECKING:
-    from gradlab.comparison.comparing import compare
-    from gradlab.comparison.ranking import best_temperature
-    from gradlab.comparison.recommendation import Recommendation
-    from gradlab.comparison.recommending import recommend
+    from gradlab.comparison import Recommendation, best_temperature, compare, recommend
     from gradlab.estimators import (
         ARM,
         ARMS,
@@ -75,11 +74,8 @@ if TYPE_CHECKING:
     from gradlab.sweep.grid import Grid
     from gradlab.sweep.running import run_sweep
     from gradlab.sweep.store import sweep_rows
-    from gradlab.verification.order import Ladder, verify_order
-    from gradlab.verification.verdict import Verdict
-    from gradlab.verification.verifying import verify
+    from gradlab.verification import Ladder, Verdict, verify, verify_order
 
-__version__ = "0.4.0"
 
 _ESTIMATORS = (
     "ARM ARMS ARS ARSM CARMS DARN ESTIMATORS MVE REBAR RELAX RK2 RODEO STZGR ZGR "
@@ -96,17 +92,17 @@ _HOME = {
     "exact_gradient": "exact.enumeration",
     "exact_value": "exact.enumeration",
     "exact_moments": "exact.moments",
-    "Ladder": "ladder",
-    "verify_order": "ladder",
+    "Ladder": "verification",
+    "verify_order": "verification",
     "Moments": "moments",
     "monte_carlo": "montecarlo",
-    "best_temperature": "ranking",
-    "Recommendation": "recommendation",
-    "recommend": "selection",
+    "best_temperature": "comparison",
+    "Recommendation": "comparison",
+    "recommend": "comparison",
     "Grid": "sweep.grid",
     "run_sweep": "sweep.running",
     "sweep_rows": "sweep.store",
-    "Verdict": "verdict",
+    "Verdict": "verification",
     "verify": "verification",
     **dict.fromkeys(_ESTIMATORS.split(), "estimators"),
 }

@@ -19,14 +19,15 @@ import pandas as pd
 import pytest
 
 from cases import is_binary
-from gradlab import __version__, figures
+from gradlab import figures
+from gradlab.catalogue import problem_table
 from gradlab.cli import main
 from gradlab.cli.comparing import Method, compare
 from gradlab.comparison.comparing import comparing
 from gradlab.estimators import ESTIMATORS
 from gradlab.moments import GROUPS
 from gradlab.problems import PROBLEMS, REGIMES, problem, regime
-from gradlab.tables import problem_table
+from gradlab.version import __version__
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -177,7 +178,7 @@ def test_other_faults_exit_1(monkeypatch, capsys) -> None:
     def fail() -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr("gradlab.tables.estimator_rows", fail)
+    monkeypatch.setattr("gradlab.catalogue.estimator_rows", fail)
     assert main(["list"]) == 1
     assert capsys.readouterr() == ("", "gradlab: the disk is full\n")
 

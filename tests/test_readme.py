@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import gradlab
-from gradlab.tables import estimator_rows
+from gradlab.catalogue import estimator_rows
 from gradlab.training.runs import summary
 
 README = (Path(__file__).parent.parent / "README.md").read_text()

@@ -10,17 +10,17 @@ from typing import Annotated
 
 import typer
 
-from gradlab import __version__
 from gradlab.cli.citing import cite
 from gradlab.cli.comparing import compare
 from gradlab.cli.drawing import figures
+from gradlab.cli.faults import run
 from gradlab.cli.listing import list_
 from gradlab.cli.recommending import recommend
 from gradlab.cli.sweeping import app as sweep
 from gradlab.cli.timing import time
 from gradlab.cli.training import app as train
 from gradlab.cli.verifying import verify
-from gradlab.usage import run
+from gradlab.version import __version__
 
 __all__ = ["app", "main"]
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from gradlab.usage import blaming
+from gradlab.cli.faults import blaming
 
 __all__ = ["cite"]
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gradlab.cli.faults import blaming, staging
 from gradlab.cli.options import (
     File,
     Folder,
@@ -15,7 +16,6 @@ from gradlab.cli.options import (
     read_estimators,
     read_problem,
 )
-from gradlab.usage import blaming, staging
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -74,9 +74,9 @@ def compare(
     f, logits, regime = read_problem(problem, N, C, regime, seed)
     with staging(out) as passing:
         from gradlab.comparison.comparing import compare, reproducible_columns
+        from gradlab.comparison.report import comparison_text
         from gradlab.exact.enumeration import TooLargeError
-        from gradlab.processes import usable_cores
-        from gradlab.tables import comparison_text
+        from gradlab.parallel import usable_cores
         from gradlab.user_code.under_test import EstimatorError
 
         def measured(at: "Tensor") -> "DataFrame":

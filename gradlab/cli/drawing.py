@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from gradlab.cli.faults import blaming, blaming_out, fail
 from gradlab.cli.options import Folder, Seed, Workers
-from gradlab.usage import blaming, blaming_out, fail
 
 __all__ = ["figures"]
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gradlab.usage import staging
+from gradlab.cli.faults import staging
 
 __all__ = ["list_"]
 
@@ -22,9 +22,10 @@ def list_(
     \b
     Example:  gradlab list
     """
+    from gradlab.catalogue import KEY, estimator_rows, problem_table
     from gradlab.figures import FIGURES, about
     from gradlab.problems import REGIMES, SNAPSHOTS
-    from gradlab.tables import KEY, aligned, estimator_rows, problem_table
+    from gradlab.text import aligned
 
     with staging(out) as passing:
         rows = estimator_rows()

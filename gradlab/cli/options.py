@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from gradlab.usage import blaming
+from gradlab.cli.faults import blaming
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gradlab.cli.faults import blaming, staging
 from gradlab.cli.options import (
     File,
     Folder,
@@ -18,7 +19,6 @@ from gradlab.cli.options import (
     read_problem,
     read_temperatures,
 )
-from gradlab.usage import blaming, staging
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,7 +92,7 @@ def recommend(
     f, at, kind = _loss_and_logits(loss, problem, logits, regime, N, C, seed)
     with staging(out) as passing:
         from gradlab.comparison.recommending import recommend
-        from gradlab.processes import usable_cores
+        from gradlab.parallel import usable_cores
         from gradlab.user_code.under_test import EstimatorError
 
         def ranked(logits: "Tensor") -> "Recommendation":

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gradlab.cli.faults import blaming, fail
 from gradlab.cli.options import Workers
-from gradlab.cli.sweep_results import atlas, export, plot, status
-from gradlab.usage import blaming, fail
+from gradlab.cli.sweep_store import atlas, export, plot, status
 
 if TYPE_CHECKING:
     from gradlab.sweep.grid import Grid
@@ -57,7 +57,7 @@ def plan(grid: _GridFile, memory: _Memory = 4.0) -> None:
     Example:  gradlab sweep plan examples/small.toml
     """
     read = _read(grid)
-    from gradlab.processes import usable_cores
+    from gradlab.parallel import usable_cores
     from gradlab.sweep.plan import plan
 
     cores = usable_cores()

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gradlab.cli.faults import blaming, staging
 from gradlab.cli.options import Folder, Seed
-from gradlab.usage import blaming, staging
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +82,7 @@ def _numbers(option: str, text: str) -> list[int]:
 
 def _text(rows: "pd.DataFrame") -> str:
     """Return the rows as a table, a block for each size."""
-    from gradlab.tables import aligned
+    from gradlab.text import aligned
 
     first = rows.iloc[0]
     text = f"{first['machine']}, torch {first['torch']}, {first['device']}, {first['dtype']}"

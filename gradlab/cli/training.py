@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from gradlab.cli.faults import blaming
 from gradlab.cli.options import Seed, Workers
-from gradlab.cli.reporting import train_and_report
-from gradlab.usage import blaming
+from gradlab.cli.train_runs import train_and_report
 
 __all__ = ["app"]
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gradlab.cli.faults import blaming, fail, staging
 from gradlab.cli.options import File, Seed, in_its_dtype, read_code, read_problem
-from gradlab.usage import blaming, fail, staging
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,6 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab import __version__
 from gradlab.categorical import check_floating
 from gradlab.comparison.rows import COLUMNS, NOTED, measured_rows
 from gradlab.comparison.unmet import Rare, rare_draws, rare_states
@@ -27,6 +26,7 @@ from gradlab.montecarlo import monte_carlo
 from gradlab.progress import tracked
 from gradlab.reproducible import check_seed, single_thread
 from gradlab.user_code.under_test import Code, CodeEstimator, estimator_of
+from gradlab.version import __version__
 
 __all__ = [
     "DEFAULT_DRAWS",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from gradlab.moments import Measured
-from gradlab.tables import WIDTH, aligned
+from gradlab.text import WIDTH, aligned
 
 __all__ = ["Recommendation", "UNMEASURED"]
 

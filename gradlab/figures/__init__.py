@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from gradlab.processes import processes, usable_cores
+from gradlab.parallel import processes, usable_cores
 from gradlab.progress import Progress, say
 
 __all__ = ["FIGURES", "Drawn", "about", "draw", "named"]

@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gradlab import __version__
 from gradlab.categorical import check_logits
 from gradlab.comparison.comparing import with_temperatures
 from gradlab.comparison.rows import COLUMNS, NOTED, measure
@@ -29,6 +28,7 @@ from gradlab.loss.gate import Objective, checked
 from gradlab.moments import GROUPS, Groups, Moments, Truth
 from gradlab.reproducible import block_generator, check_seed
 from gradlab.user_code.under_test import Code, draws_of
+from gradlab.version import __version__
 
 __all__ = ["GradientProbe"]
 

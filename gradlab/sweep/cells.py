@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradlab import __version__
 from gradlab.comparison.rows import COLUMNS, measured_rows
 from gradlab.estimators import Estimator, PathwiseEstimator, parse
 from gradlab.exact.moments import Enumeration
@@ -25,6 +24,7 @@ from gradlab.reproducible import single_thread
 from gradlab.user_code.objects import line_of, load_object
 from gradlab.user_code.under_test import EstimatorDtypeError
 from gradlab.user_code.under_test import estimator_of as code_estimator
+from gradlab.version import __version__
 
 __all__ = [
     "ENCODER",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gradlab.processes import usable_cores
+from gradlab.parallel import usable_cores
 from gradlab.progress import Progress
 from gradlab.sweep.cells import Task, blank_row
 from gradlab.sweep.crew import GONE, Crew, CrewError, cluster, local

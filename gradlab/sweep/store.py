@@ -35,7 +35,7 @@ def versions() -> dict[str, str]:
     import scipy
     import torch
 
-    from gradlab import __version__
+    from gradlab.version import __version__
 
     packages = {"torch": torch, "numpy": numpy, "scipy": scipy}
     return {"gradlab": __version__} | {name: p.__version__ for name, p in packages.items()}

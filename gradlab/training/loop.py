@@ -19,7 +19,6 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from gradlab import __version__
 from gradlab.nn.device import machine_name
 from gradlab.progress import Progress
 from gradlab.training.base import Training
@@ -29,6 +28,7 @@ from gradlab.training.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from gradlab.version import __version__
 
 __all__ = ["CHECKPOINT", "TrainingError", "train"]
 

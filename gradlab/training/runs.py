@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from gradlab.processes import processes
+from gradlab.parallel import processes
 from gradlab.progress import Progress, say
 
 __all__ = ["Outcome", "Run", "at_best_rate", "run_all", "summary"]

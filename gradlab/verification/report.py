@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from gradlab.tables import WIDTH, aligned
+from gradlab.text import WIDTH, aligned
 from gradlab.verification.order import Ladder
 from gradlab.verification.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED, Verdict
 

@@ -28,7 +28,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from gradlab import __version__
 from gradlab.estimators import Estimator, parse
 from gradlab.figures.depth.draws import deep_moments, passes
 from gradlab.figures.depth.exact import exact_deep_moments
@@ -37,6 +36,7 @@ from gradlab.figures.depth.task import classification, training
 from gradlab.plots.curves import FEW_DRAWS, series_handle
 from gradlab.plots.style import color, marker, styled
 from gradlab.reproducible import single_thread
+from gradlab.version import __version__
 
 __all__ = ["plot", "rows"]
 

@@ -26,16 +26,16 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from gradlab import __version__
 from gradlab.comparison.eligibility import why_not
 from gradlab.estimators import ESTIMATORS, RELAX, Estimator, parse
 from gradlab.figures.toys.descent import TOYS, expected_loss, optimize
 from gradlab.figures.toys.drift import Drift, descent, loss_at
 from gradlab.figures.toys.plot import curves_key, draw_curves, draw_ends, ends_key
+from gradlab.parallel import processes, usable_cores
 from gradlab.plots.style import family, styled
 from gradlab.problems import NormPower
-from gradlab.processes import processes, usable_cores
 from gradlab.reproducible import block_generator, single_thread
+from gradlab.version import __version__
 
 __all__ = ["plot", "rows"]
 

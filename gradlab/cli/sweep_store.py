@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gradlab.cli.faults import blaming, staging
 from gradlab.cli.options import Folder
-from gradlab.usage import blaming, staging
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +26,7 @@ def status(store: _Store) -> None:
     Example:  gradlab sweep status small.db
     """
     from gradlab.sweep.store import read_settings, sweep_rows
-    from gradlab.tables import aligned
+    from gradlab.text import aligned
 
     settings, versions = read_settings(store)
     rows = sweep_rows(store)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from gradlab.usage import blaming, fail, staging
+from gradlab.cli.faults import blaming, fail, staging
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,9 +29,9 @@ def train_and_report(
     import pandas as pd
 
     from gradlab.data.datasets import load_images
+    from gradlab.parallel import usable_cores
     from gradlab.plots.files import save_with_rows
     from gradlab.plots.training import plot
-    from gradlab.processes import usable_cores
     from gradlab.training.kinds import begin
     from gradlab.training.runs import Run, at_best_rate, run_all, summary
 
@@ -69,7 +69,7 @@ def train_and_report(
 
 def _text(table: "pd.DataFrame", columns: dict[str, str]) -> str:
     """Return the summary as text: mean ± (max - min) / 2 over seeds."""
-    from gradlab.tables import aligned
+    from gradlab.text import aligned
 
     lines = [("estimator", *columns.values(), "lr", "seconds")]
     for row in table.to_dict("records"):
