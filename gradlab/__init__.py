@@ -127,7 +127,10 @@ def _submodule(package: str, name: str) -> ModuleType:
     full = f"{package}.{name}"
     if name.startswith("_") or importlib.util.find_spec(full) is None:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
-    return importlib.import_module(full)
+    module = importlib.import_module(full)
+    if hasattr(module, "__path__"):
+        vars(module).setdefault("__getattr__", partial(_submodule, full))
+    return module
 
 
 def __getattr__(name: str) -> Any:

@@ -200,9 +200,9 @@ class Moments:
         standard errors cover the truth about as often as 95 %. They cover less often, down to 86 %,
         where the noise lies in one or two directions and the angle is a few times its error. They
         cover more often, up to 99 %, where there is no angle and the noise lies in many directions.
-        tests/test_coverage.py has the calculation. If leaving out one group makes the squared
-        length of the mean, or of a measured truth, negative, the length is lost in noise: the value
-        is then not corrected, and its error is NaN.
+        tests/verification/test_coverage.py has the calculation. If leaving out one group makes the
+        squared length of the mean, or of a measured truth, negative, the length is lost in noise:
+        the value is then not corrected, and its error is NaN.
         """
         return self._ratio(truth, lambda m, t: m._inner(t) / _root(m._length2() * _length2_of(t)))
 

@@ -90,7 +90,7 @@ class Claim:
     `calls`: evaluations of f a draw for 2 variables of 4 classes (2, if `binary`); `exact`: exact
     moments are known; `one_hot`: f sees one-hot points only; `tabled`: needs a table for each row
     of logits, so no large batches and no torch.func; `gradient`: needs grad f without being
-    pathwise; `binary`: for two classes only (tests/test_binary.py); `certain`: a variable whose
+    pathwise; `binary`: for two classes only (see test_binary.py); `certain`: a variable whose
     class is certain gets 0 in every draw, not only on average; `levels`: for f that act through the
     classes as numbers, which is the f of its order.
     """

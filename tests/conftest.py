@@ -15,14 +15,15 @@ if os.environ.get("GRADLAB_CHECK_SHAPES"):
         [
             f"gradlab.{part}"
             for part in (
-                "adapted",
                 "categorical",
                 "estimators",
                 "exact",
-                "gumbel_jacobian",
+                "figures.depth",
+                "figures.toys",
                 "loss",
                 "moments",
                 "montecarlo",
+                "nn",
                 "training",
             )
         ],

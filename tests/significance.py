@@ -13,7 +13,7 @@ __all__ = ["ALPHA", "COMPARISONS", "P_VALUE", "limit", "scores"]
 
 ALPHA = 1e-6
 
-# More than all statistical tests make together; tests/test_montecarlo.py counts its own.
+# More than all statistical tests make together; tests/comparison/test_montecarlo.py counts its own.
 COMPARISONS = 30_000
 
 # What a single p-value must exceed.

@@ -45,8 +45,8 @@ Folder = typer.Option(metavar="FOLDER", help="Where CSV, PNG and PDF are written
 def read_code(text: str, option: str) -> "Code":
     """Return what an estimator's text or FILE.py:NAME stands for; faults are those of `option`.
 
-    Accepted is what `gradlab.user_code.draws_of` accepts: an Estimator, its class or text, a function
-    draw, surrogate or sample, an nn.Module with one input.
+    It accepts what `gradlab.user_code.draws_of` accepts: an Estimator, its class or text, a
+    function draw, surrogate or sample, an nn.Module with one input.
     """
     from gradlab.user_code.objects import load_object
     from gradlab.user_code.under_test import draws_of

@@ -131,6 +131,8 @@ def _make(name: str, module: str, out: Path, staging: Path, seed: int, redraw: b
             from gradlab.plots.files import save_with_rows
 
             figure = importlib.import_module(module)
+            if hasattr(figure, "__path__"):
+                figure = importlib.import_module(f"{module}.rows")
             csv = out / f"{name}.csv"
             if redraw and not csv.exists():
                 raise OSError(f"there is no {csv} to draw again; make it first, without redraw")

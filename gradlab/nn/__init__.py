@@ -1,4 +1,4 @@
-"""Estimators inside a torch model: layers, quantization, temperature schedules, the probe, timing."""
+"""Estimators inside a torch model: layers, quantization, schedules, the probe, timing."""
 
 from gradlab.nn.layer import CategoricalLayer
 from gradlab.nn.probe import GradientProbe

@@ -1,6 +1,6 @@
 """`CategoricalLayer`: an estimator as a torch module, from logits to a sample or its embedding.
 
-What it works with, each "yes" a test of this module (tests/test_layer.py reads the table):
+What it works with, each "yes" a test of this module (tests/nn/test_layer.py reads the table):
 
 | used with | ST, DARN, ZGR, ST-ZGR | GS, GS-ST, GR(k) | GR(k=inf) |
 |---|---|---|---|

@@ -47,7 +47,7 @@ class Form:
 
 
 def form_of(code: object, name: str = "", *, averaged: bool = False) -> Form:
-    """Return the form that code has, by the names of its arguments (see `gradlab.user_code.draws_of`).
+    """Return the form that code has, by the names of its arguments (see `draws_of`).
 
     `name`: what it is called, by default its own name. With `averaged` a surrogate may also return
     the mean over its batch, of shape []. Raises TypeError for what is none of these forms.

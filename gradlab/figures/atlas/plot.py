@@ -28,7 +28,7 @@ _PLACE = ["problem", "N", "C"]
 
 
 def plot(summary: pd.DataFrame) -> Figure:
-    """Return the figure of `gradlab.figures.atlas.rows.summary`: maps of domination, and of the winners.
+    """Return the figure of the atlas's `summary`: maps of domination, and of the winners.
 
     Raises ValueError if there is nothing to draw.
     """

@@ -10,7 +10,7 @@ import gradlab
 from gradlab.catalogue import estimator_rows
 from gradlab.training.runs import summary
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text()
 TABLE = {
     cells[0]: cells
     for line in README.splitlines()
@@ -79,11 +79,11 @@ def test_own_estimator_example_is_zgr() -> None:
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)", README))
 def test_links_lead_somewhere(link: str) -> None:
-    assert (Path(__file__).parent.parent / link).exists()
+    assert (Path(__file__).parents[2] / link).exists()
 
 
 def test_findings_are_those_of_the_committed_rows() -> None:
-    rows = pd.read_csv(Path(__file__).parent.parent / "figures" / "trade-off.csv")
+    rows = pd.read_csv(Path(__file__).parents[2] / "figures" / "trade-off.csv")
     rows = rows[(rows["kind"] == "domination") & (rows["scale"] == "raw")]
     cubic = rows[(rows["problem"] == "cubic") & (rows["regime"] == "moderate")]
     shares = [part.groupby("series")["share"] for part in (rows, cubic)]
@@ -97,7 +97,7 @@ def test_findings_are_those_of_the_committed_rows() -> None:
     assert f"and {st:.0%} of the ST-ZGR curve".replace("%", " %", 1) in text
     assert f"({gr_cubic:.0%} against {st_cubic:.0%})".replace("%", " %") in text
     assert all(f"{share:.0%}".replace("%", " %") + " of the problems" in text for share in whole)
-    quadratics = pd.read_csv(Path(__file__).parent.parent / "figures" / "quadratics.csv")
+    quadratics = pd.read_csv(Path(__file__).parents[2] / "figures" / "quadratics.csv")
     exact = quadratics[quadratics["method"] == "exact"]
     relative = (exact["bias2"] / exact["truth2"]).pow(0.5).groupby(exact["series"])
     assert f"median {relative.median()['ST']:.0%}".replace("%", " %") in text
@@ -105,7 +105,7 @@ def test_findings_are_those_of_the_committed_rows() -> None:
     assert relative.max()["ZGR"] < 1e-12
 
 
-VERDICTS = pd.read_csv(Path(__file__).parent.parent / "figures" / "verdicts.csv")
+VERDICTS = pd.read_csv(Path(__file__).parents[2] / "figures" / "verdicts.csv")
 
 
 @pytest.mark.parametrize("name", VERDICTS["planted"].dropna())
@@ -141,7 +141,7 @@ def test_probe_example_runs(capsys: pytest.CaptureFixture[str], unchecked: None)
     assert all(" nan" not in line.lower() for line in lines)
 
 
-TRAINED = pd.read_csv(Path(__file__).parent.parent / "figures" / "vae-mnist.csv")
+TRAINED = pd.read_csv(Path(__file__).parents[2] / "figures" / "vae-mnist.csv")
 
 
 @pytest.mark.parametrize("name", TRAINED["estimator"].unique())
@@ -158,7 +158,7 @@ def test_order_of_trained_models_is_the_one_told() -> None:
     assert list(last["estimator"]) == told
 
 
-ATLAS = pd.read_csv(Path(__file__).parent.parent / "figures" / "atlas.csv")
+ATLAS = pd.read_csv(Path(__file__).parents[2] / "figures" / "atlas.csv")
 
 
 @pytest.mark.parametrize("scale", ["raw", "scale-free"])

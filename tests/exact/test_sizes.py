@@ -30,7 +30,7 @@ TESTS = Path(__file__).parent
 
 @pytest.mark.parametrize("size", [(1, 4096), (1, 100_000), (200, 512), (4096, 2)], ids=str)
 def test_what_is_asked_is_cheap_and_a_draw_is_bounded(size):
-    path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
+    path = os.pathsep.join([str(TESTS.parents[1]), str(TESTS.parent)])
     run = subprocess.run(
         [sys.executable, TESTS / "sizes_in_memory.py", *map(str, size)],
         env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},

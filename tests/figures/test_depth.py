@@ -25,8 +25,8 @@ from gradlab.estimators import (
     StraightThrough,
 )
 from gradlab.exact.enumeration import TooLargeError
-from gradlab.figures import depth as figure
 from gradlab.figures.depth import draws
+from gradlab.figures.depth import rows as figure
 from gradlab.figures.depth.draws import deep_moments, draw_gradients, passes
 from gradlab.figures.depth.exact import exact_deep_moments, exact_means
 from gradlab.figures.depth.network import (

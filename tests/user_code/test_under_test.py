@@ -257,7 +257,7 @@ def detached_sample(logits, generator):
 
 
 FAULTY = {
-    raises: r"raises raised IndexError: index 7 is out of bounds .* \(test_draws.py, line \d+\)$",
+    raises: r"raises raised IndexError: index 7 is out of bounds .* \(test_under.*py, line \d+\)$",
     one_draw: r"one_draw must return \[n, N, C\] = \[6, 2, 3\] for n draws, not \[2, 3\]",
     averaged: r"averaged must return \[n, N, C\] = \[6, 2, 3\] for n draws, not \[2, 3\]",
     nan_at_times: r"returned nan in 50.00% of 6 draws, first for variable 1, class 2",

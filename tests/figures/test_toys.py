@@ -12,7 +12,7 @@ import torch
 from cases import generator
 from gradlab import exact_gradient, exact_moments, exact_value, parse
 from gradlab.estimators import ESTIMATORS, ZGR
-from gradlab.figures import toys as figure
+from gradlab.figures.toys import rows as figure
 from gradlab.figures.toys.descent import TOYS, expected_loss, optimize
 from gradlab.figures.toys.drift import Drift, descent
 from gradlab.problems import NormPower
@@ -165,13 +165,13 @@ def test_rows_of_what_is_refused_hold_the_reason(rows):
 
 
 def test_by_default_every_estimator_runs():
-    committed = pd.read_csv(Path(__file__).parent.parent / "figures" / "toys.csv")
+    committed = pd.read_csv(Path(__file__).parents[2] / "figures" / "toys.csv")
     assert set(ESTIMATORS) == {text.partition("(")[0] for text in committed["estimator"]}
 
 
 @pytest.fixture(scope="module")
 def committed():
-    rows = pd.read_csv(Path(__file__).parent.parent / "figures" / "toys.csv")
+    rows = pd.read_csv(Path(__file__).parents[2] / "figures" / "toys.csv")
     return rows[rows["batch"].notna()]
 
 

@@ -41,7 +41,7 @@ from significance import limit, scores
 
 CASES = {
     (case["N"], case["C"]): case
-    for case in json.loads((Path(__file__).parent / "fixtures.json").read_text())["cases"]
+    for case in json.loads((Path(__file__).parents[1] / "fixtures.json").read_text())["cases"]
 }
 SIZES = list(CASES)
 FUNCTIONS = [

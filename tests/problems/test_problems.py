@@ -45,7 +45,7 @@ from gradlab.problems import (
 from gradlab.problems.tiny_vae_model import elbo, encode
 from gradlab.problems.tiny_vae_weights import Training, trained
 
-GOLDEN = json.loads((Path(__file__).parent / "fixtures.json").read_text())["cases"]
+GOLDEN = json.loads((Path(__file__).parents[1] / "fixtures.json").read_text())["cases"]
 DATA = Path(gradlab.data.__file__).parent
 TEXTS = [*PROBLEMS, *(f"polynomial:{d}" for d in range(7)), "norm:1.5", "norm:3", "norm:4"]
 DIFFERENTIABLE = [text for text in TEXTS if text != "table"]

@@ -21,7 +21,7 @@ from pairwise import pairwise
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
-FIGURES = Path(__file__).parent.parent / "figures"
+FIGURES = Path(__file__).parents[2] / "figures"
 
 MINE = '''
 import dataclasses

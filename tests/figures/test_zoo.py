@@ -11,7 +11,8 @@ import torch
 
 from gradlab.estimators import ESTIMATORS, ZGR, LeaveOneOut, Reinforce
 from gradlab.exact.moments import Enumeration, exact_moments
-from gradlab.figures import baselines, zoo
+from gradlab.figures.baselines import rows as baselines
+from gradlab.figures.zoo import rows as zoo
 from gradlab.figures.zoo.plot import short, spread
 from gradlab.problems import problem, regime
 from significance import limit
@@ -132,7 +133,7 @@ def test_short_names(text: str, name: str) -> None:
     assert short(text, fitted=True) == f"{name} fitted"
 
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def committed(figure: str) -> pd.DataFrame:

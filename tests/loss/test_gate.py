@@ -1,6 +1,6 @@
 """The gate: no public call returns a number for a faulty loss, and none refuses a correct one.
 
-The tables of losses are in tests/losses.py.
+The tables of losses are in tests/loss/losses.py.
 """
 
 import copy

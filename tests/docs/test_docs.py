@@ -8,7 +8,7 @@ import pytest
 
 from hard import CASES, most, summary
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 RATES = DOCS / "verdict-rates.csv"
 

@@ -20,7 +20,7 @@ from gradlab.estimators._gumbel_jacobian import (
     tables_too_large,
 )
 
-CASES = json.loads((Path(__file__).parent / "fixtures.json").read_text())["cases"]
+CASES = json.loads((Path(__file__).parents[1] / "fixtures.json").read_text())["cases"]
 GOLDEN = [
     pytest.param(case["p"][table["variable"]], float(name.removeprefix("tau=")), table)
     for case in CASES

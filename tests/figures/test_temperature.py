@@ -12,7 +12,8 @@ from gradlab.comparison.comparing import reproducible_columns
 from gradlab.comparison.dominance import MomentCurve
 from gradlab.estimators import DARN, STZGR, GumbelRao, StraightThrough
 from gradlab.exact.moments import Enumeration
-from gradlab.figures import snapshots, temperature, trade_off
+from gradlab.figures import snapshots, temperature
+from gradlab.figures.trade_off import rows as trade_off
 from gradlab.problems import problem, regime
 from significance import limit, scores
 

@@ -11,7 +11,7 @@ from gradlab.verification import planted_errors
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
 
-COMMITTED = Path(__file__).parent.parent / "figures" / "verdicts.csv"
+COMMITTED = Path(__file__).parents[2] / "figures" / "verdicts.csv"
 
 
 @pytest.fixture
