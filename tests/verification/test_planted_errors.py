@@ -9,7 +9,7 @@ import torch
 
 from gradlab import exact_gradient
 from gradlab.estimators import ZGR
-from gradlab.user_code.objects import replicates
+from gradlab.user_code import replicates
 from gradlab.verification import planted_errors
 from gradlab.verification.planted_errors import PLANTED, REFUSED
 from gradlab.verification.report import planted_text
