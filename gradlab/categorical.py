@@ -27,6 +27,8 @@ __all__ = [
     "one_hot",
     "probabilities",
     "relaxed_given",
+    "row_dot",
+    "softmax_vjp",
     "tempered",
 ]
 
@@ -127,6 +129,35 @@ def masked_logits(logits: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batch C"
 def tempered(p: Float[Tensor, "*batch C"], tau: float) -> Float[Tensor, "*batch C"]:
     """Return softmax(logits / tau) for p = softmax(logits): proportional to p^(1 / tau)."""
     return torch.softmax(p.log() / tau, -1)
+
+
+def softmax_vjp(
+    q: Float[Tensor, "*#batch C"], v: Float[Tensor, "*#batch C"], *, short_rows: bool = False
+) -> Float[Tensor, "*batch C"]:
+    r"""Return the product of v with the Jacobian of softmax at its value q.
+
+    .. math:: V(q)\,v = (diag(q) - q q^T)\,v = q \circ (v - q \cdot v)
+
+    Args:
+        q: Probabilities [..., C], one row for each variable.
+        v: Cotangents [..., C]; its batch axes broadcast with those of q.
+        short_rows: Add up by a product with ones, which is several times faster for short rows and
+            differs in the last bits.
+
+    Returns:
+        The products [..., C].
+
+    Example:
+        >>> import torch
+        >>> softmax_vjp(torch.tensor([0.5, 0.5]), torch.tensor([1.0, 0.0]))
+        tensor([ 0.2500, -0.2500])
+    """
+    return q * (v - (row_dot(q, v) if short_rows else (q * v).sum(-1, keepdim=True)))
+
+
+def row_dot(a: Float[Tensor, "*#batch C"], b: Float[Tensor, "*#batch C"]) -> Tensor:
+    """Return a.b along the classes, [..., 1], by a product with ones: fast for short rows."""
+    return (a * b) @ a.new_ones(a.shape[-1], 1)
 
 
 def _working_dtype(logits: Tensor) -> torch.dtype:

@@ -6,12 +6,12 @@ r"""Score-function estimators: values of f times the score s = x - p, no gradien
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.categorical import check_finite, one_hot, probabilities
 from gradlab.estimators._affine import AffineEstimator
-from gradlab.estimators.values import SampledValueEstimator
+from gradlab.estimators.values import Batch, Estimates, SampledValueEstimator, Tuples
 from gradlab.loss import Loss, evaluate
 
 __all__ = ["LeaveOneOut", "Reinforce", "check_samples"]
@@ -30,18 +30,15 @@ class Reinforce(AffineEstimator, SampledValueEstimator):
     baseline: float = 0.0
 
     name: ClassVar[str] = "REINFORCE"
-    coefficients: ClassVar[tuple[str, ...]] = ("baseline",)
+    aliases: ClassVar[tuple[str, ...]] = ("Score-Function", "SFE")
+    family: ClassVar[str] = "score function"
+    fitted_fields: ClassVar[tuple[str, ...]] = ("baseline",)
     reference: ClassVar[str] = "Williams 1992, Machine Learning 8:229-256"
 
     def __post_init__(self) -> None:
         check_finite("baseline", self.baseline)
 
-    def estimate_at(
-        self,
-        f: Loss,
-        logits: Float[Tensor, "*batch N C"],
-        classes: Int[Tensor, "m n *batch N"],
-    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
+    def estimate_at(self, f: Loss, logits: Batch, classes: Tuples) -> Estimates:
         """Return n replicates of f(x) and (f(x) - b)(x - p)."""
         p = probabilities(logits.detach())
         x = one_hot(classes[0], p)
@@ -75,6 +72,8 @@ class LeaveOneOut(SampledValueEstimator):
     m: int = 2
 
     name: ClassVar[str] = "RF"
+    aliases: ClassVar[tuple[str, ...]] = ("RLOO", "LOORF", "Leave-One-Out")
+    family: ClassVar[str] = "score function"
     reference: ClassVar[str] = "Kool et al. 2019, ICLR workshop DeepRLStructPred"
 
     def __post_init__(self) -> None:
@@ -85,12 +84,7 @@ class LeaveOneOut(SampledValueEstimator):
         """How many samples of x one draw is made of: m."""
         return self.m
 
-    def estimate_at(
-        self,
-        f: Loss,
-        logits: Float[Tensor, "*batch N C"],
-        classes: Int[Tensor, "m n *batch N"],
-    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
+    def estimate_at(self, f: Loss, logits: Batch, classes: Tuples) -> Estimates:
         """Return n replicates of the mean of f(x_j) and of the estimate."""
         p = probabilities(logits.detach())
         x = one_hot(classes.flatten(0, 1), p).to(logits.dtype)
