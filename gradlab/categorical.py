@@ -17,6 +17,7 @@ __all__ = [
     "check_one_hot",
     "check_tau",
     "class_first",
+    "configurations",
     "draw_classes",
     "draw_exponentials",
     "draw_one_hot",
@@ -203,6 +204,24 @@ def one_hot(classes: Int[Tensor, "*shape"], like: Float[Tensor, "*batch C"]) -> 
 # Where comparing with each class beats bisection, and copying unit rows beats scattering ones.
 _FEW_CLASSES = 32
 _TABLE_CLASSES = 64
+
+
+def configurations(variables: int, classes: int) -> Int[Tensor, "S N"]:
+    """Return the classes of all C^N configurations, the last variable running fastest.
+
+    Args:
+        variables: N, the number of variables, at least 1.
+        classes: C, the number of classes of each.
+
+    Returns:
+        Class indices [C^N, N], int64.
+
+    Example:
+        >>> configurations(2, 2).tolist()
+        [[0, 0], [0, 1], [1, 0], [1, 1]]
+    """
+    places = classes ** torch.arange(variables - 1, -1, -1)
+    return torch.arange(classes**variables).unsqueeze(-1) // places % classes
 
 
 def draw_exponentials(like: Tensor, generator: Generator | None = None) -> Tensor:

@@ -6,6 +6,7 @@ r"""Score-function estimators: values of f times the score s = x - p, no gradien
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from gradlab.estimators._affine import AffineEstimator
 from gradlab.estimators.values import Batch, Estimates, SampledValueEstimator, Tuples
 from gradlab.loss import Loss, evaluate
 
-__all__ = ["LeaveOneOut", "Reinforce", "check_samples"]
+__all__ = ["LeaveOneOut", "Reinforce", "check_samples", "leave_one_out"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -89,7 +90,7 @@ class LeaveOneOut(SampledValueEstimator):
         p = probabilities(logits.detach())
         x = one_hot(classes.flatten(0, 1), p).to(logits.dtype)
         value = evaluate(f, x).unflatten(0, classes.shape[:2])
-        weight = (value.detach() - value.detach().mean(0)).to(p.dtype) / (self.m - 1)
+        weight = leave_one_out(value.detach(), p.dtype)
         # Adding weights at the drawn classes is the sum of weight * x without forming it.
         at = classes.movedim(0, -1)
         weight = weight.movedim(0, -1).unsqueeze(-2).expand(at.shape)
@@ -118,6 +119,16 @@ class LeaveOneOut(SampledValueEstimator):
 def _score_norm2(p: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
     """Return |e_k - p|^2 for each class k."""
     return 1 - 2 * p + p.pow(2).sum(-1, keepdim=True)
+
+
+def leave_one_out(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the weights of m samples: f less the mean of the others, over m; [m, *batch].
+
+    Args:
+        values: f at the samples, [m, ...].
+        dtype: That of the weights; differences are taken in the dtype of the values.
+    """
+    return (values - values.mean(0)).to(dtype) / (len(values) - 1)
 
 
 def check_samples(m: int) -> None:

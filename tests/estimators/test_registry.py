@@ -6,6 +6,7 @@ import pytest
 
 import gradlab
 from gradlab import estimators
+from gradlab.catalogue import markdown_table
 from gradlab.estimators import ESTIMATORS, GumbelRao, LeaveOneOut, parse
 from gradlab.estimators.registry import _READING_ORDER, _bare
 
@@ -96,10 +97,13 @@ def test_public_names_are_those_of_the_room():
     assert home == set(estimators.__all__)
 
 
-@classes
-def test_the_readme_has_its_row(cls):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    assert f"| {cls.name} | `{cls.__name__}(" in readme
+def test_a_page_shows_the_table_of_the_classes():
+    root = Path(__file__).parents[2]
+    pages = [
+        page.read_text(encoding="utf-8") for page in (root / "README.md", *root.glob("docs/*.md"))
+    ]
+    hint = "run python -m gradlab.catalogue README.md"
+    assert any(markdown_table() in page for page in pages), hint
 
 
 def test_short_names_are_what_is_written():
