@@ -2,6 +2,9 @@
 
 import inspect
 import math
+import re
+import sys
+from pathlib import Path
 from typing import get_type_hints
 
 import pandas as pd
@@ -11,8 +14,9 @@ from gradlab.estimators import ESTIMATORS, Estimator
 from gradlab.exact.moments import Enumeration, NotExactError
 from gradlab.problems import PROBLEMS, Quadratic
 
-__all__ = ["KEY", "estimator_rows", "problem_table"]
+__all__ = ["KEY", "estimator_rows", "markdown_table", "problem_table"]
 
+_HEAD = "| name | class | exact for | evaluations of f | needs grad f | source |"
 # Evaluations of f are counted for one variable of this many classes, where they depend on it.
 CLASSES = 3
 
@@ -43,6 +47,32 @@ def estimator_rows() -> pd.DataFrame:
     )
 
 
+def markdown_table() -> str:
+    """Return the table of estimators that the README shows, one row per estimator.
+
+    `python -m gradlab.catalogue README.md` puts it in the place of the table that is there.
+
+    Returns:
+        A table in Markdown; it ends with a line break.
+
+    Example:
+        >>> print(markdown_table().splitlines()[2])
+        | ST | `StraightThrough()` | degree 1 | 1 | yes | Bengio et al. 2013, arXiv 1308.3432 |
+    """
+    lines = [_HEAD, "|---|---|---|---|---|---|"]
+    for name, cls in ESTIMATORS.items():
+        estimator = cls()
+        exact = "every f" if math.isinf(estimator.order) else f"degree {estimator.order}"
+        shown = ", ".join(f"{f}={getattr(estimator, f)!r}" for f in cls.written_fields())
+        cells = (
+            *(name, f"`{cls.__name__}({shown})`", exact if estimator.order else "constants"),
+            *(str(estimator.calls(CLASSES)), "yes" if estimator.needs_gradient else "no"),
+            estimator.reference,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def _moments_known(estimator: Estimator) -> str:
     for classes in (CLASSES, 2):  # some are for two classes only
         f, logits = Quadratic.random(1, classes), torch.zeros(1, classes, dtype=torch.float64)
@@ -68,3 +98,15 @@ def problem_table() -> list[tuple[str, str]]:
         sentence = (inspect.getdoc(cls) or "").partition("\n\n")[0]
         table.append((":".join([name, *keywords[:1]]), " ".join(sentence.split())))
     return table
+
+
+def _write(file: Path) -> None:
+    """Put the table of estimators in the place of the one that a Markdown file shows."""
+    text = file.read_text(encoding="utf-8")
+    shown = re.compile(re.escape(_HEAD) + r"\n(\|.*\n)*")
+    file.write_text(shown.sub(lambda _: markdown_table(), text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        _write(Path(name))

@@ -17,6 +17,7 @@ __all__ = [
     "check_one_hot",
     "check_tau",
     "class_first",
+    "configurations",
     "draw_classes",
     "draw_exponentials",
     "draw_one_hot",
@@ -27,6 +28,8 @@ __all__ = [
     "one_hot",
     "probabilities",
     "relaxed_given",
+    "row_dot",
+    "softmax_vjp",
     "tempered",
 ]
 
@@ -129,6 +132,35 @@ def tempered(p: Float[Tensor, "*batch C"], tau: float) -> Float[Tensor, "*batch 
     return torch.softmax(p.log() / tau, -1)
 
 
+def softmax_vjp(
+    q: Float[Tensor, "*#batch C"], v: Float[Tensor, "*#batch C"], *, short_rows: bool = False
+) -> Float[Tensor, "*batch C"]:
+    r"""Return the product of v with the Jacobian of softmax at its value q.
+
+    .. math:: V(q)\,v = (diag(q) - q q^T)\,v = q \circ (v - q \cdot v)
+
+    Args:
+        q: Probabilities [..., C], one row for each variable.
+        v: Cotangents [..., C]; its batch axes broadcast with those of q.
+        short_rows: Add up by a product with ones, which is several times faster for short rows and
+            differs in the last bits.
+
+    Returns:
+        The products [..., C].
+
+    Example:
+        >>> import torch
+        >>> softmax_vjp(torch.tensor([0.5, 0.5]), torch.tensor([1.0, 0.0]))
+        tensor([ 0.2500, -0.2500])
+    """
+    return q * (v - (row_dot(q, v) if short_rows else (q * v).sum(-1, keepdim=True)))
+
+
+def row_dot(a: Float[Tensor, "*#batch C"], b: Float[Tensor, "*#batch C"]) -> Tensor:
+    """Return a.b along the classes, [..., 1], by a product with ones: fast for short rows."""
+    return (a * b) @ a.new_ones(a.shape[-1], 1)
+
+
 def _working_dtype(logits: Tensor) -> torch.dtype:
     return logits.dtype if logits.dtype in (torch.float32, torch.float64) else torch.float32
 
@@ -172,6 +204,24 @@ def one_hot(classes: Int[Tensor, "*shape"], like: Float[Tensor, "*batch C"]) -> 
 # Where comparing with each class beats bisection, and copying unit rows beats scattering ones.
 _FEW_CLASSES = 32
 _TABLE_CLASSES = 64
+
+
+def configurations(variables: int, classes: int) -> Int[Tensor, "S N"]:
+    """Return the classes of all C^N configurations, the last variable running fastest.
+
+    Args:
+        variables: N, the number of variables, at least 1.
+        classes: C, the number of classes of each.
+
+    Returns:
+        Class indices [C^N, N], int64.
+
+    Example:
+        >>> configurations(2, 2).tolist()
+        [[0, 0], [0, 1], [1, 0], [1, 1]]
+    """
+    places = classes ** torch.arange(variables - 1, -1, -1)
+    return torch.arange(classes**variables).unsqueeze(-1) // places % classes
 
 
 def draw_exponentials(like: Tensor, generator: Generator | None = None) -> Tensor:

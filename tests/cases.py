@@ -10,56 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+import gradlab.estimators as es
 from gradlab.categorical import log_probabilities
-from gradlab.estimators import (
-    ARM,
-    ARMS,
-    ARS,
-    ARSM,
-    CARMS,
-    DARN,
-    MVE,
-    REBAR,
-    RELAX,
-    RK2,
-    RODEO,
-    STZGR,
-    ZGR,
-    AdaptiveGappedStraightThrough,
-    BinaryZGR,
-    DecoupledGumbelSoftmaxST,
-    DisARM,
-    DoubleCV,
-    Estimator,
-    GappedStraightThrough,
-    GumbelRao,
-    GumbelSoftmax,
-    GumbelSoftmaxST,
-    IntegerMVE,
-    LearnedBaseline,
-    LeaveOneOut,
-    LocalExpectation,
-    MovingAverage,
-    MuProp,
-    PathwiseEstimator,
-    PublishedReinMaxCV,
-    Reinforce,
-    ReinMax,
-    ReinMaxCV,
-    ReinMaxRao,
-    SampleOnlyEstimator,
-    StraightThrough,
-    SumAndSample,
-    TemperedStraightThrough,
-    UnorderedSet,
-    darn,
-    gumbel_rao,
-    gumbel_softmax,
-    gumbel_softmax_st,
-    st_zgr,
-    straight_through,
-    zgr,
-)
 from gradlab.problems import problem, regime
 
 __all__ = [
@@ -95,7 +47,7 @@ class Claim:
     classes as numbers, which is the f of its order.
     """
 
-    estimator: Estimator
+    estimator: es.Estimator
     order: float
     calls: int = 1
     exact: bool = True
@@ -112,80 +64,82 @@ class Claim:
 
     @property
     def pathwise(self) -> bool:
-        return isinstance(self.estimator, PathwiseEstimator)
+        return isinstance(self.estimator, es.PathwiseEstimator)
 
     @property
     def sample_only(self) -> bool:
-        return isinstance(self.estimator, SampleOnlyEstimator)
+        return isinstance(self.estimator, es.SampleOnlyEstimator)
 
 
 CLAIMS = [
-    Claim(StraightThrough(), order=1),
-    Claim(DARN(), order=1),
-    Claim(ZGR(), order=2),
-    Claim(STZGR(0.5), order=1),
-    Claim(STZGR(1.0), order=2),
-    Claim(STZGR(1.7), order=1),
-    Claim(BinaryZGR(), order=2, binary=True),
-    Claim(MVE(), order=1),
-    Claim(MVE(None), order=2),
-    Claim(IntegerMVE(), order=1, levels=True),
-    Claim(IntegerMVE(None), order=2, levels=True),
-    Claim(GumbelSoftmax(0.7), order=0, exact=False, one_hot=False),
-    Claim(GumbelSoftmaxST(0.5), order=0),
-    Claim(GumbelRao(0.5, 4), order=0),
-    Claim(GumbelRao(1.0, 10), order=0),
-    Claim(GumbelRao(0.5, None), order=0, tabled=True),
-    Claim(ReinMax(), order=2),
-    Claim(ReinMax(1.5), order=0),
-    Claim(ReinMax(0.3), order=0),
-    Claim(RK2(), order=1),
-    Claim(RK2(1.0), order=2),
-    Claim(ReinMaxRao(0.5, 4), order=0),
-    Claim(ReinMaxRao(1.0, None), order=0, tabled=True),
-    Claim(ReinMaxCV(0.5, 0.7, 4), order=2),
-    Claim(PublishedReinMaxCV(0.5, 0.7, 4), order=0, exact=False),
-    Claim(DecoupledGumbelSoftmaxST(), order=0, exact=False),
-    Claim(GappedStraightThrough(), order=0),
-    Claim(GappedStraightThrough(0.2, 0.5), order=0),
-    Claim(AdaptiveGappedStraightThrough(), order=0),
-    Claim(TemperedStraightThrough(), order=0),
-    Claim(TemperedStraightThrough(1.0), order=1),
-    Claim(Reinforce(), order=math.inf),
-    Claim(Reinforce(0.8), order=math.inf),
-    Claim(LeaveOneOut(2), order=math.inf, calls=2),
-    Claim(LeaveOneOut(4), order=math.inf, calls=4),
-    Claim(ARSM(), order=math.inf, calls=7, exact=False, certain=False),
-    Claim(LocalExpectation(), order=math.inf, calls=7),
-    Claim(ARS(), order=math.inf, calls=4, exact=False, certain=False),
-    Claim(ARM(), order=math.inf, calls=2, exact=False, binary=True, certain=False),
-    Claim(DisARM(), order=math.inf, calls=2, binary=True, certain=False),
-    Claim(MuProp(), order=math.inf, calls=2, one_hot=False, gradient=True),
-    Claim(DoubleCV(), order=math.inf, calls=2, gradient=True),
-    Claim(DoubleCV(3, -0.5), order=math.inf, calls=3, gradient=True),
-    Claim(RODEO(), order=math.inf, calls=2, gradient=True),
-    Claim(SumAndSample(), order=math.inf, calls=2),
-    Claim(SumAndSample(3), order=math.inf, calls=4),
-    Claim(UnorderedSet(), order=math.inf, calls=2),
-    Claim(UnorderedSet(3), order=math.inf, calls=3),
-    Claim(ARMS(), order=math.inf, calls=2, binary=True, certain=False),
-    Claim(ARMS(4), order=math.inf, calls=4, binary=True, certain=False),
-    Claim(CARMS(), order=math.inf, calls=2),
-    Claim(CARMS(3), order=math.inf, calls=3),
-    Claim(REBAR(), order=math.inf, calls=3, exact=False, one_hot=False, gradient=True),
-    Claim(RELAX(), order=math.inf),
-    Claim(MovingAverage(0.8, 0.5), order=math.inf),
-    Claim(LearnedBaseline(), order=math.inf),
+    Claim(es.StraightThrough(), order=1),
+    Claim(es.DARN(), order=1),
+    Claim(es.ZGR(), order=2),
+    Claim(es.STZGR(0.5), order=1),
+    Claim(es.STZGR(1.0), order=2),
+    Claim(es.STZGR(1.7), order=1),
+    Claim(es.BinaryZGR(), order=2, binary=True),
+    Claim(es.MVE(), order=1),
+    Claim(es.MVE(None), order=2),
+    Claim(es.IntegerMVE(), order=1, levels=True),
+    Claim(es.IntegerMVE(None), order=2, levels=True),
+    Claim(es.GumbelSoftmax(0.7), order=0, exact=False, one_hot=False),
+    Claim(es.GumbelSoftmaxST(0.5), order=0),
+    Claim(es.GumbelRao(0.5, 4), order=0),
+    Claim(es.GumbelRao(1.0, 10), order=0),
+    Claim(es.GumbelRao(0.5, None), order=0, tabled=True),
+    Claim(es.ReinMax(), order=2),
+    Claim(es.ReinMax(1.5), order=0),
+    Claim(es.ReinMax(0.3), order=0),
+    Claim(es.RK2(), order=1),
+    Claim(es.RK2(1.0), order=2),
+    Claim(es.ReinMaxRao(0.5, 4), order=0),
+    Claim(es.ReinMaxRao(1.0, None), order=0, tabled=True),
+    Claim(es.ReinMaxCV(0.5, 0.7, 4), order=2),
+    Claim(es.PublishedReinMaxCV(0.5, 0.7, 4), order=0, exact=False),
+    Claim(es.DecoupledGumbelSoftmaxST(), order=0, exact=False),
+    Claim(es.GappedStraightThrough(), order=0),
+    Claim(es.GappedStraightThrough(0.2, 0.5), order=0),
+    Claim(es.AdaptiveGappedStraightThrough(), order=0),
+    Claim(es.TemperedStraightThrough(), order=0),
+    Claim(es.TemperedStraightThrough(1.0), order=1),
+    Claim(es.Reinforce(), order=math.inf),
+    Claim(es.Reinforce(0.8), order=math.inf),
+    Claim(es.LeaveOneOut(2), order=math.inf, calls=2),
+    Claim(es.LeaveOneOut(4), order=math.inf, calls=4),
+    Claim(es.ARSM(), order=math.inf, calls=7, exact=False, certain=False),
+    Claim(es.LocalExpectation(), order=math.inf, calls=7),
+    Claim(es.ARS(), order=math.inf, calls=4, exact=False, certain=False),
+    Claim(es.ARM(), order=math.inf, calls=2, exact=False, binary=True, certain=False),
+    Claim(es.DisARM(), order=math.inf, calls=2, binary=True, certain=False),
+    Claim(es.MuProp(), order=math.inf, calls=2, one_hot=False, gradient=True),
+    Claim(es.DoubleCV(), order=math.inf, calls=2, gradient=True),
+    Claim(es.DoubleCV(3, -0.5), order=math.inf, calls=3, gradient=True),
+    Claim(es.RODEO(), order=math.inf, calls=2, gradient=True),
+    Claim(es.SumAndSample(), order=math.inf, calls=2),
+    Claim(es.SumAndSample(3), order=math.inf, calls=4),
+    Claim(es.UnorderedSet(), order=math.inf, calls=2),
+    Claim(es.UnorderedSet(3), order=math.inf, calls=3),
+    Claim(es.ARMS(), order=math.inf, calls=2, binary=True, certain=False),
+    Claim(es.ARMS(4), order=math.inf, calls=4, binary=True, certain=False),
+    Claim(es.CARMS(), order=math.inf, calls=2),
+    Claim(es.CARMS(3), order=math.inf, calls=3),
+    Claim(es.REBAR(), order=math.inf, calls=3, exact=False, one_hot=False, gradient=True),
+    Claim(es.RELAX(), order=math.inf),
+    Claim(es.MovingAverage(0.8, 0.5), order=math.inf),
+    Claim(es.LearnedBaseline(), order=math.inf),
 ]
 
 DROP_IN = [
-    pytest.param(straight_through, {}, StraightThrough(), id="straight_through"),
-    pytest.param(darn, {}, DARN(), id="darn"),
-    pytest.param(zgr, {}, ZGR(), id="zgr"),
-    pytest.param(st_zgr, {"alpha": 1.7}, STZGR(1.7), id="st_zgr"),
-    pytest.param(gumbel_softmax, {"tau": 0.7}, GumbelSoftmax(0.7), id="gumbel_softmax"),
-    pytest.param(gumbel_softmax_st, {"tau": 0.5}, GumbelSoftmaxST(0.5), id="gumbel_softmax_st"),
-    pytest.param(gumbel_rao, {"tau": 0.5, "k": 4}, GumbelRao(0.5, 4), id="gumbel_rao"),
+    pytest.param(es.straight_through, {}, es.StraightThrough(), id="straight_through"),
+    pytest.param(es.darn, {}, es.DARN(), id="darn"),
+    pytest.param(es.zgr, {}, es.ZGR(), id="zgr"),
+    pytest.param(es.st_zgr, {"alpha": 1.7}, es.STZGR(1.7), id="st_zgr"),
+    pytest.param(es.gumbel_softmax, {"tau": 0.7}, es.GumbelSoftmax(0.7), id="gumbel_softmax"),
+    pytest.param(
+        es.gumbel_softmax_st, {"tau": 0.5}, es.GumbelSoftmaxST(0.5), id="gumbel_softmax_st"
+    ),
+    pytest.param(es.gumbel_rao, {"tau": 0.5, "k": 4}, es.GumbelRao(0.5, 4), id="gumbel_rao"),
 ]
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
@@ -230,12 +184,12 @@ def estimators(*, one_each: bool = False, **wanted: Any) -> Any:
     return pytest.mark.parametrize("claim", rows, ids=[str(row.estimator) for row in rows])
 
 
-def is_binary(cls: type[Estimator]) -> bool:
+def is_binary(cls: type[es.Estimator]) -> bool:
     """Return whether the estimators of a class are for two classes only."""
     return any(claim.binary for claim in CLAIMS if type(claim.estimator) is cls)
 
 
-def is_of_levels(cls: type[Estimator]) -> bool:
+def is_of_levels(cls: type[es.Estimator]) -> bool:
     """Return whether the estimators of a class are for f of the levels only."""
     return any(claim.levels for claim in CLAIMS if type(claim.estimator) is cls)
 

@@ -435,10 +435,10 @@ def test_more_classes_than_tables_hold(monkeypatch):
     ("text", "nearest"),
     [
         ("ZRG", "ZGR"),
-        ("zgr", "ZGR"),
-        ("GS_ST", "GS-ST"),
-        ("Reinforce", "REINFORCE"),
-        ("rf(m=2)", "RF"),
+        ("zgrr", "ZGR"),
+        ("GS_SST", "GS-ST"),
+        ("Reinforc", "REINFORCE"),
+        ("rff(m=2)", "RF"),
     ],
 )
 def test_unknown_estimators_list_the_known_and_suggest_the_nearest(text, nearest):

@@ -6,7 +6,6 @@ with the reason.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, replace
 from functools import cache
 from typing import Any
 
@@ -177,11 +176,10 @@ def with_temperatures(
     cells: list[Estimator] = []
     for given in estimators:
         estimator = estimator_of(given)
-        has_tau = any(field.name == "tau" for field in fields(estimator))  # type: ignore[arg-type]
-        if temperatures is None or not has_tau:
+        if temperatures is None or estimator.temperature_field is None:
             cells.append(estimator)
         else:
-            cells += [replace(estimator, tau=float(tau)) for tau in temperatures]  # type: ignore[type-var]
+            cells += [estimator.at_temperature(float(tau)) for tau in temperatures]
     if not cells or (temperatures is not None and len(temperatures) == 0):
         raise ValueError("estimators (and temperatures, where given) must not be empty")
     named: dict[str, object] = {}

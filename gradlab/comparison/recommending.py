@@ -347,7 +347,8 @@ def _in_order(rows: pd.DataFrame, cells: list[Estimator]) -> pd.DataFrame:
 
 def _copies(cell: Estimator, logits: Tensor) -> int:
     """Return how many numbers a draw makes for each logit."""
-    return cell.calls(logits.shape[1], logits.shape[0]) * (getattr(cell, "k", 1) or 1)
+    variables, classes = logits.shape[-2:]
+    return cell.footprint(variables, classes) // (variables * classes)
 
 
 def _as_declared(rows: pd.DataFrame, replaced: set[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:

@@ -4,8 +4,7 @@ r"""Estimators that are affine in coefficients which do not change their mean, a
           E \langle G_j, G_l \rangle\,c = -E \langle G_j, G_0 \rangle
 """
 
-from dataclasses import replace
-from typing import ClassVar, TypeVar
+from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -17,21 +16,18 @@ from gradlab.loss import Loss
 __all__ = ["AffineEstimator"]
 
 
-_Affine = TypeVar("_Affine", bound="AffineEstimator")
-
-
 class AffineEstimator(ValueEstimator):
-    """A frozen dataclass of which the fields `coefficients` enter the estimate affinely."""
-
-    coefficients: ClassVar[tuple[str, ...]]
+    """A frozen dataclass of which the `fitted_fields` enter the estimate affinely."""
 
     def fit(
-        self: _Affine,
+        self,
         f: Loss,
         logits: Float[Tensor, "N C"],
         draws: int = 4096,
         generator: Generator | None = None,
-    ) -> _Affine:
+        *,
+        steps: int | None = None,
+    ) -> Self:
         """Return this estimator with the coefficients of least variance, from so many draws.
 
         Each part G_j comes from the same noise. Raises ValueError for `draws` below 2 and what
@@ -44,16 +40,16 @@ class AffineEstimator(ValueEstimator):
             source = Generator(logits.device)
             source.manual_seed(int(torch.randint(2**62, (1,))))
         state = source.get_state()
-        zero = dict.fromkeys(self.coefficients, 0.0)
+        zero = dict.fromkeys(self.fitted_fields, 0.0)
         parts = []
-        for unit in ({}, *({name: 1.0} for name in self.coefficients)):
+        for unit in ({}, *({name: 1.0} for name in self.fitted_fields)):
             same = Generator(source.device)
             same.set_state(state)
-            part = replace(self, **(zero | unit)).draw(f, logits, draws, same)  # type: ignore[type-var]
+            part = self.with_(**(zero | unit)).draw(f, logits, draws, same)
             parts.append(part.to(torch.float64).flatten())
         source.set_state(same.get_state())
         with_none, *others = parts
         g = torch.stack([part - with_none for part in others])
         best = torch.linalg.pinv(g @ g.T, hermitian=True) @ -(g @ with_none)
-        found = dict(zip(self.coefficients, best.tolist(), strict=True))
-        return replace(self, **found)  # type: ignore[type-var]
+        found = dict(zip(self.fitted_fields, best.tolist(), strict=True))
+        return self.with_(**found)

@@ -40,9 +40,18 @@ class GumbelEstimator(PathwiseEstimator):
     def __post_init__(self) -> None:
         check_tau(self.tau)
 
+    @property
+    def inner(self) -> int | None:
+        """How many samples of y, given x, are averaged over; None for their exact mean."""
+        return 1
+
+    def footprint(self, variables: int, classes: int) -> int:
+        """Return N C times the inner samples; a table [C, C, C] for each variable if k = None."""
+        return variables * classes * (classes**2 if self.inner is None else self.inner)
+
     def refusal(self, logits: Float[Tensor, "*batch C"]) -> str | None:
         """Return the reason why the tables of the exact mean, k = None, are too large, or None."""
-        if getattr(self, "k", 1) is not None:
+        if self.inner is not None:
             return None
         # One draw for each row of logits needs the slice of the sampled class only.
         rows, classes = logits.shape[:-1].numel(), logits.shape[-1]

@@ -22,6 +22,7 @@ from gradlab.categorical import (
     log_probabilities,
     masked_logits,
     one_hot,
+    softmax_vjp,
 )
 from gradlab.estimators._control_network import ControlNetwork
 
@@ -66,11 +67,7 @@ class RelaxedPair:
 
     def estimate(self, level: Tensor, at: Tensor, slope: Tensor, slope_given: Tensor) -> Tensor:
         """Return the estimate from f(x), c(y'), and the gradients of c at y and y'."""
-        v = self.omega * _product(self.given, slope_given) / self.tau
+        v = self.omega * softmax_vjp(self.given, slope_given) / self.tau
         through = v - self.p * v.sum(-1, keepdim=True)
         score = (level - at)[..., None, None] * (self.x - self.p)
-        return score + _product(self.y, slope) / self.tau - through
-
-
-def _product(y: Tensor, a: Tensor) -> Tensor:
-    return y * (a - (y * a).sum(-1, keepdim=True))
+        return score + softmax_vjp(self.y, slope) / self.tau - through

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from gradlab.categorical import one_hot
 from gradlab.estimators._two_classes import BinaryEstimator, draw_logistic, log_odds, pair_row
-from gradlab.estimators.values import SampledValueEstimator
+from gradlab.estimators.values import Batch, Estimates, SampledValueEstimator, Tuples
 from gradlab.loss import Loss, evaluate
 
 __all__ = ["ARM", "DisARM"]
@@ -29,15 +29,14 @@ class ARM(BinaryEstimator):
     """
 
     name: ClassVar[str] = "ARM"
+    family: ClassVar[str] = "coupled samples"
     reference: ClassVar[str] = "Yin & Zhou 2019, arXiv 1807.11143"
 
     def calls(self, classes: int, variables: int = 1) -> int:
         """Evaluations of f that one draw spends: 2."""
         return 2
 
-    def estimate(
-        self, f: Loss, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
-    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
+    def estimate(self, f: Loss, logits: Batch, n: int, generator: Generator | None) -> Estimates:
         """Return n replicates of the mean of f at the pair and of the estimate."""
         odds = log_odds(logits)
         noise = draw_logistic(odds, n, generator)
@@ -57,6 +56,7 @@ class DisARM(BinaryEstimator, SampledValueEstimator):
     """
 
     name: ClassVar[str] = "DisARM"
+    family: ClassVar[str] = "coupled samples"
     reference: ClassVar[str] = "Dong et al. 2020, arXiv 2006.10680"
     instead: ClassVar[str] = "CARMS(m=2)"
 
@@ -65,9 +65,7 @@ class DisARM(BinaryEstimator, SampledValueEstimator):
         """How many samples of x one draw is made of: 2."""
         return 2
 
-    def draw_tuples(
-        self, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
-    ) -> Int[Tensor, "m n *batch N"]:
+    def draw_tuples(self, logits: Batch, n: int, generator: Generator | None) -> Tuples:
         """Return the classes of n antithetic pairs."""
         odds = log_odds(logits)
         return _pair(odds, draw_logistic(odds, n, generator))
@@ -82,12 +80,7 @@ class DisARM(BinaryEstimator, SampledValueEstimator):
         each = torch.where(at_rarer == 1, rarer, torch.where(at_rarer == 0, 1 - 2 * rarer, 0.0))
         return each.prod(-1)
 
-    def estimate_at(
-        self,
-        f: Loss,
-        logits: Float[Tensor, "*batch N C"],
-        classes: Int[Tensor, "m n *batch N"],
-    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
+    def estimate_at(self, f: Loss, logits: Batch, classes: Tuples) -> Estimates:
         """Return n replicates of the mean of f at the pair and of the estimate."""
         odds = log_odds(logits)
         value, difference = _at_pair(f, logits, classes)

@@ -21,7 +21,7 @@ from gradlab.estimators._copula import (
     pair_probabilities,
 )
 from gradlab.estimators._two_classes import BinaryEstimator, log_odds, pair_row
-from gradlab.estimators.values import SampledValueEstimator, values_of
+from gradlab.estimators.values import Batch, Estimates, SampledValueEstimator, Tuples, values_of
 from gradlab.loss import Loss
 
 __all__ = ["ARMS", "CARMS"]
@@ -33,6 +33,7 @@ class _CoupledEstimator(SampledValueEstimator):
     """What the family shares: m samples, all of them in the mean of f."""
 
     m: int
+    family: ClassVar[str] = "coupled samples"
 
     def __post_init__(self) -> None:
         if not isinstance(self.m, int) or not 2 <= self.m <= 64:
@@ -69,9 +70,7 @@ class ARMS(BinaryEstimator, _CoupledEstimator):
     reference: ClassVar[str] = "Dimitriev & Zhou 2021, arXiv 2105.14141"
     instead: ClassVar[str] = "CARMS"
 
-    def draw_tuples(
-        self, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
-    ) -> Int[Tensor, "m n *batch N"]:
+    def draw_tuples(self, logits: Batch, n: int, generator: Generator | None) -> Tuples:
         """Return the classes of n times m coupled samples."""
         odds = log_odds(logits)
         is_rarer = draw_log_uniforms(odds, self.m, n, generator) < logsigmoid(-odds.abs())
@@ -87,19 +86,15 @@ class ARMS(BinaryEstimator, _CoupledEstimator):
         low, high = torch.where(is_rarer, 0.0, q), torch.where(is_rarer, q, 1.0)
         return box_probability(low, high).prod(-1)
 
-    def estimate_at(
-        self,
-        f: Loss,
-        logits: Float[Tensor, "*batch N C"],
-        classes: Int[Tensor, "m n *batch N"],
-    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
+    def estimate_at(self, f: Loss, logits: Batch, classes: Tuples) -> Estimates:
         """Return n replicates of the mean of f(x_j) and of the estimate."""
         odds = log_odds(logits)
         q = torch.sigmoid(-odds.abs())
         both = (2 * q.pow(1 / (self.m - 1)) - 1).clamp_min(0.0).pow(self.m - 1)
         rho = (1 - q) / (1 - torch.where(q > 0, both / q, 0.0))
-        points = classes.flatten(0, 1)
-        values = values_of(f, points, logits.detach()).unflatten(0, classes.shape[:2])
+        values = values_of(f, classes.flatten(0, 1), logits.detach()).unflatten(
+            0, classes.shape[:2]
+        )
         centred = (values.detach() - values.detach().mean(0)).to(torch.float64).unsqueeze(-1)
         g = rho / (self.m - 1) * (centred * classes).sum(0)
         return values.mean(0), pair_row(g, logits, odds.isfinite())
@@ -138,9 +133,7 @@ class CARMS(_CoupledEstimator):
             f"pairs holds {numbers} numbers, more than {_LARGEST}; use RF(m=4) instead"
         )
 
-    def draw_tuples(
-        self, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
-    ) -> Int[Tensor, "m n *batch N"]:
+    def draw_tuples(self, logits: Batch, n: int, generator: Generator | None) -> Tuples:
         """Return the classes of n times m coupled samples."""
         p = _p(logits)
         of = torch.tensor(orders(p.shape[-1]), device=p.device)
@@ -169,20 +162,16 @@ class CARMS(_CoupledEstimator):
             law += box_probability(low[index, place], high[index, place])
         return (law / len(of)).prod(-1)
 
-    def estimate_at(
-        self,
-        f: Loss,
-        logits: Float[Tensor, "*batch N C"],
-        classes: Int[Tensor, "m n *batch N"],
-    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
+    def estimate_at(self, f: Loss, logits: Batch, classes: Tuples) -> Estimates:
         """Return n replicates of the mean of f(x_j) and of the estimate."""
         p = _p(logits)
         of = torch.tensor(orders(p.shape[-1]), device=p.device)
         pairs = pair_probabilities(p, of, self.m)
         product = p.unsqueeze(-1) * p.unsqueeze(-2)
         ratio = torch.where(pairs > 0, product / pairs, 0.0)
-        points = classes.flatten(0, 1)
-        values = values_of(f, points, logits.detach()).unflatten(0, classes.shape[:2])
+        values = values_of(f, classes.flatten(0, 1), logits.detach()).unflatten(
+            0, classes.shape[:2]
+        )
         level = values.detach().to(torch.float64)
         at = classes.movedim(0, -1)  # [n, *batch, N, m]
         rows = ratio.expand(*at.shape[:-1], *ratio.shape[-2:])

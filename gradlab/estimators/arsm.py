@@ -14,7 +14,7 @@ from gradlab.categorical import (
     masked_logits,
     probabilities,
 )
-from gradlab.estimators.values import ValueEstimator
+from gradlab.estimators.values import Batch, Estimates, ValueEstimator
 from gradlab.loss import Loss, evaluate
 
 __all__ = ["ARS", "ARSM"]
@@ -37,6 +37,7 @@ class ARSM(ValueEstimator):
     """
 
     name: ClassVar[str] = "ARSM"
+    family: ClassVar[str] = "coupled samples"
     reference: ClassVar[str] = "Yin et al. 2019, arXiv 1905.01413"
 
     def calls(self, classes: int, variables: int = 1) -> int:
@@ -54,9 +55,7 @@ class ARSM(ValueEstimator):
             f"{classes} numbers, more than {_LARGEST_DRAW} in all; use RF(m=4) instead"
         )
 
-    def estimate(
-        self, f: Loss, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
-    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
+    def estimate(self, f: Loss, logits: Batch, n: int, generator: Generator | None) -> Estimates:
         """Return n replicates of f at the unswapped sample and of the estimate."""
         classes = logits.shape[-1]
         first, second = torch.triu_indices(classes, classes, 1, device=logits.device)
@@ -83,6 +82,7 @@ class ARS(ValueEstimator):
     pivot: int = 0
 
     name: ClassVar[str] = "ARS"
+    family: ClassVar[str] = "coupled samples"
     reference: ClassVar[str] = "Yin et al. 2019, arXiv 1905.01413"
 
     def __post_init__(self) -> None:
@@ -105,9 +105,7 @@ class ARS(ValueEstimator):
             f"more than {_LARGEST_DRAW} in all; use RF(m=4) instead"
         )
 
-    def estimate(
-        self, f: Loss, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
-    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
+    def estimate(self, f: Loss, logits: Batch, n: int, generator: Generator | None) -> Estimates:
         """Return n replicates of f at the unswapped sample and of the estimate."""
         classes = logits.shape[-1]
         others = torch.arange(classes, device=logits.device)

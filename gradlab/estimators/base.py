@@ -6,38 +6,92 @@ only).
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import fields
-from typing import ClassVar
+from dataclasses import fields, replace
+from typing import ClassVar, Self
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from gradlab.categorical import (
-    draw_one_hot,
-    probabilities,
-)
+from gradlab.categorical import draw_one_hot, probabilities
 from gradlab.loss import Loss, why_no_gradient
 
-__all__ = ["Estimator"]
+__all__ = ["FAMILIES", "Estimator"]
+
+
+FAMILIES = (
+    "score function",
+    "sums over classes or states",
+    "coupled samples",
+    "control variates",
+    "straight-through",
+    "Gumbel noise",
+)
+"""What `Estimator.family` may be, in the order of legends."""
 
 
 class Estimator(ABC):
-    """An estimator of g = d/dlogits E f(x); subclasses are frozen dataclasses.
+    r"""An estimator of g = d/dlogits E f(x), x ~ Categorical(softmax(logits)).
 
-    Declares `order` (exact when f is polynomial of at most this degree in each variable; inf means
-    unbiased, 0 constants only), `calls` (evaluations of f a draw), `needs_gradient` and
-    `reference`.
+    Subclasses are frozen dataclasses. Their fields are hyperparameters, and what `fit` or `updated`
+    found. What a class declares is never guessed from the name of a field.
+
+    Declares:
+        name: The short name of the text form, such as `GR`.
+        aliases: Other names that `gradlab.parse` reads, such as `RLOO`. The name of the class need
+            not stand here.
+        family: One of `FAMILIES`; it gives colours and the order of legends.
+        order: Exact when f is a polynomial of at most this degree in each variable. inf means
+            unbiased for every f, 0 exact for constants only.
+        needs_gradient: Whether it needs the gradient of f.
+        reference: The paper that introduced it.
+        temperature_field: The field that is a temperature, or None.
+        fitted_fields: The fields that `fit` finds. None of them: there is nothing to fit.
+        learned_fields: Those of them that only `fit` can give. The text form leaves them out.
+        fit_steps: Optimizer steps that `fit` takes by default. None where it takes no steps.
+        running_field: The field, a number, that `updated` moves after each training step, or None.
+
+    Example:
+        >>> import gradlab
+        >>> gradlab.GumbelRao(tau=0.5, k=4).temperature_field
+        'tau'
+        >>> gradlab.GumbelRao(tau=0.5, k=4).at_temperature(0.1)
+        GR(tau=0.1, k=4)
     """
 
     name: ClassVar[str]
+    aliases: ClassVar[tuple[str, ...]] = ()
+    family: ClassVar[str] = "other"
     order: ClassVar[float]
     needs_gradient: ClassVar[bool]
     reference: ClassVar[str]
+    temperature_field: ClassVar[str | None] = None
+    fitted_fields: ClassVar[tuple[str, ...]] = ()
+    learned_fields: ClassVar[tuple[str, ...]] = ()
+    fit_steps: ClassVar[int | None] = None
+    running_field: ClassVar[str | None] = None
 
     def calls(self, classes: int, variables: int = 1) -> int:
         """Evaluations of f that one draw spends on so many variables of so many classes."""
         return 1
+
+    def footprint(self, variables: int, classes: int) -> int:
+        """Return about how many numbers one draw holds at once.
+
+        Args:
+            variables: N, the number of variables.
+            classes: C, the number of classes of each.
+
+        Returns:
+            N C times the evaluations of f by default. Families with inner noise or tables count
+            these too.
+
+        Example:
+            >>> import gradlab
+            >>> gradlab.LeaveOneOut(m=4).footprint(10, 3)
+            120
+        """
+        return variables * classes * self.calls(classes, variables)
 
     @abstractmethod
     def draw(
@@ -74,18 +128,98 @@ class Estimator(ABC):
             return refused
         return why_no_gradient(f, draw_one_hot(probabilities(logits), torch.Generator(), 1))
 
+    @property
+    def temperature_value(self) -> float | None:
+        """The temperature, or None for an estimator without one."""
+        name = self.temperature_field
+        return None if name is None else getattr(self, name)
+
+    def at_temperature(self, tau: float) -> Self:
+        """Return this estimator at another temperature.
+
+        Args:
+            tau: The new temperature, a positive number.
+
+        Raises:
+            ValueError: The estimator has no temperature, or cannot have this one.
+
+        Example:
+            >>> import gradlab
+            >>> gradlab.GumbelSoftmax().at_temperature(0.3)
+            GS(tau=0.3)
+        """
+        if self.temperature_field is None:
+            raise ValueError(f"{self} has no temperature")
+        return self.with_(**{self.temperature_field: tau})
+
+    def with_(self, **fields: object) -> Self:
+        """Return this estimator with other values of some fields.
+
+        Args:
+            **fields: New values by the names of their fields.
+
+        Raises:
+            TypeError: A name is not a field.
+            ValueError: A value is not allowed.
+
+        Example:
+            >>> import gradlab
+            >>> gradlab.GumbelRao(tau=0.5, k=4).with_(k=8)
+            GR(tau=0.5, k=8)
+        """
+        return replace(self, **fields)  # type: ignore[type-var]
+
+    def fit(
+        self,
+        f: Loss,
+        logits: Float[Tensor, "N C"],
+        draws: int = 4096,
+        generator: Generator | None = None,
+        *,
+        steps: int | None = None,
+    ) -> Self:
+        """Return this estimator with `fitted_fields` that lower its variance; its mean stays.
+
+        Args:
+            f: The loss.
+            logits: Where it is fitted, [N, C].
+            draws: How many samples or draws the fit is made from.
+            generator: The source of random numbers; by default the global one.
+            steps: Optimizer steps, where a fit takes steps; by default `fit_steps`.
+
+        Returns:
+            A new estimator, or this one where there is nothing to fit.
+        """
+        return self
+
+    def updated(self, values: Float[Tensor, "*batch"]) -> Self:
+        """Return the estimator of the next training step.
+
+        Args:
+            values: What f was in the step that is done, any shape.
+
+        Returns:
+            A new estimator with another `running_field`, or this one where it has none.
+        """
+        return self
+
     def text(self, *, without: str | None = None) -> str:
         """Return the text form, such as `GR(tau=0.1, k=10)`, leaving out the field named `without`.
 
-        `gradlab.parse` reads the full form back. What was fitted (a field with repr=False) is not
-        shown.
+        `gradlab.parse` reads the full form back. The `learned_fields` are not shown.
         """
         shown = [
-            f"{field.name}={_text(getattr(self, field.name))}"
-            for field in fields(self)  # type: ignore[arg-type]
-            if field.name != without and field.repr
+            f"{field}={_text(getattr(self, field))}"
+            for field in self.written_fields()
+            if field != without
         ]
         return f"{self.name}({', '.join(shown)})" if shown else self.name
+
+    @classmethod
+    def written_fields(cls) -> tuple[str, ...]:
+        """Return the names of the fields that the text form shows, in their order."""
+        names = [field.name for field in fields(cls) if field.repr]  # type: ignore[arg-type]
+        return tuple(name for name in names if name not in cls.learned_fields)
 
     def __str__(self) -> str:
         return self.text()

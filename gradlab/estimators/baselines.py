@@ -3,16 +3,16 @@ r"""REINFORCE with baselines that are learned: from earlier values of f, or from
 A baseline may depend on anything but the class of its own variable in the sample that it corrects.
 """
 
-from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from gradlab.categorical import draw_one_hot, one_hot, probabilities
 from gradlab.estimators.score_function import Reinforce
-from gradlab.estimators.values import SampledValueEstimator
+from gradlab.estimators.values import Batch, Estimates, SampledValueEstimator, Tuples
 from gradlab.loss import Loss, evaluate
 
 __all__ = ["LearnedBaseline", "MovingAverage"]
@@ -37,16 +37,19 @@ class MovingAverage(Reinforce):
     decay: float = 0.9
 
     name: ClassVar[str] = "EMA"
+    running_field: ClassVar[str | None] = "baseline"
+    aliases: ClassVar[tuple[str, ...]] = ("Moving-Average",)
+    family: ClassVar[str] = "score function"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.decay, int | float) or not 0 <= self.decay < 1:
             raise ValueError(f"decay must be a number in [0, 1), not {self.decay!r}")
 
-    def updated(self, values: Float[Tensor, "*batch"]) -> "MovingAverage":
+    def updated(self, values: Float[Tensor, "*batch"]) -> Self:
         """Return the estimator of the next step, after one in which f had these values."""
         mean = float(values.detach().to(torch.float64).mean())
-        return replace(self, baseline=self.decay * self.baseline + (1 - self.decay) * mean)
+        return self.with_(baseline=self.decay * self.baseline + (1 - self.decay) * mean)
 
     def fit(
         self,
@@ -54,12 +57,14 @@ class MovingAverage(Reinforce):
         logits: Float[Tensor, "N C"],
         draws: int = 4096,
         generator: Generator | None = None,
-    ) -> "MovingAverage":
+        *,
+        steps: int | None = None,
+    ) -> Self:
         """Return the estimator after `draws` steps of one sample each at these logits."""
         values = _values(f, logits, draws, generator)[1]
         age = torch.arange(draws - 1, -1, -1, dtype=torch.float64, device=values.device)
         average = (1 - self.decay) * float(values @ self.decay**age)
-        return replace(self, baseline=self.decay**draws * self.baseline + average)
+        return self.with_(baseline=self.decay**draws * self.baseline + average)
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,9 +80,12 @@ class LearnedBaseline(SampledValueEstimator):
     division by a running deviation, which scales the mean.
     """
 
-    weights: tuple[tuple[float, ...], ...] = field(default=(), repr=False)
+    weights: tuple[tuple[float, ...], ...] = ()
 
     name: ClassVar[str] = "LEARNED"
+    fitted_fields: ClassVar[tuple[str, ...]] = ("weights",)
+    learned_fields: ClassVar[tuple[str, ...]] = ("weights",)
+    family: ClassVar[str] = "score function"
     reference: ClassVar[str] = "Mnih & Gregor 2014, arXiv 1402.0030"
 
     def refusal(self, logits: Float[Tensor, "*batch N C"]) -> str | None:
@@ -91,12 +99,7 @@ class LearnedBaseline(SampledValueEstimator):
             f"classes, not {variables} of {classes}; fit it again"
         )
 
-    def estimate_at(
-        self,
-        f: Loss,
-        logits: Float[Tensor, "*batch N C"],
-        classes: Int[Tensor, "m n *batch N"],
-    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
+    def estimate_at(self, f: Loss, logits: Batch, classes: Tuples) -> Estimates:
         """Return n replicates of f(x) and of the estimate."""
         p = probabilities(logits.detach())
         x = one_hot(classes[0], p)
@@ -113,7 +116,9 @@ class LearnedBaseline(SampledValueEstimator):
         logits: Float[Tensor, "N C"],
         draws: int = 4096,
         generator: Generator | None = None,
-    ) -> "LearnedBaseline":
+        *,
+        steps: int | None = None,
+    ) -> Self:
         """Return this estimator with the w that minimize E |s_i|^2 (f - b_i)^2 over the draws.
 
         Raises ValueError for bad `draws`, or where the N equations of N C + 1 unknowns would fill
@@ -139,7 +144,7 @@ class LearnedBaseline(SampledValueEstimator):
         w = (torch.linalg.pinv(normal, rtol=1e-10, hermitian=True) @ right.unsqueeze(-1)).squeeze(
             -1
         )
-        return replace(self, weights=tuple(tuple(row) for row in (w * seen).tolist()))
+        return self.with_(weights=tuple(tuple(row) for row in (w * seen).tolist()))
 
 
 def _values(

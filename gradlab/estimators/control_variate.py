@@ -7,13 +7,13 @@ samples of x are taken where f is evaluated anyway, and only correct: no bias co
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
-from gradlab.categorical import check_finite, one_hot, probabilities
+from gradlab.categorical import check_finite, one_hot, probabilities, softmax_vjp
 from gradlab.estimators._affine import AffineEstimator
 from gradlab.estimators.score_function import check_samples
-from gradlab.estimators.values import SampledValueEstimator
+from gradlab.estimators.values import Batch, Estimates, SampledValueEstimator, Tuples
 from gradlab.loss import Loss, evaluate, value_and_gradient
 
 __all__ = ["DoubleCV", "MuProp", "RODEO"]
@@ -32,6 +32,7 @@ class MuProp(SampledValueEstimator):
     """
 
     name: ClassVar[str] = "MuProp"
+    family: ClassVar[str] = "control variates"
     needs_gradient: ClassVar[bool] = True
     reference: ClassVar[str] = "Gu et al. 2016, arXiv 1511.05176"
 
@@ -39,12 +40,7 @@ class MuProp(SampledValueEstimator):
         """Evaluations of f that one draw spends: 2."""
         return 2
 
-    def estimate_at(
-        self,
-        f: Loss,
-        logits: Float[Tensor, "*batch N C"],
-        classes: Int[Tensor, "m n *batch N"],
-    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
+    def estimate_at(self, f: Loss, logits: Batch, classes: Tuples) -> Estimates:
         """Return n replicates of f(x) and of the estimate."""
         p = probabilities(logits.detach())
         s = one_hot(classes[0], p) - p
@@ -54,7 +50,7 @@ class MuProp(SampledValueEstimator):
         slope = slope.to(p.dtype)
         taylor = at_mean.detach().to(p.dtype) + (slope * s).sum((-2, -1))
         weight = value.detach().to(p.dtype) - taylor
-        estimate = weight[..., None, None] * s + _softmax_product(p, slope)
+        estimate = weight[..., None, None] * s + softmax_vjp(p, slope)
         return value, estimate.to(logits.dtype)
 
 
@@ -77,7 +73,9 @@ class DoubleCV(AffineEstimator, SampledValueEstimator):
     alpha: float = -1.0
 
     name: ClassVar[str] = "DoubleCV"
-    coefficients: ClassVar[tuple[str, ...]] = ("alpha",)
+    aliases: ClassVar[tuple[str, ...]] = ("Double-CV",)
+    family: ClassVar[str] = "control variates"
+    fitted_fields: ClassVar[tuple[str, ...]] = ("alpha",)
     needs_gradient: ClassVar[bool] = True
     reference: ClassVar[str] = "Titsias & Shi 2022, arXiv 2111.05300"
 
@@ -90,18 +88,13 @@ class DoubleCV(AffineEstimator, SampledValueEstimator):
         """How many samples of x one draw is made of: m."""
         return self.m
 
-    def estimate_at(
-        self,
-        f: Loss,
-        logits: Float[Tensor, "*batch N C"],
-        classes: Int[Tensor, "m n *batch N"],
-    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
+    def estimate_at(self, f: Loss, logits: Batch, classes: Tuples) -> Estimates:
         """Return n replicates of the mean of f(x_j) and of the estimate."""
         p, s, value, a = _at_samples(f, logits, classes)
         along = (_mean_of_others(a) * s).sum((-2, -1))
         h = value.detach().to(p.dtype) + self.alpha * along
         weight = (h - _mean_of_others(h))[..., None, None]
-        estimate = (weight * s).mean(0) - self.alpha * _softmax_product(p, a.mean(0))
+        estimate = (weight * s).mean(0) - self.alpha * softmax_vjp(p, a.mean(0))
         return value.mean(0), estimate.to(logits.dtype)
 
 
@@ -129,7 +122,8 @@ class RODEO(AffineEstimator, SampledValueEstimator):
     beta: float = 1.0
 
     name: ClassVar[str] = "RODEO"
-    coefficients: ClassVar[tuple[str, ...]] = ("alpha", "beta")
+    family: ClassVar[str] = "control variates"
+    fitted_fields: ClassVar[tuple[str, ...]] = ("alpha", "beta")
     needs_gradient: ClassVar[bool] = True
     reference: ClassVar[str] = "Shi et al. 2022, arXiv 2202.09497"
 
@@ -143,12 +137,7 @@ class RODEO(AffineEstimator, SampledValueEstimator):
         """How many samples of x one draw is made of: m."""
         return self.m
 
-    def estimate_at(
-        self,
-        f: Loss,
-        logits: Float[Tensor, "*batch N C"],
-        classes: Int[Tensor, "m n *batch N"],
-    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
+    def estimate_at(self, f: Loss, logits: Batch, classes: Tuples) -> Estimates:
         """Return n replicates of the mean of f(x_j) and of the estimate."""
         p, s, value, a = _at_samples(f, logits, classes)
         variables = s.shape[-2]
@@ -158,7 +147,7 @@ class RODEO(AffineEstimator, SampledValueEstimator):
         level = value.detach().to(p.dtype)
         corrected = level - self.alpha / variables * w[..., 0, 0]
         weight = (level - _mean_of_others(corrected))[..., None, None]
-        direct = (_softmax_product(p, others) - 2 * w * s + each * s) / variables
+        direct = (softmax_vjp(p, others) - 2 * w * s + each * s) / variables
         estimate = (weight * s + self.beta * direct).mean(0)
         return value.mean(0), estimate.to(logits.dtype)
 
@@ -178,8 +167,3 @@ def _at_samples(
 def _mean_of_others(values: Tensor) -> Tensor:
     """Return for each of m values [m, ...] the mean of the others."""
     return (values.sum(0) - values) / (len(values) - 1)
-
-
-def _softmax_product(p: Tensor, a: Tensor) -> Tensor:
-    """Return p (a - p.a), the derivative of softmax times a."""
-    return p * (a - (p * a).sum(-1, keepdim=True))

@@ -42,6 +42,9 @@ class DecoupledGumbelSoftmaxST(GumbelEstimator):
     tau: float = 0.5
 
     name: ClassVar[str] = "DGS-ST"
+    aliases: ClassVar[tuple[str, ...]] = ("Decoupled-ST-GS",)
+    family: ClassVar[str] = "Gumbel noise"
+    temperature_field: ClassVar[str | None] = "tau"
     reference: ClassVar[str] = "Shah et al. 2024, arXiv 2410.13331"
 
     def __post_init__(self) -> None:

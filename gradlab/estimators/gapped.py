@@ -17,9 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import check_tau
-from gradlab.estimators.pathwise import SampleOnlyEstimator
-from gradlab.estimators.straight_through import StraightThrough
+from gradlab.categorical import check_tau, softmax_vjp
+from gradlab.estimators.pathwise import Rows, SampleOnlyEstimator
 
 __all__ = ["AdaptiveGappedStraightThrough", "GappedStraightThrough"]
 
@@ -38,18 +37,13 @@ class _Gapped(SampleOnlyEstimator):
     def _gap(self, p: Tensor, x: Tensor) -> Tensor | float:
         """Return the gap of each variable, [*batch, 1] or a number."""
 
-    def pullback(
-        self,
-        p: Float[Tensor, "*#batch C"],
-        x: Float[Tensor, "*#batch C"],
-        v: Float[Tensor, "*#batch C"],
-    ) -> Float[Tensor, "*batch C"]:
+    def pullback(self, p: Rows, x: Rows, v: Rows) -> Float[Tensor, "*batch C"]:
         """Return V(q) v / tau."""
         logits = p.log()
         top = logits.amax(-1, keepdim=True)
         shifted = torch.where(x > 0, top, torch.minimum(logits, top - self._gap(p, x)))
         q = torch.softmax(shifted / self.tau, -1)
-        return StraightThrough().pullback(q, x, v) / self.tau
+        return softmax_vjp(q, v, short_rows=True) / self.tau
 
 
 @dataclass(frozen=True, repr=False)
@@ -66,6 +60,9 @@ class GappedStraightThrough(_Gapped):
     tau: float = 1.0
 
     name: ClassVar[str] = "GST"
+    aliases: ClassVar[tuple[str, ...]] = ("Gapped-Straight-Through",)
+    family: ClassVar[str] = "straight-through"
+    temperature_field: ClassVar[str | None] = "tau"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,6 +87,8 @@ class AdaptiveGappedStraightThrough(_Gapped):
     tau: float = 1.0
 
     name: ClassVar[str] = "GST-p"
+    family: ClassVar[str] = "straight-through"
+    temperature_field: ClassVar[str | None] = "tau"
 
     def _gap(self, p: Tensor, x: Tensor) -> Tensor:
         # The gap tends to 1 as p_k tends to 0. Near p_k = 1, 1 - p_k would round to 0.

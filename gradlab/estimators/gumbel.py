@@ -41,6 +41,9 @@ class GumbelSoftmax(GumbelEstimator):
     tau: float = 1.0
 
     name: ClassVar[str] = "GS"
+    aliases: ClassVar[tuple[str, ...]] = ("Gumbel-Softmax", "Concrete")
+    family: ClassVar[str] = "Gumbel noise"
+    temperature_field: ClassVar[str | None] = "tau"
     reference: ClassVar[str] = "Jang et al. 2017, arXiv 1611.01144"
 
     def draw(
@@ -62,11 +65,7 @@ class GumbelSoftmax(GumbelEstimator):
 
 
 class _OneHotForward(GumbelEstimator):
-    """f at the one-hot x, J averaged over `_inner` samples of y given x (None: exact mean)."""
-
-    @property
-    def _inner(self) -> int | None:
-        return getattr(self, "k", 1)  # GS-ST has no k: it is the case of one sample
+    """f at the one-hot x, J averaged over `inner` samples of y given x (None: exact mean)."""
 
     def draw(
         self, f: Loss, logits: Tensor, n: int, generator: Generator | None = None
@@ -74,25 +73,25 @@ class _OneHotForward(GumbelEstimator):
         """Return n independent estimates; see `Estimator.draw`."""
         p, x = self.given(check_logits(logits, ndim=2), generator, n, None)
         v = gradient(f, x.to(logits.dtype)).to(x.dtype)
-        if self._inner is None:
+        if self.inner is None:
             return table_product(v, mean_jacobian(self.name, p, x, self.tau)).to(logits.dtype)
-        return self.product(v, self.relaxed(p, x, self._inner, generator)).to(logits.dtype)
+        return self.product(v, self.relaxed(p, x, self.inner, generator)).to(logits.dtype)
 
     def sample(
         self, logits: Tensor, generator: Generator | None = None, x: Tensor | None = None
     ) -> Float[Tensor, "*batch C"]:
         """Return a one-hot x whose backward averages J over y given x; see `PathwiseEstimator`."""
         p, x = self.given(check_logits(logits), generator, None, x)
-        if self._inner is None:
+        if self.inner is None:
             return with_product(x, logits, table_product, mean_jacobian(self.name, p, x, self.tau))
-        return self.attach(x, logits, self.relaxed(p, x, self._inner, generator))
+        return self.attach(x, logits, self.relaxed(p, x, self.inner, generator))
 
     def conditional_jacobians(
         self, p: Float[Tensor, "N C"]
     ) -> tuple[Float[Tensor, "N C C C"], Float[Tensor, "N C C C"]]:
         """Return E[M | x = k] and E[M^T M | x = k] from the quadrature tables."""
         first, second = conditional_jacobians(p, self.tau)
-        k, square = self._inner, first @ first
+        k, square = self.inner, first @ first
         return first, square if k is None else second / k + (1 - 1 / k) * square
 
 
@@ -109,6 +108,13 @@ class GumbelSoftmaxST(_OneHotForward):
     tau: float = 1.0
 
     name: ClassVar[str] = "GS-ST"
+    aliases: ClassVar[tuple[str, ...]] = (
+        "Gumbel-Softmax-ST",
+        "Straight-Through Gumbel-Softmax",
+        "STGS",
+    )
+    family: ClassVar[str] = "Gumbel noise"
+    temperature_field: ClassVar[str | None] = "tau"
     reference: ClassVar[str] = "Jang et al. 2017, arXiv 1611.01144"
 
 
@@ -129,8 +135,16 @@ class GumbelRao(_OneHotForward):
     k: int | None = 10
 
     name: ClassVar[str] = "GR"
+    aliases: ClassVar[tuple[str, ...]] = ("Gumbel-Rao",)
+    family: ClassVar[str] = "Gumbel noise"
+    temperature_field: ClassVar[str | None] = "tau"
     reference: ClassVar[str] = "Paulus et al. 2021, arXiv 2010.04838"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_inner(self.k)
+
+    @property
+    def inner(self) -> int | None:
+        """How many samples of y, given x, are averaged over: k."""
+        return self.k

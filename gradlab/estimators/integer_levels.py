@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gradlab.categorical import draw_one_hot, probabilities
 from gradlab.estimators.minimum_variance import check_penalty
-from gradlab.estimators.pathwise import SampleOnlyEstimator
+from gradlab.estimators.pathwise import Rows, SampleOnlyEstimator
 from gradlab.loss import Loss, gradient
 
 __all__ = ["IntegerMVE"]
@@ -39,6 +39,7 @@ class IntegerMVE(SampleOnlyEstimator):
     tau: float | None = 1.0
 
     name: ClassVar[str] = "MVE-INT"
+    family: ClassVar[str] = "straight-through"
     reference: ClassVar[str] = "Hooper & Shekhovtsov 2026, AISTATS, PMLR 300:3187-3195"
 
     def __post_init__(self) -> None:
@@ -66,12 +67,7 @@ class IntegerMVE(SampleOnlyEstimator):
             "it; use MVE"
         )
 
-    def pullback(
-        self,
-        p: Float[Tensor, "*#batch C"],
-        x: Float[Tensor, "*#batch C"],
-        v: Float[Tensor, "*#batch C"],
-    ) -> Float[Tensor, "*batch C"]:
+    def pullback(self, p: Rows, x: Rows, v: Rows) -> Float[Tensor, "*batch C"]:
         """Return the displayed product."""
         levels = _levels(p)
         c = levels - (p * levels).sum(-1, keepdim=True)

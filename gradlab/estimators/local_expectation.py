@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import is_masked, log_probabilities, masked_logits
-from gradlab.estimators.values import SampledValueEstimator, values_of
+from gradlab.categorical import is_masked, log_probabilities, masked_logits, softmax_vjp
+from gradlab.estimators.values import Batch, Estimates, SampledValueEstimator, Tuples, values_of
 from gradlab.loss import Loss
 
 __all__ = ["LocalExpectation"]
@@ -34,6 +34,8 @@ class LocalExpectation(SampledValueEstimator):
     """
 
     name: ClassVar[str] = "LE"
+    aliases: ClassVar[tuple[str, ...]] = ("IndeCateR", "LEG")
+    family: ClassVar[str] = "sums over classes or states"
     reference: ClassVar[str] = "Titsias & Lazaro-Gredilla 2015, arXiv 1503.01494"
 
     def calls(self, classes: int, variables: int = 1) -> int:
@@ -51,12 +53,7 @@ class LocalExpectation(SampledValueEstimator):
             f"more than {_LARGEST_DRAW} in all; use RF(m=4) instead"
         )
 
-    def estimate_at(
-        self,
-        f: Loss,
-        logits: Float[Tensor, "*batch N C"],
-        classes: Int[Tensor, "m n *batch N"],
-    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
+    def estimate_at(self, f: Loss, logits: Batch, classes: Tuples) -> Estimates:
         """Return n replicates of f(x) and of p (phi - p.phi)."""
         log_p = log_probabilities(masked_logits(logits.detach()))
         p = log_p.exp()
@@ -75,5 +72,5 @@ class LocalExpectation(SampledValueEstimator):
         change = (values[1:] - values[0]).detach().to(p.dtype).unflatten(0, neighbours.shape[:2])
         change = change.movedim((0, 1), (-1, -2))
         phi = p.new_zeros(*change.shape[:-1], count).scatter(-1, at, change)
-        estimate = p * (phi - (p * phi).sum(-1, keepdim=True))
+        estimate = softmax_vjp(p, phi)
         return values[0], estimate.to(logits.dtype)

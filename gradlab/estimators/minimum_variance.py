@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.estimators.pathwise import SampleOnlyEstimator
+from gradlab.categorical import softmax_vjp
+from gradlab.estimators.pathwise import Rows, SampleOnlyEstimator
 
 __all__ = ["MVE", "check_penalty"]
 
@@ -41,6 +42,8 @@ class MVE(SampleOnlyEstimator):
     tau: float | None = 1.0
 
     name: ClassVar[str] = "MVE"
+    aliases: ClassVar[tuple[str, ...]] = ("Minimum-Variance",)
+    family: ClassVar[str] = "straight-through"
     reference: ClassVar[str] = "Hooper & Shekhovtsov 2026, AISTATS, PMLR 300:3187-3195"
 
     def __post_init__(self) -> None:
@@ -65,12 +68,7 @@ class MVE(SampleOnlyEstimator):
         """Return about how long a system of C equations for each pair of classes takes."""
         return 1e-9 * variables * classes**5
 
-    def pullback(
-        self,
-        p: Float[Tensor, "*#batch C"],
-        x: Float[Tensor, "*#batch C"],
-        v: Float[Tensor, "*#batch C"],
-    ) -> Float[Tensor, "*batch C"]:
+    def pullback(self, p: Rows, x: Rows, v: Rows) -> Float[Tensor, "*batch C"]:
         """Return S(x)^T v from one matrix for each row of p, float64 inside."""
         if not p.shape == x.shape == v.shape or p.numel() * p.shape[-1] <= _ELEMENTS:
             return self._product(p, x, v)
@@ -97,7 +95,7 @@ class MVE(SampleOnlyEstimator):
         voltage = voltage.masked_fill(top, 0.0)
         h = 0.5 * (voltage + (beta * voltage - ground) / (beta + 2 * alpha * q))
         jump = alpha * _dot(share, x * q) * (x - exact)
-        return (exact * (h - _dot(exact, h)) + jump).to(p.dtype)
+        return (softmax_vjp(exact, h) + jump).to(p.dtype)
 
 
 def check_penalty(tau: float | None) -> None:

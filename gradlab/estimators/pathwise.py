@@ -25,6 +25,9 @@ from gradlab.loss import Loss, NotDifferentiableError, evaluate, gradient
 
 __all__ = ["PathwiseEstimator", "SampleOnlyEstimator", "with_product"]
 
+Rows = Float[Tensor, "*#batch C"]
+"""Probabilities, samples or cotangents of variables; axes in front of the classes broadcast."""
+
 
 class PathwiseEstimator(Estimator):
     """An estimator that back-propagates v = grad f(x) through the sample x by a product of its own.
@@ -82,12 +85,7 @@ class SampleOnlyEstimator(PathwiseEstimator):
     """A pathwise estimator whose matrix M is a function of p and x; subclasses write `pullback`."""
 
     @abstractmethod
-    def pullback(
-        self,
-        p: Float[Tensor, "*#batch C"],
-        x: Float[Tensor, "*#batch C"],
-        v: Float[Tensor, "*#batch C"],
-    ) -> Float[Tensor, "*batch C"]:
+    def pullback(self, p: Rows, x: Rows, v: Rows) -> Float[Tensor, "*batch C"]:
         """Return M(p, x) v in O(C)."""
 
     def draw(

@@ -7,11 +7,11 @@ In the notation of `relaxed_pair`, c being what f is corrected by:
 Whatever c is, the mean is that of REINFORCE.
 """
 
-from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from gradlab.categorical import check_finite, check_tau
@@ -19,12 +19,12 @@ from gradlab.estimators._affine import AffineEstimator
 from gradlab.estimators._control_network import ControlNetwork
 from gradlab.estimators._relaxed_pair import RelaxedPair
 from gradlab.estimators.score_function import Reinforce
-from gradlab.estimators.values import SampledValueEstimator
+from gradlab.estimators.values import Batch, Estimates, SampledValueEstimator, Tuples
 from gradlab.loss import Loss, evaluate, value_and_gradient
 
 __all__ = ["REBAR", "RELAX"]
 
-_BATCH = 512  # samples of one step of `RELAX.fit`
+_BATCH, _STEPS = 512, 400  # samples of one step of `RELAX.fit`, and its steps
 
 
 @dataclass(frozen=True, repr=False)
@@ -43,8 +43,10 @@ class REBAR(AffineEstimator):
     rho: float = 1.0
 
     name: ClassVar[str] = "REBAR"
+    family: ClassVar[str] = "control variates"
+    temperature_field: ClassVar[str | None] = "tau"
     needs_gradient: ClassVar[bool] = True
-    coefficients: ClassVar[tuple[str, ...]] = ("rho",)
+    fitted_fields: ClassVar[tuple[str, ...]] = ("rho",)
     reference: ClassVar[str] = "Tucker et al. 2017, arXiv 1703.07370"
 
     def __post_init__(self) -> None:
@@ -55,9 +57,7 @@ class REBAR(AffineEstimator):
         """Evaluations of f that one draw spends: 3."""
         return 3
 
-    def estimate(
-        self, f: Loss, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
-    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
+    def estimate(self, f: Loss, logits: Batch, n: int, generator: Generator | None) -> Estimates:
         """Return n replicates of f(x) and of the estimate."""
         on = RelaxedPair.draw(logits, self.tau, n, generator)
         relaxed = torch.stack([on.y, on.given]).to(logits.dtype)
@@ -84,9 +84,14 @@ class RELAX(SampledValueEstimator):
     """
 
     temperature: float = 0.5
-    network: ControlNetwork | None = field(default=None, repr=False)
+    network: ControlNetwork | None = None
 
     name: ClassVar[str] = "RELAX"
+    fitted_fields: ClassVar[tuple[str, ...]] = ("network",)
+    learned_fields: ClassVar[tuple[str, ...]] = ("network",)
+    fit_steps: ClassVar[int | None] = _STEPS
+    family: ClassVar[str] = "control variates"
+    temperature_field: ClassVar[str | None] = "temperature"
     reference: ClassVar[str] = "Grathwohl et al. 2018, arXiv 1711.00123"
 
     def __post_init__(self) -> None:
@@ -104,18 +109,11 @@ class RELAX(SampledValueEstimator):
         size = list(self.network.size)
         return f"this RELAX is fitted to logits {size}, not {list(logits.shape[-2:])}; fit it again"
 
-    def estimate_at(
-        self,
-        f: Loss,
-        logits: Float[Tensor, "*batch N C"],
-        classes: Int[Tensor, "m n *batch N"],
-    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
+    def estimate_at(self, f: Loss, logits: Batch, classes: Tuples) -> Estimates:
         """Return n replicates of f(x) and of the estimate without a network."""
         return Reinforce().estimate_at(f, logits, classes)
 
-    def estimate(
-        self, f: Loss, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
-    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
+    def estimate(self, f: Loss, logits: Batch, n: int, generator: Generator | None) -> Estimates:
         """Return n replicates of f(x) and of the estimate."""
         if self.network is None:
             return super().estimate(f, logits, n, generator)
@@ -132,15 +130,16 @@ class RELAX(SampledValueEstimator):
         draws: int = 4096,
         generator: Generator | None = None,
         *,
+        steps: int | None = None,
         hidden: int = 16,
-        steps: int = 400,
-    ) -> "RELAX":
+    ) -> Self:
         """Return this estimator with a network of so many hidden units that lowers the variance.
 
         f is evaluated once for each of `draws` samples; then Adam takes `steps` steps on the mean
         square of the estimate, whose mean does not depend on the network. Raises ValueError for
-        arguments that are no positive int, and what f raises.
+        arguments that are not a positive int, and what f raises.
         """
+        steps = _STEPS if steps is None else steps
         for name, count in (("draws", draws), ("hidden", hidden), ("steps", steps)):
             if not isinstance(count, int) or count < 1:
                 raise ValueError(f"{name} must be an int of at least 1, not {count!r}")
@@ -159,4 +158,4 @@ class RELAX(SampledValueEstimator):
             (square / network.scale**2).backward()
             optimizer.step()
             schedule.step()
-        return replace(self, network=network.requires_grad_(False))
+        return self.with_(network=network.requires_grad_(False))

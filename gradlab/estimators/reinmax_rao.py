@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from gradlab.categorical import check_finite, check_logits, draw_exponentials
+from gradlab.categorical import check_finite, check_logits, draw_exponentials, softmax_vjp
 from gradlab.estimators._gumbel_jacobian import conditional_jacobians
 from gradlab.estimators._gumbel_product import (
     GumbelEstimator,
@@ -37,20 +37,25 @@ class _TiltedGumbel(GumbelEstimator):
         super().__post_init__()
         check_inner(self.k)
 
+    @property
+    def inner(self) -> int | None:
+        """How many samples of y, given x, are averaged over: k."""
+        return self.k
+
     @abstractmethod
     def _pullback(self, v: Tensor, p: Tensor, x: Tensor, noise: Iterable[Tensor]) -> Tensor:
         """Return the estimate for the gradient v of f, given what `_noise` drew."""
 
     def _noise(self, p: Tensor, x: Tensor, generator: Generator | None) -> Iterator[Tensor]:
         """Yield all noise beside x: samples of y [size, *x.shape] in chunks, or their table."""
-        if self.k is not None:
-            yield from self.relaxed((p + x) / 2, x, self.k, generator)
+        if self.inner is not None:
+            yield from self.relaxed((p + x) / 2, x, self.inner, generator)
             return
         yield mean_jacobian(self.name, p, x, self.tau, lean=0.5)
 
     def _mean_product(self, v: Tensor, noise: Iterable[Tensor]) -> Tensor:
         """Return the mean of J(y) v over the samples of y."""
-        return table_product(v, *noise) if self.k is None else self.product(v, noise)
+        return table_product(v, *noise) if self.inner is None else self.product(v, noise)
 
     def draw(
         self, f: Loss, logits: Tensor, n: int, generator: Generator | None = None
@@ -86,10 +91,12 @@ class ReinMaxRao(_TiltedGumbel):
     k: int | None = 10
 
     name: ClassVar[str] = "ReinMax-Rao"
+    family: ClassVar[str] = "Gumbel noise"
+    temperature_field: ClassVar[str | None] = "tau"
     reference: ClassVar[str] = "Wang & Bui 2026, arXiv 2603.08257"
 
     def _pullback(self, v: Tensor, p: Tensor, x: Tensor, noise: Iterable[Tensor]) -> Tensor:
-        return 2 * self._mean_product(v, noise) - StraightThrough().pullback(p, x, v) / 2
+        return 2 * self._mean_product(v, noise) - softmax_vjp(p, v, short_rows=True) / 2
 
     def conditional_jacobians(
         self, p: Float[Tensor, "N C"]
@@ -98,7 +105,7 @@ class ReinMaxRao(_TiltedGumbel):
         rao, square = conditional_jacobians(p, self.tau, lean=0.5)
         st = StraightThrough().conditional_jacobians(p)[0] / 2
         first = 2 * rao - st
-        noise = 0 if self.k is None else 4 * (square - rao @ rao) / self.k
+        noise = 0 if self.inner is None else 4 * (square - rao @ rao) / self.inner
         return first, first.mT @ first + noise
 
 
@@ -119,6 +126,8 @@ class ReinMaxCV(_TiltedGumbel):
     k: int | None = 10
 
     name: ClassVar[str] = "ReinMax-CV"
+    family: ClassVar[str] = "Gumbel noise"
+    temperature_field: ClassVar[str | None] = "tau"
     order: ClassVar[float] = 2
     reference: ClassVar[str] = "Wang & Bui 2026, arXiv 2603.08257"
 
@@ -142,7 +151,7 @@ class ReinMaxCV(_TiltedGumbel):
         """Return E[M | x = k] and E[M^T M | x = k] from the quadrature tables."""
         rao, square = conditional_jacobians(p, self.tau, lean=0.5)
         first, second = ZGR().conditional_jacobians(p)
-        factor = self.c**2 * (1 + (0 if self.k is None else 1 / self.k))
+        factor = self.c**2 * (1 + (0 if self.inner is None else 1 / self.inner))
         return first, second + factor * (square - rao @ rao)
 
 
@@ -160,6 +169,7 @@ class PublishedReinMaxCV(ReinMaxCV):
     """
 
     name: ClassVar[str] = "ReinMax-CV-pub"
+    family: ClassVar[str] = "Gumbel noise"
     order: ClassVar[float] = 0
 
     def _noise(self, p: Tensor, x: Tensor, generator: Generator | None) -> Iterator[Tensor]:

@@ -6,15 +6,16 @@ r"""Score-function estimators: values of f times the score s = x - p, no gradien
 from dataclasses import dataclass
 from typing import ClassVar
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.categorical import check_finite, one_hot, probabilities
 from gradlab.estimators._affine import AffineEstimator
-from gradlab.estimators.values import SampledValueEstimator
+from gradlab.estimators.values import Batch, Estimates, SampledValueEstimator, Tuples
 from gradlab.loss import Loss, evaluate
 
-__all__ = ["LeaveOneOut", "Reinforce", "check_samples"]
+__all__ = ["LeaveOneOut", "Reinforce", "check_samples", "leave_one_out"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -30,18 +31,15 @@ class Reinforce(AffineEstimator, SampledValueEstimator):
     baseline: float = 0.0
 
     name: ClassVar[str] = "REINFORCE"
-    coefficients: ClassVar[tuple[str, ...]] = ("baseline",)
+    aliases: ClassVar[tuple[str, ...]] = ("Score-Function", "SFE")
+    family: ClassVar[str] = "score function"
+    fitted_fields: ClassVar[tuple[str, ...]] = ("baseline",)
     reference: ClassVar[str] = "Williams 1992, Machine Learning 8:229-256"
 
     def __post_init__(self) -> None:
         check_finite("baseline", self.baseline)
 
-    def estimate_at(
-        self,
-        f: Loss,
-        logits: Float[Tensor, "*batch N C"],
-        classes: Int[Tensor, "m n *batch N"],
-    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
+    def estimate_at(self, f: Loss, logits: Batch, classes: Tuples) -> Estimates:
         """Return n replicates of f(x) and (f(x) - b)(x - p)."""
         p = probabilities(logits.detach())
         x = one_hot(classes[0], p)
@@ -75,6 +73,8 @@ class LeaveOneOut(SampledValueEstimator):
     m: int = 2
 
     name: ClassVar[str] = "RF"
+    aliases: ClassVar[tuple[str, ...]] = ("RLOO", "LOORF", "Leave-One-Out")
+    family: ClassVar[str] = "score function"
     reference: ClassVar[str] = "Kool et al. 2019, ICLR workshop DeepRLStructPred"
 
     def __post_init__(self) -> None:
@@ -85,17 +85,12 @@ class LeaveOneOut(SampledValueEstimator):
         """How many samples of x one draw is made of: m."""
         return self.m
 
-    def estimate_at(
-        self,
-        f: Loss,
-        logits: Float[Tensor, "*batch N C"],
-        classes: Int[Tensor, "m n *batch N"],
-    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
+    def estimate_at(self, f: Loss, logits: Batch, classes: Tuples) -> Estimates:
         """Return n replicates of the mean of f(x_j) and of the estimate."""
         p = probabilities(logits.detach())
         x = one_hot(classes.flatten(0, 1), p).to(logits.dtype)
         value = evaluate(f, x).unflatten(0, classes.shape[:2])
-        weight = (value.detach() - value.detach().mean(0)).to(p.dtype) / (self.m - 1)
+        weight = leave_one_out(value.detach(), p.dtype)
         # Adding weights at the drawn classes is the sum of weight * x without forming it.
         at = classes.movedim(0, -1)
         weight = weight.movedim(0, -1).unsqueeze(-2).expand(at.shape)
@@ -124,6 +119,16 @@ class LeaveOneOut(SampledValueEstimator):
 def _score_norm2(p: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
     """Return |e_k - p|^2 for each class k."""
     return 1 - 2 * p + p.pow(2).sum(-1, keepdim=True)
+
+
+def leave_one_out(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the weights of m samples: f less the mean of the others, over m; [m, *batch].
+
+    Args:
+        values: f at the samples, [m, ...].
+        dtype: That of the weights; differences are taken in the dtype of the values.
+    """
+    return (values - values.mean(0)).to(dtype) / (len(values) - 1)
 
 
 def check_samples(m: int) -> None:

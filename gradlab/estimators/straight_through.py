@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.estimators.pathwise import SampleOnlyEstimator
+from gradlab.categorical import check_tau, row_dot, softmax_vjp, tempered
+from gradlab.estimators.pathwise import Rows, SampleOnlyEstimator
 
-__all__ = ["StraightThrough", "DARN", "ZGR", "STZGR"]
+__all__ = ["StraightThrough", "DARN", "ZGR", "STZGR", "TemperedStraightThrough"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,17 +32,14 @@ class StraightThrough(SampleOnlyEstimator):
     """
 
     name: ClassVar[str] = "ST"
+    aliases: ClassVar[tuple[str, ...]] = ("Straight-Through", "STE")
+    family: ClassVar[str] = "straight-through"
     order: ClassVar[float] = 1
     reference: ClassVar[str] = "Bengio et al. 2013, arXiv 1308.3432"
 
-    def pullback(
-        self,
-        p: Float[Tensor, "*#batch C"],
-        x: Float[Tensor, "*#batch C"],
-        v: Float[Tensor, "*#batch C"],
-    ) -> Float[Tensor, "*batch C"]:
+    def pullback(self, p: Rows, x: Rows, v: Rows) -> Float[Tensor, "*batch C"]:
         """Return p (v - p.v), whatever x."""
-        return p * (v - _dot(p, v))
+        return softmax_vjp(p, v, short_rows=True)
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,18 +53,14 @@ class DARN(SampleOnlyEstimator):
     """
 
     name: ClassVar[str] = "DARN"
+    family: ClassVar[str] = "straight-through"
     order: ClassVar[float] = 1
     reference: ClassVar[str] = "Gregor et al. 2014, arXiv 1310.8499"
 
-    def pullback(
-        self,
-        p: Float[Tensor, "*#batch C"],
-        x: Float[Tensor, "*#batch C"],
-        v: Float[Tensor, "*#batch C"],
-    ) -> Float[Tensor, "*batch C"]:
+    def pullback(self, p: Rows, x: Rows, v: Rows) -> Float[Tensor, "*batch C"]:
         """Return s (s.v) with s = x - p."""
         s = x - p
-        return s * _dot(s, v)
+        return s * row_dot(s, v)
 
 
 @dataclass(frozen=True, repr=False)
@@ -80,18 +74,14 @@ class ZGR(SampleOnlyEstimator):
     """
 
     name: ClassVar[str] = "ZGR"
+    family: ClassVar[str] = "straight-through"
     order: ClassVar[float] = 2
     reference: ClassVar[str] = "Shekhovtsov 2023, ICML, PMLR 202:30931-30955"
 
-    def pullback(
-        self,
-        p: Float[Tensor, "*#batch C"],
-        x: Float[Tensor, "*#batch C"],
-        v: Float[Tensor, "*#batch C"],
-    ) -> Float[Tensor, "*batch C"]:
+    def pullback(self, p: Rows, x: Rows, v: Rows) -> Float[Tensor, "*batch C"]:
         """Return the displayed product."""
-        at_x = _dot(x, v)
-        return torch.addcmul(x * (0.5 * (at_x - _dot(p, v))), p, v - at_x, value=0.5)
+        at_x = row_dot(x, v)
+        return torch.addcmul(x * (0.5 * (at_x - row_dot(p, v))), p, v - at_x, value=0.5)
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,6 +97,7 @@ class STZGR(SampleOnlyEstimator):
     alpha: float = 0.5
 
     name: ClassVar[str] = "ST-ZGR"
+    family: ClassVar[str] = "straight-through"
     reference: ClassVar[str] = "Shekhovtsov 2023, ICML, PMLR 202:30931-30955"
 
     def __post_init__(self) -> None:
@@ -120,12 +111,7 @@ class STZGR(SampleOnlyEstimator):
         """Degree up to which the estimator is exact: 2 at alpha = 1, else 1."""
         return 2 if self.alpha == 1 else 1
 
-    def pullback(
-        self,
-        p: Float[Tensor, "*#batch C"],
-        x: Float[Tensor, "*#batch C"],
-        v: Float[Tensor, "*#batch C"],
-    ) -> Float[Tensor, "*batch C"]:
+    def pullback(self, p: Rows, x: Rows, v: Rows) -> Float[Tensor, "*batch C"]:
         """Return the displayed combination."""
         weight = self.alpha / 2
         return (1 - weight) * StraightThrough().pullback(p, x, v) + weight * DARN().pullback(
@@ -133,6 +119,34 @@ class STZGR(SampleOnlyEstimator):
         )
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    # A product with ones adds up short rows several times faster than sum(-1).
-    return (a * b) @ a.new_ones(a.shape[-1], 1)
+@dataclass(frozen=True, repr=False)
+class TemperedStraightThrough(SampleOnlyEstimator):
+    r"""ST-T(tau), straight-through with a temperature: x follows softmax(logits) all the same.
+
+    .. math:: \hat g = V(q)\,v / \tau, \quad q = softmax(logits / \tau), \quad
+              V(q)\,v = q \circ (v - q \cdot v)
+
+    tau = 1 is ST. At every other tau it is biased even for linear f, whose gradient is V(p) v; the
+    factor 1 / tau is what automatic differentiation yields. One evaluation. Bengio, Leonard &
+    Courville 2013 (1308.3432), at tau = 1.
+    """
+
+    tau: float = 0.5
+
+    name: ClassVar[str] = "ST-T"
+    aliases: ClassVar[tuple[str, ...]] = ("Tempered-Straight-Through",)
+    family: ClassVar[str] = "straight-through"
+    temperature_field: ClassVar[str | None] = "tau"
+    reference: ClassVar[str] = "Bengio et al. 2013, arXiv 1308.3432"
+
+    def __post_init__(self) -> None:
+        check_tau(self.tau)
+
+    @property
+    def order(self) -> float:  # type: ignore[override]
+        """Degree up to which the estimator is exact: 1 at tau = 1, else 0."""
+        return 1 if self.tau == 1 else 0
+
+    def pullback(self, p: Rows, x: Rows, v: Rows) -> Float[Tensor, "*batch C"]:
+        """Return V(q) v / tau, whatever x."""
+        return softmax_vjp(tempered(p, self.tau), v, short_rows=True) / self.tau

@@ -16,6 +16,7 @@ from gradlab.estimators._configurations import (
     states_of,
     values_at,
 )
+from gradlab.estimators.values import Batch, Estimates, Tuples
 from gradlab.loss import Loss
 
 __all__ = ["SumAndSample"]
@@ -37,6 +38,8 @@ class SumAndSample(StatesEstimator):
     k: int = 1
 
     name: ClassVar[str] = "SAS"
+    aliases: ClassVar[tuple[str, ...]] = ("Sum-And-Sample",)
+    family: ClassVar[str] = "sums over classes or states"
     reference: ClassVar[str] = "Liu et al. 2019, arXiv 1810.04777"
 
     def __post_init__(self) -> None:
@@ -47,9 +50,7 @@ class SumAndSample(StatesEstimator):
         """Evaluations of f that one draw spends: k + 1, of weight 0 where there are fewer x."""
         return self.k + 1
 
-    def draw_tuples(
-        self, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
-    ) -> Int[Tensor, "m n *batch N"]:
+    def draw_tuples(self, logits: Batch, n: int, generator: Generator | None) -> Tuples:
         """Return n samples of x given that it is not one of the k most probable."""
         return classes_of(race(self._split(logits)[2], 1, n, generator), logits)
 
@@ -59,12 +60,7 @@ class SumAndSample(StatesEstimator):
         """Return the probability of each x given that it is not one of the k most probable."""
         return torch.softmax(self._split(logits)[2], -1)[states_of(classes[0], logits)]
 
-    def estimate_at(
-        self,
-        f: Loss,
-        logits: Float[Tensor, "*batch N C"],
-        classes: Int[Tensor, "m n *batch N"],
-    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
+    def estimate_at(self, f: Loss, logits: Batch, classes: Tuples) -> Estimates:
         """Return n replicates of the weighted sums of f and of f s."""
         top, weight, _ = self._split(logits)
         summed = classes_of(top.movedim(-1, 0), logits).unsqueeze(1)

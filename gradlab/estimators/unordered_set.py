@@ -15,6 +15,7 @@ from gradlab.estimators._configurations import (
     states_of,
     values_at,
 )
+from gradlab.estimators.values import Batch, Estimates, Tuples
 from gradlab.loss import Loss
 
 __all__ = ["UnorderedSet"]
@@ -45,6 +46,8 @@ class UnorderedSet(StatesEstimator):
     k: int = 2
 
     name: ClassVar[str] = "UNORD"
+    aliases: ClassVar[tuple[str, ...]] = ("Unordered-Set",)
+    family: ClassVar[str] = "sums over classes or states"
     reference: ClassVar[str] = "Kool et al. 2020, arXiv 2002.06043"
 
     def __post_init__(self) -> None:
@@ -56,9 +59,7 @@ class UnorderedSet(StatesEstimator):
         """How many samples of x one draw is made of: k."""
         return self.k
 
-    def draw_tuples(
-        self, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
-    ) -> Int[Tensor, "m n *batch N"]:
+    def draw_tuples(self, logits: Batch, n: int, generator: Generator | None) -> Tuples:
         """Return n times k different x in the order in which they are drawn.
 
         Where there are fewer, the first one stands in for those that miss.
@@ -80,12 +81,7 @@ class UnorderedSet(StatesEstimator):
             left = left.scatter(-1, of_one, 0.0)
         return law
 
-    def estimate_at(
-        self,
-        f: Loss,
-        logits: Float[Tensor, "*batch N C"],
-        classes: Int[Tensor, "m n *batch N"],
-    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
+    def estimate_at(self, f: Loss, logits: Batch, classes: Tuples) -> Estimates:
         """Return n replicates of sum p r f and of the estimate."""
         joint = self.log_joint(logits)
         states = states_of(classes, logits)

@@ -25,6 +25,15 @@ __all__ = [
     "values_of",
 ]
 
+Batch = Float[Tensor, "*batch N C"]
+"""Logits of N variables of C classes, with any batch axes in front."""
+
+Tuples = Int[Tensor, "m n *batch N"]
+"""The classes of n tuples of m samples of x."""
+
+Estimates = tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]
+"""n values whose mean is E f, with the graph of f, and n estimates."""
+
 
 class ValueEstimator(Estimator):
     """An estimator that needs values of f only; a family writes `estimate` once for all uses."""
@@ -33,9 +42,7 @@ class ValueEstimator(Estimator):
     order: ClassVar[float] = math.inf
 
     @abstractmethod
-    def estimate(
-        self, f: Loss, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
-    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
+    def estimate(self, f: Loss, logits: Batch, n: int, generator: Generator | None) -> Estimates:
         """Return n replicates of (a value whose mean is E f, with f's graph; the estimate)."""
 
     def draw(
@@ -96,12 +103,7 @@ class SampledValueEstimator(ValueEstimator):
         return self.samples
 
     @abstractmethod
-    def estimate_at(
-        self,
-        f: Loss,
-        logits: Float[Tensor, "*batch N C"],
-        classes: Int[Tensor, "m n *batch N"],
-    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
+    def estimate_at(self, f: Loss, logits: Batch, classes: Tuples) -> Estimates:
         """Return n values of mean E f, with f's graph, and n estimates, from m samples each."""
 
     def surrogate_at(
@@ -113,9 +115,7 @@ class SampledValueEstimator(ValueEstimator):
         """Return the surrogate at given samples: what `surrogate` is, with x fed to it."""
         return _attached(logits, *self.estimate_at(f, logits, classes.unsqueeze(1)))
 
-    def draw_tuples(
-        self, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
-    ) -> Int[Tensor, "m n *batch N"]:
+    def draw_tuples(self, logits: Batch, n: int, generator: Generator | None) -> Tuples:
         """Return the classes of n independent tuples of `samples` samples of x."""
         classes = draw_classes(probabilities(logits), generator, self.samples * n)
         return classes.unflatten(0, (self.samples, n))
@@ -126,9 +126,7 @@ class SampledValueEstimator(ValueEstimator):
         """Return the probability of each tuple under the law of `draw_tuples`."""
         return joint_probabilities(logits, classes).prod(0)
 
-    def estimate(
-        self, f: Loss, logits: Float[Tensor, "*batch N C"], n: int, generator: Generator | None
-    ) -> tuple[Float[Tensor, " n *batch"], Float[Tensor, "n *batch N C"]]:
+    def estimate(self, f: Loss, logits: Batch, n: int, generator: Generator | None) -> Estimates:
         """Return `estimate_at` n fresh tuples of samples of x."""
         return self.estimate_at(f, logits, self.draw_tuples(logits.detach(), n, generator))
 

@@ -34,8 +34,10 @@ __all__ = [
 
 # What a class may write without changing what a draw is.
 _DECLARED = {
-    *("name", "order", "reference", "needs_gradient", "calls", "coefficients", "refusal"),
-    *("supports", "text", "fit", "updated"),
+    *("name", "order", "reference", "needs_gradient", "calls", "refusal"),
+    *("supports", "text", "fit", "updated", "family", "aliases", "temperature_field", "with_"),
+    *("fitted_fields", "learned_fields", "running_field", "fit_steps", "footprint"),
+    *("written_fields", "temperature_value", "at_temperature"),
 }
 # What the engine puts to every class of a variable, or to every tuple of samples.
 _ENUMERATED: dict[Any, set[str]] = {

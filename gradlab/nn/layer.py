@@ -17,7 +17,6 @@ What it works with, each "yes" a test of this module (tests/nn/test_layer.py rea
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -89,8 +88,8 @@ class CategoricalLayer(nn.Module):
                 "values of the loss: write what follows the layer as a function f of the one-hot "
                 "sample and back-propagate estimator.surrogate(f, logits)"
             )
-        if schedule is not None and not hasattr(estimator, "tau"):
-            raise ValueError(f"schedule: {estimator} has no temperature tau to be scheduled")
+        if schedule is not None and estimator.temperature_field is None:
+            raise ValueError(f"schedule: {estimator} has no temperature to be scheduled")
         self.embedding = _choice(Embedding, "embedding", embedding)
         self.evaluation = evaluation
         self.generator = generator
@@ -120,8 +119,7 @@ class CategoricalLayer(nn.Module):
         self._steps = steps
         self.estimator = self._unscheduled
         if self.schedule is not None:
-            # Every estimator is a frozen dataclass; this one has the field tau.
-            self.estimator = replace(self._unscheduled, tau=self.schedule(steps))  # type: ignore[type-var]
+            self.estimator = self._unscheduled.at_temperature(self.schedule(steps))
 
     def get_extra_state(self) -> dict[str, int]:
         """Return what the state_dict keeps: the number of steps."""

@@ -265,7 +265,8 @@ _BLANK: dict[str, Any] = dict.fromkeys(
 
 def _copies(estimator: Estimator, logits: Tensor) -> int:
     """Return how many numbers a draw makes for each logit."""
-    return estimator.calls(*_sizes(logits)) * (getattr(estimator, "k", 1) or 1)
+    variables, classes = logits.shape[-2:]
+    return estimator.footprint(variables, classes) // (variables * classes)
 
 
 def _fitting(estimator: Estimator, logits: Tensor, fewest: int, most: int, numbers: int) -> int:

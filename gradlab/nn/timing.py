@@ -150,11 +150,7 @@ def _timed(estimator: Estimator) -> str:
 def _why_not(estimator: Estimator, logits: Tensor) -> str | None:
     """Return why a pass is not made: the elements that it would hold at once, or no support."""
     batch, variables, classes = logits.shape
-    copies = estimator.calls(classes, variables)
-    if isinstance(estimator, PathwiseEstimator):
-        k = getattr(estimator, "k", 1)
-        copies = classes**2 if k is None else k  # k = None: a table for each variable
-    elements = batch * variables * classes * copies
+    elements = batch * estimator.footprint(variables, classes)
     if elements <= _LARGEST:
         # A sum of levels: an f for every estimator that takes so many classes.
         levels = torch.arange(classes, dtype=logits.dtype, device=logits.device)

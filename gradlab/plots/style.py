@@ -1,5 +1,6 @@
 """One look for all figures: fonts, and a colour and marker for each estimator series and family."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,21 +57,6 @@ _SERIES = {
     "ARSM": ("#7B3FA0", ">"),
 }
 
-FAMILIES = {
-    "score function": ("REINFORCE", "EMA", "LEARNED", "RF"),
-    "sums over classes or states": ("LE", "SAS", "UNORD"),
-    "coupled samples": ("ARSM", "ARS", "ARM", "DisARM", "ARMS", "CARMS"),
-    "control variates": ("MuProp", "DoubleCV", "RODEO", "REBAR", "RELAX"),
-    "straight-through": (
-        *("ST", "DARN", "ZGR", "ST-ZGR", "ZGR-BIN", "ReinMax", "RK2", "ST-T", "GST"),
-        *("GST-p", "MVE", "MVE-INT"),
-    ),
-    "Gumbel noise": (
-        *("GS", "GS-ST", "GR", "DGS-ST", "ReinMax-Rao", "ReinMax-CV", "ReinMax-CV-pub"),
-    ),
-}
-"""Names of estimators by their family; one that stands nowhere is of the family "other"."""
-
 _FAMILY_LOOKS = {
     "score function": ("#333333", "d"),
     "sums over classes or states": ("#117733", "s"),
@@ -80,6 +66,29 @@ _FAMILY_LOOKS = {
     "Gumbel noise": ("#D55E00", "D"),
     "other": ("#777777", "."),
 }
+
+
+def _families() -> dict[str, tuple[str, ...]]:
+    """Return the names of estimators by their family, as the classes declare it.
+
+    They are read off the files: importing the classes would load torch.
+    """
+    found: dict[str, list[str]] = {kind: [] for kind in _FAMILY_LOOKS if kind != "other"}
+    for file in sorted(Path(__file__).parents[1].joinpath("estimators").glob("[a-z]*.py")):
+        inherited = dict[str, str]()
+        for body in file.read_text(encoding="utf-8").split("\nclass ")[1:]:
+            head, _, rest = body.partition(":\n")
+            declared = dict(re.findall(r'\n    (name|family): ClassVar\[str\] = "([^"]+)"', rest))
+            bases = [inherited[base] for base in re.findall(r"\w+", head) if base in inherited]
+            kind = declared.get("family") or next(iter(bases), "other")
+            inherited[head.partition("(")[0]] = kind
+            if "name" in declared and kind in found:
+                found[kind].append(declared["name"])
+    return {kind: tuple(names) for kind, names in found.items()}
+
+
+FAMILIES = _families()
+"""Names of estimators by their family; one that stands nowhere is of the family "other"."""
 
 
 def color(series: str) -> str:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from gradlab.categorical import configurations
 from gradlab.problems.base import normal, seeded
 
 __all__ = ["LATENT_C", "LATENT_N", "Weights", "code_features", "elbo", "encode", "initial_weights"]
@@ -75,7 +76,7 @@ def elbo(weights: Weights, images: Float[Tensor, "B 784"]) -> Float[Tensor, " B"
 
     .. math:: \sum_x q(x) [\log p(\mathrm{image} | x) - \log q(x)] - N \log C
     """
-    classes = torch.cartesian_prod(*[torch.arange(LATENT_C)] * LATENT_N)
+    classes = configurations(LATENT_N, LATENT_C)
     states = F.one_hot(classes, LATENT_C).to(images)
     h = code_features(weights, states)
     pixels = h @ weights.decoder_out + weights.decoder_out_bias

@@ -7,7 +7,7 @@ the error; it does not stop the others.
 import hashlib
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -129,9 +129,9 @@ _loaded = cache(load_estimator)
 
 def at_temperature(estimator: Estimator, tau: float | None) -> Estimator:
     """Return the estimator at another temperature, if one is given and it has one."""
-    if tau is None or all(f.name != "tau" for f in fields(estimator)):  # type: ignore[arg-type]
+    if tau is None or estimator.temperature_field is None:
         return estimator
-    return replace(estimator, tau=tau)  # type: ignore[type-var]
+    return estimator.at_temperature(tau)
 
 
 def blank_row(task: Task, cell: Cell, error: str | None = None) -> dict[str, Any]:

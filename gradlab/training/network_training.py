@@ -77,12 +77,10 @@ class NetworkSettings:
     def _check_size(self) -> None:
         """Raise ValueError where the quantizer of a layer would not fit the memory."""
         estimator = parse(self.estimator)
-        copies = getattr(estimator, "k", 1)
-        copies = self.levels**2 if copies is None else copies  # a table for each variable
         variables = QuantizedNetwork.variables(
             self.model, self.activations, self.weights, self.batch
         )
-        numbers = variables * self.levels * copies
+        numbers = estimator.footprint(variables, self.levels)
         if numbers > _LARGEST:
             raise ValueError(
                 f"a layer of model {self.model} with batch = {self.batch}, levels = {self.levels} "

@@ -3,7 +3,7 @@
 The reconstruction term goes through the estimator, the divergence through its exact gradient.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.data.datasets import Images
-from gradlab.estimators import Estimator, MovingAverage, parse
+from gradlab.estimators import Estimator, parse
 from gradlab.loss.gate import checked
 from gradlab.nn.probe import GradientProbe
 from gradlab.reproducible import block_generator, check_seed
@@ -97,9 +97,9 @@ class VAETraining(Training):
         refused = self.estimator.supports(lambda x: x.square().sum((-2, -1)), logits)
         if refused:
             raise ValueError(f"estimator {self.estimator}, latent {settings.latent}: {refused}")
-        if isinstance(self.estimator, MovingAverage):
-            self.baseline = self.estimator.baseline
-        if not all(field.repr for field in fields(self.estimator)):  # type: ignore[arg-type]
+        if self.estimator.running_field is not None:
+            self.baseline = getattr(self.estimator, self.estimator.running_field)
+        if self.estimator.learned_fields:
             self.estimator = self._fitted()
 
     def loss(self, step: int) -> Tensor:
@@ -117,16 +117,17 @@ class VAETraining(Training):
             few = self.model.reconstruction(images[:PROBED])
             self.probe(step, few, logits[:PROBED])
         estimator = self.estimator
-        if isinstance(estimator, MovingAverage) and self.baseline is not None:
-            estimator = replace(estimator, baseline=self.baseline)
+        running = estimator.running_field
+        if running is not None and self.baseline is not None:
+            estimator = estimator.with_(**{running: self.baseline})
         surrogate = estimator.surrogate(f, logits, generator)
-        if isinstance(estimator, MovingAverage):
-            self._next_baseline = estimator.updated(surrogate).baseline
+        if running is not None:
+            self._next_baseline = getattr(estimator.updated(surrogate), running)
         return (surrogate + self.model.divergence(logits)).mean()
 
     def advance(self) -> None:
         """Let the moving average see the values of this step, once it is done."""
-        if isinstance(self.estimator, MovingAverage):
+        if self.estimator.running_field is not None:
             self.baseline = self._next_baseline
 
     def evaluate(self, epoch: int, last: bool) -> dict[str, float]:
@@ -162,7 +163,7 @@ class VAETraining(Training):
 
         with torch.no_grad():
             logits = self.model.encode(images).mean(0)
-        return self.estimator.fit(f, logits, 1024, generator)  # type: ignore[attr-defined]
+        return self.estimator.fit(f, logits, 1024, generator)
 
     def _each(self, images: Tensor, values: Any, epoch: int) -> Tensor:
         """Return the values of all images, a thousand at a time, in float64."""

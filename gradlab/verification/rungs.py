@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradlab.categorical import configurations
 from gradlab.exact.moments import Enumeration
 from gradlab.loss.gate import name_of
 from gradlab.problems import Problem, problem, regime
@@ -212,7 +213,7 @@ class _Large:
     @classmethod
     def of(cls, f: Problem, sign: int) -> "_Large":
         one_hot = torch.eye(f.C, dtype=torch.float64)
-        classes = torch.cartesian_prod(*[torch.arange(f.C)] * f.N).reshape(-1, f.N)
+        classes = configurations(f.N, f.C)
         values = f(one_hot[classes]).detach()
         low, high = float(values.min()), float(values.max())
         factor = (_HIGH - _LOW) / (high - low) if high > low else 1.0

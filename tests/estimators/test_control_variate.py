@@ -136,7 +136,7 @@ def test_fit_finds_the_best_coefficients(estimator, size, name, best, variance):
     before = str(estimator)
     fitted = estimator.fit(f, logits, 20_000, generator())
     assert str(estimator) == before
-    found = [getattr(fitted, c) for c in estimator.coefficients]
+    found = [getattr(fitted, c) for c in estimator.fitted_fields]
     assert found == pytest.approx(best, rel=0.08)
     at_best = exact_moments(fitted, f, logits)
     assert at_best.variance.value == pytest.approx(variance, rel=0.005)

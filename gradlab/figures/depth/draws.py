@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 
 from gradlab.categorical import draw_one_hot, probabilities
 from gradlab.estimators import Estimator, LeaveOneOut, PathwiseEstimator, Reinforce, ValueEstimator
+from gradlab.estimators.score_function import leave_one_out
 from gradlab.figures.depth.network import DeepNetwork
 from gradlab.loss import evaluate, gradient
 from gradlab.moments import GROUPS, Groups, Moments
@@ -125,7 +126,7 @@ def _score_function(
     if isinstance(estimator, Reinforce):
         weight = value - estimator.baseline
     else:
-        weight = (value - value.mean(0)) / (m - 1)
+        weight = leave_one_out(value, value.dtype)
     return tuple((weight[..., None, None] * score).sum(0) for score in scores)
 
 

@@ -5,7 +5,6 @@ probabilities q and backward expected losses, so that the cost is a sum over pai
 layers and not over the paths through all of them.
 """
 
-import itertools
 import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -14,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import check_logits, probabilities
+from gradlab.categorical import check_logits, configurations, probabilities
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.loss import Loss, evaluate
 from gradlab.reproducible import single_thread
@@ -122,8 +121,9 @@ class DeepNetwork:
 def states(layer: Layer) -> Float[Tensor, "S N C"]:
     """Return all S = C^N states of a layer, one-hot, the last variable running fastest."""
     variables, classes = layer.bias.shape
-    digits = torch.tensor(list(itertools.product(range(classes), repeat=variables)))
-    return torch.nn.functional.one_hot(digits, classes).to(layer.bias.dtype)
+    return torch.nn.functional.one_hot(configurations(variables, classes), classes).to(
+        layer.bias.dtype
+    )
 
 
 def state_probabilities(logits: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch S"]:

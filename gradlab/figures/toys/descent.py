@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.categorical import check_logits, probabilities
-from gradlab.estimators import Estimator, MovingAverage
+from gradlab.estimators import Estimator
 from gradlab.loss import Loss
 from gradlab.loss.gate import checked
 from gradlab.problems import NormPower
@@ -76,8 +76,7 @@ def optimize(
         repeated = logits.unsqueeze(-3).expand(*logits.shape[:-2], batch, *logits.shape[-2:])
         values = estimator.surrogate(f, repeated, generator)
         values.mean(-1).sum().backward()
-        if isinstance(estimator, MovingAverage):
-            estimator = estimator.updated(values)
+        estimator = estimator.updated(values)
         optimizer.step()
         if step % every == 0:
             records.append(logits.detach().clone())

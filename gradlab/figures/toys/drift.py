@@ -136,7 +136,7 @@ class Drift:
             generator = block_generator(self.seed, f"{self.estimator}|variance|{log_odds}")
             p = _two_classes(np.full(self.f.N, log_odds))
             estimator = self.estimator
-            if isinstance(estimator, MovingAverage):
+            if estimator.running_field is not None:
                 estimator = estimator.fit(self.f, p, 256, generator)
             g = estimator.draw(self.f, p, max(64, _SAMPLES // self.f.N), generator)[..., 1]
             q = _sigmoid(log_odds)

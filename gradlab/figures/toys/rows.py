@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from gradlab.comparison.eligibility import why_not
-from gradlab.estimators import ESTIMATORS, RELAX, Estimator, parse
+from gradlab.estimators import ESTIMATORS, Estimator, parse
 from gradlab.figures.toys.descent import TOYS, expected_loss, optimize
 from gradlab.figures.toys.drift import Drift, descent, loss_at
 from gradlab.figures.toys.plot import curves_key, draw_curves, draw_ends, ends_key
@@ -82,7 +82,7 @@ def rows(
         for toy, f in toys.items()
         for text in estimators or ESTIMATORS
         for fitted in (False, True)
-        if not fitted or hasattr(parse(text), "fit")
+        if not fitted or parse(text).fitted_fields
     ]
     workers = usable_cores() if workers is None else workers
     if workers > 1:
@@ -143,8 +143,7 @@ def _start(f: NormPower, seed: int) -> Tensor:
 
 def _fitted(estimator: Estimator, f: NormPower, logits: Tensor, seed: int) -> Estimator:
     source = block_generator(seed, f"toys|{f.name}|{estimator}|fit")
-    few = {"steps": 50} if isinstance(estimator, RELAX) else {}
-    return estimator.fit(f, logits, 1024, source, **few)  # type: ignore[attr-defined]
+    return estimator.fit(f, logits, 1024, source, steps=50)
 
 
 def plot(rows: pd.DataFrame) -> Figure:

@@ -7,7 +7,6 @@ of coefficients costs is not counted. Estimators with a temperature are curves o
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from gradlab.comparison.comparing import compare, reproducible_columns, with_temperatures
 from gradlab.comparison.eligibility import is_declared_exact
-from gradlab.estimators import ESTIMATORS, RELAX, Estimator
+from gradlab.estimators import ESTIMATORS, Estimator
 from gradlab.exact.moments import Enumeration
 from gradlab.figures.zoo.plot import draw_zoo, zoo_key
 from gradlab.loss import Loss
@@ -103,10 +102,10 @@ def variants(temperatures: Sequence[float] | None = None) -> list[Estimator]:
         more = MORE.get(name, {})
         swept: list[Estimator] = [cls()]
         if more and "tau" not in more:
-            swept.append(replace(cls(), **more))  # type: ignore[type-var]
+            swept.append(cls().with_(**more))
         found += with_temperatures(swept, temperatures)
         if "tau" in more:
-            found.append(replace(cls(), **more))  # type: ignore[type-var]
+            found.append(cls().with_(**more))
     return found
 
 
@@ -125,12 +124,10 @@ def fitted(
     which takes longest.
     """
     for estimator in estimators:
-        fit = getattr(estimator, "fit", None)
-        if fit is None or estimator.supports(f, logits) is not None:
+        if not estimator.fitted_fields or estimator.supports(f, logits) is not None:
             continue
         generator = block_generator(seed, f"{estimator}|fit")
-        options = {"steps": steps} if isinstance(estimator, RELAX) else {}
-        yield fit(f, logits, draws, generator, **options)
+        yield estimator.fit(f, logits, draws, generator, steps=steps)
 
 
 def _problems(seed: int) -> list[tuple[Problem, Tensor]]:

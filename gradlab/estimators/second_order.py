@@ -7,14 +7,47 @@ at a point between p = softmax(logits) and x.
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import check_tau, tempered
-from gradlab.estimators.pathwise import SampleOnlyEstimator
-from gradlab.estimators.straight_through import STZGR, StraightThrough
+from gradlab.categorical import check_tau, softmax_vjp, tempered
+from gradlab.estimators.pathwise import Rows, SampleOnlyEstimator
+from gradlab.estimators.straight_through import STZGR
 
-__all__ = ["RK2", "ReinMax"]
+__all__ = ["BinaryZGR", "ReinMax", "RK2"]
+
+
+@dataclass(frozen=True, repr=False)
+class BinaryZGR(SampleOnlyEstimator):
+    r"""ZGR-BIN, ZGR for variables of two classes: one derivative times the other probability.
+
+    .. math:: \hat g_1 = -\hat g_0 = \tfrac12 f'\,[b\,(1 - p) + (1 - b)\,p], \quad f' = v_1 - v_0
+
+    with b = x_1 and p = p_1: draw by draw the same as `ZGR`, hence exact for f of degree 2 in each
+    variable, jointly. One evaluation. Shekhovtsov 2023 (ICML, PMLR 202).
+    """
+
+    name: ClassVar[str] = "ZGR-BIN"
+    aliases: ClassVar[tuple[str, ...]] = ("Binary-ZGR",)
+    family: ClassVar[str] = "straight-through"
+    order: ClassVar[float] = 2
+    reference: ClassVar[str] = "Shekhovtsov 2023, ICML, PMLR 202:30931-30955"
+
+    def refusal(self, logits: Float[Tensor, "*batch C"]) -> str | None:
+        """Return the reason why it cannot be used: more than two classes, or None."""
+        classes = logits.shape[-1]
+        if classes <= 2:
+            return None
+        return f"{self.name} is for variables of 2 classes, not {classes}; use ZGR"
+
+    def pullback(self, p: Rows, x: Rows, v: Rows) -> Float[Tensor, "*batch C"]:
+        """Return the displayed product; 0 for a single class."""
+        if p.shape[-1] == 1:
+            return torch.zeros_like(p * x * v)
+        other = x[..., 1] * p[..., 0] + x[..., 0] * p[..., 1]
+        g = 0.5 * (v[..., 1] - v[..., 0]) * other
+        return torch.stack([-g, g], -1)
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,6 +65,8 @@ class ReinMax(SampleOnlyEstimator):
     tau: float = 1.0
 
     name: ClassVar[str] = "ReinMax"
+    family: ClassVar[str] = "straight-through"
+    temperature_field: ClassVar[str | None] = "tau"
     reference: ClassVar[str] = "Liu et al. 2023, arXiv 2304.08612"
 
     def __post_init__(self) -> None:
@@ -42,16 +77,11 @@ class ReinMax(SampleOnlyEstimator):
         """Degree up to which the estimator is exact: 2 at tau = 1, else 0."""
         return 2 if self.tau == 1 else 0
 
-    def pullback(
-        self,
-        p: Float[Tensor, "*#batch C"],
-        x: Float[Tensor, "*#batch C"],
-        v: Float[Tensor, "*#batch C"],
-    ) -> Float[Tensor, "*batch C"]:
+    def pullback(self, p: Rows, x: Rows, v: Rows) -> Float[Tensor, "*batch C"]:
         """Return the displayed product."""
         middle = (tempered(p, self.tau) + x) / 2
-        product = StraightThrough().pullback  # V(q) v, whatever x
-        return 2 * product(middle, x, v) - product(p, x, v) / 2
+        at_middle = 2 * softmax_vjp(middle, v, short_rows=True)
+        return at_middle - softmax_vjp(p, v, short_rows=True) / 2
 
 
 @dataclass(frozen=True, repr=False)
@@ -72,6 +102,7 @@ class RK2(SampleOnlyEstimator):
     alpha: float = 0.75
 
     name: ClassVar[str] = "RK2"
+    family: ClassVar[str] = "straight-through"
     reference: ClassVar[str] = "Wang & Bui 2026, arXiv 2603.08257"
 
     def __post_init__(self) -> None:
@@ -86,11 +117,6 @@ class RK2(SampleOnlyEstimator):
         """Degree up to which the estimator is exact: 2 at alpha = 1, else 1."""
         return 2 if self.alpha == 1 else 1
 
-    def pullback(
-        self,
-        p: Float[Tensor, "*#batch C"],
-        x: Float[Tensor, "*#batch C"],
-        v: Float[Tensor, "*#batch C"],
-    ) -> Float[Tensor, "*batch C"]:
+    def pullback(self, p: Rows, x: Rows, v: Rows) -> Float[Tensor, "*batch C"]:
         """Return the displayed combination."""
         return STZGR(1 / self.alpha).pullback(p, x, v)
