@@ -25,7 +25,7 @@ def list_(
     from gradlab.catalogue import KEY, estimator_rows, problem_table
     from gradlab.figures import FIGURES, about
     from gradlab.problems import REGIMES, SNAPSHOTS
-    from gradlab.text import aligned
+    from gradlab.text import aligned, filled
 
     with staging(out) as passing:
         rows = estimator_rows()
@@ -34,5 +34,6 @@ def list_(
             os.replace(passing / "estimators.csv", out / "estimators.csv")
     print(aligned([list(rows), *rows.itertuples(index=False)]), aligned(KEY), sep="\n\n")
     print("\nproblems", aligned(problem_table()), sep="\n")
-    print(f"\nregimes of logits\n{', '.join(REGIMES)}\n\nsnapshots of vae\n{', '.join(SNAPSHOTS)}")
+    print(f"\nregimes of logits\n{filled(', '.join(REGIMES), indent='')}")
+    print(f"\nsnapshots of vae\n{filled(', '.join(SNAPSHOTS), indent='')}")
     print("\nfigures", aligned((name, about(name)) for name in FIGURES), sep="\n")

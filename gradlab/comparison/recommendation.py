@@ -4,22 +4,19 @@ The words say how sure it is, how much worse the others are, and what would chan
 """
 
 import math
-import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pandas as pd
 
 from gradlab.moments import Measured
-from gradlab.text import WIDTH, aligned
+from gradlab.text import aligned, filled
 
 __all__ = ["Recommendation", "UNMEASURED"]
 
 UNMEASURED = "not measured: "
 """How the reason begins of what can be used, but has not been met by its draws."""
 
-# Longer names would break the table.
-_LONGEST = 22
 # A squared relative bias below this is rounding.
 _ROUNDING = 1e-18
 
@@ -68,7 +65,7 @@ class Recommendation:
 
 def _explained(answer: Recommendation) -> str:
     paragraphs = [*_question(answer), *_meaning(answer)]
-    wrapped = [textwrap.fill(text, WIDTH, break_on_hyphens=False) for text in paragraphs]
+    wrapped = [filled(text, indent="") for text in paragraphs]
     above = len(list(_question(answer)))
     return "\n".join([*wrapped[:above], "", _table(answer), "", *wrapped[above:], *_unused(answer)])
 
@@ -99,7 +96,7 @@ def _table(answer: Recommendation) -> str:
         lines.append(
             (
                 f"{row['rank']:.0f}",
-                textwrap.shorten(row["estimator"], _LONGEST, placeholder="..."),
+                row["estimator"],
                 f"{row['cost']:g}",
                 f"{row['averaged']:g}",
                 f"{row['rmse']:.3g}" + (f" ± {row['rmse_se']:.1g}" if row["rmse_se"] > 0 else ""),
@@ -109,7 +106,7 @@ def _table(answer: Recommendation) -> str:
                 _alike(row["tau_low"], row["tau_high"]) + ("!" if row["at_edge"] else ""),
             )
         )
-    return aligned(lines)
+    return aligned(lines, repeated=2)
 
 
 def _alike(low: float, high: float) -> str:
@@ -201,4 +198,4 @@ def _unused(answer: Recommendation) -> Iterator[str]:
             yield f"\n{heading}"
         for reason, who in reasons.items():
             text = f"{', '.join(who)}: {reason}"
-            yield textwrap.fill(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+            yield filled(text)

@@ -1,13 +1,12 @@
 """The rows of a comparison as a table to read in a terminal."""
 
 import math
-import textwrap
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
-from gradlab.text import WIDTH, aligned
+from gradlab.text import aligned, filled
 
 __all__ = ["comparison_text"]
 
@@ -59,11 +58,5 @@ def _reasons(refused: pd.DataFrame, measured: pd.DataFrame) -> str:
         name = f"{row['series']} ({row['method']})" if partly else row["series"]
         names.setdefault(reason, []).append(name)
     return "\n".join(
-        textwrap.fill(
-            f"{', '.join(dict.fromkeys(who))}: {reason}",
-            WIDTH,
-            subsequent_indent="  ",
-            break_on_hyphens=False,
-        )
-        for reason, who in names.items()
+        filled(f"{', '.join(dict.fromkeys(who))}: {reason}") for reason, who in names.items()
     )

@@ -81,7 +81,7 @@ def _run(file: Path) -> ModuleType:
 def line_of(error: BaseException) -> str:
     """Return where in the user's own files an error arose, as ` (my.py, line 3)`; "" if nowhere."""
     others = (
-        Path(__file__).parent,
+        Path(__file__).parents[1],
         Path(sysconfig.get_path("stdlib")),
         Path(torch.__file__).parents[1],
     )

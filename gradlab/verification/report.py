@@ -1,12 +1,11 @@
 """Tables of verdicts to read in a terminal: estimators against losses, and their relations."""
 
 import math
-import textwrap
 from collections.abc import Sequence
 
 import pandas as pd
 
-from gradlab.text import WIDTH, aligned
+from gradlab.text import aligned, filled
 from gradlab.verification.order import Ladder
 from gradlab.verification.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED, Verdict
 
@@ -56,8 +55,7 @@ def ladder_text(ladders: Sequence[Ladder]) -> str:
         degree = _degree(ladder.degree)
         if ladder.holds is False and not ladder.against:
             degree += f", not {_degree(ladder.order or 0)}"
-        name = textwrap.shorten(ladder.estimator, _LONGEST, placeholder="...")
-        table.append([name, *cells, degree, holds])
+        table.append([ladder.estimator, *cells, degree, holds])
     against = ladders[0].against
     key = KEY_AGAINST.format(against=against) if against else KEY
     found: list[str] = []
@@ -66,18 +64,14 @@ def ladder_text(ladders: Sequence[Ladder]) -> str:
         found += [ladder.found()] if silent and not against else []
         told = ladder.counterexamples or ladder.undecided or ladder.refused
         found += ladder.sites() if told or silent else []
-    lines = (textwrap.fill(text, 98, subsequent_indent="  ") for text in found)
-    return "\n\n".join([aligned(table), textwrap.fill(key, 100) if against else key, *lines])
+    lines = map(filled, found)
+    return "\n\n".join([aligned(table), filled(" ".join(key.split()), indent=""), *lines])
 
 
 def _cell_of(ladder: Ladder, kind: str) -> str:
     """Return the worst verdict on one kind of loss, marked if it is a counterexample elsewhere."""
     verdict = ladder.worst(kind)
     return cell(verdict) + ("*" if verdict in ladder.counterexamples else "")
-
-
-# The full name is in the rows.
-_LONGEST = 28
 
 
 def _short(kind: str) -> str:
@@ -128,5 +122,5 @@ def planted_text(rows: pd.DataFrame) -> str:
         if how == "refused":
             reasons.setdefault(what, []).append(row.planted)
     why = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
-    told = f"\n\n{textwrap.fill(f'Refused: {why}.', WIDTH)}" if reasons else ""
+    told = f"\n\n{filled(f'Refused: {why}.', indent='')}" if reasons else ""
     return f"\n{aligned(table)}{told}"

@@ -23,7 +23,7 @@ from gradlab import figures
 from gradlab.catalogue import problem_table
 from gradlab.cli import main
 from gradlab.cli.comparing import Method, compare
-from gradlab.comparison.comparing import comparing
+from gradlab.comparison import comparing
 from gradlab.estimators import ESTIMATORS
 from gradlab.moments import GROUPS
 from gradlab.problems import PROBLEMS, REGIMES, problem, regime
