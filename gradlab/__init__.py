@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from gradlab import _moved
 from gradlab.version import __version__
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class _Package(ModuleType):
 
 
 sys.modules[__name__].__class__ = _Package
+_moved.install()
 
 
 def _submodule(package: str, name: str) -> ModuleType:
@@ -100,4 +102,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     modules = {found.name for found in pkgutil.iter_modules(__path__)}  # noqa: F405
-    return sorted({*__all__, *modules} - {"__main__"})
+    return sorted({*__all__, *modules} - {"__main__", "_moved"})

@@ -1,0 +1,41 @@
+"""What CONTRIBUTING, CHANGELOG and CITATION say about the tree is so."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from gradlab import __version__
+from gradlab._moved import MOVED
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "CONTRIBUTING.md").read_text()
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
+PATHS = sorted(set(re.findall(r"`((?:gradlab|tests)/[\w/.]+)`", TEXT)))
+TREE = re.findall(r"^gradlab/\n(.*?)^tests/", TEXT, re.S | re.M)[0]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_paths_exist(path: str) -> None:
+    assert (ROOT / path).exists()
+
+
+def test_the_tree_names_every_room() -> None:
+    rooms = {p.parent.name for p in (ROOT / "gradlab").glob("*/__init__.py")}
+    files = {p.name for p in (ROOT / "gradlab").glob("[a-z]*.py")}
+    assert set(re.findall(r"^  (\w+)/", TREE, re.M)) == rooms
+    assert files <= set(re.findall(r"\w+\.py", TREE))
+
+
+def test_there_are_ten_questions() -> None:
+    assert len(re.findall(r"^\| .*\? \| `gradlab/.*` \|$", TEXT, re.M)) == 10
+
+
+@pytest.mark.parametrize("old", MOVED)
+def test_the_changelog_lists_moved_modules(old: str) -> None:
+    new = ", ".join(f"`gradlab.{name}`" for name in MOVED[old].split())
+    assert f"| `gradlab.{old}` | {new} |" in CHANGELOG
+
+
+def test_the_version_is_that_of_the_citation() -> None:
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()

@@ -1,0 +1,64 @@
+"""Old paths of moved modules: each is the new module, and warns at the line that used it."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gradlab
+from gradlab._moved import MOVED
+
+
+@pytest.fixture(params=MOVED)
+def old(request: pytest.FixtureRequest) -> str:
+    """Return an old path, as if nothing had used it yet."""
+    name = f"gradlab.{request.param}"
+    package, _, module = name.rpartition(".")
+    vars(importlib.import_module(package)).pop(module, None)
+    sys.modules.pop(name, None)
+    return name
+
+
+def test_an_old_path_is_the_new_module(old: str) -> None:
+    first, *rest = [f"gradlab.{name}" for name in MOVED[old.removeprefix("gradlab.")].split()]
+    with pytest.warns(DeprecationWarning, match=f"{old} has moved to {first}") as caught:
+        found = importlib.import_module(old)
+    assert [warning.filename for warning in caught] == [__file__]
+    new = importlib.import_module(first)
+    assert new.__spec__ is not None
+    assert new.__spec__.name == first
+    assert rest or found is new
+    for name in (first, *rest):
+        module = importlib.import_module(name)
+        assert all(getattr(found, public) is getattr(module, public) for public in module.__all__)
+
+
+@pytest.mark.parametrize("old", MOVED)
+def test_no_old_path_hides_a_module_that_exists(old: str) -> None:
+    path = Path(gradlab.__file__).parent / old.replace(".", "/")
+    assert not path.with_suffix(".py").exists()
+    assert not (path / "__init__.py").exists()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import gradlab.nn; import gradlab.training.layer; gradlab.training.layer.CategoricalLayer",
+        "from gradlab.ladder import verify_order",
+        "import gradlab; gradlab.ladder.verify_order; gradlab.ladder",
+        "import gradlab; gradlab.training.probe.GradientProbe",
+        "from gradlab.training import datasets; datasets.load_images",
+        "from gradlab.tables import aligned, estimator_rows",
+    ],
+)
+def test_each_way_to_use_an_old_path_warns_once(statement: str) -> None:
+    code = f"import warnings; warnings.simplefilter('always')\n{statement}"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stderr.count("DeprecationWarning: gradlab.") == 1
+    assert run.stderr.startswith("<string>:2: ")
+
+
+def test_old_paths_are_not_listed() -> None:
+    assert not {"_moved", "ladder", "tables"} & set(dir(gradlab))
