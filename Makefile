@@ -8,11 +8,11 @@ JOBS ?= 2
 PYTHON ?= python3.11 python3.12 python3.13 python3
 
 .DEFAULT_GOAL := help
-.PHONY: help figures test test-all lint format notebooks bench clean
+.PHONY: help figures test test-all test-mutants lint format notebooks bench clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is one of"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 figures: $(READY) ## the main job: every figure and its rows, into figures/
 	@$(BIN)/gradlab figures
@@ -27,6 +27,9 @@ test: $(READY) ## the tests, without the slow ones
 
 test-all: $(READY) ## all tests, with the slow ones and those on full data sets
 	@$(BIN)/pytest -n $(JOBS) -m ""
+
+test-mutants: $(READY) ## plant each mutant of tests/mutants and see whether its tests fail
+	@$(BIN)/python -m tests.mutants
 
 lint: $(READY) ## format, lint and types, checked
 	@$(BIN)/ruff format --check .

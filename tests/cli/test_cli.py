@@ -92,7 +92,7 @@ def test_list_names_everything_within_100_columns(capsys) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, _ in problem_table()])
-def test_list_shows_an_argument_where_a_problem_takes_one(name) -> None:
+def test_the_table_of_problems_shows_which_take_an_argument(name) -> None:
     kind, _, argument = name.partition(":")
     takes_none = pytest.raises(ValueError, match="takes no argument")
     bad = pytest.raises(ValueError, match=r"must be a number|unknown snapshot")

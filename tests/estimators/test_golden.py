@@ -133,11 +133,11 @@ def test_the_recipe_gives_the_logits_of_the_fixtures(size):
 @over_cases
 def test_value_variance_and_gradient_of_f(size, name):
     expected, values = golden(size, name), enumeration(size, name).values
-    assert distance(values.mean, expected["mean_f"]) < 1e-10
+    assert distance(values.mean, expected["mean_f"]) < 1e-12
     variance = (values.p * values.conditional_square).sum(-1)
-    assert distance(variance, [expected["var_f"]] * size[0]) < 1e-10
-    assert distance(values.gradient, expected["gradient"]) < 1e-10
-    assert distance(values.gradient.norm(), expected["gradient_norm"]) < 1e-10
+    assert distance(variance, [expected["var_f"]] * size[0]) < 1e-12
+    assert distance(values.gradient, expected["gradient"]) < 1e-12
+    assert distance(values.gradient.norm(), expected["gradient_norm"]) < 1e-12
 
 
 @over_functions
@@ -148,8 +148,8 @@ def test_f_and_its_gradient_at_the_reference_state(size, name):
     value = recipe(name, *size)(x)
     (v,) = torch.autograd.grad(value, x)
     expected = golden(size, name)
-    assert distance(value.detach(), expected["f_at_reference_state"]) < 1e-10
-    assert distance(v, expected["grad_f_at_reference_state"]) < 1e-10
+    assert distance(value.detach(), expected["f_at_reference_state"]) < 1e-12
+    assert distance(v, expected["grad_f_at_reference_state"]) < 1e-12
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from cases import all_states
 from gradlab.estimators import (
     DARN,
     ZGR,
@@ -272,8 +273,7 @@ def test_what_changes_below_the_limit_widens_the_bound():
 
 def test_sizes_are_means_of_absolute_values():
     f, logits = added(3.0, "cubic", 3, 2), moderate(3, 2)
-    digits = torch.cartesian_prod(*[torch.arange(2)] * 3)
-    x = torch.nn.functional.one_hot(digits, 2).double()
+    x = all_states(3, 2)
     p = (logits.softmax(-1) * x).sum(-1).prod(-1)
     score = (x - logits.softmax(-1)).square().sum((-2, -1)).sqrt()
     values = f(x)
@@ -289,8 +289,7 @@ def test_the_table_has_a_value_for_each_state(monkeypatch):
 
     monkeypatch.setattr(enumeration, "_BLOCK", 3)
     f, logits = problem("table", 3, 3, 0), moderate(3, 3)
-    digits = torch.cartesian_prod(*[torch.arange(3)] * 3)
-    x = torch.nn.functional.one_hot(digits, 3).double()
+    x = all_states(3, 3)
     table = value_moments(f, logits).table
     assert table.shape == (9, 3)
     assert torch.equal(table.flatten(), f(x))

@@ -164,7 +164,7 @@ def test_rows_of_what_is_refused_hold_the_reason(rows):
     assert "2^128" in refused["reason"].iloc[0]
 
 
-def test_by_default_every_estimator_runs():
+def test_the_committed_rows_hold_every_estimator():
     committed = pd.read_csv(Path(__file__).parents[2] / "figures" / "toys.csv")
     assert set(ESTIMATORS) == {text.partition("(")[0] for text in committed["estimator"]}
 

@@ -199,7 +199,8 @@ def test_float32_modules_on_float32_logits_just_work(name):
     rows = compare(f, logits, ["ZGR", "GS", "RF(m=2)"], draws=200)
     assert set(rows["dtype"]) == {"float32"}
     assert rows["reason"].isna().all()
-    assert gradlab.recommend(f, logits, evaluations=4, draws=64).best
+    few = ["ZGR", "RF(m=2)", "ARSM"]
+    assert gradlab.recommend(f, logits, evaluations=8, estimators=few, draws=64).best
     probe = GradientProbe(["ZGR", "RF(m=2)"])
     probe(0, f, logits.unsqueeze(0).expand(4, 2, 3))
     assert probe.rows["reason"].isna().all()

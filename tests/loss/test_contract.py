@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cases import all_states
 from gradlab.loss.adapted import as_loss
 from losses import CORRECT, FAULTY, N_CLASSES, N_VARIABLES
 
@@ -20,8 +21,7 @@ LOGITS = torch.tensor([[0.3, -0.5, 0.2], [0.1, 0.4, -1.0]], dtype=torch.float64)
 
 def states(dtype: torch.dtype = torch.float64, batch: tuple[int, ...] = ()) -> Tensor:
     """Return all states as one-hot x [S, *batch, N, C]."""
-    classes = torch.cartesian_prod(*[torch.arange(C)] * N)
-    x = torch.nn.functional.one_hot(classes, C).to(dtype)
+    x = all_states(N, C).to(dtype)
     return x.reshape(-1, *[1] * len(batch), N, C).repeat(1, *batch, 1, 1)
 
 

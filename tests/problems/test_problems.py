@@ -2,7 +2,6 @@
 
 import gzip
 import itertools
-import json
 import math
 import os
 import pickle
@@ -16,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 
 import gradlab.data
 import gradlab.problems
+from cases import all_states
 from gradlab.data.cache import cache_folder
 from gradlab.data.digits import digit_rows, digits
 from gradlab.problems import (
@@ -28,16 +27,12 @@ from gradlab.problems import (
     PROBLEMS,
     REGIMES,
     SNAPSHOTS,
-    Constant,
     Cubic,
     Linear,
     LookupTable,
-    Multilinear,
-    MultiQuadratic,
     NormPower,
     Polynomial,
     Quadratic,
-    Softplus,
     TinyVAE,
     problem,
     regime,
@@ -45,7 +40,6 @@ from gradlab.problems import (
 from gradlab.problems.tiny_vae_model import elbo, encode
 from gradlab.problems.tiny_vae_weights import Training, trained
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "fixtures.json").read_text())["cases"]
 DATA = Path(gradlab.data.__file__).parent
 TEXTS = [*PROBLEMS, *(f"polynomial:{d}" for d in range(7)), "norm:1.5", "norm:3", "norm:4"]
 DIFFERENTIABLE = [text for text in TEXTS if text != "table"]
@@ -72,13 +66,9 @@ def relaxed(f, *batch, seed=0):
     return torch.rand(*batch, f.N, f.C, generator=generator, dtype=torch.float64)
 
 
-def states(N, C):
-    return F.one_hot(torch.tensor(list(itertools.product(range(C), repeat=N))), C).double()
-
-
 def enumerated_gradient(f, logits):
     """The mean of f(x) (x - p) over all states, independent of the exact engine."""
-    x, p = states(*logits.shape), logits.softmax(-1)
+    x, p = all_states(*logits.shape), logits.softmax(-1)
     weight = (x * p).sum(-1).prod(-1) * f(x)
     return (weight[:, None, None] * (x - p)).sum(0)
 
@@ -86,55 +76,6 @@ def enumerated_gradient(f, logits):
 def gradient(f, x):
     x = x.detach().requires_grad_()
     return torch.autograd.grad(f(x).sum(), x)[0]
-
-
-# --- Golden numbers ---------------------------------------------------------------------------
-
-
-def by_recipe(name, N, C):
-    """The losses of the published recipe, coefficients in radians and 0-based indices."""
-    d = torch.arange(N * C, dtype=torch.float64)
-    b = torch.sin(2 * d + 1).view(N, C)
-    Q = torch.cos(d[:, None] * d + d[:, None] + d).view(N, C, N, C)
-    e, h = d[:, None, None], d[:, None]
-    T = torch.sin(1 + d + e + h + d * e * h).view((N, C) * 3)
-    blocks = torch.stack([Q[i, :, i] for i in range(N)])
-    return {
-        "constant": lambda: Constant(N, C, 1.7),
-        "linear": lambda: Linear(b),
-        "multilinear": lambda: Multilinear(b),
-        "quadratic": lambda: Quadratic(Q, b),
-        "multiquadratic": lambda: MultiQuadratic(blocks, b),
-        "cubic": lambda: Cubic(T),
-        "softplus": lambda: Softplus(b),
-    }[name]()
-
-
-@pytest.mark.parametrize(
-    ("case", "name"),
-    [
-        pytest.param(case, name, id=f"{name}-{case['N']}x{case['C']}")
-        for case in GOLDEN
-        for name in case["functions"]
-    ],
-)
-def test_golden_numbers(case, name):
-    N, C, golden = case["N"], case["C"], case["functions"][name]
-    f = by_recipe(name, N, C)
-    logits = torch.tensor(case["eta"], dtype=torch.float64)
-    x = F.one_hot(torch.tensor(case["reference_state"]), C).double()
-    all_x = states(N, C)
-    weight = (all_x * logits.softmax(-1)).sum(-1).prod(-1)
-    mean = (weight * f(all_x)).sum()
-    found = {
-        "f_at_reference_state": f(x),
-        "grad_f_at_reference_state": gradient(f, x),
-        "mean_f": mean,
-        "var_f": (weight * (f(all_x) - mean) ** 2).sum(),
-        "gradient": enumerated_gradient(f, logits),
-    }
-    expected = {key: torch.tensor(golden[key], dtype=torch.float64) for key in found}
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 # --- The contract -----------------------------------------------------------------------------
@@ -164,7 +105,7 @@ def test_class_axis_first_in_memory(text):
 @pytest.mark.parametrize("text", TEXTS)
 def test_dtype_follows_x(text, dtype):
     f = make(text)
-    x = states(f.N, f.C)[:50]
+    x = all_states(f.N, f.C)[:50]
     values = f(x.to(dtype))
     assert values.dtype == dtype
     scale = f(x).abs().max().item() + 1
@@ -284,12 +225,12 @@ def test_norm_power_on_bits(p):
     f = NormPower(3, 2, p, targets)
     bits = torch.tensor(list(itertools.product([0.0, 1.0], repeat=3)), dtype=torch.float64)
     expected = ((bits - torch.tensor(targets, dtype=torch.float64)).abs() ** p).mean(-1)
-    torch.testing.assert_close(f(states(3, 2)), expected, rtol=0, atol=1e-15)
+    torch.testing.assert_close(f(all_states(3, 2)), expected, rtol=0, atol=1e-15)
 
 
 def test_table_order_and_missing_gradient():
     f = LookupTable.random(3, 4)
-    x = states(3, 4).requires_grad_()
+    x = all_states(3, 4).requires_grad_()
     assert torch.equal(f(x), f.table)
     assert not f(x).requires_grad
     assert not f.differentiable
@@ -298,10 +239,10 @@ def test_table_order_and_missing_gradient():
 @pytest.mark.parametrize("hidden", [(8,), (8, 8)])
 def test_network_layers(hidden):
     f = MLP(2, 3, seed=1, hidden=hidden)
-    h = states(2, 3).flatten(1)
+    h = all_states(2, 3).flatten(1)
     for layer in range(len(hidden)):
         h = torch.tanh(h @ f.weights[2 * layer] + f.weights[2 * layer + 1])
-    torch.testing.assert_close(f(states(2, 3)), h @ f.weights[-1])
+    torch.testing.assert_close(f(all_states(2, 3)), h @ f.weights[-1])
 
 
 # --- Logits -----------------------------------------------------------------------------------
@@ -437,7 +378,7 @@ def test_digits_against_full_mnist():
 def negative_elbo(snapshot, image, logits):
     """The textbook form, from the unsigned weights: expected Bernoulli likelihood and KL."""
     w = trained()[snapshot]
-    x = states(4, 4)
+    x = all_states(4, 4)
     h = torch.tanh(x.flatten(1) @ w.decoder_in + w.decoder_in_bias)
     pixels = Bernoulli(logits=h @ w.decoder_out + w.decoder_out_bias)
     likelihood = pixels.log_prob(digits()[0][image].double()).sum(-1)
@@ -451,11 +392,11 @@ def negative_elbo(snapshot, image, logits):
 @pytest.mark.parametrize("snapshot", SNAPSHOTS)
 def test_vae_is_the_negative_elbo(snapshot, image):
     f = TinyVAE(snapshot, image)
-    weight = (states(4, 4) * f.logits.softmax(-1)).sum(-1).prod(-1)
+    weight = (all_states(4, 4) * f.logits.softmax(-1)).sum(-1).prod(-1)
     logits = f.logits.clone().requires_grad_()
     truth = negative_elbo(snapshot, image, logits)
     (truth_gradient,) = torch.autograd.grad(truth, logits)
-    value = (weight * f(states(4, 4))).sum()
+    value = (weight * f(all_states(4, 4))).sum()
     bound = elbo(trained()[snapshot], digits()[0][image : image + 1].double())[0]
     torch.testing.assert_close(value, truth.detach(), rtol=0, atol=1e-10)
     torch.testing.assert_close(value, -bound, rtol=0, atol=1e-10)

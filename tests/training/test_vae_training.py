@@ -6,8 +6,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cases import generator, is_binary, is_of_levels
-from gradlab.categorical import one_hot
+from cases import all_states, generator, is_binary, is_of_levels
 from gradlab.cli import main
 from gradlab.data.datasets import load_images
 from gradlab.estimators import ESTIMATORS
@@ -38,14 +37,9 @@ def vae():
     return model
 
 
-def states():
-    classes = torch.cartesian_prod(*[torch.arange(C)] * N)
-    return one_hot(classes, torch.zeros(N, C, dtype=torch.float64))
-
-
 def enumerated(vae, images):
     """Return log q(z | x) and log p(x, z), [states, images]."""
-    z = states().unsqueeze(1).expand(-1, len(images), -1, -1)
+    z = all_states(N, C).unsqueeze(1).expand(-1, len(images), -1, -1)
     log_q = (z * vae.encode(images).log_softmax(-1)).sum((-2, -1))
     pixels = torch.sigmoid(vae.decoder(z.flatten(-2)))
     log_p = torch.distributions.Bernoulli(pixels).log_prob(images).sum(-1)
@@ -55,7 +49,9 @@ def enumerated(vae, images):
 def test_loss_and_divergence_are_the_negative_elbo(vae, images):
     log_q, log_joint = enumerated(vae, images)
     expected = (log_q.exp() * (log_q - log_joint)).sum(0)
-    values = vae.reconstruction(images)(states().unsqueeze(1).expand(-1, len(images), -1, -1))
+    values = vae.reconstruction(images)(
+        all_states(N, C).unsqueeze(1).expand(-1, len(images), -1, -1)
+    )
     found = (log_q.exp() * values).sum(0) + vae.divergence(vae.encode(images))
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-10)
 

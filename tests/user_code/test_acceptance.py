@@ -94,7 +94,7 @@ def test_compare_takes_it(name):
     check_row(rows.iloc[0].to_dict(), name)
 
 
-@each
+@few_first
 def test_the_probe_takes_it(name):
     probe = GradientProbe([CODES[name]], draws=512, seed=7)
     probe(0, LOSS, torch.stack([LOGITS, LOGITS]))
@@ -104,7 +104,7 @@ def test_the_probe_takes_it(name):
     assert abs(row["bias2"] - bias2) <= max(limit(GROUPS - 1) * row["bias2_se"], 1e-9)
 
 
-@each
+@few_first
 def test_recommend_takes_it(name):
     ranked = gradlab.recommend(
         LOSS, LOGITS, evaluations=8, estimators=[CODES[name], "ARSM"], draws=256, seed=8

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor
 
+from cases import all_states
 from gradlab.categorical import draw_one_hot, probabilities
 from gradlab.estimators import parse
 from hard_laws import Law
@@ -37,9 +38,7 @@ Loss = Any
 
 def states(logits: Tensor) -> Tensor:
     """Return all states [C^N, N, C] in the dtype of the logits."""
-    N, C = logits.shape
-    classes = torch.cartesian_prod(*[torch.arange(C)] * N).reshape(-1, N)
-    return torch.eye(C, dtype=logits.dtype)[classes]
+    return all_states(*logits.shape).to(logits.dtype)
 
 
 def chances(p: Tensor, x: Tensor) -> Tensor:

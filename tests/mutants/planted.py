@@ -1,0 +1,426 @@
+"""The planted mutants: one small error of the package each, and the tests that must see it."""
+
+from typing import NamedTuple
+
+__all__ = ["MUTANTS", "Mutant"]
+
+
+class Mutant(NamedTuple):
+    """In `file` of the package, `old` becomes `new`; `breaks` says what is wrong then.
+
+    `old` occurs exactly once in the file. `tests` are the arguments of pytest that must fail.
+    """
+
+    file: str
+    old: str
+    new: str
+    breaks: str
+    tests: tuple[str, ...]
+
+
+_CLAIMS = ("tests/estimators/test_claims.py",)
+_GOLDEN = ("tests/estimators/test_golden.py",)
+_CONFORMANCE = ("tests/estimators/test_conformance.py",)
+_ENUMERATION = ("tests/exact/test_enumeration.py",)
+_MOMENTS = ("tests/exact/test_moments.py",)
+_MONTE_CARLO = ("tests/comparison/test_montecarlo.py",)
+_RANKING = ("tests/comparison/test_recommending.py", "tests/comparison/test_comparing.py")
+_MEAN_TEST = (
+    "tests/verification/test_mean_test.py",
+    "tests/verification/test_sequential_test.py",
+)
+_SEQUENTIAL = (
+    "tests/verification/test_sequential_test.py",
+    "tests/verification/test_verifying.py",
+)
+_STORE = ("tests/sweep/test_store.py",)
+_GATE = ("tests/loss/test_contract.py", "tests/loss/test_gate.py")
+
+MUTANTS = {
+    # ---- formulas of the estimators -----------------------------------------------------------
+    "ST forgets to centre": Mutant(
+        "estimators/straight_through.py",
+        "return p * (v - _dot(p, v))",
+        "return p * v",
+        "rows of the gradient no longer sum to 0",
+        _CLAIMS + _CONFORMANCE,
+    ),
+    "DARN with p for x - p": Mutant(
+        "estimators/straight_through.py",
+        "return s * _dot(s, v)",
+        "return s * _dot(x, v)",
+        "the Taylor baseline is gone",
+        _GOLDEN + _MOMENTS,
+    ),
+    "ZGR with one half too many": Mutant(
+        "estimators/straight_through.py",
+        "p, v - at_x, value=0.5)",
+        "p, v - at_x, value=0.51)",
+        "2 % more of ST: not exact for quadratics",
+        _CLAIMS,
+    ),
+    "ST-ZGR at the wrong alpha": Mutant(
+        "estimators/straight_through.py",
+        "weight = self.alpha / 2",
+        "weight = self.alpha / 2.02",
+        "alpha = 1 is no longer ZGR",
+        _CLAIMS + _GOLDEN,
+    ),
+    "ReinMax without its last term": Mutant(
+        "estimators/reinmax.py",
+        "return 2 * product(middle, x, v) - product(p, x, v) / 2",
+        "return 2 * product(middle, x, v) - product(p, x, v)",
+        "Heun's rule becomes first order",
+        _CLAIMS,
+    ),
+    "GR averages k samples as k - 1": Mutant(
+        "estimators/gumbel.py",
+        "second / k + (1 - 1 / k) * square",
+        "second / k + (1 - 2 / k) * square",
+        "the exact variance of GR(k)",
+        ("tests/estimators/test_gumbel_tables.py", *_MOMENTS, *_MONTE_CARLO),
+    ),
+    "GS takes the gradient at x": Mutant(
+        "estimators/gumbel.py",
+        "v = gradient(f, y[0].contiguous().to(logits.dtype))",
+        "v = gradient(f, x.contiguous().to(logits.dtype))",
+        "GS becomes GS-ST",
+        _GOLDEN + _CONFORMANCE,
+    ),
+    "RF without its baseline": Mutant(
+        "estimators/score_function.py",
+        "weight = (value.detach() - self.baseline)[..., None, None]",
+        "weight = value.detach()[..., None, None]",
+        "the baseline of REINFORCE is ignored by draws",
+        ("tests/estimators/test_baselines.py", *_GOLDEN, *_CONFORMANCE, *_MONTE_CARLO),
+    ),
+    "score without p": Mutant(
+        "estimators/score_function.py",
+        "return value, (weight * (x - p)).to(logits.dtype)",
+        "return value, (weight * x).to(logits.dtype)",
+        "REINFORCE is biased",
+        _CLAIMS,
+    ),
+    "leave-one-out over m": Mutant(
+        "estimators/score_function.py",
+        ".to(p.dtype) / (self.m - 1)",
+        ".to(p.dtype) / self.m",
+        "RF(m) shrinks by (m - 1) / m",
+        _CLAIMS,
+    ),
+    "variance of RF(m)": Mutant(
+        "estimators/score_function.py",
+        "(self.m - 2) * gradient2) / pairs",
+        "(self.m - 1) * gradient2) / pairs",
+        "the exact variance of RF(m)",
+        _MOMENTS + _MONTE_CARLO,
+    ),
+    "variance of RF": Mutant(
+        "estimators/score_function.py",
+        "square = conditional_square + 2 * shift * excess + shift**2",
+        "square = conditional_square + shift * excess + shift**2",
+        "the exact variance of REINFORCE",
+        _MOMENTS + _MONTE_CARLO,
+    ),
+    "LE without its own class": Mutant(
+        "estimators/local_expectation.py",
+        "estimate = p * (phi - (p * phi).sum(-1, keepdim=True))",
+        "estimate = p * (phi - phi.mean(-1, keepdim=True))",
+        "local expectations use equal weights",
+        _CLAIMS,
+    ),
+    "unordered set without its baseline's weight": Mutant(
+        "estimators/unordered_set.py",
+        "weight = log_p.exp() * r",
+        "weight = log_p.exp() * r.mean(0)",
+        "the unordered set is biased",
+        (*_CLAIMS, "tests/estimators/test_without_replacement.py"),
+    ),
+    # ---- draws --------------------------------------------------------------------------------
+    "classes drawn one too low": Mutant(
+        "categorical.py",
+        "u = u * cumulated[..., -1:]",
+        "u = u * u * cumulated[..., -1:]",
+        "the law of x is not p",
+        (*_MONTE_CARLO, "tests/estimators/test_conformance.py"),
+    ),
+    "probabilities not in double": Mutant(
+        "categorical.py",
+        "cumulated = p.detach().cumsum(-1, dtype=torch.float64)",
+        "cumulated = p.detach().cumsum(-1, dtype=torch.bfloat16).double()",
+        "small probabilities are distorted",
+        _MONTE_CARLO + _CONFORMANCE,
+    ),
+    "relaxed sample at tau squared": Mutant(
+        "categorical.py",
+        "ratio.log1p_().mul_(-1 / tau).exp_()",
+        "ratio.log1p_().mul_(-1 / tau**2).exp_()",
+        "a relaxed sample of another temperature",
+        (*_GOLDEN, "tests/estimators/test_gumbel_tables.py"),
+    ),
+    "tempered the other way": Mutant(
+        "categorical.py",
+        "return torch.softmax(p.log() / tau, -1)",
+        "return torch.softmax(p.log() * tau, -1)",
+        "p^tau instead of p^(1 / tau)",
+        ("tests/estimators/test_tempered.py", *_GOLDEN),
+    ),
+    "no look at NaN": Mutant(
+        "categorical.py",
+        "if torch.isnan(top).any():",
+        "if torch.isnan(top).all():",
+        "NaN in some rows gets another message",
+        ("tests/test_errors.py", *_GATE),
+    ),
+    # ---- exact --------------------------------------------------------------------------------
+    "gradient without p": Mutant(
+        "exact/enumeration.py",
+        "return self.p * self.excess",
+        "return self.excess",
+        "the exact gradient",
+        _ENUMERATION,
+    ),
+    "second moment not centred": Mutant(
+        "exact/enumeration.py",
+        "(given_square[0] - 2 * mean * given + mean**2)",
+        "(given_square[0] - mean * given)",
+        "the conditional square of f",
+        (*_ENUMERATION, *_MOMENTS, "tests/exact/test_rounding.py"),
+    ),
+    "no second look at f": Mutant(
+        "exact/enumeration.py",
+        "    _check_steady(objective, evaluate(objective, space.block[:_FEW]), raw[:_FEW])\n",
+        "",
+        "an f that changes during the sweep is not refused",
+        (*_ENUMERATION, "tests/loss/test_batches.py", "tests/loss/test_contract.py"),
+    ),
+    "covariance not centred": Mutant(
+        "exact/enumeration.py",
+        "covariance = covariance - given[..., :, None] * given[..., None, :]",
+        "covariance = covariance",
+        "the covariance of grad f",
+        _MOMENTS + _ENUMERATION,
+    ),
+    "variance without the classes": Mutant(
+        "exact/moments.py",
+        "(of_gradient + of_noise + of_class).clamp_min(0.0)",
+        "(of_gradient + of_noise).clamp_min(0.0)",
+        "one of three terms of the variance",
+        _MOMENTS,
+    ),
+    "noise of the Jacobian twice": Mutant(
+        "exact/moments.py",
+        "inner = second - first.transpose(-1, -2) @ first",
+        "inner = second",
+        "the inner variance of GR",
+        (*_MOMENTS, "tests/estimators/test_gumbel_tables.py"),
+    ),
+    "a changed draw counts as proved": Mutant(
+        "exact/moments.py",
+        "refused = estimator.refusal(given)",
+        "refused = None",
+        "exact moments of what the estimator refuses",
+        (*_MOMENTS, *_CONFORMANCE, "tests/estimators/test_arms.py"),
+    ),
+    # ---- moments and Monte Carlo --------------------------------------------------------------
+    "variance over n": Mutant(
+        "moments.py",
+        "(square / max(n - 1, 1)).sum(-1), n, groups)",
+        "(square / max(n, 1)).sum(-1), n, groups)",
+        "the variance of draws leans by 1 / n",
+        _MONTE_CARLO,
+    ),
+    "squared bias with its noise": Mutant(
+        "moments.py",
+        "bias2 = distance2 - float(self.variance_per_variable.sum()) / self.n",
+        "bias2 = distance2",
+        "the squared bias of an unbiased estimator is var / n",
+        _MONTE_CARLO,
+    ),
+    "noise of the truth forgotten": Mutant(
+        "moments.py",
+        "bias2 -= float(truth.variance_per_variable.sum()) / truth.n",
+        "pass",
+        "a measured truth counts as exact",
+        (*_MONTE_CARLO, "tests/verification/test_coverage.py"),
+    ),
+    "groups merged by halves": Mutant(
+        "moments.py",
+        "self.mean + share * delta,",
+        "self.mean + 0.5 * delta,",
+        "the mean over blocks of different lengths",
+        _MONTE_CARLO,
+    ),
+    "jackknife without its factor": Mutant(
+        "moments.py",
+        "((GROUPS - 1) * left.var(correction=0)).sqrt()",
+        "left.var(correction=0).sqrt()",
+        "standard errors four times too small",
+        (*_MONTE_CARLO, "tests/verification/test_coverage.py"),
+    ),
+    "one seed for all blocks": Mutant(
+        "reproducible.py",
+        "np.random.SeedSequence([seed, block, *words.tolist()])",
+        "np.random.SeedSequence([seed, *words.tolist()])",
+        "each block repeats the draws of the first",
+        _MONTE_CARLO,
+    ),
+    "one stream for all rows": Mutant(
+        "reproducible.py",
+        "np.random.SeedSequence([seed, block, *words.tolist()])",
+        "np.random.SeedSequence([seed, block])",
+        "rows share their random numbers",
+        _MONTE_CARLO,
+    ),
+    "purpose without a stream": Mutant(
+        "problems/base.py",
+        'f"{purpose}:{seed}"',
+        'f"{seed}"',
+        "a problem and its logits share their random numbers",
+        ("tests/problems/test_problems.py",),
+    ),
+    # ---- the gate -----------------------------------------------------------------------------
+    "f is not asked alone": Mutant(
+        "loss/gate.py",
+        "seen = torch.cat([several, *alone])",
+        "seen = torch.cat([several, values[:2]])",
+        "an f that depends on the size of the batch passes",
+        (*_GATE, "tests/loss/test_batches.py"),
+    ),
+    "f may draw": Mutant(
+        "loss/gate.py",
+        "if global_states() != before:",
+        "if False:",
+        "an f that draws random numbers passes",
+        (*_GATE, "tests/user_code/test_acceptance.py"),
+    ),
+    "f may hold the logits": Mutant(
+        "loss/gate.py",
+        "return any(grad is not None for grad in grads)",
+        "return False",
+        "an f with a graph to the logits passes",
+        _GATE,
+    ),
+    # ---- verdicts -----------------------------------------------------------------------------
+    "kurtosis not seen": Mutant(
+        "verification/mean_test.py",
+        "return min(2 * self.sums.n / max(kurtosis - 1, 1e-9), self.sums.n - 1.0)",
+        "return self.sums.n - 1.0",
+        "heavy tails count as normal",
+        _MEAN_TEST,
+    ),
+    "no Bonferroni": Mutant(
+        "verification/mean_test.py",
+        "return min(1.0, p * len(self.statistics))",
+        "return min(1.0, p)",
+        "the least of many p-values",
+        (*_MEAN_TEST, "tests/verification/test_calibration.py"),
+    ),
+    "evidence summed": Mutant(
+        "verification/mean_test.py",
+        "return float(np.logaddexp.reduce(each)) - math.log(len(each))",
+        "return float(np.logaddexp.reduce(each))",
+        "the e-value of coordinates is their sum",
+        _MEAN_TEST,
+    ),
+    "dependence at 20 %": Mutant(
+        "verification/evidence.py",
+        "_DEPENDENT = 0.1",
+        "_DEPENDENT = 0.2",
+        "independent draws are refused too often",
+        _SEQUENTIAL,
+    ),
+    "biased below alpha only": Mutant(
+        "verification/sequential_test.py",
+        "return self.log_e_value >= -math.log(self.question.alpha)",
+        "return self.log_e_value >= 1",
+        "a verdict at e instead of 1 / alpha",
+        (*_SEQUENTIAL, "tests/verification/test_calibration.py"),
+    ),
+    "unmet states count as met": Mutant(
+        "verification/sequential_test.py",
+        "return UNBIASED if decided and not self.unmet else INCONCLUSIVE",
+        "return UNBIASED if decided else INCONCLUSIVE",
+        "unbiased before rare states were met",
+        _SEQUENTIAL,
+    ),
+    "the margin doubled": Mutant(
+        "verification/sequential_test.py",
+        "return self.question.delta * self.length",
+        "return 2 * self.question.delta * self.length",
+        "unbiased up to twice what was asked",
+        _SEQUENTIAL,
+    ),
+    "squared bias of pairs": Mutant(
+        "verification/deviation_sums.py",
+        "float((2 * self.scatter.square().sum()).sqrt()) / max(self.n - 1, 1) / self.n",
+        "float(self.scatter.square().sum().sqrt()) / max(self.n - 1, 1) / self.n",
+        "its standard error is too small",
+        _SEQUENTIAL,
+    ),
+    "calls ignored": Mutant(
+        "verification/deviation_sums.py",
+        "_FEWEST = 8",
+        "_FEWEST = 10**9",
+        "noise that draws of a call share",
+        _SEQUENTIAL,
+    ),
+    # ---- ranking ------------------------------------------------------------------------------
+    "variance not averaged": Mutant(
+        "comparison/ranking.py",
+        "return bias2 + variance / n, np.sqrt(square.clip(min=0.0))",
+        "return bias2 + variance, np.sqrt(square.clip(min=0.0))",
+        "the error of a mean of n draws",
+        _RANKING,
+    ),
+    "budget not divided by the cost": Mutant(
+        "comparison/ranking.py",
+        "[int(budget // cost) for budget in paid]",
+        "[int(budget) for budget in paid]",
+        "dear estimators rank as cheap ones",
+        _RANKING,
+    ),
+    "ties at one error": Mutant(
+        "comparison/ranking.py",
+        'noise = 2 * np.hypot(table["mse_se"], first["mse_se"])',
+        'noise = 0 * np.hypot(table["mse_se"], first["mse_se"])',
+        "what cannot be told from the first is not rank 1",
+        _RANKING,
+    ),
+    "exact rows not preferred": Mutant(
+        "comparison/ranking.py",
+        'is_exact | ~measured["estimator"]',
+        '~is_exact | ~measured["estimator"]',
+        "measured rows replace exact ones",
+        _RANKING,
+    ),
+    # ---- the store of a sweep -----------------------------------------------------------------
+    "checksums not read": Mutant(
+        "sweep/database.py",
+        "if _checksum(tuple(values)) != checksum:",
+        "if False:",
+        "damaged rows are read",
+        _STORE,
+    ),
+    "versions mixed": Mutant(
+        "sweep/store.py",
+        "if there != here:",
+        "if False:",
+        "rows of two versions in one store",
+        _STORE,
+    ),
+    "failed rows stay": Mutant(
+        "sweep/store.py",
+        "DELETE FROM cells WHERE error IS NOT NULL",
+        "DELETE FROM cells WHERE error IS NULL",
+        "the good rows are removed",
+        (*_STORE, "tests/sweep/test_faults.py"),
+    ),
+    "seed of a cell": Mutant(
+        "sweep/cells.py",
+        'digest()[:8], "big") >> 1',
+        'digest()[:1], "big") >> 1',
+        "cells share their seeds",
+        (*_STORE, "tests/sweep/test_grid.py"),
+    ),
+}
