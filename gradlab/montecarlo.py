@@ -50,8 +50,8 @@ def monte_carlo(
 
     `estimator`: an Estimator, its text, or code of another form (see `gradlab.user_code.draws_of`).
     For logits [B, N, C] f maps x [..., B, N, C] to [..., B], and what trains is drawn, an estimate
-    for each element. f is given x in the dtype of the logits; sums are of float64. `row` names the row
-    that the draws are for and separates its random numbers from those of other rows; `workers`
+    for each element. f is given x in the dtype of the logits; sums are of float64. `row` names the
+    row that the draws are for and separates its random numbers from those of other rows; `workers`
     threads work on tasks of `chunk` blocks; none of these last two changes the result. Memory does
     not grow with `draws`.
 

@@ -65,7 +65,7 @@ def compare(
     separate rows, or "auto": exact where known, Monte Carlo where not. An estimator may be its
     text, or code that `gradlab.user_code.draws_of` accepts. For logits [B, N, C] f maps
     x [..., B, N, C] to [..., B], and all numbers are of the B elements together (one more column,
-    `batch`). f is given x in the dtype of the logits (column `dtype`); sums and tables are of float64.
+    `batch`). f is given x in the dtype of the logits (column `dtype`); sums and tables are float64.
 
     A row: bias2, variance (of one draw), mse (of one draw), cosine, scale-free bias2 and variance,
     each with its `_se`; truth2 = |exact gradient|^2; `effective_draws` tells how many draws carry

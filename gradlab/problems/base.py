@@ -35,6 +35,7 @@ class Problem(ABC):
     differentiable: ClassVar[bool] = True
 
     def __call__(self, x: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch"]:
+        """Return f(x), after a check of the shape and dtype of x."""
         if x.shape[-2:] != (self.N, self.C):
             raise ValueError(
                 f"x must have shape [..., {self.N}, {self.C}] for {self.name}, not {list(x.shape)}"

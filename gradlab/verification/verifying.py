@@ -75,7 +75,8 @@ def verify(
     `code`: an Estimator, its class or text, a function or an nn.Module (see
     `gradlab.user_code.draws_of`). `judge`: "draw", which is analysed; "training", the backward of
     the surrogate or sample, in batches, in the dtype of the logits; or "both", as far as the code
-    has them: the verdict is then the less favourable one, and says of what. `batch`: judge code that
+    has them: the verdict is then the less favourable one, and says of what. `batch`: judge code
+    that
     uses statistics of its batch as what it is, an estimator of so many samples. For logits [B, N,
     C] f maps x [..., B, N, C] to [..., B], and what trains is judged for all elements together.
 
