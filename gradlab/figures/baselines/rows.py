@@ -49,6 +49,7 @@ class SquaredDistance:
     degree: ClassVar[int] = 2
 
     def __call__(self, x: Float[Tensor, "*batch N 2"]) -> Float[Tensor, "*batch"]:
+        """Return the squared distance of the bits x from the targets."""
         return (x[..., 1] - torch.tensor(self.targets).to(x)).square().sum(-1)
 
 
