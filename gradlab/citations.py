@@ -1,6 +1,6 @@
 """The papers behind the estimators, as BibTeX.
 
-`references.bib` holds one entry a paper; an estimator's `reference` says which one is its own.
+`references.bib` holds one entry per paper; an estimator's `reference` says which one is its own.
 """
 
 import re
@@ -18,7 +18,19 @@ _AUTHOR_AND_YEAR = re.compile(r"(\w+).*?(\d{4})")
 def bibtex(estimators: Iterable[Estimator | str]) -> str:
     """Return the BibTeX entries of the papers that introduced the estimators, each once, by year.
 
-    Estimators are objects or text forms. Raises ValueError for an unknown name.
+    Args:
+        estimators: objects or text forms.
+
+    Returns:
+        The entries, separated by empty lines.
+
+    Raises:
+        ValueError: a name is unknown.
+
+    Example:
+        >>> from gradlab.citations import bibtex
+        >>> bibtex(["ZGR"]).splitlines()[0]
+        '@inproceedings{shekhovtsov2023,'
     """
     wanted = {_key(parse(e) if isinstance(e, str) else e) for e in estimators}
     return "\n\n".join(entry for key, entry in _entries().items() if key in wanted)

@@ -32,7 +32,7 @@ class Measured(float):
     se: float
 
     def __new__(cls, value: float, se: float) -> "Measured":
-        """Return the number `value` with its standard error `se`."""
+        """Return the number `value` with its standard error."""
         number = super().__new__(cls, value)
         number.se = se
         return number

@@ -32,11 +32,32 @@ def assert_unbiased(
 ) -> Verdict:
     """Assert that the mean of `code` is the gradient of E f at `logits`; return the verdict.
 
-    Proved where the mean is known exactly; else by draws, seeded by `seed`: the bias must be shown
-    to be below `delta` times the length of the gradient, with confidence 1 - `alpha`, within
-    `max_draws`. An unbiased estimator is called biased with probability at most `alpha` over seeds;
-    INCONCLUSIVE fails too, and says how many draws are needed. `options` and errors as for
-    `gradlab.verify`. Raises AssertionError with the verdict's explanation.
+    It is proved where the mean is known exactly. Otherwise draws decide: the bias must be shown to
+    be below `delta` times the length of the gradient, with confidence 1 - `alpha`. An unbiased
+    estimator is called biased with probability at most `alpha` over seeds. INCONCLUSIVE fails too,
+    and says how many draws are needed.
+
+    Args:
+        code: an Estimator, its class or text, or code of a form that `gradlab.verify` takes.
+        f: the loss, x [..., N, C] -> values [...].
+        logits: [N, C].
+        delta: the largest bias that passes, as a share of the length of the gradient.
+        alpha: the rate of false alarms over seeds.
+        max_draws: the largest number of draws.
+        seed: fixes the draws, and so the result.
+        **options: further arguments of `gradlab.verify`.
+
+    Returns:
+        The verdict, which is UNBIASED.
+
+    Raises:
+        AssertionError: the verdict is not UNBIASED; the message is its explanation.
+
+    Example:
+        >>> import torch
+        >>> from gradlab.testing import assert_unbiased
+        >>> assert_unbiased("RF(m=2)", lambda x: x[..., 0].sum(-1), torch.zeros(2, 3)).unbiased
+        True
     """
     options |= {"delta": delta, "alpha": alpha, "max_draws": max_draws, "seed": seed}
     verdict = verify(code, f, logits, **options)
@@ -48,14 +69,30 @@ def assert_unbiased(
 def assert_exact_to_degree(
     code: Code, degree: float, *, alpha: float = 1e-6, seed: int = 0, **options: Any
 ) -> Ladder:
-    """Assert that `code` is exact for f of `degree` in each variable (inf: unbiased); return why.
+    """Assert that `code` is exact for f of `degree` in each variable (inf: unbiased).
 
     Nine losses decide at one size and moderate logits. Code that is known by its draws alone is
     also tried at N = 1 to 4 and C = 2 to 5, at peaked, masked, shifted and equal logits, in float32
     and for large f. A counterexample fails there too, and the message says at which size, logits
-    and dtype. A trial there that does not decide is no failure: `undecided` of the returned ladder
-    names it. All trials share `alpha`. `options` and errors as for `gradlab.verify_order`. Raises
-    AssertionError with the explanation.
+    and dtype. A trial there that does not decide is not a failure.
+
+    Args:
+        code: an Estimator, its class or text, or code of a form that `gradlab.verify_order` takes.
+        degree: the degree up to which the code must be exact.
+        alpha: the rate of false alarms over seeds, of all trials together.
+        seed: fixes the draws, and so the result.
+        **options: further arguments of `gradlab.verify_order`.
+
+    Returns:
+        The ladder with the evidence; its `undecided` names trials that did not decide.
+
+    Raises:
+        AssertionError: the code is not exact to that degree; the message is the explanation.
+
+    Example:
+        >>> from gradlab.testing import assert_exact_to_degree
+        >>> assert_exact_to_degree("ZGR", 2).degree
+        2
     """
     ladder = verify_order(code, alpha=alpha, seed=seed, **options)
     if ladder.degree < degree:

@@ -233,6 +233,14 @@ def test_modules_are_described_and_list_their_public_names(file):
         assert "__all__" in assigned
 
 
+@pytest.mark.parametrize("file", [f for f in FILES if f.stem == "__init__"], ids=module_name)
+def test_a_door_names_what_exists_and_each_name_once(file):
+    door = importlib.import_module(module_name(file))
+    names = list(getattr(door, "__all__", ()))
+    assert len(names) == len(set(names))
+    assert [name for name in names if not hasattr(door, name)] == []
+
+
 def public_things(file: Path) -> list[tuple[str, object]]:
     module = importlib.import_module(module_name(file))
     named = [(n, getattr(module, n)) for n in getattr(module, "__all__", ())]

@@ -55,7 +55,7 @@ def as_loss(
     A plain function is called as it is. Put the modules that it calls into eval mode yourself, and
     cast x to their dtype. f gives a copy of x, so the module may write into its input.
 
-    Arguments:
+    Args:
         module: takes the R rows in the given layout and returns a tensor [R], [R, 1], or, with
             `loss`, `output` or `reduce`, what these turn into one.
         layout: how the module sees x. "N C": [R, N, C]. "C N": [R, C, N], channels first, for
@@ -66,7 +66,7 @@ def as_loss(
             is [..., B, N, C] and row b meets target b, whatever axes are in front. With B = 1, or
             no axis at all, every x meets the same target. Floating targets are cast to the dtype
             of what they meet.
-        loss: a function (output, target) -> one value a row, such as
+        loss: a function (output, target) -> one value per row, such as
             functools.partial(F.cross_entropy, reduction="none"). Without it, `target` is the
             second argument of the module.
         output: the part of the module's result to use: a key or an attribute ("logits"), an index
@@ -76,9 +76,13 @@ def as_loss(
             million numbers. It bounds the memory of values; with gradients, the graphs of all
             calls are kept. With chunk=1, also a module that reduces over its batch is right.
 
-    Raises TypeError or ValueError if an argument is wrong or the module cannot be copied, and
-    LossError in a call if the module's result is not one floating value a row, or if the targets
-    do not match x.
+    Returns:
+        The loss f. It raises LossError when it is called if the module's result is not one floating
+        value per row, or if the targets do not match x.
+
+    Raises:
+        TypeError: the module or an argument has the wrong type, or the module cannot be copied.
+        ValueError: an argument has a value that is not known.
 
     Example:
         >>> import torch, gradlab

@@ -85,9 +85,24 @@ _ARGUMENTS: dict[str, tuple[str, Callable[[str], Any]]] = {
 def problem(name: str, N: int, C: int, seed: int = 0) -> Problem:
     """Return the problem called `name`: `quadratic`, `polynomial:5`, `norm:1.5`, `vae:long`, ...
 
-    The part after the colon is the degree, the power p, or the snapshot; `vae` has N = C = 4 and
-    takes the image from `seed`. Raises ValueError, which lists what is known, if the name or its
-    argument is unknown, and what the constructor raises.
+    Args:
+        name: a name in `PROBLEMS`. After a colon, `polynomial` takes its degree, `norm` its power p
+            and `vae` its snapshot.
+        N: the number of variables; 4 for `vae`.
+        C: the number of classes; 4 for `vae`.
+        seed: fixes the coefficients; for `vae` it is the number of the image.
+
+    Returns:
+        The problem, a loss f: x [..., N, C] -> values [...].
+
+    Raises:
+        ValueError: the name or its argument is unknown (the message lists what is known), or the
+            size does not fit.
+
+    Example:
+        >>> f = problem("polynomial:3", N=4, C=3)
+        >>> f, f.degree
+        (polynomial(degree=3, N=4, C=3, seed=0), 3)
     """
     kind, colon, argument = name.partition(":")
     if kind not in PROBLEMS:

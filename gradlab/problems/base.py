@@ -20,10 +20,22 @@ __all__ = ["Problem", "check_size", "normal", "seeded"]
 class Problem(ABC):
     """A loss f: x [..., N, C], one-hot or relaxed, to values [...].
 
-    `N` variables and `C` classes; `degree` is the largest degree of f in any single variable, as a
-    polynomial in the entries of x (infinite if f is no polynomial); `name` identifies the problem
-    in rows and legends. Coefficients are float64 and are cast to the dtype and device of x on use.
-    Calling raises ValueError if x is not [..., N, C], TypeError if it is no floating tensor.
+    Coefficients are float64 and are cast to the dtype and device of x on use. A call raises
+    ValueError if x is not [..., N, C], and TypeError if x is not a floating-point tensor.
+
+    Attributes:
+        N: the number of variables.
+        C: the number of classes.
+        degree: the largest degree of f in any single variable, as a polynomial in the entries of x;
+            infinite if f is not a polynomial.
+        name: what the problem is called in rows and legends.
+
+    Example:
+        >>> import torch
+        >>> from gradlab.problems import problem
+        >>> f = problem("quadratic", N=2, C=3)
+        >>> f(torch.zeros(5, 2, 3)).shape
+        torch.Size([5])
     """
 
     N: int = field(init=False)
@@ -35,7 +47,7 @@ class Problem(ABC):
     differentiable: ClassVar[bool] = True
 
     def __call__(self, x: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch"]:
-        """Return f(x), after a check of the shape and dtype of x."""
+        """Return the values of f at x."""
         if x.shape[-2:] != (self.N, self.C):
             raise ValueError(
                 f"x must have shape [..., {self.N}, {self.C}] for {self.name}, not {list(x.shape)}"

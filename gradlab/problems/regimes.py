@@ -29,8 +29,24 @@ def regime(name: str, N: int, C: int, seed: int = 0) -> Float[Tensor, "N C"]:
       exactly one class, others up to C - 1, so that some are left with a single class. With two
       classes only the first variable is masked; with one class nothing is.
 
-    `moderate` and `masked` agree where not masked. Raises ValueError if the name is unknown or N
-    or C is not positive.
+    `moderate` and `masked` agree where not masked.
+
+    Args:
+        name: one of `REGIMES`.
+        N: the number of variables.
+        C: the number of classes.
+        seed: fixes the numbers; they are independent of those of a problem with the same seed.
+
+    Returns:
+        The logits [N, C], float64.
+
+    Raises:
+        ValueError: the name is unknown, or N or C is not positive.
+
+    Example:
+        >>> regime("uniform", N=2, C=3)
+        tensor([[0., 0., 0.],
+                [0., 0., 0.]], dtype=torch.float64)
     """
     check_size(N, C)
     if name not in REGIMES:

@@ -72,7 +72,7 @@ class Polynomial(Problem):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Softplus(Problem):
-    r"""A smooth loss that is no polynomial: convex, linear far out, curved in between.
+    r"""A smooth loss that is not a polynomial: convex, linear far out, curved in between.
 
     .. math:: f(x) = \log(1 + e^{b \cdot v}), \quad v = \mathrm{flatten}(x)
     """

@@ -1,6 +1,6 @@
 """What a user names on the command line: an object in a Python file, and logits in a data file.
 
-Whatever is wrong with a file is told in one line that names it and the fault.
+An error is one line that names the file and what is wrong with it.
 """
 
 import difflib
@@ -32,9 +32,28 @@ _LARGEST = 2**27
 def load_object(text: str) -> Any:
     """Return the object that `FILE.py:NAME` names, after running the file.
 
-    The file runs as a module of a private name, with its folder importable meanwhile; nothing is
-    written beside it. Raises ValueError if there is no colon, no such file or no such name (the
-    nearest is told), or if the file is no Python or raises (type, message and line are told).
+    The file is executed as a module with a private name. While it runs, its folder is importable.
+    Nothing is written beside it.
+
+    Args:
+        text: the path of a Python file, a colon, and a name that the file defines.
+
+    Returns:
+        The object of that name.
+
+    Raises:
+        ValueError: there is no colon, no such file or no such name (the message suggests the
+            nearest one), or the file is not valid Python or raises (the message has the type, the
+            text and the line).
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "my.py"
+        ...     _ = file.write_text("def loss(x): return x[..., 0].sum(-1)")
+        ...     load_object(f"{file}:loss").__name__
+        'loss'
     """
     file, _, name = text.rpartition(":")
     if not file or not name:
@@ -56,9 +75,9 @@ def _run(file: Path) -> ModuleType:
         code = compile(importlib.util.decode_source(source), str(file), "exec")
     except SyntaxError as error:
         where = f" (line {error.lineno})" if error.lineno else ""
-        raise ValueError(f"{file} is no Python: {error.msg}{where}") from None
+        raise ValueError(f"{file} is not valid Python: {error.msg}{where}") from None
     except ValueError as error:  # not text
-        raise ValueError(f"{file} is no Python: {error}") from None
+        raise ValueError(f"{file} is not valid Python: {error}") from None
     folder = str(file.resolve().parent)
     digest = hashlib.sha256(str(file.resolve()).encode()).hexdigest()[:12]
     module = ModuleType(f"_gradlab_user_{digest}")
@@ -95,15 +114,33 @@ def line_of(error: BaseException) -> str:
 def load_logits(file: str | Path) -> Float[Tensor, "N C"]:
     """Return the logits [N, C] that a .npy, .pt or .csv file holds.
 
-    float32 stays float32, and half precision becomes it; all other numbers become float64. A .pt
-    file holds one tensor, a .csv a line for each variable; -inf masks a class. No file can run
-    code. Raises ValueError, naming the file, if it cannot be read, holds anything else, or no valid
-    logits.
+    float32 stays float32, and half precision becomes float32. All other numbers become float64. No
+    file can run code.
+
+    Args:
+        file: the path. A .pt file holds one tensor, a .csv file one line per variable; -inf masks a
+            class.
+
+    Returns:
+        The logits [N, C], float32 or float64.
+
+    Raises:
+        ValueError: the file cannot be read, or does not hold valid logits; the message names it.
+
+    Example:
+        >>> import numpy as np
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "logits.npy"
+        ...     np.save(file, np.zeros((4, 3)))
+        ...     load_logits(file).shape
+        torch.Size([4, 3])
     """
     file = Path(file)
     read = _READERS.get(file.suffix)
     if read is None:
-        raise ValueError(f"{file} is no file of logits; known are {', '.join(_READERS)}")
+        raise ValueError(f"{file} is not a file of logits; known are {', '.join(_READERS)}")
     with _reading(file):
         if file.stat().st_size > _LARGEST:
             raise ValueError(f"{file} is larger than {_LARGEST} bytes")

@@ -162,13 +162,31 @@ class Draws:
 def draws_of(code: Code) -> Draws:
     """Return the draws of an estimator, its class or text, or of code of one of these forms.
 
-    By the names of its arguments: `draw(f, logits, n, generator)` returns n draws [n, N, C];
-    `surrogate(f, logits, generator)` returns values [n] for logits [n, N, C], and `sample(logits,
-    generator)` returns x [n, N, C] for f to be evaluated at, the estimate being the gradient with
-    respect to the logits. So does an nn.Module called with logits alone, such as a
-    `CategoricalLayer`. Code without `generator` draws from torch's global one, which is seeded for
-    it and left as it was; a module that keeps a generator gets another one meanwhile. An attribute
-    `order` says what the code claims. Raises TypeError for anything else.
+    The names of its arguments say which form a function has:
+
+    - `draw(f, logits, n, generator)` returns n draws [n, N, C];
+    - `surrogate(f, logits, generator)` returns values [n] for logits [n, N, C], and its backward is
+      the estimate;
+    - `sample(logits, generator)` returns x [n, N, C]; f is evaluated at x, and the estimate is the
+      gradient for the logits. An nn.Module that is called with logits alone, such as a
+      `CategoricalLayer`, is of this form.
+
+    Code without `generator` draws from torch's global one, which is seeded for it and restored. A
+    module that keeps a generator gets another one meanwhile.
+
+    Args:
+        code: an Estimator, its class or text, or code of one of the forms above. Its attribute
+            `order`, if it has one, says up to which degree it claims to be exact.
+
+    Returns:
+        The draws, with the name and the claimed order of the code.
+
+    Raises:
+        TypeError: `code` has none of these forms.
+
+    Example:
+        >>> draws_of("GS-ST(tau=0.5)").name
+        'GS-ST(tau=0.5)'
     """
     if isinstance(code, CodeEstimator):
         return code.drawn

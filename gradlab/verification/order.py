@@ -51,10 +51,10 @@ _COARSER = 2
 
 @dataclass(frozen=True, eq=False)
 class Ladder:
-    """The verdicts on all rungs, and what the estimator declares.
+    """The verdicts on all rungs, and what the estimator declares (`order`, None if nothing).
 
-    `order`: the declared degree, None if nothing is declared. `static`: the check of its Jacobians
-    alone, None if it has none.
+    `static`: the check of its Jacobians alone, None if it has none.
+
     `against`: the estimator with whose mean the code is compared on all rungs, instead of with the
     gradient. `refused`: the sites at which the code cannot be used, each with the reason.
     """

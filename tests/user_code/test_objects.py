@@ -74,8 +74,11 @@ FAULTY = {
     ".:loss": ("A = 1", "cannot read .: Is a directory"),
     "my.py:los": ("loss = 1", "my.py has no 'los'; did you mean 'loss'?"),
     "my.py:zebra": ("loss = 1", "my.py has no 'zebra'"),
-    "my.py:a": ("A = 1\ndef f(:\n", r"my.py is no Python: .* \(line 2\)"),
-    "my.py:b": ("A = '\0'", "my.py is no Python: source code string cannot contain null bytes"),
+    "my.py:a": ("A = 1\ndef f(:\n", r"my.py is not valid Python: .* \(line 2\)"),
+    "my.py:b": (
+        "A = '\0'",
+        "my.py is not valid Python: source code string cannot contain null bytes",
+    ),
     "my.py:c": (
         "A = 1\n1 / 0",
         r"my.py raised ZeroDivisionError: division by zero \(my.py, line",
@@ -96,7 +99,7 @@ def test_a_faulty_file_is_told_in_one_line(text):
 
 def test_bytes_that_are_no_text_are_no_python():
     Path("my.py").write_bytes(b"\x80\x81\xff")
-    with pytest.raises(ValueError, match=r"my\.py is no Python: "):
+    with pytest.raises(ValueError, match=r"my\.py is not valid Python: "):
         load_object("my.py:loss")
 
 
@@ -199,7 +202,7 @@ def bad_file(name: str) -> None:
 TEXTS = {"header.csv": "a,b\n1,2\n", "ragged.csv": "1,2\n1\n", "text.npy": "1,2", "text.pt": "1"}
 BAD_FILES = {
     "missing.npy": "there is no file missing.npy",
-    "logits.txt": r"logits.txt is no file of logits; known are \.npy, \.pt, \.csv",
+    "logits.txt": r"logits.txt is not a file of logits; known are \.npy, \.pt, \.csv",
     "empty.npy": "empty.npy holds no table of numbers",
     "text.npy": "text.npy holds no table of numbers",
     "pickled.npy": "pickled.npy holds no table of numbers",

@@ -20,7 +20,7 @@ from torch import Tensor
 from gradlab.categorical import one_hot, probabilities
 from gradlab.comparison.eligibility import why_not
 from gradlab.comparison.rows import measure
-from gradlab.estimators import Estimator, SampledValueEstimator, SampleOnlyEstimator
+from gradlab.estimators import RELAX, Estimator, SampledValueEstimator, SampleOnlyEstimator
 from gradlab.estimators.values import joint_probabilities
 from gradlab.exact.enumeration import value_moments
 from gradlab.figures.baselines.plot import draw_family, variance_key
@@ -49,7 +49,7 @@ class SquaredDistance:
     degree: ClassVar[int] = 2
 
     def __call__(self, x: Float[Tensor, "*batch N 2"]) -> Float[Tensor, "*batch"]:
-        """Return the squared distance of the bits to their targets."""
+        """Return the squared distance of the bits x from the targets."""
         return (x[..., 1] - torch.tensor(self.targets).to(x)).square().sum(-1)
 
 
@@ -86,7 +86,7 @@ def rows(
                 usable.append(estimator)
             else:
                 found.append(_row(estimator, f) | {"seed": seed, "reason": reason})
-        quick = [estimator for estimator in usable if estimator.fit_steps is None]
+        quick = [estimator for estimator in usable if not isinstance(estimator, RELAX)]
         for place, logit in enumerate(logits):
             at = _shared(logit, f)
             better = fitted(quick if place % FEW else usable, f, at, fits, seed)

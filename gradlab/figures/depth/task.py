@@ -33,7 +33,7 @@ class Readout:
     targets: Int[Tensor, " B"]
 
     def __call__(self, x: Float[Tensor, "*batch B N C"]) -> Float[Tensor, "*batch B"]:
-        """Return the cross-entropy of each example, from the last layer x."""
+        """Return the cross-entropy of each element of the batch."""
         log_p = torch.log_softmax(x.flatten(-2) @ self.weight + self.bias, -1)
         index = self.targets.expand(log_p.shape[:-1]).unsqueeze(-1)
         return -log_p.gather(-1, index).squeeze(-1)
