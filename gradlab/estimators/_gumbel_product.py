@@ -3,6 +3,7 @@ r"""What estimators with inner Gumbel noise share: y given the sample x, and pro
 .. math:: J_\tau(y)\,v = y \circ (v - y \cdot v) / \tau
 """
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from gradlab.categorical import (
+    check_logits,
     check_one_hot,
     check_tau,
     class_first,
@@ -25,8 +27,9 @@ from gradlab.estimators._gumbel_jacobian import (
     tables_too_large,
 )
 from gradlab.estimators.pathwise import PathwiseEstimator, with_product
+from gradlab.loss import Loss, gradient
 
-__all__ = ["GumbelEstimator", "check_inner", "mean_jacobian", "table_product"]
+__all__ = ["GumbelEstimator", "TiltedGumbel", "check_inner", "mean_jacobian", "table_product"]
 
 _CHUNK = 2**17  # elements of one chunk of inner Gumbel samples: fits the cache
 
@@ -118,3 +121,54 @@ def mean_jacobian(
         return table.to(device=x.device, dtype=x.dtype)
     table = conditional_jacobians(p, tau, lean=lean)[0].to(device=x.device, dtype=x.dtype)
     return torch.einsum("...k,...kij->...ij", x, table)
+
+
+class TiltedGumbel(GumbelEstimator):
+    """What ReinMax with inner noise shares: k samples of y given x, at q = (p + x) / 2.
+
+    k = None stands for their exact mean.
+    """
+
+    k: int | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_inner(self.k)
+
+    @property
+    def inner(self) -> int | None:
+        """How many samples of y, given x, are averaged over: k."""
+        return self.k
+
+    @abstractmethod
+    def _pullback(self, v: Tensor, p: Tensor, x: Tensor, noise: Iterable[Tensor]) -> Tensor:
+        """Return the estimate for the gradient v of f, given what `_noise` drew."""
+
+    def _noise(self, p: Tensor, x: Tensor, generator: Generator | None) -> Iterator[Tensor]:
+        """Yield all noise beside x: samples of y [size, *x.shape] in chunks, or their table."""
+        if self.inner is not None:
+            yield from self.relaxed((p + x) / 2, x, self.inner, generator)
+            return
+        yield mean_jacobian(self.name, p, x, self.tau, lean=0.5)
+
+    def _mean_product(self, v: Tensor, noise: Iterable[Tensor]) -> Tensor:
+        """Return the mean of J(y) v over the samples of y."""
+        return table_product(v, *noise) if self.inner is None else self.product(v, noise)
+
+    def draw(
+        self, f: Loss, logits: Tensor, n: int, generator: Generator | None = None
+    ) -> Float[Tensor, "n N C"]:
+        """Return n independent estimates; see `Estimator.draw`."""
+        p, x = self.given(check_logits(logits, ndim=2), generator, n, None)
+        v = gradient(f, x.to(logits.dtype)).to(x.dtype)
+        return self._pullback(v, p, x, self._noise(p, x, generator)).to(logits.dtype)
+
+    def sample(
+        self, logits: Tensor, generator: Generator | None = None, x: Tensor | None = None
+    ) -> Float[Tensor, "*batch C"]:
+        """Return a one-hot x whose backward is the estimate; see `PathwiseEstimator.sample`."""
+        p, x = self.given(check_logits(logits), generator, None, x)
+        noise = self._noise(p, x, generator)
+        return with_product(
+            x, logits, lambda v, p, x, *noise: self._pullback(v, p, x, noise), p, x, *noise
+        )

@@ -26,6 +26,10 @@ class ARM(BinaryEstimator):
 
     Unbiased for every f; two evaluations. A variable whose class is certain gets 0 on average only,
     where others move; a masked one exactly 0. Yin & Zhou 2019 (1807.11143).
+
+    Example:
+        >>> ARM()
+        ARM
     """
 
     name: ClassVar[str] = "ARM"
@@ -53,6 +57,10 @@ class DisARM(BinaryEstimator, SampledValueEstimator):
 
     Unbiased for every f; two evaluations; never worse than ARM. Dong, Mnih & Tucker 2020
     (2006.10680); Yin, Ho, Yan, Qian & Zhou 2020 (2006.06448).
+
+    Example:
+        >>> DisARM()
+        DisARM
     """
 
     name: ClassVar[str] = "DisARM"

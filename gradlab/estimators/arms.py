@@ -62,6 +62,13 @@ class ARMS(BinaryEstimator, _CoupledEstimator):
 
     Unbiased for every f; m >= 2 evaluations; ARMS(2) is DisARM. Published code adds 1e-6 to q -
     C_2. Dimitriev & Zhou 2021 (ICML; 2105.14141).
+
+    Args:
+        m: Number of samples of one draw, from 2 to 64.
+
+    Example:
+        >>> ARMS(m=2)
+        ARMS(m=2)
     """
 
     m: int = 2
@@ -92,9 +99,7 @@ class ARMS(BinaryEstimator, _CoupledEstimator):
         q = torch.sigmoid(-odds.abs())
         both = (2 * q.pow(1 / (self.m - 1)) - 1).clamp_min(0.0).pow(self.m - 1)
         rho = (1 - q) / (1 - torch.where(q > 0, both / q, 0.0))
-        values = values_of(f, classes.flatten(0, 1), logits.detach()).unflatten(
-            0, classes.shape[:2]
-        )
+        values = _values(f, logits, classes)
         centred = (values.detach() - values.detach().mean(0)).to(torch.float64).unsqueeze(-1)
         g = rho / (self.m - 1) * (centred * classes).sum(0)
         return values.mean(0), pair_row(g, logits, odds.isfinite())
@@ -114,6 +119,13 @@ class CARMS(_CoupledEstimator):
     Unbiased for every f; m >= 2 evaluations; CARMS(2) of two classes is DisARM. Published code
     clips the ratio to [0.01, 10] and adds 1e-3 to both of its sides: a relative bias of 5e-4 to
     3e-3. Dimitriev & Zhou 2021 (NeurIPS; 2110.14002).
+
+    Args:
+        m: Number of samples of one draw, from 2 to 64.
+
+    Example:
+        >>> CARMS(m=2)
+        CARMS(m=2)
     """
 
     m: int = 2
@@ -124,8 +136,7 @@ class CARMS(_CoupledEstimator):
     def refusal(self, logits: Float[Tensor, "*batch N C"]) -> str | None:
         """Return the reason why there are too many orders, or None."""
         variables, classes = logits.shape[-2:]
-        count = count_of_orders(classes)
-        numbers = variables * count * (classes + 1) ** 2
+        numbers = variables * (count := count_of_orders(classes)) * (classes + 1) ** 2
         if numbers <= _LARGEST:
             return None
         return (
@@ -167,17 +178,13 @@ class CARMS(_CoupledEstimator):
         p = _p(logits)
         of = torch.tensor(orders(p.shape[-1]), device=p.device)
         pairs = pair_probabilities(p, of, self.m)
-        product = p.unsqueeze(-1) * p.unsqueeze(-2)
-        ratio = torch.where(pairs > 0, product / pairs, 0.0)
-        values = values_of(f, classes.flatten(0, 1), logits.detach()).unflatten(
-            0, classes.shape[:2]
-        )
-        level = values.detach().to(torch.float64)
+        ratio = torch.where(pairs > 0, p.unsqueeze(-1) * p.unsqueeze(-2) / pairs, 0.0)
+        values = _values(f, logits, classes)
         at = classes.movedim(0, -1)  # [n, *batch, N, m]
         rows = ratio.expand(*at.shape[:-1], *ratio.shape[-2:])
         rows = rows.gather(-2, at.unsqueeze(-1).expand(*at.shape, rows.shape[-1]))
         between = rows.gather(-1, at.unsqueeze(-2).expand(*at.shape, self.m))
-        level = level.movedim(0, -1).unsqueeze(-2)
+        level = values.detach().to(torch.float64).movedim(0, -1).unsqueeze(-2)
         weight = (between * (level.unsqueeze(-1) - level.unsqueeze(-2))).sum(-1)
         weight = weight / (self.m * (self.m - 1))
         estimate = p.new_zeros(classes.shape[1], *p.shape).scatter_add(-1, at, weight)
@@ -186,3 +193,7 @@ class CARMS(_CoupledEstimator):
 
 def _p(logits: Tensor) -> Tensor:
     return probabilities(logits.detach()).to(torch.float64)
+
+
+def _values(f: Loss, logits: Tensor, classes: Tuples) -> Tensor:
+    return values_of(f, classes.flatten(0, 1), logits.detach()).unflatten(0, classes.shape[:2])

@@ -34,6 +34,10 @@ class ARSM(ValueEstimator):
     Unbiased for every f; C(C-1)/2 + 1 evaluations a draw. The estimate for a masked class has mean
     0 but is not 0: it is spread over the classes left, which keeps the mean and the zero row sum.
     Yin, Yue & Zhou 2019 (1905.01413).
+
+    Example:
+        >>> ARSM()
+        ARSM
     """
 
     name: ClassVar[str] = "ARSM"
@@ -77,6 +81,13 @@ class ARS(ValueEstimator):
 
     Unbiased for every f; C evaluations a draw. Masked classes as in ARSM. Yin, Yue & Zhou 2019
     (1905.01413).
+
+    Args:
+        pivot: The class that all others are swapped with.
+
+    Example:
+        >>> ARS(pivot=0)
+        ARS(pivot=0)
     """
 
     pivot: int = 0

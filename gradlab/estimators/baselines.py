@@ -32,6 +32,14 @@ class MovingAverage(Reinforce):
     published code that updates b first, so that it contains the own sample, shrinks the mean to
     beta times the gradient (1 - (1 - beta)/B with the mean of B samples). Williams 1992 (Machine
     Learning 8).
+
+    Args:
+        baseline: What f is reduced by; `fit` finds the best one.
+        decay: Share of the old baseline in the next one, in [0, 1).
+
+    Example:
+        >>> MovingAverage(baseline=0.0, decay=0.9)
+        EMA(baseline=0, decay=0.9)
     """
 
     decay: float = 0.9
@@ -78,6 +86,13 @@ class LearnedBaseline(SampledValueEstimator):
     least variance by weighted least squares; before, b = 0. Fitted at some logits it stays unbiased
     at all others of their shape. A linear instance of Mnih & Gregor 2014 (1402.0030), without their
     division by a running deviation, which scales the mean.
+
+    Args:
+        weights: What `fit` found, one row per variable.
+
+    Example:
+        >>> LearnedBaseline()
+        LEARNED
     """
 
     weights: tuple[tuple[float, ...], ...] = ()

@@ -29,6 +29,10 @@ class MuProp(SampledValueEstimator):
     Unbiased for every f, without variance for linear f; two evaluations, one of them at x = p,
     which f must allow. It can be worse than REINFORCE where f is far from linear. Gu, Levine,
     Sutskever & Mnih 2016 (1511.05176).
+
+    Example:
+        >>> MuProp()
+        MuProp
     """
 
     name: ClassVar[str] = "MuProp"
@@ -67,6 +71,14 @@ class DoubleCV(AffineEstimator, SampledValueEstimator):
     Unbiased for every f and every alpha; 0 is RF(m), -1 has no variance for linear f; m >= 2
     evaluations. `fit` finds the best alpha. Titsias & Shi 2022 (2111.05300), here for
     any number of classes.
+
+    Args:
+        m: Number of samples of one draw, at least 2.
+        alpha: Weight of the control variates.
+
+    Example:
+        >>> DoubleCV(m=2, alpha=-1.0)
+        DoubleCV(m=2, alpha=-1)
     """
 
     m: int = 2
@@ -115,6 +127,15 @@ class RODEO(AffineEstimator, SampledValueEstimator):
     Unbiased for every f and all alpha, beta; m >= 2 evaluations. `fit` finds the best ones. The
     published method makes h and H by a network, which is trained. Shi, Zhou, Hwang, Titsias &
     Mackey 2022 (2202.09497).
+
+    Args:
+        m: Number of samples of one draw, at least 2.
+        alpha: Weight of the scalar control variates.
+        beta: Weight of the vector control variates.
+
+    Example:
+        >>> RODEO(m=2, alpha=2.0, beta=1.0)
+        RODEO(m=2, alpha=2, beta=1)
     """
 
     m: int = 2

@@ -36,6 +36,14 @@ class DecoupledGumbelSoftmaxST(GumbelEstimator):
     forward other than 1 the samples follow softmax(logits / forward): the value and the gradient
     are those of another model. (Added before the division, as usual, the noise would leave a hard
     sample without any temperature.) One evaluation. Shah, Yan, Mozer & Liu 2024 (2410.13331).
+
+    Args:
+        forward: Temperature of the samples, positive.
+        tau: Temperature, positive.
+
+    Example:
+        >>> DecoupledGumbelSoftmaxST(forward=1.0, tau=0.5)
+        DGS-ST(forward=1, tau=0.5)
     """
 
     forward: float = 1.0

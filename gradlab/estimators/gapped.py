@@ -54,6 +54,14 @@ class GappedStraightThrough(_Gapped):
 
     Deterministic given x. Exact for constants only: biased even for linear f, with less variance
     than ST. One evaluation. Fan, Chi, Rudnicky & Ramadge 2022 (2206.07235).
+
+    Args:
+        gap: Least distance of the sample's logit from the others, at least 0.
+        tau: Temperature, positive.
+
+    Example:
+        >>> GappedStraightThrough(gap=1.0, tau=1.0)
+        GST(gap=1, tau=1)
     """
 
     gap: float = 1.0
@@ -82,6 +90,13 @@ class AdaptiveGappedStraightThrough(_Gapped):
     Else as `GappedStraightThrough`: biased even for linear f. The gap is 1 for a rare class and
     grows without bound for one that is nearly certain. One evaluation. Fan, Chi, Rudnicky & Ramadge
     2022 (2206.07235).
+
+    Args:
+        tau: Temperature, positive.
+
+    Example:
+        >>> AdaptiveGappedStraightThrough(tau=1.0)
+        GST-p(tau=1)
     """
 
     tau: float = 1.0

@@ -36,6 +36,13 @@ class GumbelSoftmax(GumbelEstimator):
     Its mean is the gradient of a relaxed loss: exact for constants only; biased at every tau > 0,
     with variance of order 1/tau. One evaluation, at a relaxed point. Jang, Gu & Poole 2017
     (1611.01144); Maddison, Mnih & Teh 2017 (1611.00712).
+
+    Args:
+        tau: Temperature, positive.
+
+    Example:
+        >>> GumbelSoftmax(tau=1.0)
+        GS(tau=1)
     """
 
     tau: float = 1.0
@@ -103,6 +110,13 @@ class GumbelSoftmaxST(_OneHotForward):
 
     The same law as GR(tau, k=1). Exact for constants only; the variance grows like 1/tau as tau ->
     0. One evaluation. Jang, Gu & Poole 2017 (1611.01144).
+
+    Args:
+        tau: Temperature, positive.
+
+    Example:
+        >>> GumbelSoftmaxST(tau=1.0)
+        GS-ST(tau=1)
     """
 
     tau: float = 1.0
@@ -129,6 +143,14 @@ class GumbelRao(_OneHotForward):
     evaluation. k = None works from tables [N, C, C, C], in training from one slice [C, C] of each:
     for analysis, not for large C. Raises QuadratureError where those miss their accuracy. Paulus,
     Maddison & Krause 2021 (2010.04838).
+
+    Args:
+        tau: Temperature, positive.
+        k: Inner Gumbel samples; None for their exact mean.
+
+    Example:
+        >>> GumbelRao(tau=1.0, k=10)
+        GR(tau=1, k=10)
     """
 
     tau: float = 1.0

@@ -33,7 +33,15 @@ class IntegerMVE(SampleOnlyEstimator):
     `supports` says so, and the rule is exact for constants only. One evaluation, O(C).
     Hooper & Shekhovtsov 2026 (AISTATS, PMLR 300).
 
-    Raises ValueError unless tau is a finite number >= 0 or None.
+    Args:
+        tau: Weight of the penalty, at least 0; None for its limit. It is not a temperature.
+
+    Raises:
+        ValueError: tau is neither a finite number >= 0 nor None.
+
+    Example:
+        >>> IntegerMVE(tau=1.0)
+        MVE-INT(tau=1)
     """
 
     tau: float | None = 1.0

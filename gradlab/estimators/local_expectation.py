@@ -31,6 +31,10 @@ class LocalExpectation(SampledValueEstimator):
     for one variable; N (C - 1) + 1 evaluations. A masked class is not evaluated: the sample stands
     in for it. IndeCateR is the mean of such draws. Titsias & Lazaro-Gredilla 2015 (1503.01494); De
     Smet, Sansone & Zuidberg Dos Martires 2023 (2311.12569).
+
+    Example:
+        >>> LocalExpectation()
+        LE
     """
 
     name: ClassVar[str] = "LE"

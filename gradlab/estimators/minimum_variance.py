@@ -36,7 +36,15 @@ class MVE(SampleOnlyEstimator):
     MVE(None) is ZGR. One evaluation. Each row of p costs a system of C equations: O(C^3), C^2
     numbers, in float64; at most 64 classes. Hooper & Shekhovtsov 2026 (AISTATS, PMLR 300).
 
-    Raises ValueError unless tau is a finite number >= 0 or None.
+    Args:
+        tau: Weight of the penalty, at least 0; None for its limit. It is not a temperature.
+
+    Raises:
+        ValueError: tau is neither a finite number >= 0 nor None.
+
+    Example:
+        >>> MVE(tau=1.0)
+        MVE(tau=1)
     """
 
     tau: float | None = 1.0

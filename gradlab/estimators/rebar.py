@@ -37,6 +37,14 @@ class REBAR(AffineEstimator):
     three evaluations, two of them relaxed. `fit` finds the best rho. The derivative of y' is taken
     through the noise given x: with that noise held constant, as in Gumbel-Rao, it would be biased.
     Tucker, Mnih, Maddison, Lawson & Sohl-Dickstein 2017 (1703.07370).
+
+    Args:
+        tau: Temperature, positive.
+        rho: Weight of the control variate; `fit` finds the best one.
+
+    Example:
+        >>> REBAR(tau=0.5, rho=1.0)
+        REBAR(tau=0.5, rho=1)
     """
 
     tau: float = 0.5
@@ -81,6 +89,14 @@ class RELAX(SampledValueEstimator):
     evaluation, of f at x only, without grad f. `fit` trains the network on the variance, at this
     temperature; before, c = 0, which is REINFORCE. Grathwohl, Choi, Wu, Roeder & Duvenaud 2018
     (1711.00123).
+
+    Args:
+        temperature: Temperature tau of the relaxed samples, positive.
+        network: What `fit` found.
+
+    Example:
+        >>> RELAX(temperature=0.5)
+        RELAX(temperature=0.5)
     """
 
     temperature: float = 0.5

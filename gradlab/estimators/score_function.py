@@ -26,6 +26,13 @@ class Reinforce(AffineEstimator, SampledValueEstimator):
 
     Unbiased for every f and every constant b; one evaluation. `fit` finds the best b, which is not
     E f but E f |s|^2 / E |s|^2, s = x - p. Williams 1992 (Machine Learning 8).
+
+    Args:
+        baseline: What f is reduced by; `fit` finds the best one.
+
+    Example:
+        >>> Reinforce(baseline=0.0)
+        REINFORCE(baseline=0)
     """
 
     baseline: float = 0.0
@@ -68,6 +75,13 @@ class LeaveOneOut(SampledValueEstimator):
 
     Unbiased for every f; m >= 2 evaluations a draw. Salimans & Knowles 2014 (1401.1022); Mnih &
     Rezende 2016 (1602.06725); Kool, van Hoof & Welling 2019 (ICLR workshop).
+
+    Args:
+        m: Number of samples of one draw, at least 2.
+
+    Example:
+        >>> LeaveOneOut(m=2)
+        RF(m=2)
     """
 
     m: int = 2

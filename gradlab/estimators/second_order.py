@@ -26,6 +26,10 @@ class BinaryZGR(SampleOnlyEstimator):
 
     with b = x_1 and p = p_1: draw by draw the same as `ZGR`, hence exact for f of degree 2 in each
     variable, jointly. One evaluation. Shekhovtsov 2023 (ICML, PMLR 202).
+
+    Example:
+        >>> BinaryZGR()
+        ZGR-BIN
     """
 
     name: ClassVar[str] = "ZGR-BIN"
@@ -60,6 +64,13 @@ class ReinMax(SampleOnlyEstimator):
     tau, also those above 1 that are recommended, it is biased even for linear f: with r =
     softmax(logits / tau) its mean is then [V(r) + (r - p)(r - p)^T / 2] v. The published code
     refuses tau < 1, the formula does not. Liu, Dong, Liu, Yu & Gao 2023 (2304.08612).
+
+    Args:
+        tau: Temperature, positive.
+
+    Example:
+        >>> ReinMax(tau=1.0)
+        ReinMax(tau=1)
     """
 
     tau: float = 1.0
@@ -97,6 +108,13 @@ class RK2(SampleOnlyEstimator):
     1 in each variable, 2 at alpha = 1: the same as ST-ZGR(1 / alpha). The published code keeps the
     factor 2 of Heun's rule and its centre (p + x) / 2 at every alpha; for linear f its mean is
     then (2 - 1/alpha) g, which is 0 for the midpoint rule. After Wang & Bui 2026 (2603.08257).
+
+    Args:
+        alpha: The rule: 1/2 is the midpoint rule, 2/3 Ralston's, 1 Heun's.
+
+    Example:
+        >>> RK2(alpha=0.75)
+        RK2(alpha=0.75)
     """
 
     alpha: float = 0.75

@@ -29,6 +29,10 @@ class StraightThrough(SampleOnlyEstimator):
 
     Exact for f of degree 1 in each variable; one evaluation. Bengio, Leonard & Courville 2013
     (1308.3432).
+
+    Example:
+        >>> StraightThrough()
+        ST
     """
 
     name: ClassVar[str] = "ST"
@@ -50,6 +54,10 @@ class DARN(SampleOnlyEstimator):
 
     Exact for f of degree 1 in each variable; one evaluation. On quadratics its bias is minus that
     of ST. Gregor et al. 2014 (1310.8499).
+
+    Example:
+        >>> DARN()
+        DARN
     """
 
     name: ClassVar[str] = "DARN"
@@ -71,6 +79,10 @@ class ZGR(SampleOnlyEstimator):
 
     Exact for f of degree 2 in each variable, jointly; no temperature; one evaluation. The same as
     ReinMax (Liu et al. 2023, 2304.08612) at temperature 1. Shekhovtsov 2023 (ICML, PMLR 202).
+
+    Example:
+        >>> ZGR()
+        ZGR
     """
 
     name: ClassVar[str] = "ZGR"
@@ -92,6 +104,13 @@ class STZGR(SampleOnlyEstimator):
 
     Exact for f of degree 1 in each variable (2 at alpha = 1); on quadratics its bias is
     (1 - alpha) times that of ST. Shekhovtsov 2023 (ICML, PMLR 202).
+
+    Args:
+        alpha: Place on the line: 0 is ST, 1 ZGR, 2 DARN.
+
+    Example:
+        >>> STZGR(alpha=0.5)
+        ST-ZGR(alpha=0.5)
     """
 
     alpha: float = 0.5
@@ -129,6 +148,13 @@ class TemperedStraightThrough(SampleOnlyEstimator):
     tau = 1 is ST. At every other tau it is biased even for linear f, whose gradient is V(p) v; the
     factor 1 / tau is what automatic differentiation yields. One evaluation. Bengio, Leonard &
     Courville 2013 (1308.3432), at tau = 1.
+
+    Args:
+        tau: Temperature, positive.
+
+    Example:
+        >>> TemperedStraightThrough(tau=0.5)
+        ST-T(tau=0.5)
     """
 
     tau: float = 0.5

@@ -33,6 +33,13 @@ class SumAndSample(StatesEstimator):
     Unbiased for every f; k + 1 evaluations; at most 4096 configurations. Like REINFORCE without a
     baseline it feels an offset of f. Liu, Regier, Tripuraneni, Jordan & McAuliffe 2019
     (1810.04777).
+
+    Args:
+        k: Number of configurations that are summed over, at least 1.
+
+    Example:
+        >>> SumAndSample(k=1)
+        SAS(k=1)
     """
 
     k: int = 1

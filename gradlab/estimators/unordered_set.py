@@ -41,6 +41,13 @@ class UnorderedSet(StatesEstimator):
     most 4096 configurations. Published code replaces it by the sum over S alone where p(S) > 1 -
     1e-5, which is a bias of that size; this one does not. Kool, van Hoof & Welling 2020
     (2002.06043).
+
+    Args:
+        k: Number of configurations that are drawn, from 2 to 8.
+
+    Example:
+        >>> UnorderedSet(k=2)
+        UNORD(k=2)
     """
 
     k: int = 2
