@@ -222,9 +222,10 @@ def read_loss(
     from gradlab import problems
     from gradlab.user_code.objects import load_logits, load_object
 
-    for one, other, both in ((loss, problem, "--problem"), (logits, regime, "--regime")):
+    pairs = (("--loss", loss, "--problem", problem), ("--logits", logits, "--regime", regime))
+    for own, one, both, other in pairs:
         if one is not None and other is not None:
-            message = f"give either {one} or {both} {other}"
+            message = f"give either {one} or {both} {other}; {own} replaces {both}"
             raise typer.BadParameter(message, param_hint=both)
     at = None
     if logits is not None:
