@@ -15,6 +15,7 @@ from gradlab.cli.comparing import compare
 from gradlab.cli.drawing import figures
 from gradlab.cli.faults import run
 from gradlab.cli.listing import list_
+from gradlab.cli.old_forms import Command
 from gradlab.cli.recommending import recommend
 from gradlab.cli.sweeping import app as sweep
 from gradlab.cli.timing import time
@@ -57,12 +58,12 @@ def gradlab(
         raise typer.Exit(2)
 
 
-app.command("list", short_help="Show estimators, problems, regimes, figures.")(list_)
-app.command(short_help="Measure estimators on one problem.")(compare)
-app.command(short_help="Is it unbiased where it says so?")(verify)
-app.command(short_help="Rank estimators at equal cost for a loss.")(recommend)
+app.command("list", cls=Command, short_help="Show estimators, problems, regimes, figures.")(list_)
+app.command(cls=Command, short_help="Measure estimators on one problem.")(compare)
+app.command(cls=Command, short_help="Check that estimators are as unbiased as they claim.")(verify)
+app.command(cls=Command, short_help="Rank estimators at equal cost for a loss.")(recommend)
 app.add_typer(train, name="train", short_help="Train real models, compared over seeds.")
 app.add_typer(sweep, name="sweep", short_help="Grids of cells: all cores or a cluster, resumable.")
-app.command(short_help="Time every estimator's layer.")(time)
+app.command(cls=Command, short_help="Time every estimator's layer.")(time)
 app.command(short_help="Print BibTeX of estimators.")(cite)
 app.command(short_help="Make the figures, each beside its rows.")(figures)

@@ -8,13 +8,20 @@ import typer
 
 from gradlab.cli.faults import blaming, staging
 from gradlab.cli.options import (
+    Estimators,
     File,
     Folder,
+    LogitsFile,
+    OwnLoss,
+    ProblemName,
+    Regime,
     Seed,
+    Size,
     Workers,
+    blaming_loss,
     in_its_dtype,
     read_estimators,
-    read_problem,
+    read_loss,
 )
 
 if TYPE_CHECKING:
@@ -34,23 +41,13 @@ class Method(StrEnum):
 
 
 def compare(
-    estimators: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help='Such as ZGR or "GR(tau=0.1, k=10)"; see `gradlab list`.  [default: all]',
-            metavar="ESTIMATOR",
-        ),
-    ] = None,
+    estimators: Estimators = None,
     file: Annotated[list[str] | None, File] = None,
-    problem: Annotated[
-        str, typer.Option(help="The loss, such as cubic, polynomial:5 or vae:long.")
-    ] = "quadratic",
-    N: Annotated[int, typer.Option("--N", min=1, help="Number of variables.")] = 4,
-    C: Annotated[int, typer.Option("--C", min=1, help="Number of classes of each.")] = 4,
-    regime: Annotated[
-        str | None,
-        typer.Option(help="The logits.  [default: moderate; for vae its encoder's]"),
-    ] = None,
+    problem: ProblemName = None,
+    loss: OwnLoss = None,
+    logits: LogitsFile = None,
+    regime: Regime = None,
+    size: Size = None,
     tau: Annotated[
         str | None,
         typer.Option(help="Temperatures, such as 0.1,0.5,1, for all estimators that have one."),
@@ -69,9 +66,12 @@ def compare(
 
     \b
     Example:  gradlab compare ZGR ST "GR(k=10)" --tau 0.1,1 --method both --out results
+    Example:  gradlab compare ZGR --file my.py:Mine --loss my.py:loss --logits logits.npy
     """
     cells = read_estimators(estimators, tau, files=file)
-    f, logits, regime = read_problem(problem, N, C, regime, seed)
+    f, own, kind = read_loss(
+        problem=problem, loss=loss, logits=logits, regime=regime, size=size, seed=seed
+    )
     with staging(out) as passing:
         from gradlab.comparison.comparing import compare, reproducible_columns
         from gradlab.comparison.report import comparison_text
@@ -87,14 +87,19 @@ def compare(
                 draws=draws,
                 seed=seed,
                 method=method,
-                logits_seed=seed,
+                problem=loss,
+                logits_seed=seed if logits is None else None,
                 workers=workers or usable_cores(),
                 progress=True,
             )
 
-        with blaming("--N, --C", TooLargeError), blaming("--file", EstimatorError):
-            rows = in_its_dtype(measured, logits)
-        rows.insert(list(rows).index("logits_seed"), "regime", regime)
+        with (
+            blaming("--logits" if logits else "--size", TooLargeError),
+            blaming_loss(loss),
+            blaming("--file", EstimatorError),
+        ):
+            rows = in_its_dtype(measured, own, loss or "f")
+        rows.insert(list(rows).index("logits_seed"), "regime", kind)
         print(comparison_text(rows))
         if out is not None:
             from gradlab.plots.comparison import plot

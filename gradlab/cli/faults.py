@@ -3,6 +3,7 @@
 0: all was done, 1: a fault, 2: bad usage, 130: interrupted.
 """
 
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,13 +15,13 @@ from typing import Any
 
 import typer
 
-__all__ = ["blaming", "blaming_out", "fail", "run", "staging"]
+__all__ = ["blaming", "blaming_one", "blaming_out", "fail", "run", "staging"]
 
 
 def run(app: typer.Typer, arguments: Sequence[str] | None) -> int:
     """Run the application on `arguments`, by default those of the program; return the status."""
     if arguments is None:
-        # Whoever terminates the program is obeyed as cleanly as whoever presses Ctrl-C.
+        # SIGTERM ends the program as cleanly as Ctrl-C does.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):  # a terminal without ± and ² gets a ?
@@ -51,11 +52,32 @@ def fail(message: str, status: int) -> int:
 def blaming(
     argument: str, fault: type[Exception] | tuple[type[Exception], ...] = ValueError
 ) -> Iterator[None]:
-    """Turn a fault inside the block into bad usage of `argument`."""
+    """Re-raise errors from the block as a usage error that names `argument`."""
     try:
         yield
     except fault as error:
         raise typer.BadParameter(str(error), param_hint=argument) from None
+
+
+@contextmanager
+def blaming_one(*options: str) -> Iterator[None]:
+    """Re-raise a ValueError from the block as a usage error of the option that it speaks of first.
+
+    The library names its arguments as the options are called; of an error that names none the first
+    option is named.
+    """
+    try:
+        yield
+    except ValueError as error:
+        text = str(error)
+        places = {o: re.search(rf"\b{_words(o)}\b", text, re.IGNORECASE) for o in options}
+        met = {option: place.start() for option, place in places.items() if place}
+        named = min(met, key=lambda option: met[option], default=options[0])
+        raise typer.BadParameter(text, param_hint=named) from None
+
+
+def _words(option: str) -> str:
+    return option.removeprefix("--").replace("-", "[-_ ]")
 
 
 @contextmanager
@@ -77,5 +99,5 @@ def blaming_out(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        message = f"{out} is no folder that can be written: {error.strerror}"
+        message = f"cannot write to the folder {out}: {error.strerror}"
         raise typer.BadParameter(message, param_hint="--out") from None

@@ -1,6 +1,7 @@
 """`gradlab list`: what there is."""
 
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -8,11 +9,23 @@ import typer
 
 from gradlab.cli.faults import staging
 
-__all__ = ["list_"]
+__all__ = ["Kind", "list_"]
+
+
+class Kind(StrEnum):
+    """What there is."""
+
+    estimators = "estimators"
+    problems = "problems"
+    regimes = "regimes"
+    figures = "figures"
 
 
 def list_(
-    seed: Annotated[int, typer.Option(help="Changes nothing here.", show_default=False)] = 0,
+    kinds: Annotated[
+        list[Kind] | None,
+        typer.Argument(help="What to list.  [default: all]", metavar="KIND", show_default=False),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where estimators.csv is written.")
     ] = None,
@@ -20,7 +33,7 @@ def list_(
     """List the estimators and their properties, the problems, logits regimes and figures.
 
     \b
-    Example:  gradlab list
+    Example:  gradlab list problems regimes
     """
     from gradlab.catalogue import KEY, estimator_rows, problem_table
     from gradlab.figures import FIGURES, about
@@ -32,8 +45,15 @@ def list_(
         if out is not None:
             rows.to_csv(passing / "estimators.csv", index=False, lineterminator="\n")
             os.replace(passing / "estimators.csv", out / "estimators.csv")
-    print(aligned([list(rows), *rows.itertuples(index=False)]), aligned(KEY), sep="\n\n")
-    print("\nproblems", aligned(problem_table()), sep="\n")
-    print(f"\nregimes of logits\n{filled(', '.join(REGIMES), indent='')}")
-    print(f"\nsnapshots of vae\n{filled(', '.join(SNAPSHOTS), indent='')}")
-    print("\nfigures", aligned((name, about(name)) for name in FIGURES), sep="\n")
+    wanted = set(kinds or Kind)
+    parts = []
+    if Kind.estimators in wanted:
+        parts += [aligned([list(rows), *rows.itertuples(index=False)]), aligned(KEY)]
+    if Kind.problems in wanted:
+        parts.append(f"problems\n{aligned(problem_table())}")
+    if Kind.regimes in wanted:
+        parts.append(f"regimes of logits\n{filled(', '.join(REGIMES), indent='')}")
+        parts.append(f"snapshots of vae\n{filled(', '.join(SNAPSHOTS), indent='')}")
+    if Kind.figures in wanted:
+        parts.append(f"figures\n{aligned((name, about(name)) for name in FIGURES)}")
+    print("\n\n".join(parts))

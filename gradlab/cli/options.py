@@ -1,7 +1,10 @@
 """Options that several commands share, and the objects that their texts name."""
 
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -12,34 +15,89 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gradlab.estimators import Estimator
-    from gradlab.problems import Problem
+    from gradlab.loss import Loss
     from gradlab.user_code.under_test import Code
 
 __all__ = [
+    "Estimators",
     "File",
     "Folder",
+    "LogitsFile",
+    "OwnLoss",
+    "ProblemName",
+    "Regime",
     "Seed",
+    "Size",
     "Workers",
+    "blaming_loss",
     "in_its_dtype",
     "read_code",
     "read_estimators",
-    "read_problem",
+    "read_loss",
+    "read_size",
     "read_temperatures",
 ]
 
 _T = TypeVar("_T")
 
-Seed = Annotated[int, typer.Option(min=0, max=10**9, help="Chooses all random numbers.")]
+Estimators = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help='Estimators such as ZGR or "GR(tau=0.1, k=10)", see `gradlab list`; or your own, '
+        "FILE.py:NAME.  [default: all]",
+        metavar="ESTIMATOR",
+    ),
+]
+ProblemName = Annotated[
+    str | None,
+    typer.Option(
+        help="A loss of gradlab's, such as cubic, polynomial:5 or vae:long; see `gradlab list "
+        "problems`.",
+        metavar="NAME",
+    ),
+]
+OwnLoss = Annotated[
+    str | None,
+    typer.Option(
+        "--loss",
+        help="Your own loss, instead of --problem: a function of one-hot x [..., N, C] that "
+        "returns values [...].",
+        metavar="FILE.py:NAME",
+    ),
+]
+LogitsFile = Annotated[
+    Path | None,
+    typer.Option("--logits", help="A .npy, .pt or .csv file of logits [N, C].", metavar="FILE"),
+]
+Regime = Annotated[
+    str | None,
+    typer.Option(
+        help="The kind of random logits, without a file.  [default: moderate; for vae its "
+        "encoder's]",
+        metavar="NAME",
+    ),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        help="Number of variables x number of classes.  [default: 4x4, for verify 2x3]",
+        metavar="NxC",
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, max=10**9, help="Seed of all random numbers.")]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="How many run in parallel; changes no result.  [default: all cores]"),
+    typer.Option(
+        min=1, help="Processes that run in parallel; changes no result.  [default: all cores]"
+    ),
 ]
 File = typer.Option(
-    help="Your own: an Estimator, its class, draw(f, logits, n, generator), surrogate(f, logits, "
-    "generator), sample(logits, generator) or an nn.Module with one input; may be repeated.",
+    help="Your own estimator: an Estimator, its class, draw(f, logits, n, generator), "
+    "surrogate(f, logits, generator), sample(logits, generator) or an nn.Module with one input; "
+    "may be repeated.",
     metavar="FILE.py:NAME",
 )
-Folder = typer.Option(metavar="FOLDER", help="Where CSV, PNG and PDF are written.")
+Folder = typer.Option(metavar="FOLDER", help="Folder where the CSV, PNG and PDF are written.")
 
 
 def read_code(text: str, option: str) -> "Code":
@@ -132,20 +190,90 @@ def _temperature(text: str) -> float:
 _LARGEST = 4096
 
 
-def read_problem(
-    name: str, N: int, C: int, regime: str | None, seed: int
-) -> tuple["Problem", "Tensor", str]:
-    """Return the problem, the logits, and what they are called."""
-    from gradlab import problems
-
-    if N * C > _LARGEST:
+def read_size(text: str | None, default: tuple[int, int]) -> tuple[int, int]:
+    """Return the variables and classes that NxC says; a ? stands for the default's number."""
+    if text is None:
+        return default
+    parts = re.fullmatch(r"(\d+|\?)x(\d+|\?)", text)
+    if parts is None:
         raise typer.BadParameter(
-            f"N C must be at most {_LARGEST}, not {N * C}", param_hint="--N, --C"
+            f"{text!r} is not a size; write variables x classes, such as 4x3", param_hint="--size"
         )
-    with blaming(f"--problem {name} --N {N} --C {C} --seed {seed}"):
-        f = problems.problem(name, N, C, seed)
+    N, C = (
+        d if part == "?" else int(part) for part, d in zip(parts.groups(), default, strict=True)
+    )
+    if min(N, C) < 1:
+        message = f"at least one variable and one class are needed, not {text}"
+        raise typer.BadParameter(message, param_hint="--size")
+    return N, C
+
+
+def read_loss(
+    *,
+    problem: str | None,
+    loss: str | None,
+    logits: Path | None,
+    regime: str | None,
+    size: str | None,
+    seed: int,
+    default: tuple[int, int] = (4, 4),
+) -> tuple["Loss", "Tensor", str]:
+    """Return f, the logits, and what the logits are called."""
+    from gradlab import problems
+    from gradlab.user_code.objects import load_logits, load_object
+
+    pairs = (("--loss", loss, "--problem", problem), ("--logits", logits, "--regime", regime))
+    for own, one, both, other in pairs:
+        if one is not None and other is not None:
+            message = f"give either {one} or {both} {other}; {own} replaces {both}"
+            raise typer.BadParameter(message, param_hint=both)
+    at = None
+    if logits is not None:
+        with blaming("--logits"):
+            at = load_logits(logits)
+        default = (at.shape[0], at.shape[1])
+    N, C = read_size(size, default)
+    if at is not None and default != (N, C):
+        message = f"{logits} holds logits of size {default[0]}x{default[1]}, not {N}x{C}"
+        raise typer.BadParameter(message, param_hint="--size")
+    if N * C > _LARGEST:
+        message = f"N C must be at most {_LARGEST}, not {N * C}; choose a smaller size"
+        raise typer.BadParameter(message, param_hint="--size")
+    f: Loss
+    if loss is None:
+        name = problem or "quadratic"
+        with blaming(f"--problem {name} --size {N}x{C} --seed {seed}"):
+            f = problems.problem(name, N, C, seed)
+    else:
+        with blaming(f"--loss {loss}"):
+            f = load_object(loss)
+            if isinstance(f, type) or not callable(f):
+                raise ValueError(f"it must be a function of x, not {type(f).__name__}")
+    if at is not None and logits is not None:
+        return f, at, logits.name
     if regime is None and isinstance(f, problems.TinyVAE):
         return f, f.logits, "encoder"
     regime = "moderate" if regime is None else regime
     with blaming("--regime"):
         return f, problems.regime(regime, N, C, seed), regime
+
+
+@contextmanager
+def blaming_loss(loss: str | None) -> Iterator[None]:
+    """Re-raise errors of the loss from the block as a usage error that names it."""
+    from gradlab.loss import LossError
+    from gradlab.user_code.objects import line_of
+
+    try:
+        yield
+    except Exception as error:
+        where = line_of(error)
+        if isinstance(error, LossError):
+            message = f"{error}{where}"
+        elif where and loss:
+            message = f"it raised {type(error).__name__}: {error}{where}"
+        else:
+            raise
+        raise typer.BadParameter(
+            message, param_hint=f"--loss {loss}" if loss else "--problem"
+        ) from None

@@ -15,9 +15,12 @@ __all__ = ["time"]
 
 
 def time(
-    estimator: Annotated[
+    estimators: Annotated[
         list[str] | None,
-        typer.Option(help='Such as ZGR or "GR(k=10)"; repeat it.  [default: all and GR(k=100)]'),
+        typer.Argument(
+            help='Estimators such as ZGR or "GR(k=10)".  [default: all and GR(k=100)]',
+            metavar="ESTIMATOR",
+        ),
     ] = None,
     variables: Annotated[str, typer.Option(help="Numbers of variables N.")] = "2,8,32,128,512",
     classes: Annotated[str, typer.Option(help="Numbers of classes C.")] = "2,4,16,64,256",
@@ -43,8 +46,8 @@ def time(
         from gradlab.nn.device import check_device
         from gradlab.nn.timing import check_sizes, sweeps, time_layers
 
-        with blaming("--estimator"):
-            chosen = [parse(text) for text in dict.fromkeys(estimator)] if estimator else None
+        with blaming("ESTIMATOR"):
+            chosen = [parse(text) for text in dict.fromkeys(estimators)] if estimators else None
         with blaming("--device"):
             check_device(device)
         with blaming("--batch, --variables, --classes"):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from gradlab.cli.faults import blaming, fail, staging
+from gradlab.cli.faults import blaming, blaming_one, fail, staging
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,7 @@ def train_and_report(
 
     with blaming("--images, --data", (ValueError, FileNotFoundError)):
         images = load_images(settings[0].data, data)
-    with blaming("--device, --estimator, --compare, --images, --probe-estimators"):
+    with blaming_one("ESTIMATOR", "--device", "--probe-estimators"):
         for chosen in {one.estimator: one for one in settings}.values():
             begin(chosen, images, device, probe)
     runs = [Run(one, out / Run.name(one), data, device, threads, probe) for one in settings]

@@ -1,13 +1,13 @@
 """`gradlab train`: real models with one or several estimators, over seeds, resumable."""
 
-import re
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gradlab.cli.faults import blaming
+from gradlab.cli.faults import blaming, blaming_one
+from gradlab.cli.old_forms import Command, split_names
 from gradlab.cli.options import Seed, Workers
 from gradlab.cli.train_runs import train_and_report
 
@@ -18,10 +18,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-_Estimator = Annotated[str, typer.Option(help='Such as ZGR or "GR(tau=0.5, k=10)".')]
-_Compare = Annotated[
-    str | None,
-    typer.Option(metavar="A,B,C", help="Estimators to compare, instead of --estimator."),
+_Estimators = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help='Estimators such as ZGR or "GR(tau=0.5, k=10)", trained side by side.  [default: ZGR]',
+        metavar="ESTIMATOR",
+    ),
 ]
 _Seeds = Annotated[int, typer.Option(min=1, help="Runs of each estimator: --seed, --seed + 1, ...")]
 _Images = Annotated[
@@ -35,7 +37,7 @@ _Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training imag
 _Batch = Annotated[int, typer.Option(min=1, help="Images a step.")]
 _Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 _Threads = Annotated[
-    int, typer.Option(min=1, help="Of each run; the curve's last bits depend on it.")
+    int, typer.Option(min=1, help="Torch threads per run; changes results in the last bits.")
 ]
 _Probe = Annotated[
     int | None,
@@ -53,7 +55,8 @@ _ProbeSeconds = Annotated[
 _Out = Annotated[
     Path,
     typer.Option(
-        metavar="FOLDER", help="Where curves and, in a folder a run, its checkpoint are written."
+        metavar="FOLDER",
+        help="Output folder: the curves, and one subfolder with the checkpoint per run.",
     ),
 ]
 
@@ -66,10 +69,9 @@ def train(context: typer.Context) -> None:
         raise typer.Exit(2)
 
 
-@app.command(short_help="A discrete variational autoencoder.")
+@app.command(cls=Command, short_help="A discrete variational autoencoder.")
 def vae(
-    estimator: _Estimator = "ZGR",
-    compare: _Compare = None,
+    estimators: _Estimators = None,
     seeds: _Seeds = 1,
     latent: Annotated[str, typer.Option(help="Variables x classes.")] = "30x10",
     images: _Images = "digits",
@@ -98,12 +100,12 @@ def vae(
     more than 4096 states, else against a long unbiased run.
 
     \b
-    Example:  gradlab train vae --compare "ST,ZGR,RF(m=4)" --seeds 2 --lr 1e-3 --epochs 300
+    Example:  gradlab train vae ST ZGR "RF(m=4)" --seeds 2 --lr 1e-3 --epochs 300
     """
     from gradlab.training.vae_training import VAESettings
 
-    names = _names(estimator, compare)
-    with blaming("--estimator, --compare, --latent, --lr"):
+    names = list(dict.fromkeys(estimators or ["ZGR"]))
+    with blaming_one("ESTIMATOR", "--latent", "--lr"):
         settings = [
             VAESettings(
                 estimator=name,
@@ -127,17 +129,16 @@ def vae(
     }
     probing = None
     if probe is not None:
-        measured = names if probe_estimators is None else _split(probe_estimators)
+        measured = names if probe_estimators is None else split_names(probe_estimators)
         probing = {"estimators": measured, "every": probe, "seconds": probe_seconds}
         # A long training has the time for accurate probes.
         probing |= {"draws": 512, "reference_draws": 8192}
     train_and_report("vae", settings, columns, data, workers, device, threads, out, probing)
 
 
-@app.command(short_help="A network with stochastic quantized activations or weights.")
+@app.command(cls=Command, short_help="A network with stochastic quantized activations or weights.")
 def network(
-    estimator: _Estimator = "ZGR",
-    compare: _Compare = None,
+    estimators: _Estimators = None,
     seeds: _Seeds = 1,
     model: Annotated[str, typer.Option(help="mlp or conv.")] = "mlp",
     levels: Annotated[int, typer.Option(min=2, help="Of each quantized number.")] = 2,
@@ -165,14 +166,14 @@ def network(
     probable level, and of the mean prediction of several samples. Goes on from checkpoints.
 
     \b
-    Example:  gradlab train network --compare "ST,GS-ST,ZGR" --epochs 30 --seeds 2
+    Example:  gradlab train network ST GS-ST ZGR --epochs 30 --seeds 2
     """
     from gradlab.training.network_training import NetworkSettings
 
-    names = _names(estimator, compare)
+    names = list(dict.fromkeys(estimators or ["ZGR"]))
     with blaming("--lr"):
         rates = [_rate(text) for text in lr.split(",")]
-    with blaming("--estimator, --compare, --model, --levels, --activations, --weights, --lr"):
+    with blaming_one("ESTIMATOR", "--model", "--levels", "--activations", "--weights", "--lr"):
         settings = [
             NetworkSettings(
                 estimator=name,
@@ -206,12 +207,3 @@ def _rate(text: str) -> float:
         return float(text)
     except ValueError:
         raise ValueError(f"{text!r} is no number; write for example 1e-3,3.3e-4,1e-4") from None
-
-
-def _names(estimator: str, compare: str | None) -> list[str]:
-    return [estimator] if compare is None else _split(compare)
-
-
-def _split(texts: str) -> list[str]:
-    """Split at the commas outside parentheses."""
-    return list(dict.fromkeys(text.strip() for text in re.split(r",(?![^(]*\))", texts)))

@@ -9,14 +9,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradlab.cli.faults import blaming, fail, staging
-from gradlab.cli.options import File, Seed, in_its_dtype, read_code, read_problem
+from gradlab.cli.faults import blaming, blaming_one, fail, staging
+from gradlab.cli.options import (
+    Estimators,
+    File,
+    LogitsFile,
+    OwnLoss,
+    ProblemName,
+    Regime,
+    Seed,
+    Size,
+    blaming_loss,
+    in_its_dtype,
+    read_code,
+    read_loss,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from gradlab.problems import Problem
+    from gradlab.loss import Loss
     from gradlab.user_code.under_test import Code
     from gradlab.verification.order import Ladder
     from gradlab.verification.verdict import Verdict
@@ -41,13 +54,7 @@ class VerifyMethod(StrEnum):
 
 
 def verify(
-    estimators: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help='Such as ZGR or "GR(tau=0.1, k=10)"; see `gradlab list`.  [default: all]',
-            metavar="ESTIMATOR",
-        ),
-    ] = None,
+    estimators: Estimators = None,
     file: Annotated[list[str] | None, File] = None,
     against: Annotated[
         str | None,
@@ -65,16 +72,11 @@ def verify(
         int | None,
         typer.Option(min=1, help="Judge the mean over one call of B samples as one estimate."),
     ] = None,
-    problem: Annotated[
-        str | None,
-        typer.Option(help="One loss, such as cubic or mlp.  [default: a ladder of nine]"),
-    ] = None,
-    N: Annotated[int, typer.Option("--N", min=1, help="Number of variables of PROBLEM.")] = 2,
-    C: Annotated[int, typer.Option("--C", min=1, help="Number of classes of PROBLEM.")] = 3,
-    regime: Annotated[
-        str | None,
-        typer.Option(help="The logits of PROBLEM.  [default: moderate; for vae its encoder's]"),
-    ] = None,
+    problem: ProblemName = None,
+    loss: OwnLoss = None,
+    logits: LogitsFile = None,
+    regime: Regime = None,
+    size: Size = None,
     method: Annotated[
         VerifyMethod, typer.Option(help="auto: exact where the mean is known, else by draws.")
     ] = VerifyMethod.auto,
@@ -104,7 +106,7 @@ def verify(
     \b
     Example:  gradlab verify ZGR --file my.py:MyEstimator --out results
     """
-    with blaming("--delta, --alpha, --max-draws"):
+    with blaming_one("--delta", "--alpha", "--max-draws"):
         from gradlab.verification.verifying import check_options
 
         check_options(method, None, max_draws, delta, alpha, seed)
@@ -113,20 +115,31 @@ def verify(
     options |= {"seed": seed, "judge": str(judge), "batch": batch, "against": None}
     if against is not None:
         options["against"] = read_code(against, "--against")
-    if problem is None and method is not VerifyMethod.auto:
-        raise typer.BadParameter("only with --problem", param_hint="--method")
-    if problem is None and regime is not None:
-        raise typer.BadParameter("only with --problem", param_hint="--regime")
+    one = problem is not None or loss is not None
+    given = {"--regime": regime, "--size": size, "--logits": logits}
+    given["--method"] = None if method is VerifyMethod.auto else method
+    for option, value in given.items():
+        if value is not None and not one:
+            raise typer.BadParameter("only with --problem or --loss", param_hint=option)
     with staging(out) as passing:
-        if problem is None:
+        if not one:
             rows, failed = _ladders(codes, options)
             tables = {"verify": rows}
             if not estimators and not file and against is None:
                 more, wrong = _known(seed, delta, alpha)
                 tables, failed = tables | more, failed + wrong
         else:
-            f, logits, _ = read_problem(problem, N, C, regime, seed)
-            rows, failed = _on_one(codes, f, logits, options | {"method": str(method)})
+            f, at, _ = read_loss(
+                problem=problem,
+                loss=loss,
+                logits=logits,
+                regime=regime,
+                size=size,
+                seed=seed,
+                default=(2, 3),
+            )
+            with blaming_loss(loss):
+                rows, failed = _on_one(codes, f, at, options | {"method": str(method)})
             tables = {"verify": rows}
         if out is not None:
             print()
@@ -202,7 +215,7 @@ def _known(seed: int, delta: float, alpha: float) -> tuple[dict[str, "pd.DataFra
 
 
 def _on_one(
-    codes: dict[str, "Code"], f: "Problem", logits: "Tensor", options: dict[str, Any]
+    codes: dict[str, "Code"], f: "Loss", logits: "Tensor", options: dict[str, Any]
 ) -> tuple["pd.DataFrame", list[str]]:
     """Verify each on one loss; print why; return the rows and what fails."""
     from functools import cache

@@ -32,7 +32,7 @@ from gradlab.version import __version__
 pytestmark = pytest.mark.usefixtures("unchecked")
 
 COMMANDS = ("list", "compare", "verify", "recommend", "time", "figures")
-SMALL = ["--N", "2", "--C", "3"]
+SMALL = ["--size", "2x3"]
 
 
 # ---- help -------------------------------------------------------------------------------------
@@ -56,7 +56,7 @@ def test_help_shows_an_example_seed_and_out(command, capsys) -> None:
     assert main([*command.split(), "--help"]) == 0
     shown = capsys.readouterr().out
     assert f"Example:  gradlab {command}" in shown
-    assert "--seed" in shown
+    assert "--seed" in shown or command == "list"
     assert "--out" in shown
 
 
@@ -128,34 +128,34 @@ BAD_USAGE = {
     "compare --draws many": "--draws",
     "compare --seed -1": "--seed",
     "compare --workers 0": "--workers",
-    "compare --N 0": "--N",
-    "compare --N 30 --C 10": "--N, --C: 30 variables of 10 classes have about 10^30",
-    "compare --N 1000 --C 10": "--N, --C: N C must be at most 4096, not 10000",
-    "compare --problem quadratik": "--problem quadratik --N 4 --C 4 --seed 0: unknown problem",
-    "compare --problem vae --N 3": "the problem vae has N=4, C=4, not N=3",
+    "compare --size 0x2": "--size: at least one variable",
+    "compare --size 30x10": "--size: 30 variables of 10 classes have about 10^30",
+    "compare --size 1000x10": "--size: N C must be at most 4096, not 10000",
+    "compare --problem quadratik": "--problem quadratik --size 4x4 --seed 0: unknown problem",
+    "compare --problem vae --size 3x4": "the problem vae has N=4, C=4, not N=3",
     "compare --problem vae:lang": "unknown snapshot 'lang'",
     "compare --problem vae --seed 300": "--seed 300: image must be a whole number from 0 to 299",
     "compare --regime modrate": "--regime: unknown regime 'modrate'; did you mean 'moderate'",
-    "compare --out FILE": "--out: FILE is no folder that can be written",
-    "compare --out FILE/sub": "--out: FILE/sub is no folder that can be written",
-    "recommend FILE": "FILE: 'FILE' names no object; write FILE.py:NAME, such as my.py:loss",
-    "recommend my.py:loss": "my.py:loss: there is no file my.py",
-    "recommend FILE:loss": "FILE:loss: FILE is not valid Python: invalid syntax (line 1)",
-    "recommend my.py:loss --problem mlp": "--problem: give either my.py:loss or --problem mlp",
+    "compare --out FILE": "--out: cannot write to the folder FILE: ",
+    "compare --out FILE/sub": "--out: cannot write to the folder FILE/sub: ",
+    "recommend --loss FILE": "FILE: 'FILE' names no object; write FILE.py:NAME, such as my.py:loss",
+    "recommend --loss my.py:loss": "my.py:loss: there is no file my.py",
+    "recommend --loss FILE:loss": "FILE:loss: FILE is not valid Python: invalid syntax (line 1)",
+    "recommend --loss my.py:loss --problem mlp": "give either my.py:loss or --problem mlp",
     "recommend --logits no.npy": "--logits: there is no file no.npy",
     "recommend --logits FILE": "--logits: FILE is not a file of logits; known are .npy, .pt, .csv",
     "recommend --logits a.npy --regime peaked": "--regime: give either a.npy or --regime peaked",
     "recommend --evaluations 0": "--evaluations",
     "recommend --gradient-cost 0.5": "--gradient-cost",
-    "recommend --estimator ZRG": "--estimator: unknown estimator 'ZRG'; did you mean 'ZGR'",
+    "recommend ZRG": "ESTIMATOR: unknown estimator 'ZRG'; did you mean 'ZGR'",
     "recommend --tau 0": "--tau: tau must be a positive finite number, not 0.0",
     "recommend --file my.py:Mine": "--file my.py:Mine: there is no file my.py",
-    "recommend --estimator ST --reference ZGR": "--reference: reference must be unbiased for",
-    "recommend --estimator ST --evaluations 2": "ST: one draw counts as 3 evaluations of f",
-    "recommend --problem mlp --unbiased --estimator ST": "ST: not unbiased for an f that is no",
-    "recommend --out FILE": "--out: FILE is no folder that can be written",
-    "list --out FILE": "--out: FILE is no folder that can be written",
-    "figures --out FILE": "--out: FILE is no folder that can be written",
+    "recommend ST --reference ZGR": "--reference: reference must be unbiased for",
+    "recommend ST --evaluations 2": "ST: one draw counts as 3 evaluations of f",
+    "recommend --problem mlp --unbiased ST": "ST: not unbiased for an f that is no",
+    "recommend --out FILE": "--out: cannot write to the folder FILE: ",
+    "list --out FILE": "--out: cannot write to the folder FILE: ",
+    "figures --out FILE": "--out: cannot write to the folder FILE: ",
     "figures temprature": "NAME: unknown figure 'temprature'; did you mean 'temperature'? (known: ",
     "figures --workers 0": "--workers",
 }
@@ -238,12 +238,12 @@ def test_compare_takes_all_estimators_and_gives_reasons(tmp_path, capsys) -> Non
     [
         ["ST", "--problem", "table"],
         ["ST", "GS", "RF", "--problem", "constant"],
-        ["ST", "GS", "RF", "--problem", "linear", "--C", "1"],
+        ["ST", "GS", "RF", "--problem", "linear", "--size", "2x1"],
     ],
     ids=["nothing measured", "no gradient", "one class"],
 )
 def test_compare_draws_what_has_no_place_on_a_log_axis(arguments, tmp_path) -> None:
-    compared(tmp_path, "--N", "2", "--tau", "0.1,1", "--draws", "64", *arguments)
+    compared(tmp_path, "--size", "2x4", "--tau", "0.1,1", "--draws", "64", *arguments)
 
 
 def test_vae_brings_its_logits(tmp_path, capsys) -> None:
@@ -298,7 +298,7 @@ def my_folder(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.slow
 def test_recommend_ranks_on_a_loss_of_ones_own(my_folder, capsys) -> None:
-    asked = ["recommend", "my.py:loss", "--logits", "logits.npy", "--out", "out", *FASTER]
+    asked = ["recommend", "--loss", "my.py:loss", "--logits", "logits.npy", "--out", "out", *FASTER]
     assert main(asked) == 0
     names = ("recommend.csv", "recommend.pdf", "recommend.png")
     tables = ("recommend-moments.csv", "recommend-ranking.csv")
@@ -334,7 +334,7 @@ def test_recommend_takes_estimators_of_ones_own(my_folder, capsys) -> None:
         "class Mine(gradlab.ZGR):\n"
         "    name = 'MINE'\n"
     )
-    asked = ["--file", "mine.py:Mine", "--estimator", "RF", "--evaluations", "6", *SMALL]
+    asked = ["RF", "--file", "mine.py:Mine", "--evaluations", "6", *SMALL]
     assert main(["recommend", "--problem", "quadratic", *asked]) == 0
     assert "Best: MINE, the mean of 2 draws." in capsys.readouterr().out
 
@@ -350,7 +350,7 @@ FAULTY_LOSSES = {
 
 @pytest.mark.parametrize("name", FAULTY_LOSSES)
 def test_a_faulty_loss_is_told_in_one_line(name, my_folder, capsys) -> None:
-    assert main(["recommend", f"my.py:{name}", "--logits", "logits.npy"]) == 2
+    assert main(["recommend", "--loss", f"my.py:{name}", "--logits", "logits.npy"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.count("\n") == 1
@@ -358,8 +358,10 @@ def test_a_faulty_loss_is_told_in_one_line(name, my_folder, capsys) -> None:
 
 
 def test_logits_of_another_size_are_refused(my_folder, capsys) -> None:
-    assert main(["recommend", "my.py:loss", "--logits", "logits.npy", "--C", "4"]) == 2
-    assert "--C: logits.npy has 3, not 4" in capsys.readouterr().err
+    assert (
+        main(["recommend", "--loss", "my.py:loss", "--logits", "logits.npy", "--size", "4x4"]) == 2
+    )
+    assert "--size: logits.npy holds logits of size 4x3, not 4x4" in capsys.readouterr().err
 
 
 # ---- figures ----------------------------------------------------------------------------------

@@ -125,7 +125,7 @@ def test_a_claim_that_fails_gives_status_1(capsys):
 @pytest.mark.usefixtures("mine")
 @pytest.mark.parametrize("name", ["Mine", "rloo"])
 def test_right_code_of_ones_own_gives_status_0(name, capsys):
-    for problem in ((), ("--problem", "quadratic", "--N", "3", "--C", "2", "--regime", "uniform")):
+    for problem in ((), ("--problem", "quadratic", "--size", "3x2", "--regime", "uniform")):
         status, out, err = run(capsys, "--file", f"mine.py:{name}", *problem)
         # A busy machine shows progress.
         told = [line for line in err.splitlines() if not line.startswith("verify: ")]
@@ -215,16 +215,16 @@ BAD_USAGE = {
     "ZRG": "ESTIMATOR: unknown estimator 'ZRG'",
     "ZGR --problem cubicc": "unknown problem 'cubicc'; did you mean 'cubic'",
     "ZGR --problem cubic --regime cold": "--regime: unknown regime 'cold'",
-    "ZGR --delta 0": "--delta, --alpha, --max-draws: delta must be a number between 0 and 1",
+    "ZGR --delta 0": "--delta: delta must be a number between 0 and 1",
     "ZGR --problem cubic --alpha 2": "alpha must be a number between 0 and 1",
     "ZGR --max-draws 3": "--max-draws",
     "ARSM --problem cubic --method exact": "no exact mean is known for ARSM",
-    "ZGR --problem quadratic --N 40 --C 4 --method exact": "configurations",
+    "ZGR --problem quadratic --size 40x4 --method exact": "configurations",
     "--file mine.py": "FILE.py:NAME",
     "ZGR --against ZRG": "--against: unknown estimator 'ZRG'",
     "ZGR --batch 0": "--batch",
     "ZGR --judge sample": "--judge",
-    "ZGR --method draws": "--method: only with --problem",
+    "ZGR --method draws": "--method: only with --problem or --loss",
 }
 
 
@@ -238,7 +238,7 @@ def test_bad_usage_is_told_in_one_line(line, capsys):
 
 
 def test_a_model_too_large_to_enumerate_is_compared_with_rf(capsys):
-    line = "RF(m=2) --problem quadratic --N 30 --C 10 --delta 0.5 --max-draws 20000"
+    line = "RF(m=2) --problem quadratic --size 30x10 --delta 0.5 --max-draws 20000"
     status, out, _ = run(capsys, *line.split())
     assert status in (0, 1)
     assert "the mean of RF(m=4), by as many draws of it" in textwrap.dedent(out)

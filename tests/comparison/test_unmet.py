@@ -297,7 +297,7 @@ def test_the_command_line_lists_what_is_not_met(tmp_path, capsys, monkeypatch):
     (tmp_path / "my.py").write_text(LOSS)
     np.save(tmp_path / "logits.npy", np.zeros([6, 4]))
     common = ["--logits", str(tmp_path / "logits.npy"), "--evaluations", "16", "--draws", "640"]
-    chosen = ["--estimator", "ARSM", "--estimator", "RF(m=4)", "--workers", "1"]
+    chosen = ["ARSM", "RF(m=4)", "--workers", "1"]
     code = main(["recommend", f"{tmp_path / 'my.py'}:sparse", *common, *chosen])
     told = " ".join(capsys.readouterr().out.split())
     assert code == 0

@@ -258,7 +258,7 @@ QUICK = ["--batch", "4", "--seconds", "0.01", "--variables", "2,3", "--classes",
 
 @with_user_types
 def test_the_command_prints_a_table_and_writes_rows_and_picture(tmp_path, capsys):
-    chosen = ["--estimator", "ZGR", "--estimator", "RF(m=4)"]
+    chosen = ["ZGR", "RF(m=4)"]
     assert main(["time", *chosen, *QUICK, "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "[4, 3, 2], eager" in out
@@ -272,7 +272,7 @@ def test_the_command_prints_a_table_and_writes_rows_and_picture(tmp_path, capsys
 @with_user_types
 def test_the_command_says_what_is_left_out(capsys):
     sizes = ["--variables", "2", "--classes", "2000"]
-    assert main(["time", "--estimator", "ARSM", *QUICK[:4], *sizes]) == 0
+    assert main(["time", "ARSM", *QUICK[:4], *sizes]) == 0
     assert "left out: ARSM would hold" in capsys.readouterr().out
 
 
@@ -289,7 +289,7 @@ def test_the_command_says_what_is_left_out(capsys):
             "--batch, --variables, --classes: logits [128, 99999, 99999] would hold",
         ),
         (["--device", "cuda:99"], "--device: device 'cuda:99' is not there: torch finds"),
-        (["--estimator", "ZRG"], "--estimator: unknown estimator 'ZRG'"),
+        (["ZRG"], "ESTIMATOR: unknown estimator 'ZRG'"),
     ],
 )
 def test_bad_options_are_named(arguments, message, capsys):

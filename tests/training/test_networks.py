@@ -286,7 +286,7 @@ def test_too_few_levels(levels):
 
 
 def test_command_line_chooses_the_learning_rate(tmp_path, capsys, unchecked):
-    command = ["train", "network", "--estimator", "ST", "--lr", "1e-3,1e-6", "--epochs", "2"]
+    command = ["train", "network", "ST", "--lr", "1e-3,1e-6", "--epochs", "2"]
     assert main([*command, "--samples", "2", "--workers", "1", "--out", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     rows = pd.read_csv(tmp_path / "network.csv")
@@ -301,7 +301,7 @@ def test_command_line_chooses_the_learning_rate(tmp_path, capsys, unchecked):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--estimator", "RF(m=4)"], "estimator RF(m=4) has no sample to back-propagate through"),
+        (["RF(m=4)"], "estimator RF(m=4) has no sample to back-propagate through"),
         (["--model", "cnn"], "model must be one of mlp, conv, not 'cnn'"),
         (["--lr", "1e-3,x"], "'x' is no number"),
         (["--levels", "1"], "--levels"),

@@ -228,7 +228,7 @@ def test_summary_is_the_mean_and_half_the_range():
 
 @pytest.mark.slow
 def test_command_line_compares_over_seeds_and_goes_on(tmp_path, capsys, unchecked):
-    command = ["train", "vae", "--compare", "ST,GR(tau=0.5, k=2)", "--seeds", "2", "--latent"]
+    command = ["train", "vae", "ST", "GR(tau=0.5, k=2)", "--seeds", "2", "--latent"]
     command += ["2x3", "--hidden", "5", "--bound-samples", "2", "--workers", "1"]
     command += ["--out", str(tmp_path)]
     assert main([*command, "--epochs", "2"]) == 0
@@ -252,9 +252,9 @@ def test_command_line_compares_over_seeds_and_goes_on(tmp_path, capsys, unchecke
     [
         (["--latent", "3y3"], "latent must be variables x classes"),
         (["--images", "minst"], "did you mean 'mnist'"),
-        (["--compare", "ST,ZG"], "did you mean 'ZGR'"),
+        (["ST", "ZG"], "did you mean 'ZGR'"),
         (["--device", "gpu"], "device must be 'cpu' or 'cuda'"),
-        (["--estimator", "ARSM", "--latent", "300x200"], "use RF"),
+        (["ARSM", "--latent", "300x200"], "use RF"),
     ],
 )
 def test_command_line_names_what_is_wrong(options, message, tmp_path, capsys, unchecked):

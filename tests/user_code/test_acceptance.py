@@ -277,7 +277,7 @@ def test_a_float32_loss_just_works(name, tmp_path, monkeypatch, capsys):
     Path("losses.py").write_text(FLOAT32)
     Path("logits.csv").write_text("0,1,-1\n0.5,0,0\n")
     torch.save(torch.tensor([[0, 1, -1], [0.5, 0, 0]]), "logits.pt")
-    asked = ["recommend", f"losses.py:{name}", "--estimator", "RF", "--draws", "64"]
+    asked = ["recommend", "RF", "--loss", f"losses.py:{name}", "--draws", "64"]
     for file in ("logits.pt", "logits.csv"):
         assert main([*asked, "--workers", "1", "--logits", file]) == 0
         told = LINE.format(f"losses.py:{name}") if LOSSES[name] and file == "logits.csv" else ""

@@ -1,0 +1,94 @@
+"""Command lines of 0.4: they work until 0.6, with one line on stderr that shows the new form."""
+
+import re
+import shlex
+import sys
+from collections.abc import Collection
+from typing import Any
+
+from typer.core import TyperCommand
+
+__all__ = ["Command", "modern", "split_names"]
+
+_SIZES = {"--N": 0, "--C": 1}
+_OLD: dict[str, set[str]] = {
+    "compare": {*_SIZES},
+    "verify": {*_SIZES},
+    "recommend": {"--estimator", *_SIZES},
+    "time": {"--estimator"},
+    "vae": {"--estimator", "--compare"},
+    "network": {"--estimator", "--compare"},
+    "list": {"--seed"},
+}
+
+
+class Command(TyperCommand):
+    """A command that also reads its old form."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Read the arguments, those of an old form as the new one."""
+        flags = {"-h", "--help"}
+        for param in self.params:
+            if getattr(param, "is_flag", False):
+                flags |= {*param.opts, *param.secondary_opts}
+        words, found = modern(str(ctx.info_name), args, flags)
+        if found:
+            new = shlex.join([*ctx.command_path.split(), *words])
+            print(
+                f"gradlab: {', '.join(found)}: this old form goes in 0.6; write: {new}",
+                file=sys.stderr,
+            )
+        return super().parse_args(ctx, words)
+
+
+def modern(
+    command: str, words: list[str], flags: Collection[str] = ()
+) -> tuple[list[str], list[str]]:
+    """Return the words of an old command line in the new form, and what in them was old.
+
+    Args:
+        command: The name of the command, such as "recommend" or "vae".
+        words: What follows the name on the command line.
+        flags: Its options without a value.
+
+    Returns:
+        The new words, and the old options and arguments found, none if the line has the new form.
+    """
+    old = _OLD.get(command, set())
+    kept: list[str] = []
+    positional: list[int] = []
+    found: dict[str, str] = {}
+    estimators: list[str] = []
+    left = iter(words)
+    for word in left:
+        if word == "--":
+            kept += [word, *left]
+        elif not word.startswith("-"):
+            positional.append(len(kept))
+            kept.append(word)
+        else:
+            name, equals, value = word.partition("=")
+            taken = [word]
+            if not equals and name not in flags:
+                value = next(left, "")
+                taken.append(value)
+            if name in old:
+                found[name] = value
+                estimators += [value] if name == "--estimator" else []
+            else:
+                kept += taken
+    if command == "recommend" and not {"--loss", "--problem"} & set(kept):
+        first = next((i for i in positional if ".py:" in kept[i]), None)
+        if first is not None:
+            found[kept[first]] = ""
+            kept[first : first + 1] = ["--loss", kept[first]]
+    if "--compare" in found:
+        estimators = split_names(found["--compare"])
+    if _SIZES.keys() & found.keys():
+        kept += ["--size", f"{found.get('--N', '?')}x{found.get('--C', '?')}"]
+    return [*estimators, *kept] if found else words, list(found)
+
+
+def split_names(texts: str) -> list[str]:
+    """Return the texts between the commas outside parentheses, each once."""
+    return list(dict.fromkeys(text.strip() for text in re.split(r",(?![^(]*\))", texts)))
