@@ -68,8 +68,9 @@ class MeanTest:
     estimated covariance this holds asymptotically, and the false alarms measured in
     tests/verification/test_hard.py say how well. Heavy tails widen both: nu = 2n/(kurtosis - 1), at
     most n - 1, degrees of freedom stand behind S, with the largest kurtosis of a coordinate.
-    A coordinate, or the direction in which W is taken, of whose squared deviations one draw makes up more than 2 %
-    is not tested: its tail has not been shown. With fewer than 10 draws a direction, or where that
+    A coordinate, or the direction in which W is taken, of whose squared deviations one draw makes
+    up more than 2 % is not tested: its tail has not been shown.
+    With fewer than 10 draws a direction, or where that
     share is too large, the coordinates are tested one by one: p by the first step of Holm, which is
     Bonferroni's, e by their average. Where sums over calls vary more than those of independent
     draws (`DeviationSums.call_ratio`), W is divided by that.
