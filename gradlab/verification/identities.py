@@ -48,8 +48,18 @@ def relation_rows(
 ) -> pd.DataFrame:
     """Return one row for each relation and problem: the fields of `Relation`, and `holds`.
 
-    Exact where both means are; that GS-ST and GR(k=10) draw with the exact mean of Gumbel-Rao is
-    tested by draws, at false-alarm rate `alpha`, and shown within `delta` of the gradient.
+    Exact where both means are. That GS-ST and GR(k=10) draw with the exact mean of Gumbel-Rao is
+    tested by draws.
+
+    Args:
+        seed: of the problems, logits and draws.
+        delta: accuracy of what is tested by draws, in lengths of the gradient.
+        alpha: false-alarm rate of what is tested by draws.
+        N: variables.
+        C: classes.
+
+    Returns:
+        A table with a row for each relation on each problem.
     """
     found: list[Relation] = []
     logits = regime("moderate", N, C, seed)

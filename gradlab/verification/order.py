@@ -51,12 +51,16 @@ _COARSER = 2
 
 @dataclass(frozen=True, eq=False)
 class Ladder:
-    """The verdicts on all rungs, and what the estimator declares (`order`, None if nothing).
+    """What `verify_order` finds: the verdicts on all rungs, beside what the estimator declares.
 
-    `static`: the check of its Jacobians alone, None if it has none.
-
-    `against`: the estimator with whose mean the code is compared on all rungs, instead of with the
-    gradient. `refused`: the sites at which the code cannot be used, each with the reason.
+    Attributes:
+        estimator: text of the code.
+        order: degree up to which it declares to be exact; None if it declares nothing.
+        rungs: the losses, with `verdicts` in the same order.
+        verdicts: one for each rung.
+        static: the check of its Jacobians alone; None if it has none.
+        against: the estimator with whose mean the code is compared; "" for the gradient.
+        refused: the sites at which the code cannot be used, each with the reason.
     """
 
     estimator: str
@@ -271,21 +275,40 @@ def verify_order(
 ) -> Ladder:
     """Return up to which degree in each variable `code` is exact, from its verdict on each rung.
 
-    `on`: the rungs, by default `rungs()`: nine losses, three sizes, three regimes of logits. Where
-    no exact mean is known, draws are made at moderate logits of the size (2, 3), or (3, 2) for an
-    estimator that refuses three classes. `against`: an estimator whose mean is compared instead of
-    the gradient, at these logits too.
-
-    `sites`: where code is tried besides, unless it is an estimator of gradlab's whose means are
-    all known; by default `SITES`, and none if `on` is given. They differ in size, logits, dtype
-    and size of f. At each a loss of the highest degree that is left is tried, and where that is
-    biased one of each lower degree, so that `degree` holds there too. A bias below twice `delta`
-    counts as none there.
-
     All trials by draws share `alpha`: each has an equal part of it, so that any right code is
-    called biased anywhere at a rate of at most `alpha`, as far as each trial keeps its level. The
-    other arguments and errors are those of `gradlab.verify`; an EstimatorError at a site says
-    where. Code may refuse masked logits, by raising or by NaN, and one of the dtypes.
+    called biased anywhere at a rate of at most `alpha`, as far as each trial keeps its level.
+
+    Args:
+        code: as in `gradlab.verify`. It may refuse masked logits, by raising or by NaN, and one of
+            the dtypes.
+        on: the rungs; by default `rungs()`: nine losses, three sizes, three regimes of logits.
+            Where no exact mean is known, draws are made at moderate logits of the size (2, 3), or
+            (3, 2) for an estimator that refuses three classes.
+        sites: other sizes, logits, dtypes and sizes of f where code is tried besides, unless it is
+            an estimator of gradlab whose means are all known; by default `SITES`, and none if `on`
+            is given. At each a loss of the highest degree that is left is tried, and where that is
+            biased one of each lower degree, so that `degree` holds there too. A bias below twice
+            `delta` counts as none there.
+        against: an estimator whose mean is compared instead of the gradient.
+        judge: as in `gradlab.verify`, and so are the following.
+        batch: samples of the batch that one estimate uses.
+        delta: largest bias that counts as none, in lengths of the gradient.
+        alpha: rate at which right code may be called biased anywhere.
+        max_draws: stop a trial without a decision after so many draws.
+        seed: of the losses, logits and draws.
+        progress: show a bar on stderr.
+
+    Returns:
+        A `Ladder` with the verdicts.
+
+    Raises:
+        EstimatorError: if the code is faulty; the message names the site.
+        ValueError, TypeError: as in `gradlab.verify`.
+
+    Example:
+        >>> import gradlab
+        >>> gradlab.verify_order("ZGR").outcome
+        'EXACT TO DEGREE 2'
     """
     drawn = draws_of(code)
     named = drawn if batch is None else batched(drawn, batch)

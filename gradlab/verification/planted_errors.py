@@ -153,11 +153,16 @@ trains alone, most of them at some inputs only."""
 def planted_rows(seed: int = 0, *, errors: Sequence[Planted] | None = None) -> pd.DataFrame:
     """Return one row for each of `PLANTED`: verdicts on the wrong and right code, draws they took.
 
-    `errors`: some of them only. `how` says how each is found: what is BIASED, its draw or training,
-    or the name of the fault for which the code is refused; `draws` until then. `bias` in units of
-    the target's length; `factor` from 2^17 draws, empty where no simple factor explains the bias;
-    both are empty for what is refused. `right_limit`: the bias that the right code stays below,
-    with confidence.
+    Args:
+        seed: of all draws.
+        errors: some of `PLANTED` only.
+
+    Returns:
+        A table. `how` says how each error is found: what is BIASED, its draw or training, or the
+        name of the fault for which the code is refused; `draws` until then. `bias` is in units of
+        the target's length; `factor` comes from 2^17 draws and is empty where no simple factor
+        explains the bias. Both are empty for what is refused. `right_limit`: the bias that the
+        right code stays below, with confidence.
     """
     return pd.DataFrame(
         [_row(planted, seed) for planted in PLANTED if errors is None or planted in errors]

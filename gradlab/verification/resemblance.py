@@ -90,10 +90,10 @@ class Resemblance:
         elif self.excluded and not self.undecided:
             lines.append(f"Its mean is that of none of {listed(self.excluded)}: all excluded {by}.")
         elif self.undecided:
-            told = f" It is that of none of {listed(self.excluded)}." if self.excluded else ""
+            sentence = f" It is that of none of {listed(self.excluded)}." if self.excluded else ""
             lines.append(
                 f"Whether its mean is that of {listed(self.undecided, 'or')} is not decided by "
-                f"{drawn}.{told}"
+                f"{drawn}.{sentence}"
             )
         return tuple(lines)
 

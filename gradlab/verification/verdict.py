@@ -29,25 +29,42 @@ NOT_APPLICABLE = "NOT APPLICABLE"
 class Verdict:
     """Whether the mean of an estimator is the gradient of E f at some logits.
 
-    `outcome`: UNBIASED (proved, or by draws within `delta` of the gradient's length), BIASED,
-    INCONCLUSIVE or NOT APPLICABLE (`reason`). `claimed`: whether the estimator declares to be exact
-    here; None where that is not known. `method`: "exact" or "draws". `judged`: "draw", what is
-    analysed; "training", the backward of what trains; or both.
+    All lengths are in units of f.
 
-    `target` [N, C] the gradient (with the axis of a batch in front), `bias` the mean minus it,
-    `bias2` its squared length (the unbiased estimate, may be negative), `limit` what the length is
-    below: rounding when exact, else with confidence 1 - `alpha`; `slope` = <mean, target> /
-    |target|^2, `residual2` the square of the rest of the bias; `deviation` the root of the variance
-    of a draw. All in units of f. By draws: `draws` made, `needed` in all for a decision
-    (estimated), `p_value` (where `draws` was fixed before), `log_e_value`, `kurtosis` and `degrees`
-    of freedom (see `MeanTest`), `set_aside` the coordinates whose class is too rare to be tested.
-    `unseen_rate`: events as rare as that may not have been met by a draw, with probability alpha;
-    `unseen_bias`: what mean score-function draws may have at states as rare, where f is enumerated.
-    `constant`: no random number is drawn for what is returned. INCONCLUSIVE has a `reason` where
-    more is in the way than the number of draws.
-
-    `against`: whose mean the target is, if not the gradient: UNBIASED then says that the means are
-    the same. `resembles`: of code that declares nothing and is biased, what its mean is instead.
+    Attributes:
+        estimator: text of the code.
+        problem: name of f.
+        outcome: UNBIASED (proved, or by draws within `delta` of the gradient's length), BIASED,
+            INCONCLUSIVE or NOT APPLICABLE.
+        method: "exact" or "draws".
+        claimed: whether the estimator declares to be exact here; None where that is not known.
+        target: [N, C] or [B, N, C], the gradient or the mean of `against`.
+        bias: the mean minus `target`.
+        bias2: squared length of the bias: the unbiased estimate, which may be negative.
+        limit: bound of the bias's length: rounding when exact, else with confidence 1 - `alpha`.
+        slope: <mean, target> / |target|^2.
+        residual2: square of the rest of the bias.
+        deviation: root of the variance of a draw.
+        delta: largest bias that counts as none, in lengths of the gradient.
+        alpha: rate at which unbiased code may be called biased.
+        seed: of the draws.
+        judged: "draw", what is analysed; "training", the backward of what trains; or both.
+        how: how the proof was made.
+        reason: why it is not applicable, or what beside the number of draws prevents a decision.
+        notes: further sentences of `explain()`.
+        draws: how many were made.
+        needed: draws in all for a decision, estimated.
+        p_value: where `draws` was fixed before.
+        log_e_value: logarithm of the evidence against an unbiased mean.
+        kurtosis: of the draws, see `MeanTest`.
+        degrees: of freedom, see `MeanTest`.
+        set_aside: coordinates whose class is too rare to be tested.
+        against: whose mean the target is, if not the gradient: UNBIASED then says that the means
+            are the same.
+        resembles: what the mean of biased code is that declares nothing.
+        unseen_rate: events as rare may not have been met by a draw, with probability `alpha`.
+        unseen_bias: mean that score-function draws may have at states as rare.
+        constant: whether no random number is drawn for what is returned.
     """
 
     estimator: str
@@ -268,16 +285,16 @@ class Verdict:
         return lines
 
     def _unseen(self) -> str:
-        told = (
+        sentence = (
             f"Not excluded: what happens in less than {self.unseen_rate:.2g} of the draws may not "
             "have happened yet, whatever it carries"
         )
         if self.unseen_bias is None:
-            return f"{told}."
+            return f"{sentence}."
         share = self.unseen_bias / self.unit[0]
         return (
-            f"{told}; states of f as rare can carry {share:.2g} {self.unit[1]} in draws of a score "
-            "function."
+            f"{sentence}; states of f as rare can carry {share:.2g} {self.unit[1]} in draws of a "
+            "score function."
         )
 
     def _described(self) -> list[str]:
@@ -308,8 +325,8 @@ class Verdict:
         if left2 > 0.05 * float(self.bias.square().sum()):
             return []
         between = f" ({slope - error:.3g} to {slope + error:.3g})" if error > 0 else ""
-        told = f"the mean is {slope:.4g}{between} times the gradient"
-        return [f"This factor alone explains the bias: {told}."]
+        sentence = f"the mean is {slope:.4g}{between} times the gradient"
+        return [f"This factor alone explains the bias: {sentence}."]
 
 
 def _only_fraction(scaled: Scaled) -> Fraction | None:

@@ -72,27 +72,48 @@ def verify(
 ) -> Verdict:
     """Return the verdict on whether the mean of `code` is the gradient of E f at `logits`.
 
-    `code`: an Estimator, its class or text, a function or an nn.Module (see
-    `gradlab.user_code.draws_of`). `judge`: "draw", which is analysed; "training", the backward of
-    the surrogate or sample, in batches, in the dtype of the logits; or "both", as far as the code
-    has them: the verdict is then the less favourable one, and says of what. `batch`: judge code
-    that
-    uses statistics of its batch as what it is, an estimator of so many samples. For logits [B, N,
-    C] f maps x [..., B, N, C] to [..., B], and what trains is judged for all elements together.
-
-    `method`: "exact" by enumeration, "draws", or "auto": exact where the code that runs is what can
-    be enumerated. `against`: another target than the gradient: a tensor, or an estimator, whose
-    exact mean, or else whose own draws, are compared (`against="ST"` asks whether code is
-    straight-through, not whether that is unbiased); where f cannot be enumerated, RF(m=4) is.
-
     Draws are added until the e-value exceeds 1/`alpha` (BIASED), the bias is below `delta` times
     the length of the gradient with confidence 1 - `alpha` (UNBIASED), or `max_draws` are made
-    (INCONCLUSIVE). Two trials of one code share `alpha`. With `draws` all of them are made and
-    Hotelling's test decides. f and code are given the dtype of the logits; sums are of float64.
+    (INCONCLUSIVE). Two trials of one code share `alpha`. Sums are of float64.
 
-    Raises ValueError for bad arguments, TypeError if `code` is nothing to draw from, EstimatorError
-    if it is faulty, LossError for an f that breaks its contract, NotExactError or TooLargeError if
-    method is "exact" and that is not possible.
+    Args:
+        code: an Estimator, its class or text, a function or an nn.Module: see
+            `gradlab.user_code.draws_of`.
+        f: the loss; for logits [B, N, C] it maps x [..., B, N, C] to [..., B].
+        logits: [N, C], or [B, N, C]: then what trains is judged for all elements together. f and
+            the code are given this dtype.
+        against: another target than the gradient: a tensor, or an estimator, whose exact mean, or
+            else whose own draws, are compared. "ST" asks whether code is straight-through, not
+            whether that is unbiased. Where f cannot be enumerated, the default is RF(m=4).
+        method: "exact" by enumeration; "draws"; "auto": exact where the code that runs is what can
+            be enumerated.
+        judge: "draw", which is analysed; "training", the backward of the surrogate or sample, in
+            batches; "both": the less favourable of the two verdicts, which says what it judges.
+        batch: judge code that uses statistics of its batch as an estimator of so many samples.
+        draws: make exactly so many draws; Hotelling's test decides.
+        max_draws: stop without a decision after so many.
+        delta: largest bias that counts as none, in lengths of the gradient.
+        alpha: rate at which unbiased code may be called biased.
+        seed: of all draws, an int in [0, 2^63).
+        problem: the name of f in the verdict.
+        enumeration: of f at the same logits, if it is there already.
+        progress: show a bar on stderr.
+
+    Returns:
+        A `Verdict`; print it for the outcome, or `explain()` it for the reasons.
+
+    Raises:
+        ValueError: for bad arguments.
+        TypeError: if nothing can be drawn from `code`.
+        EstimatorError: if the code is faulty.
+        LossError: if f breaks its contract.
+        NotExactError, TooLargeError: if `method` is "exact" and that is not possible.
+
+    Example:
+        >>> import gradlab
+        >>> from gradlab.problems import problem, regime
+        >>> gradlab.verify("ST", problem("quadratic", 2, 3), regime("moderate", 2, 3)).outcome
+        'BIASED'
     """
     check_options(method, draws, max_draws, delta, alpha, seed)
     check_floating(logits)
@@ -128,8 +149,8 @@ def verify(
             if exact is not None:
                 return exact
     if wanted is not None:
-        target, told = other_target(wanted, on, method)
-        notes = (told,)
+        target, sentence = other_target(wanted, on, method)
+        notes = (sentence,)
         exact = exact_against(question, target, on, method, judge, target_rounding(wanted, on))
         if exact is not None:
             return replace(exact, against=_named(wanted), notes=exact.notes + notes)
@@ -239,8 +260,8 @@ def _together(of_draw: Verdict, of_training: Verdict) -> Verdict:
     if first == second:
         return replace(_both(of_draw), notes=of_draw.notes + of_training.notes)
     worse, better = (of_draw, of_training) if first > second else (of_training, of_draw)
-    told = f"This is its {worse.judged}; its {better.judged} alone is {better.outcome}."
-    return replace(worse, notes=(told, *worse.notes, *better.notes))
+    sentence = f"This is its {worse.judged}; its {better.judged} alone is {better.outcome}."
+    return replace(worse, notes=(sentence, *worse.notes, *better.notes))
 
 
 def _with_parameters(question: Question, verdict: Verdict) -> Verdict:
@@ -251,17 +272,17 @@ def _with_parameters(question: Question, verdict: Verdict) -> Verdict:
     share = parameter_share(drawn, question.f, question.at, question.seed)
     if share is None or abs(share - 1) <= max(0.02, 9 * share.se):
         return verdict
-    told = (
+    sentence = (
         f"Parameters of f get {share.value:.2g} ± {share.se:.1g} of their gradient from the value "
         "of the surrogate."
     )
     if share < 0.9:
-        told += " Does it carry f(x) with its graph, as f(x) + (estimate part) does?"
+        sentence += " Does it carry f(x) with its graph, as f(x) + (estimate part) does?"
     if drawn.estimator is not None and verdict.outcome != BIASED:
-        return replace(verdict, outcome=BIASED, reason=told)
+        return replace(verdict, outcome=BIASED, reason=sentence)
     # A function says nothing of parameters: it may be meant for the logits alone.
     tell = drawn.estimator is not None or question.f.parameters
-    return replace(verdict, notes=(*verdict.notes, told)) if tell else verdict
+    return replace(verdict, notes=(*verdict.notes, sentence)) if tell else verdict
 
 
 def check_options(
@@ -365,14 +386,14 @@ def _trained(question: Question, exact: ExactBias, on: Enumeration | EnumeratedB
     both = replace(exact, mean=trained.mean, bound=exact.bound + trained.bound)
     verdict = replace(by_enumeration(question, both), judged=TRAINING)
     if abs(trained.share - 1) > trained.share_bound:
-        told = f"Parameters of f get {trained.share:.4g} of their gradient from the surrogate."
-        return replace(verdict, outcome=BIASED, reason=told)
+        sentence = f"Parameters of f get {trained.share:.4g} of their gradient from the surrogate."
+        return replace(verdict, outcome=BIASED, reason=sentence)
     if trained.share_bound > question.delta:
-        told = (
+        sentence = (
             f"Whether parameters of f get their gradient is known to {trained.share_bound:.2g} "
             "only, by the dtype of the logits."
         )
-        verdict = replace(verdict, notes=(*verdict.notes, told))
+        verdict = replace(verdict, notes=(*verdict.notes, sentence))
     apart = float(torch.linalg.vector_norm(trained.mean - exact.mean))
     if apart <= both.bound:
         return replace(verdict, how=f"{proved.how}; {trained.route}")

@@ -40,7 +40,7 @@ from gradlab.estimators import (
 )
 from gradlab.exact.enumeration import exact_gradient
 from gradlab.exact.moments import Enumeration
-from gradlab.moments import GROUPS, Moments
+from gradlab.moments import GROUPS, Groups, Moments
 from gradlab.montecarlo import block_size, monte_carlo
 from gradlab.reproducible import block_generator
 from significance import ALPHA, COMPARISONS, P_VALUE, limit, scores
@@ -459,3 +459,10 @@ def test_streams_depend_on_seed_row_and_block():
 
 def test_streams_are_the_same_everywhere():
     assert block_generator(0, "quadratic|ZGR", 1).initial_seed() == 2892257404259623022
+
+
+@pytest.mark.parametrize("n", [2, 17, 40])
+def test_the_variance_of_draws_is_over_one_less_than_their_number(n):
+    g = torch.randn(n, 2, 3, generator=generator(), dtype=torch.float64)
+    found = Moments.from_groups(Groups.from_draws(g)).variance_per_variable
+    torch.testing.assert_close(found, g.var(0).sum(-1), rtol=1e-12, atol=0)

@@ -206,21 +206,21 @@ MUTANTS = {
         "(of_gradient + of_noise + of_class).clamp_min(0.0)",
         "(of_gradient + of_noise).clamp_min(0.0)",
         "one of three terms of the variance",
-        _MOMENTS,
+        _GOLDEN,
     ),
     "noise of the Jacobian twice": Mutant(
         "exact/moments.py",
         "inner = second - first.transpose(-1, -2) @ first",
         "inner = second",
         "the inner variance of GR",
-        (*_MOMENTS, "tests/estimators/test_gumbel_tables.py"),
+        _GOLDEN,
     ),
-    "a changed draw counts as proved": Mutant(
+    "refusals ignored": Mutant(
         "exact/moments.py",
         "refused = estimator.refusal(given)",
         "refused = None",
         "exact moments of what the estimator refuses",
-        (*_MOMENTS, *_CONFORMANCE, "tests/estimators/test_arms.py"),
+        ("tests/exact/test_sizes.py", "tests/estimators/test_arms.py"),
     ),
     # ---- moments and Monte Carlo --------------------------------------------------------------
     "variance over n": Mutant(
