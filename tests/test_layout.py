@@ -20,7 +20,7 @@ FAMILIES = [f for f in (PACKAGE / "estimators").glob("[a-z]*.py") if f.stem != "
 
 # A room may import from earlier lines, and from itself; rooms of one line do not know each other.
 ORDER = [
-    {"version", "text"},
+    {"version", "text", "checks"},
     {"categorical", "parallel", "progress", "reproducible"},
     {"loss", "data"},
     {"problems", "estimators"},
