@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradlab.checks import check_int
 from gradlab.estimators import Estimator
 from gradlab.loss import Loss
 from gradlab.loss.gate import checked
@@ -64,8 +65,7 @@ def monte_carlo(
         ("workers", workers, 1),
         ("chunk", chunk, 1),
     ):
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be an int of at least {least}, not {value!r}")
+        check_int(name, value, least)
     check_seed(seed)
     drawn = draws_of(estimator)
     # Code of the user's is run in the precision that it trains in.

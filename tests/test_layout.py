@@ -22,7 +22,7 @@ FAMILIES = [
 
 # A room may import from earlier lines, and from itself; rooms of one line do not know each other.
 ORDER = [
-    {"version", "text", "_moved"},
+    {"version", "text", "checks", "_moved"},
     {"categorical", "parallel", "progress", "reproducible"},
     {"loss", "data"},
     {"problems", "estimators"},

@@ -32,8 +32,7 @@ def train_and_report(
     from gradlab.parallel import usable_cores
     from gradlab.plots.files import save_with_rows
     from gradlab.plots.training import plot
-    from gradlab.training.kinds import begin
-    from gradlab.training.runs import Run, at_best_rate, run_all, summary
+    from gradlab.training.runs import Run, at_best_rate, begin, run_all, summary
 
     with blaming("--images, --data", (ValueError, FileNotFoundError)):
         images = load_images(settings[0].data, data)

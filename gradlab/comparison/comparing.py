@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.categorical import check_floating
+from gradlab.checks import check_choice, check_int
 from gradlab.comparison.rows import COLUMNS, NOTED, measured_rows
 from gradlab.comparison.unmet import Rare, rare_draws, rare_states
 from gradlab.estimators import Estimator
@@ -83,8 +84,7 @@ def compare(
     Raises ValueError for bad arguments, TooLargeError if f cannot be enumerated and there is no
     reference, LossError for an f that breaks its contract.
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    check_choice("method", method, METHODS)
     check_seed(seed)
     draws = DEFAULT_DRAWS if draws is None else draws
     exact: Enumeration | EnumeratedBatch
@@ -148,8 +148,7 @@ def _checked_reference(
 ) -> Estimator:
     """Return the estimator that is to measure the true gradient, or raise ValueError."""
     (estimator,) = with_temperatures([reference], None)
-    if not isinstance(draws, int) or draws < 2 * GROUPS:
-        raise ValueError(f"reference_draws must be an int of at least {2 * GROUPS}, not {draws!r}")
+    check_int("reference_draws", draws, 2 * GROUPS)
     if estimator.order < math.inf:
         raise ValueError(
             f"reference must be unbiased for every f, such as RF(m=4); {estimator} is exact up to "

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.categorical import probabilities
+from gradlab.checks import check_int
 from gradlab.comparison.comparing import DEFAULT_DRAWS, compare, with_temperatures
 from gradlab.comparison.eligibility import GRADIENT_COST, cost, is_declared_exact, spent, why_not
 from gradlab.comparison.ranking import is_unmet, ranking
@@ -194,8 +195,7 @@ def recommend(
 
 
 def _check(evaluations: int, gradient_cost: float, seed: int) -> None:
-    if not isinstance(evaluations, int) or evaluations < 1:
-        raise ValueError(f"evaluations must be an int of at least 1, not {evaluations!r}")
+    check_int("evaluations", evaluations, 1)
     if not isinstance(gradient_cost, int | float) or not 1 <= gradient_cost < math.inf:
         raise ValueError(
             f"gradient_cost must be a number of evaluations of at least 1, not {gradient_cost!r}"

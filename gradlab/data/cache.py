@@ -3,11 +3,12 @@
 import os
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
 __all__ = ["cache_folder"]
 
 
 def cache_folder() -> Path:
-    """Return $GRADLAB_CACHE, or the folder gradlab in $XDG_CACHE_HOME or in ~/.cache."""
-    if own := os.environ.get("GRADLAB_CACHE"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "gradlab"
+    """Return $GRADLAB_CACHE, or the system's cache folder of gradlab (Linux: ~/.cache/gradlab)."""
+    own = os.environ.get("GRADLAB_CACHE")
+    return Path(own) if own else user_cache_path("gradlab", appauthor=False)

@@ -4,7 +4,6 @@ The package's own digits are always there; the public sets are read from a data 
 downloaded. Images stay bytes until a batch is asked for.
 """
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor
 
+from gradlab.checks import check_choice, check_known
 from gradlab.data.digits import digits
 from gradlab.data.download import read_source
 from gradlab.data.image_files import (
@@ -60,8 +60,7 @@ class Images:
 
         Raises ValueError for another split.
         """
-        if split not in SPLITS:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
+        check_choice("split", split, SPLITS)
         images = getattr(self, split).to(torch.float32)
         return images if self.binary else images / 255
 
@@ -104,10 +103,7 @@ def load_images(
     Raises ValueError for an unknown name or a damaged file, FileNotFoundError for a file that is
     neither there nor to be had; both say which file, from where, and what to do.
     """
-    if name not in DATA_SETS:
-        near = difflib.get_close_matches(name, DATA_SETS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown data set {name!r}{hint} (known: {', '.join(DATA_SETS)})")
+    check_known("data set", name, DATA_SETS)
     if name == "digits":
         return _digits()
     return _LOADERS[name](_Reader(name, folder, download))

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradlab.checks import check_choice
 from gradlab.loss.contract import Loss, LossError
 from gradlab.loss.frozen import with_frozen_modules
 
@@ -93,8 +94,7 @@ def as_loss(
     """
     if isinstance(module, type) or not callable(module):
         raise TypeError(f"module must be an nn.Module or a function, not {module!r}")
-    if layout not in _LAYOUTS:
-        raise ValueError(f"layout must be one of {', '.join(map(repr, _LAYOUTS))}, not {layout!r}")
+    check_choice("layout", layout, _LAYOUTS)
     if reduce not in (None, "sum", "mean"):
         raise ValueError(f"reduce must be 'sum', 'mean' or None, not {reduce!r}")
     if chunk is not None and (type(chunk) is not int or chunk < 1):

@@ -18,13 +18,14 @@ What it works with, each "yes" a test of this module (tests/nn/test_layer.py rea
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from gradlab.categorical import check_logits, draw_one_hot, one_hot, probabilities
+from gradlab.checks import check_choice
 from gradlab.estimators import Estimator, PathwiseEstimator, parse
 
 __all__ = ["CategoricalLayer", "Embedding", "Evaluation"]
@@ -90,7 +91,8 @@ class CategoricalLayer(nn.Module):
             )
         if schedule is not None and estimator.temperature_field is None:
             raise ValueError(f"schedule: {estimator} has no temperature to be scheduled")
-        self.embedding = _choice(Embedding, "embedding", embedding)
+        check_choice("embedding", embedding, Embedding)
+        self.embedding = Embedding(embedding)
         self.evaluation = evaluation
         self.generator = generator
         self.schedule = schedule
@@ -104,7 +106,8 @@ class CategoricalLayer(nn.Module):
 
     @evaluation.setter
     def evaluation(self, given: str) -> None:
-        self._evaluation = _choice(Evaluation, "evaluation", given)
+        check_choice("evaluation", given, Evaluation)
+        self._evaluation = Evaluation(given)
 
     @property
     def steps(self) -> int:
@@ -129,10 +132,14 @@ class CategoricalLayer(nn.Module):
         """Go to the number of steps of a state_dict, and to its temperature."""
         self._set_steps(state["steps"])
 
-    # Neither the checks of values nor generators can be compiled; the model around the layer is.
-    @torch.compiler.disable
     def forward(self, logits: Float[Tensor, "*batch C"]) -> Float[Tensor, "..."]:
         """Return the embedded sample: [..., N, C] one-hot, or [..., N]."""
+        # Checks of values and generators cannot be compiled; the model around the layer is.
+        if torch.compiler.is_compiling():
+            return _uncompiled(self, logits)
+        return self._embedded(logits)
+
+    def _embedded(self, logits: Tensor) -> Tensor:
         weights = self._weights(logits)
         x = self._sample(logits)
         # A sum, not a matrix product: autocast would round that one to half precision.
@@ -179,12 +186,14 @@ class CategoricalLayer(nn.Module):
         )
 
 
-_Choice = TypeVar("_Choice", bound=StrEnum)
+_disabled: list[Callable[[CategoricalLayer, Tensor], Tensor]] = []
 
 
-def _choice(choices: type[_Choice], argument: str, given: str) -> _Choice:
-    try:
-        return choices(given)
-    except ValueError:
-        known = ", ".join(map(repr, map(str, choices)))
-        raise ValueError(f"{argument} must be one of {known}, not {given!r}") from None
+def _uncompiled(layer: CategoricalLayer, logits: Tensor) -> Tensor:
+    """Return the layer's pass, which torch.compile runs as it is.
+
+    As a decorator, `disable` would import the compiler, which takes seconds, with this module.
+    """
+    if not _disabled:  # made once: each new one would be compiled around anew
+        _disabled.append(torch.compiler.disable(CategoricalLayer._embedded))
+    return _disabled[0](layer, logits)

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gradlab.categorical import check_logits
+from gradlab.checks import check_int
 from gradlab.comparison.comparing import with_temperatures
 from gradlab.comparison.rows import COLUMNS, NOTED, measure
 from gradlab.comparison.unmet import Rare, rare_draws, rare_states, seen, widened
@@ -103,9 +104,8 @@ class GradientProbe:
             ("draws", draws, 2 * GROUPS),
             ("reference_draws", reference_draws, 2 * GROUPS),
         ):
-            chosen = value is not None or name == "every"
-            if chosen and (not isinstance(value, int) or value < least):
-                raise ValueError(f"{name} must be an int of at least {least}, not {value!r}")
+            if value is not None or name == "every":
+                check_int(name, value, least)
         if not seconds > 0:
             raise ValueError(f"seconds must be positive, not {seconds!r}")
         check_seed(seed)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gradlab.checks import check_int
 from gradlab.estimators import Estimator
 from gradlab.nn.layer import CategoricalLayer
 
@@ -21,7 +22,7 @@ def level_values(levels: int, dtype: torch.dtype = torch.float32) -> Float[Tenso
 
     Raises ValueError for less than 2 levels.
     """
-    _check_levels(levels)
+    check_int("levels", levels, 2)
     return torch.linspace(-1, 1, levels, dtype=torch.float64).to(dtype)
 
 
@@ -36,7 +37,7 @@ def level_logits(a: Float[Tensor, "*batch"], levels: int) -> Float[Tensor, "*bat
     tanh(a). Finite, with finite gradients, for all finite a whose 2 L a is. Raises ValueError for
     less than 2 levels. Louizos et al. 2019, Relaxed Quantization (1810.01875).
     """
-    _check_levels(levels)
+    check_int("levels", levels, 2)
     if levels == 2:
         # log P up to a number that is common to both classes.
         return torch.stack([-a, a], -1)
@@ -76,8 +77,3 @@ class Quantizer(nn.Module):
     def extra_repr(self) -> str:
         """Return the number of levels, for printing."""
         return f"levels={len(self.values)}"
-
-
-def _check_levels(levels: int) -> None:
-    if not isinstance(levels, int) or levels < 2:
-        raise ValueError(f"levels must be an int of at least 2, not {levels!r}")

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from gradlab.categorical import check_tau
+from gradlab.checks import check_int
 
 __all__ = ["Constant", "Cosine", "Exponential", "Schedule"]
 
@@ -43,8 +44,7 @@ class _Ramp(Schedule):
     def __post_init__(self) -> None:
         check_tau(self.start)
         check_tau(self.end)
-        if not isinstance(self.steps, int) or self.steps < 1:
-            raise ValueError(f"steps must be a positive int, not {self.steps!r}")
+        check_int("steps", self.steps, 1)
 
     def _share(self, step: int) -> float:
         """Return how much of the way is done, from 0 to 1."""

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gradlab.checks import too_large
 from gradlab.estimators import (
     ESTIMATORS,
     Estimator,
@@ -49,10 +50,8 @@ def check_sizes(sizes: Iterable[tuple[int, int]], batch: int) -> None:
         if min(shape) < 1:
             raise ValueError(f"batch, variables and classes must be at least 1, not {shape}")
         if math.prod(shape) > _LARGEST:
-            raise ValueError(
-                f"logits {shape} would hold {math.prod(shape):.1e} numbers (allowed: "
-                f"{_LARGEST:.1e}); take a smaller batch, or fewer variables or classes"
-            )
+            advice = "take a smaller batch, or fewer variables or classes"
+            raise ValueError(too_large(f"logits {shape}", math.prod(shape), _LARGEST, advice))
 
 
 def time_layers(
@@ -155,7 +154,7 @@ def _why_not(estimator: Estimator, logits: Tensor) -> str | None:
         # A sum of levels: an f for every estimator that takes so many classes.
         levels = torch.arange(classes, dtype=logits.dtype, device=logits.device)
         return estimator.supports(lambda x: (x * levels).sum((-2, -1)), logits.detach()[0])
-    return f"{estimator} would hold {elements:.1e} numbers at once (allowed: {_LARGEST:.1e})"
+    return too_large(str(estimator), elements, _LARGEST)
 
 
 def _pass(estimator: Estimator, logits: Tensor, v: Tensor) -> Work:

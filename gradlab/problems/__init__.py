@@ -3,10 +3,10 @@
 Each is a callable f(x) with a formula in its docstring; `problem` finds one by its name.
 """
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
+from gradlab.checks import check_known
 from gradlab.problems.base import Problem
 from gradlab.problems.network import MLP
 from gradlab.problems.norms import NormPower
@@ -105,10 +105,7 @@ def problem(name: str, N: int, C: int, seed: int = 0) -> Problem:
         (polynomial(degree=3, N=4, C=3, seed=0), 3)
     """
     kind, colon, argument = name.partition(":")
-    if kind not in PROBLEMS:
-        near = difflib.get_close_matches(kind, PROBLEMS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown problem {kind!r}{hint} (known: {', '.join(PROBLEMS)})")
+    check_known("problem", kind, PROBLEMS)
     if not colon:
         return PROBLEMS[kind](N, C, seed)
     if kind not in _ARGUMENTS:

@@ -3,13 +3,13 @@
 How much an estimator errs depends on the probabilities as much as on the loss.
 """
 
-import difflib
 import math
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradlab.checks import check_known
 from gradlab.problems.base import check_size, normal, seeded
 
 __all__ = ["REGIMES", "regime"]
@@ -49,10 +49,7 @@ def regime(name: str, N: int, C: int, seed: int = 0) -> Float[Tensor, "N C"]:
                 [0., 0., 0.]], dtype=torch.float64)
     """
     check_size(N, C)
-    if name not in REGIMES:
-        near = difflib.get_close_matches(name, REGIMES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown regime {name!r}{hint} (known: {', '.join(REGIMES)})")
+    check_known("regime", name, REGIMES)
     if name == "uniform":
         return torch.zeros(N, C, dtype=torch.float64)
     logits = normal(seeded("logits", seed), N, C)

@@ -3,9 +3,8 @@
 Whatever is wrong is told in one line that names the axis and what is allowed.
 """
 
-import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from gradlab.estimators import ESTIMATORS, Estimator
 from gradlab.reproducible import check_seed
 
-__all__ = ["GridError", "check_known", "seed_list", "shape", "temperature_list", "texts"]
+__all__ = ["GridError", "seed_list", "shape", "temperature_list", "texts"]
 
 # A quadratic has (N C)^2 coefficients: more would fill the memory.
 _LARGEST = 4096
@@ -91,11 +90,3 @@ def temperature_list(given: Any) -> tuple[float, ...] | None:
     if not taus:
         raise GridError("temperatures must not be empty; leave the key out for none")
     return tuple(dict.fromkeys(float(tau) for tau in taus))
-
-
-def check_known(argument: str, given: Any, known: Sequence[str]) -> None:
-    """Raise GridError, with the nearest that is known, unless `given` is one of `known`."""
-    if given not in known:
-        near = difflib.get_close_matches(str(given), known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise GridError(f"{argument}: unknown {given!r}{hint} (known: {', '.join(known)})")

@@ -13,11 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gradlab.checks import check_int, check_known
 from gradlab.comparison.comparing import DEFAULT_DRAWS, with_temperatures
 from gradlab.estimators import Estimator
 from gradlab.moments import GROUPS
 from gradlab.problems import PROBLEMS, REGIMES
-from gradlab.sweep.axes import GridError, check_known, seed_list, shape, temperature_list, texts
+from gradlab.sweep.axes import GridError, seed_list, shape, temperature_list, texts
 from gradlab.sweep.cells import ENCODER, Cell, Task, at_temperature, load_estimator, load_problem
 
 __all__ = ["Grid", "GridError"]
@@ -61,9 +62,8 @@ class Grid:
         object.__setattr__(self, "sizes", tuple("{}x{}".format(*shape(s)) for s in self.sizes))
         object.__setattr__(self, "seeds", seed_list(self.seeds))
         object.__setattr__(self, "temperatures", temperature_list(self.temperatures))
-        if not isinstance(self.draws, int) or self.draws < 2 * GROUPS:
-            raise GridError(f"draws must be an int of at least {2 * GROUPS}, not {self.draws!r}")
-        check_known("method", self.method, METHODS)
+        check_int("draws", self.draws, 2 * GROUPS, error=GridError)
+        check_known("method", self.method, METHODS, error=GridError)
         _check_problems(self)
         self.estimates  # noqa: B018 a wrong estimator is told here
 
@@ -81,7 +81,7 @@ class Grid:
         keys = [f.name for f in fields(cls) if f.name != "folder"]
         try:
             for key in table:
-                check_known("the key", key, keys)
+                check_known("key", key, keys, error=GridError)
             for key in ("problems", "sizes"):
                 if key not in table:
                     raise GridError(f"the key {key} is missing")
@@ -160,11 +160,11 @@ class Grid:
 def _check_problems(grid: Grid) -> None:
     """Raise GridError if a problem does not exist at a size, with the last seed or at a regime."""
     for regime in grid.regimes:
-        check_known("regimes", regime, (*REGIMES, ENCODER))
+        check_known("name in regimes", regime, (*REGIMES, ENCODER), error=GridError)
     for name in grid.problems:
         kind = name.partition(":")[0]
         if ".py:" not in name:
-            check_known("problems", kind, tuple(PROBLEMS))
+            check_known("name in problems", kind, PROBLEMS, error=GridError)
         if ENCODER in grid.regimes and kind != "vae":
             raise GridError(f"regimes: {ENCODER} is of the problem vae only, not of {name}")
         for size in grid.sizes:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from gradlab.checks import check_choice, check_int, too_large
 from gradlab.data.datasets import Images
 from gradlab.estimators import parse
 from gradlab.nn.layer import CategoricalLayer
@@ -56,13 +57,10 @@ class NetworkSettings:
     def __post_init__(self) -> None:
         # One text for an estimator, however it was written.
         object.__setattr__(self, "estimator", str(CategoricalLayer(self.estimator).estimator))
-        if self.model not in MODELS:
-            raise ValueError(f"model must be one of {', '.join(MODELS)}, not {self.model!r}")
+        check_choice("model", self.model, MODELS)
         check_seed(self.seed)
         for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be an int of at least {least}, not {value!r}")
+            check_int(name, getattr(self, name), least)
         if self.second_drop < self.first_drop:
             raise ValueError(
                 f"second_drop must not come before first_drop = {self.first_drop}, "
@@ -82,11 +80,12 @@ class NetworkSettings:
         )
         numbers = estimator.footprint(variables, self.levels)
         if numbers > _LARGEST:
-            raise ValueError(
+            layer = (
                 f"a layer of model {self.model} with batch = {self.batch}, levels = {self.levels} "
-                f"and {estimator} would hold {numbers:.1e} numbers at once (allowed: "
-                f"{_LARGEST:.1e}); take fewer levels, a smaller batch or a smaller k"
+                f"and {estimator}"
             )
+            advice = "take fewer levels, a smaller batch or a smaller k"
+            raise ValueError(too_large(layer, numbers, _LARGEST, advice))
 
 
 _LEAST = {"levels": 2, "epochs": 1, "batch": 2, "first_drop": 1, "second_drop": 1}

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from gradlab.checks import check_choice
 from gradlab.estimators import Estimator
 from gradlab.nn.layer import Evaluation
 from gradlab.nn.quantization import Quantizer
@@ -80,8 +81,7 @@ class QuantizedNetwork(nn.Module):
         generator: Generator | None = None,
     ) -> None:
         super().__init__()
-        if model not in MODELS:
-            raise ValueError(f"model must be one of {', '.join(MODELS)}, not {model!r}")
+        check_choice("model", model, MODELS)
 
         def weighted(*shape: int, bias: bool = False) -> WeightLayer:
             quantizer = Quantizer(estimator, levels) if weights else None

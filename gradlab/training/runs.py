@@ -11,14 +11,18 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from gradlab.parallel import processes
 from gradlab.progress import Progress, say
 
-__all__ = ["Outcome", "Run", "at_best_rate", "run_all", "summary"]
+if TYPE_CHECKING:
+    from gradlab.data.datasets import Images
+    from gradlab.training.base import Training
+
+__all__ = ["Outcome", "Run", "at_best_rate", "begin", "run_all", "summary"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,35 @@ class Outcome:
     curve: pd.DataFrame = field(default_factory=pd.DataFrame)
     probed: pd.DataFrame = field(default_factory=pd.DataFrame)
     error: str | None = None
+
+
+def begin(
+    settings: Any, images: "Images", device: str = "cpu", probe: dict[str, Any] | None = None
+) -> "Training":
+    """Return the training of these settings on these images, at its first step.
+
+    Args:
+        settings: `VAESettings` or `NetworkSettings`; their type chooses the kind of training.
+        images: The data set, as `gradlab.data.load_images` returns it.
+        device: "cpu", "cuda" or "cuda:1".
+        probe: Arguments of the `GradientProbe` that measures during the training, or None.
+
+    Returns:
+        The training, which `gradlab.training.loop.train` runs.
+
+    Raises:
+        ValueError: If the device is absent, or the settings do not fit the images.
+    """
+    from gradlab.nn.device import check_device
+    from gradlab.nn.probe import GradientProbe
+    from gradlab.training.network_training import NetworkSettings, NetworkTraining
+    from gradlab.training.vae_training import VAESettings, VAETraining
+
+    kinds: dict[type, Any] = {VAESettings: VAETraining, NetworkSettings: NetworkTraining}
+    training: Training = kinds[type(settings)](settings, images, device=check_device(device))
+    if probe is not None:
+        training.probe = GradientProbe(**probe, model=training.model, seed=settings.seed)
+    return training
 
 
 def run_all(runs: Sequence[Run], workers: int, progress: bool = False) -> list[Outcome]:
@@ -112,7 +145,6 @@ def _do(run: Run, tell: Callable[[int, int], None]) -> Outcome:
 
     from gradlab.data.datasets import load_images
     from gradlab.training.checkpoint import CheckpointError
-    from gradlab.training.kinds import begin
     from gradlab.training.loop import TrainingError, train
 
     threads = torch.get_num_threads()

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradlab.checks import check_int
 from gradlab.data.datasets import Images
 from gradlab.estimators import Estimator, parse
 from gradlab.loss.gate import checked
@@ -51,9 +52,7 @@ class VAESettings:
         read_latent(self.latent)
         check_seed(self.seed)
         for name in ("epochs", "batch", "hidden", "bound_samples"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a positive int, not {value!r}")
+            check_int(name, getattr(self, name), 1)
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"lr must be positive and finite, not {self.lr!r}")
 

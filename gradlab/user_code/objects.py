@@ -3,7 +3,6 @@
 An error is one line that names the file and what is wrong with it.
 """
 
-import difflib
 import hashlib
 import importlib.util
 import sys
@@ -22,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.categorical import check_logits
+from gradlab.checks import did_you_mean
 
 __all__ = ["line_of", "load_logits", "load_object"]
 
@@ -61,9 +61,7 @@ def load_object(text: str) -> Any:
     module = _run(Path(file))
     if not hasattr(module, name):
         public = [known for known in vars(module) if not known.startswith("_")]
-        near = difflib.get_close_matches(name, public, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{file} has no {name!r}{hint}")
+        raise ValueError(f"{file} has no {name!r}{did_you_mean(name, public)}")
     return getattr(module, name)
 
 

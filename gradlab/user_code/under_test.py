@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from gradlab.checks import check_int
 from gradlab.estimators import Estimator, parse
 from gradlab.exact.mechanism import is_shipped
 from gradlab.loss import Loss, LossError, NotDifferentiableError
@@ -232,8 +233,7 @@ def batched(drawn: Draws, batch: int) -> Draws:
     surrogate may then also return the mean over the batch, of shape []: the draw is the sum of the
     gradients of all logits of the batch. Raises ValueError for bad arguments.
     """
-    if not isinstance(batch, int) or batch < 1:
-        raise ValueError(f"batch must be an int of at least 1, not {batch!r}")
+    check_int("batch", batch, 1)
     if drawn.batch is not None:
         raise ValueError(f"{drawn.name} is batched already")
     one, name = drawn, f"{drawn.name} in batches of {batch}"

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.categorical import check_floating, draw_one_hot, probabilities
+from gradlab.checks import check_choice, check_int
 from gradlab.estimators import LeaveOneOut
 from gradlab.exact.enumeration import TooLargeError, check_states
 from gradlab.exact.mechanism import overrides
@@ -181,8 +182,7 @@ def _named(wanted: Draws | Tensor | None) -> str:
 
 def _asked(drawn: Draws, judge: str, batch: int | None, logits: Tensor) -> Draws:
     """Return the draws that are asked for, or raise ValueError if the code has none such."""
-    if judge not in JUDGED:
-        raise ValueError(f"judge must be one of {', '.join(JUDGED)}, not {judge!r}")
+    check_choice("judge", judge, JUDGED)
     if drawn.estimator is None and judge not in ("both", drawn.of):
         raise ValueError(
             f"judge must be 'both' or {drawn.of!r} for {drawn.name}: it has nothing else"
@@ -289,11 +289,10 @@ def check_options(
     method: str, draws: int | None, max_draws: int, delta: float, alpha: float, seed: int
 ) -> None:
     """Raise ValueError, naming the argument, unless these options of `verify` are allowed."""
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    check_choice("method", method, METHODS)
     for name, count in (("draws", draws), ("max_draws", max_draws)):
-        if count is not None and (not isinstance(count, int) or count < FEWEST):
-            raise ValueError(f"{name} must be an int of at least {FEWEST}, not {count!r}")
+        if count is not None:
+            check_int(name, count, FEWEST)
     for name, share in (("delta", delta), ("alpha", alpha)):
         if not isinstance(share, float) or not 0 < share < 1:
             raise ValueError(f"{name} must be a number between 0 and 1, not {share!r}")

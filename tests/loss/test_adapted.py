@@ -499,7 +499,7 @@ def test_the_way_out_of_what_cannot_be_copied():
 
 
 BAD_ARGUMENTS = [
-    ({"layout": "NC"}, ValueError, "layout must be one of 'N C', 'C N', 'flat'.*not 'NC'"),
+    ({"layout": "NC"}, ValueError, "layout must be one of N C, C N, flat.*not 'NC'"),
     ({"reduce": "max"}, ValueError, "reduce must be 'sum', 'mean' or None"),
     ({"chunk": 0}, ValueError, "chunk must be a positive integer, not 0"),
     ({"chunk": True}, ValueError, "chunk must be a positive integer"),

@@ -194,7 +194,7 @@ BAD = [
     ({"seconds": math.inf}, "seconds must be positive"),
     ({"batch": 0}, "at least 1"),
     ({"sizes": [(0, 3)]}, "at least 1"),
-    ({"sizes": [(10**9, 10**9)]}, "numbers \\(allowed: 6.7e\\+07\\); take a smaller batch"),
+    ({"sizes": [(10**9, 10**9)]}, "numbers at once \\(allowed: 6.7e\\+07\\); take a smaller batch"),
     ({"estimators": ["ZGRR"]}, "unknown estimator 'ZGRR'"),
 ]
 

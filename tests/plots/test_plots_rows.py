@@ -27,9 +27,9 @@ from gradlab.problems import problem, regime
 from gradlab.sweep.grid import Grid
 from gradlab.sweep.running import run_sweep
 from gradlab.sweep.store import sweep_rows
-from gradlab.training.kinds import begin
 from gradlab.training.loop import train
 from gradlab.training.network_training import NetworkSettings
+from gradlab.training.runs import begin
 from gradlab.training.vae_training import VAESettings
 from gradlab.verification.order import rungs
 from gradlab.verification.planted_errors import PLANTED, planted_rows

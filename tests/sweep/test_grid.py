@@ -134,7 +134,7 @@ def test_what_could_not_be_run_is_told_before_anything_runs(field, value, messag
         ("problems = [", "is no TOML"),
         ('problems = ["mlp"]', "the key sizes is missing"),
         ('problems = ["mlp"]\nsizes = ["2x2"]\nregime = ["uniform"]', "did you mean 'regimes'"),
-        ('problems = ["mlp"]\nsizes = ["2x2"]\nfolder = "/"', "unknown 'folder'"),
+        ('problems = ["mlp"]\nsizes = ["2x2"]\nfolder = "/"', "unknown key 'folder'"),
         ('problems = ["mpl"]\nsizes = ["2x2"]', "did you mean 'mlp'"),
     ],
 )

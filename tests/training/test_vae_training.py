@@ -194,7 +194,7 @@ def test_wrong_latents_are_named(text):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"epochs": 0}, "epochs must be a positive int, not 0"),
+        ({"epochs": 0}, "epochs must be an int of at least 1, not 0"),
         ({"lr": math.nan}, "lr must be positive and finite"),
         ({"estimator": "ZG"}, "unknown estimator 'ZG'"),
         ({"seed": -1}, "seed must be"),
