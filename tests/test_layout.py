@@ -88,7 +88,10 @@ def test_imports_point_one_way(file):
             assert LAYER[part] < LAYER[own], f"{module_name(file)} must not import {name}"
 
 
-@pytest.mark.parametrize("file", sorted((PACKAGE / "plots").glob("*.py")), ids=module_name)
+PLOTS = [*(PACKAGE / "plots").glob("*.py"), *(PACKAGE / "figures").glob("*/plot.py")]
+
+
+@pytest.mark.parametrize("file", sorted(PLOTS), ids=module_name)
 def test_plots_know_rows_only(file):
     for name in imports_of(file):
         top = name.partition(".")[0]

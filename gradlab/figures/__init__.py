@@ -1,7 +1,8 @@
 """The catalogue of figures, and how they are made: in parallel processes, each file whole.
 
-Every figure is a module with `rows(seed)`, which computes, and `plot(rows)`, which only reads rows.
-Importing the catalogue imports none of them.
+Every figure has `rows(seed)`, which computes, and `plot(rows)`, which only reads rows: both in one
+module, or in the files rows.py and plot.py of a folder. Importing the catalogue imports none of
+them, and drawing a figure again from its rows imports no torch.
 """
 
 import ast
@@ -11,17 +12,18 @@ import importlib.util
 import io
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import as_completed
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from gradlab.parallel import processes, usable_cores
 from gradlab.progress import Progress, say
 
-__all__ = ["FIGURES", "Drawn", "about", "draw", "named"]
+__all__ = ["FIGURES", "Drawn", "about", "draw", "function", "named"]
 
 FIGURES = {
     name: f"{__name__}.{name.replace('-', '_')}"
@@ -56,7 +58,22 @@ class Drawn:
 
 
 def about(name: str) -> str:
-    """Return the first line of the figure's module, without importing it: what the figure shows."""
+    """Return what a figure shows: the first line of its module, which is not imported.
+
+    Args:
+        name: a name of the catalogue `FIGURES`.
+
+    Returns:
+        One sentence.
+
+    Raises:
+        KeyError: if there is no such figure.
+        ModuleNotFoundError: if its module is missing.
+
+    Example:
+        >>> about("degree")
+        'The bias of every estimator against the degree of a polynomial loss, exact.'
+    """
     spec = importlib.util.find_spec(FIGURES[name])
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"the module {FIGURES[name]} of the figure {name!r} is missing")
@@ -72,14 +89,28 @@ def draw(
     redraw: bool = False,
     progress: bool = False,
 ) -> list[Drawn]:
-    """Make the named figures, or all: out/NAME.csv, .png and .pdf; return how each came out.
+    """Make the named figures, or all of them: out/NAME.csv, .png and .pdf.
 
-    The same seed gives the same CSVs, whatever the number of `workers` (processes; by default one
-    for each usable core). `redraw` plots from the CSVs that are there, without computing. A figure
-    that fails does not stop the others. `progress` goes to stderr. An interrupt ends the processes
-    and leaves no half-written file. Raises ValueError for an unknown name or no worker, OSError
-    where `out` cannot be written. Processes are spawned: a script calls this under `if __name__ ==
-    "__main__"`.
+    A figure that fails does not stop the others. An interrupt ends the processes and leaves no
+    half-written file. Processes are spawned: a script calls this under `if __name__ == "__main__"`.
+
+    Args:
+        names: names of the catalogue `FIGURES`; none means all.
+        out: the folder for the files, which is made if it is missing.
+        seed: decides problems and draws. The same seed gives the same CSVs for any `workers`.
+        workers: the number of processes; by default one for each usable core.
+        redraw: draw from the CSVs that are in `out`, without computing.
+        progress: show on stderr how many figures are done.
+
+    Returns:
+        How each figure came out, in the order of the catalogue.
+
+    Raises:
+        ValueError: for an unknown name, or fewer than one worker.
+        OSError: if `out` cannot be written.
+
+    Example:
+        >>> draw(["degree"], redraw=True)[0].error  # doctest: +SKIP
     """
     chosen = named(names)
     if workers is not None and workers < 1:
@@ -93,8 +124,7 @@ def draw(
         Progress("figures", len(chosen), "figures", shown=progress) as bar,
     ):
         futures = {
-            pool.submit(_make, name, FIGURES[name], out, Path(staging), seed, redraw): name
-            for name in chosen
+            pool.submit(_make, name, out, Path(staging), seed, redraw): name for name in chosen
         }
         for future in as_completed(futures):
             name = futures[future]
@@ -109,7 +139,21 @@ def draw(
 
 
 def named(names: Iterable[str] = ()) -> list[str]:
-    """Return the named figures, or all, in the catalogue's order; ValueError for an unknown one."""
+    """Return the named figures, or all of them, in the order of the catalogue.
+
+    Args:
+        names: one name or several; none means all.
+
+    Returns:
+        Names of the catalogue `FIGURES`.
+
+    Raises:
+        ValueError: for an unknown name, with the nearest known one.
+
+    Example:
+        >>> named(["vae", "toys"])
+        ['toys', 'vae']
+    """
     wanted = {names} if isinstance(names, str) else set(names)
     for name in sorted(wanted - set(FIGURES)):
         near = difflib.get_close_matches(name, FIGURES, n=1)
@@ -118,8 +162,33 @@ def named(names: Iterable[str] = ()) -> list[str]:
     return [name for name in FIGURES if name in wanted or not wanted]
 
 
-def _make(name: str, module: str, out: Path, staging: Path, seed: int, redraw: bool) -> Drawn:
-    """Compute and write one figure; an error is caught and told."""
+def function(name: str, which: str) -> Callable[..., Any]:
+    """Return the function `rows` or `plot` of a figure; `plot` comes without torch.
+
+    Args:
+        name: a name of the catalogue `FIGURES`, or of another folder of figures, such as atlas.
+        which: "rows" or "plot".
+
+    Returns:
+        The function of the figure's module or, where the figure is a folder, of the file `which`.
+
+    Raises:
+        ModuleNotFoundError: if there is no such figure.
+
+    Example:
+        >>> function("degree", "plot").__module__
+        'gradlab.figures.degree'
+    """
+    module = FIGURES.get(name, f"{__name__}.{name}")
+    figure = importlib.import_module(module)
+    if hasattr(figure, "__path__"):
+        figure = importlib.import_module(f"{module}.{which}")
+    found: Callable[..., Any] = getattr(figure, which)
+    return found
+
+
+def _make(name: str, out: Path, staging: Path, seed: int, redraw: bool) -> Drawn:
+    """Compute and write one figure; an error is caught and reported."""
     start = time.perf_counter()
     notes = io.StringIO()
     error = None
@@ -130,14 +199,11 @@ def _make(name: str, module: str, out: Path, staging: Path, seed: int, redraw: b
 
             from gradlab.plots.files import save_with_rows
 
-            figure = importlib.import_module(module)
-            if hasattr(figure, "__path__"):
-                figure = importlib.import_module(f"{module}.rows")
             csv = out / f"{name}.csv"
             if redraw and not csv.exists():
                 raise OSError(f"there is no {csv} to draw again; make it first, without redraw")
-            rows = pd.read_csv(csv) if redraw else figure.rows(seed)
-            save_with_rows(rows, figure.plot, out, name, staging)
+            rows = pd.read_csv(csv) if redraw else function(name, "rows")(seed)
+            save_with_rows(rows, function(name, "plot"), out, name, staging)
         except OSError as fault:
             error = str(fault)
         except Exception as fault:

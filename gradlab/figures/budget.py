@@ -6,20 +6,22 @@ says which of them a budget is better spent on.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from torch import Tensor
 
-from gradlab.comparison.comparing import compare, reproducible_columns
-from gradlab.estimators import parse
-from gradlab.plots.axes import label, logarithmic
-from gradlab.plots.curves import problem_title
+from gradlab.plots.axes import logarithmic
+from gradlab.plots.names import label, problem_title
 from gradlab.plots.style import color, styled
-from gradlab.problems import Problem, TinyVAE, problem, regime
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gradlab.problems import Problem
 
 __all__ = ["crossing", "plot", "rows"]
 
@@ -53,6 +55,9 @@ def rows(
     The moments of one draw are exact, those of ARSM come from `draws`; the bias of estimators that
     are unbiased for every f is 0. `crossing` is where RF(4) overtakes ZGR on this problem.
     """
+    from gradlab.comparison.comparing import compare, reproducible_columns
+    from gradlab.estimators import parse
+
     tables = []
     for f, logits in _problems(seed):
         table = compare(f, logits, estimators, None, draws, seed, logits_seed=seed)
@@ -85,7 +90,9 @@ def crossing(moments: pd.DataFrame, biased: str, unbiased: str) -> float:
     return float(max(at, u["calls"]))
 
 
-def _problems(seed: int) -> list[tuple[Problem, Tensor]]:
+def _problems(seed: int) -> "list[tuple[Problem, Tensor]]":
+    from gradlab.problems import TinyVAE, problem, regime
+
     logits = regime("moderate", 4, 4, seed)
     vae = TinyVAE("some", image=seed % 300)
     synthetic = [(problem(name, 4, 4, seed), logits) for name in ("quadratic", "cubic", "mlp")]

@@ -12,18 +12,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradlab.comparison.comparing import compare, reproducible_columns
 from gradlab.plots.axes import (
     COLUMNS,
-    ROUNDING,
     draw_median,
     handle,
-    label,
     logarithmic,
     relative,
 )
+from gradlab.plots.names import label
+from gradlab.plots.rounding import ROUNDING
 from gradlab.plots.style import styled
-from gradlab.problems import problem, regime
 
 __all__ = ["plot", "rows"]
 
@@ -54,6 +52,9 @@ def rows(
     estimators: Sequence[str] = ESTIMATORS,
 ) -> pd.DataFrame:
     """Return exact rows of `seeds` random problems of each kind at each size (N, C)."""
+    from gradlab.comparison.comparing import compare, reproducible_columns
+    from gradlab.problems import problem, regime
+
     tables = []
     for size in sizes:
         for number in range(min(seeds, FEW) if size[1] > MANY_CLASSES else seeds):
@@ -89,7 +90,7 @@ def plot(rows: pd.DataFrame) -> Figure:
         figure.legend(handles=entries, loc="outside lower center", ncols=7)
         count = rows.groupby(["C", "kind", "N"])["logits_seed"].nunique()
         few = f" ({count.min()} beyond C = {MANY_CLASSES})" if count.min() < count.max() else ""
-        text = f"exact: median and 15–85 % range of {count.max()} random problems a size{few}"
+        text = f"exact: median and 15–85 % range of {count.max()} random problems per size{few}"
         figure.suptitle(text, fontsize=9)
     return figure
 

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gradlab.comparison.comparing import compare, reproducible_columns
-from gradlab.plots.axes import COLUMNS, draw_median, handle, label, relative, split_axes
+from gradlab.plots.axes import COLUMNS, draw_median, handle, relative, split_axes
+from gradlab.plots.names import label
 from gradlab.plots.style import styled
-from gradlab.problems import problem, regime
 
 __all__ = ["plot", "rows"]
 
@@ -40,6 +39,9 @@ def rows(
 
     With one seed each degree adds its terms to the polynomial of the degree below.
     """
+    from gradlab.comparison.comparing import compare, reproducible_columns
+    from gradlab.problems import problem, regime
+
     tables = []
     for number in range(seeds * seed, seeds * (seed + 1)):
         logits = regime("moderate", 3, 3, number)
@@ -73,6 +75,6 @@ def plot(rows: pd.DataFrame) -> Figure:
         rounding.set_ylabel("rounding")
         rounding.set_xlabel("degree of f in each variable")
         count = rows["logits_seed"].nunique()
-        errors.set_title(f"{count} random polynomials a degree: median and range")
+        errors.set_title(f"{count} random polynomials per degree: median and range")
         figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure

@@ -14,12 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gradlab.comparison.comparing import compare
-from gradlab.exact.moments import Enumeration
-from gradlab.plots.curves import ROUNDING, name_zeros, series_handle
+from gradlab.plots.curves import name_zeros, series_handle
+from gradlab.plots.rounding import ROUNDING
 from gradlab.plots.style import color, marker, styled
-from gradlab.problems import SNAPSHOTS, TinyVAE
-from gradlab.reproducible import single_thread
 
 __all__ = ["plot", "rows"]
 
@@ -41,29 +38,41 @@ COLUMNS = [
 ]
 
 
-@single_thread()
 def rows(
     seed: int = 0,
     *,
-    snapshots: Sequence[str] = tuple(SNAPSHOTS),
+    snapshots: Sequence[str] | None = None,
     images: int = 16,
     draws: int = 192,
 ) -> pd.DataFrame:
-    """Return a row for each estimator, snapshot and image, ARSM's from `draws`.
+    """Return one row for each estimator, snapshot and image.
 
-    The seed chooses the images and the draws.
+    Args:
+        seed: chooses the images and the draws.
+        snapshots: names of the moments of the training; by default all.
+        images: how many images.
+        draws: how many draws the moments of ARSM are measured from; all others are exact.
+
+    Returns:
+        Rows of `compare` with the columns `snapshot`, `steps` and `image`.
     """
+    from gradlab.comparison.comparing import compare
+    from gradlab.exact.moments import Enumeration
+    from gradlab.problems import SNAPSHOTS, TinyVAE
+    from gradlab.reproducible import single_thread
+
     found = []
-    for snapshot in snapshots:
-        for image in (np.arange(images) + seed * images) % 300:
-            f = TinyVAE(snapshot, int(image))
-            exact = Enumeration(f, f.logits)
-            for estimators, method in ((ESTIMATORS, "exact"), (["ARSM"], "monte-carlo")):
-                table = compare(
-                    f, f.logits, estimators, None, draws, seed, method=method, enumeration=exact
-                )
-                table = table.assign(snapshot=snapshot, steps=SNAPSHOTS[snapshot], image=image)
-                found += table.to_dict("records")
+    with single_thread():
+        for snapshot in snapshots or SNAPSHOTS:
+            for image in (np.arange(images) + seed * images) % 300:
+                f = TinyVAE(snapshot, int(image))
+                exact = Enumeration(f, f.logits)
+                for estimators, method in ((ESTIMATORS, "exact"), (["ARSM"], "monte-carlo")):
+                    table = compare(
+                        f, f.logits, estimators, None, draws, seed, method=method, enumeration=exact
+                    )
+                    table = table.assign(snapshot=snapshot, steps=SNAPSHOTS[snapshot], image=image)
+                    found += table.to_dict("records")
     return pd.DataFrame(found, columns=COLUMNS)
 
 
@@ -83,8 +92,8 @@ def plot(rows: pd.DataFrame) -> Figure:
         figure.legend(handles=handles, loc="outside lower center", ncols=5, handlelength=3)
         images, draws = rows["image"].nunique(), int(rows["draws"].max())
         figure.suptitle(
-            f"tiny VAE: median and 15 to 85 % over {images} images; exact, but ARSM from {draws} "
-            "draws an image; g: exact gradient",
+            f"tiny VAE: median and 15 to 85 % over {images} images; exact, except ARSM: {draws} "
+            "draws per image; g: exact gradient",
             fontsize=9,
         )
     return figure

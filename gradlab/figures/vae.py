@@ -2,24 +2,17 @@
 
 Latent of 4 variables and 4 classes, so that all 256 states can be enumerated; 200 images.
 
-At the same number of steps RF(4), with four evaluations of the decoder a step, ends at the lowest
-loss; two seeds do not tell the others apart. Gradients are those of the reconstruction term in the
-logits of 10 images, on the model that ZGR trains. Once the posterior has left the uniform one the
-bias of ST is .4 to .7 of the gradient and its mean turns away from it; that of GS-ST and GR, which
-is one, is about twice ZGR's.
+All runs have the same number of steps; a step of RF(4) evaluates the decoder four times. Gradients
+are those of the reconstruction term in the logits of 10 images, on the model that ZGR trains. GS-ST
+and GR have the same mean, so that their bias is one curve.
 """
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gradlab.data.datasets import load_images
-from gradlab.nn.probe import GradientProbe
 from gradlab.plots.probe import draw_probed
 from gradlab.plots.style import styled
 from gradlab.plots.training import draw_curves, estimator_handles
-from gradlab.reproducible import single_thread
-from gradlab.training.loop import train
-from gradlab.training.vae_training import VAESettings, VAETraining
 
 __all__ = ["plot", "rows"]
 
@@ -32,7 +25,6 @@ PANELS = {
 }
 
 
-@single_thread()
 def rows(
     seed: int = 0,
     *,
@@ -42,26 +34,42 @@ def rows(
     draws: int = 256,
     latent: str = "4x4",
 ) -> pd.DataFrame:
-    """Return a row an epoch of each run (`part` = curve) and one a measurement (`part` = probe).
+    """Return one row per epoch of each run and one per measurement of the probe.
 
-    The seed, and the ones after it, choose weights, order of images and samples.
+    Args:
+        seed: the first seed; a seed chooses weights, order of images and samples.
+        epochs: how often each run sees all images.
+        seeds: how many runs each estimator has, with the seeds from `seed` on.
+        every: number of steps from one measurement to the next.
+        draws: how many draws a measurement takes where it is not exact.
+        latent: variables and classes, as NxC.
+
+    Returns:
+        Rows whose column `part` is "curve" or "probe".
     """
+    from gradlab.data.datasets import load_images
+    from gradlab.nn.probe import GradientProbe
+    from gradlab.reproducible import single_thread
+    from gradlab.training.loop import train
+    from gradlab.training.vae_training import VAESettings, VAETraining
+
     images = load_images("digits")
     found = []
-    for estimator in ESTIMATORS:
-        for number in range(seed, seed + seeds):
-            probe = None
-            if estimator == PROBED and number == seed:
-                probe = GradientProbe(ESTIMATORS, every=every, draws=draws, seed=seed)
-            settings = VAESettings(
-                estimator, latent, seed=number, epochs=epochs, lr=2e-3, hidden=64
-            )
-            training = VAETraining(settings, images, probe=probe)
-            curve = train(training).drop(columns=["seconds", "machine"])
-            found.append(curve.assign(part="curve"))
-            if probe is not None:
-                measured = probe.rows.drop(columns="seconds")
-                found.append(measured.assign(part="probe", trained=estimator))
+    with single_thread():
+        for estimator in ESTIMATORS:
+            for number in range(seed, seed + seeds):
+                probe = None
+                if estimator == PROBED and number == seed:
+                    probe = GradientProbe(ESTIMATORS, every=every, draws=draws, seed=seed)
+                settings = VAESettings(
+                    estimator, latent, seed=number, epochs=epochs, lr=2e-3, hidden=64
+                )
+                training = VAETraining(settings, images, probe=probe)
+                curve = train(training).drop(columns=["seconds", "machine"])
+                found.append(curve.assign(part="curve"))
+                if probe is not None:
+                    measured = probe.rows.drop(columns="seconds")
+                    found.append(measured.assign(part="probe", trained=estimator))
     return pd.concat(found, ignore_index=True)
 
 

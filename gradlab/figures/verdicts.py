@@ -6,14 +6,16 @@ published code: how many draws it took to call each biased, at a false-alarm rat
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from gradlab.plots.style import styled
 from gradlab.plots.verdicts import draw_planted, draw_verdicts
-from gradlab.verification.order import RUNGS, Ladder, rungs, verify_order
-from gradlab.verification.planted_errors import planted_rows
+
+if TYPE_CHECKING:
+    from gradlab.verification import Ladder
 
 __all__ = ["plot", "rows"]
 
@@ -33,19 +35,25 @@ ESTIMATORS = (
 
 
 def rows(
-    seed: int = 0, *, estimators: Sequence[str] = ESTIMATORS, kinds: Sequence[str] = tuple(RUNGS)
+    seed: int = 0, *, estimators: Sequence[str] = ESTIMATORS, kinds: Sequence[str] | None = None
 ) -> pd.DataFrame:
     """Return one row for each estimator and loss, the least favourable verdict, and the planted.
 
     `table` tells them apart: "ladder" or "planted".
     """
+    from gradlab.verification.order import RUNGS, rungs, verify_order
+    from gradlab.verification.planted_errors import planted_rows
+
+    kinds = tuple(RUNGS) if kinds is None else kinds
     on = rungs(kinds, seed=seed)
     ladder = [_cells(verify_order(text, on=on, seed=seed), kinds) for text in estimators]
     tables = [pd.concat(ladder).assign(table="ladder"), planted_rows(seed).assign(table="planted")]
     return pd.concat(tables, ignore_index=True)
 
 
-def _cells(ladder: Ladder, kinds: Sequence[str]) -> pd.DataFrame:
+def _cells(ladder: "Ladder", kinds: Sequence[str]) -> pd.DataFrame:
+    from gradlab.verification.order import RUNGS
+
     found = {"declared": ladder.order, "found": ladder.degree, "holds": ladder.holds}
     return pd.DataFrame(
         {"loss": kind, "degree": RUNGS[kind]} | ladder.worst(kind).row() | found

@@ -7,25 +7,26 @@ errors cut out, and many random problems summed up by their median and a range.
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
+from numpy.typing import NDArray
 
 from gradlab.plots.style import color, marker
 
 __all__ = [
     "COLUMNS",
-    "ROUNDING",
     "ZERO",
     "draw_median",
     "handle",
-    "label",
     "logarithmic",
     "on_axis",
     "relative",
     "split_axes",
+    "spread",
 ]
 
 COLUMNS = [
@@ -37,10 +38,9 @@ COLUMNS = [
 ZERO = 1e-18
 """Where values of exactly 0 are drawn."""
 
-ROUNDING = 1e-13
-"""Relative values below this are zero up to rounding."""
-
 ERRORS = (1e-3, 20.0)
+# What the axis of rounding shows: from zero to this.
+_FLOOR = 1e-13
 
 
 def relative(rows: pd.DataFrame, column: str) -> pd.Series:
@@ -70,7 +70,7 @@ def split_axes(
         upper.tick_params(axis="y", length=0)
     pair = (upper, lower)
     logarithmic(upper, axis, errors)
-    logarithmic(lower, axis, (ZERO / 5, ROUNDING))
+    logarithmic(lower, axis, (ZERO / 5, _FLOOR))
     getattr(lower, f"set_{axis}ticks")([ZERO, 1e-16, 1e-14])
     pair[1].set_facecolor("0.95")
     _mark_cut(*pair, axis)
@@ -141,17 +141,19 @@ def handle(series: str, text: str, line: str = "-") -> Line2D:
     return Line2D([], [], color=color(series), marker=marker(series), ls=line, label=text)
 
 
-def label(text: str) -> str:
-    """Return the text form of an estimator as figures show it."""
-    for written, shown in _SHOWN.items():
-        text = text.replace(written, shown)
-    return text
+def spread(at: NDArray[np.float64], gap: float, low: float, high: float) -> NDArray[np.float64]:
+    """Return the places nearest to sorted `at` (least squares) that are `gap` apart in [low, high].
 
-
-_SHOWN = {
-    "(baseline=0)": "",
-    "RF(m=": "RF(",
-    "(alpha=": "(α=",
-    "(tau=": "(τ=",
-    "k=inf": "k=∞",
-}
+    Where they do not all fit they start at `low` and end above `high`.
+    """
+    blocks: list[list[float]] = []  # the mean and the size of each run of touching places
+    for number, place in enumerate(at):
+        blocks.append([place - number * gap, 1.0])
+        while len(blocks) > 1 and blocks[-2][0] >= blocks[-1][0]:
+            mean, size = blocks.pop()
+            before = blocks[-1]
+            before[0] = (before[0] * before[1] + mean * size) / (before[1] + size)
+            before[1] += size
+    start = np.repeat([b[0] for b in blocks], [int(b[1]) for b in blocks])
+    limit = max(low, high - (len(at) - 1) * gap)
+    return np.clip(start, low, limit) + gap * np.arange(len(at))

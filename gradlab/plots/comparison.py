@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gradlab.plots.curves import FEW_DRAWS, ROUNDING, roots
+from gradlab.plots.curves import FEW_DRAWS, roots
+from gradlab.plots.rounding import ROUNDING
 from gradlab.plots.style import color, marker, say_nothing_measured, styled
 
 __all__ = ["plot"]

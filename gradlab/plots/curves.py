@@ -16,20 +16,15 @@ from gradlab.plots.style import color, marker
 
 __all__ = [
     "FEW_DRAWS",
-    "ROUNDING",
     "draw_measured",
     "key",
     "name_zeros",
-    "problem_title",
     "roots",
     "series_handle",
 ]
 
 FEW_DRAWS = 100
 """Points of fewer effective draws are hollow: their error bars are too short."""
-
-ROUNDING = 1e-9
-"""Relative values below this are zero up to rounding."""
 
 
 def roots(rows: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -120,12 +115,3 @@ def key() -> list[Line2D]:
         Line2D([], [], label="arrow: not resolved (upper limit, + 2 s.e.)", **limit),
         Line2D([], [], label=f"hollow: < {FEW_DRAWS} effective draws", mfc="white", **point),
     ]
-
-
-def problem_title(problem: str) -> str:
-    """Return the title of the panels of a problem, such as quadratic(N=4, C=4, seed=0)."""
-    kind, bracket, rest = problem.partition("(")
-    return f"{_TITLES.get(kind, kind)}\n{bracket}{rest}"
-
-
-_TITLES = {"mlp": "MLP", "vae": "tiny VAE"}

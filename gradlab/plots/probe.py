@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradlab.plots.curves import ROUNDING, draw_measured, key, name_zeros, roots
+from gradlab.plots.curves import draw_measured, key, name_zeros, roots
+from gradlab.plots.rounding import ROUNDING
 from gradlab.plots.style import color, marker, say_nothing_measured, styled
 from gradlab.plots.training import estimator_handles
 

@@ -8,14 +8,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradlab.plots.axes import label, logarithmic
+from gradlab.plots.axes import logarithmic
+from gradlab.plots.names import label
+from gradlab.plots.rounding import ROUNDING
 from gradlab.plots.style import color, styled
 
 __all__ = ["plot"]
 
 _LINES = ("-", "--", ":", "-.")
-# Relative errors below this are 0 up to rounding and have no place on a logarithmic axis.
-_ROUNDING = 1e-9
 
 
 def plot(rows: pd.DataFrame) -> Figure:
@@ -60,18 +60,18 @@ def _asked(rows: pd.DataFrame) -> pd.Series:
 def _draw_error(ax: Axes, part: pd.DataFrame, shade: str, line: str) -> None:
     spent = part["evaluations"]
     rmse, se = part["rmse"], part["rmse_se"]
-    known = rmse.where(rmse > _ROUNDING)
+    known = rmse.where(rmse > ROUNDING)
     name = label(str(part["series"].iloc[0]))
     ax.plot(spent, known, color=shade, ls=line, label=name if known.any() else f"{name}: 0")
     if (se > 0).any():
-        low = np.maximum(rmse - 2 * se, _ROUNDING)
+        low = np.maximum(rmse - 2 * se, ROUNDING)
         ax.fill_between(spent, low, rmse + 2 * se, color=shade, alpha=0.25, lw=0)
 
 
 def _finish(axes: list[Axes], rows: pd.DataFrame) -> None:
     """Scale and name the axes, and mark the budget asked for."""
     upper, unit = axes[0], rows["unit"].iloc[0]
-    shown = rows["rmse"][rows["rmse"] > _ROUNDING]
+    shown = rows["rmse"][rows["rmse"] > ROUNDING]
     limits = (float(shown.min()) / 1.5, float(shown.max()) * 1.5) if len(shown) else (0.1, 1.0)
     logarithmic(upper, "x", (1.0, max(2.0, float(rows["evaluations"].max()))))
     logarithmic(upper, "y", limits)

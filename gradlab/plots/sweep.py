@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from gradlab.plots.axes import label
 from gradlab.plots.hues import Look, hue_looks
+from gradlab.plots.names import label
 from gradlab.plots.style import styled
 from gradlab.plots.sweep_points import SQUARES, SYMBOLS, Points, points
 

@@ -9,16 +9,15 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-__all__ = ["MOST_HUES", "MOST_PANELS", "ROUNDING", "SQUARES", "SYMBOLS", "Points", "points"]
+from gradlab.plots.rounding import SHARE_ROUNDING
+
+__all__ = ["MOST_HUES", "MOST_PANELS", "SQUARES", "SYMBOLS", "Points", "points"]
 
 MOST_HUES = 40
-"""More lines than this, or names along an axis, are told apart by nobody."""
+"""More lines than this, or names along an axis, cannot be distinguished."""
 
 MOST_PANELS = 24
 """More panels than this are not legible on one page."""
-
-ROUNDING = 1e-24
-"""Squares below this share of the largest mean squared error on the same problem are zero."""
 
 SQUARES = ("bias2", "variance", "mse", "scale_free_bias2", "scale_free_variance")
 """Columns in units of f squared that are never negative, though their estimates may be."""
@@ -97,7 +96,7 @@ def _with_derived(rows: pd.DataFrame) -> pd.DataFrame:
     scale = rows.groupby(instance, dropna=False)["mse"].transform("max")
     rows = rows.assign(size=[f"{n}x{c}" for n, c in zip(rows["N"], rows["C"], strict=True)])
     for column in SQUARES:
-        rows[column] = rows[column].mask(rows[column].abs() < ROUNDING * scale, 0.0)
+        rows[column] = rows[column].mask(rows[column].abs() < SHARE_ROUNDING * scale, 0.0)
     truth2 = rows["truth2"].where(rows["truth2"] > 0)
     for column, square in _RELATIVE.items():
         rows[column], rows[f"{column}_se"] = rows[square] / truth2, rows[f"{square}_se"] / truth2
@@ -105,7 +104,7 @@ def _with_derived(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _check_columns(rows: pd.DataFrame, **columns: str) -> None:
-    """Raise ValueError for a column that is not there, or a y that is no number."""
+    """Raise ValueError for a column that is not there, or a y that is not a number."""
     numbers = [c for c in rows if is_numeric_dtype(rows[c]) and not is_bool_dtype(rows[c])]
     # Reasons and errors look like numbers where there are none.
     numbers = [column for column in numbers if column not in ("reason", "error")]

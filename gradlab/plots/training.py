@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
+from gradlab.plots.names import series_of
 from gradlab.plots.style import color, marker, styled
 
 __all__ = ["draw_curves", "draw_reached", "estimator_handles", "plot", "reached_handles"]
@@ -69,7 +70,9 @@ def draw_curves(ax: Axes, rows: pd.DataFrame, across: str, column: str) -> None:
         groups = part.groupby("epoch")
         x, y = groups[across].mean(), groups[column]
         ax.plot(x, y.mean(), label=estimator, **_look(str(estimator)))
-        ax.fill_between(x, y.min(), y.max(), color=color(_series(estimator)), alpha=0.2, lw=0)
+        ax.fill_between(
+            x, y.min(), y.max(), color=color(series_of(str(estimator))), alpha=0.2, lw=0
+        )
     # The first epochs fall so far that nothing else would be seen.
     settled = rows.loc[rows["epoch"] > rows["epoch"].max() / 10, column]
     spare = 0.05 * (settled.max() - settled.min()) or 0.05 * abs(settled.max()) or 0.5
@@ -90,7 +93,7 @@ def draw_reached(ax: Axes, rows: pd.DataFrame, columns: Sequence[tuple[str, str]
         part = last[last["estimator"] == estimator]
         for number, (column, _) in enumerate(columns):
             y = np.full(len(part), place + 0.22 * (number - (len(columns) - 1) / 2))
-            shade = color(_series(estimator))
+            shade = color(series_of(str(estimator)))
             # Bars are the standard error of the mean over images, within one trained model.
             ax.errorbar(
                 part[column],
@@ -104,7 +107,7 @@ def draw_reached(ax: Axes, rows: pd.DataFrame, columns: Sequence[tuple[str, str]
             )
     ax.set_yticks(range(len(estimators)), estimators)
     ax.set_ylim(len(estimators) - 0.5, -0.5)
-    ax.set_xlabel("at the end; a point a seed ± 1 s.e. over test images")
+    ax.set_xlabel("at the end; one point per seed ± 1 s.e. over test images")
 
 
 _SHAPES = ("o", "s", "^")
@@ -125,12 +128,5 @@ def estimator_handles(rows: pd.DataFrame) -> list[Line2D]:
 
 
 def _look(estimator: str) -> dict[str, Any]:
-    series = _series(estimator)
+    series = series_of(str(estimator))
     return {"color": color(series), "marker": marker(series), "markevery": 0.2, "ms": 4}
-
-
-def _series(estimator: object) -> str:
-    """Return the text without its temperature, by which colours are chosen."""
-    name, _, rest = str(estimator).partition("(")
-    kept = [part for part in rest.rstrip(")").split(", ") if part and not part.startswith("tau=")]
-    return f"{name}({', '.join(kept)})" if kept else name

@@ -6,7 +6,7 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, LogNorm
 
-from gradlab.plots.axes import label
+from gradlab.plots.names import label
 
 __all__ = ["draw_planted", "draw_verdicts"]
 

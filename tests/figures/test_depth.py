@@ -25,7 +25,7 @@ from gradlab.estimators import (
     StraightThrough,
 )
 from gradlab.exact.enumeration import TooLargeError
-from gradlab.figures.depth import draws
+from gradlab.figures.depth import draws, plot
 from gradlab.figures.depth import rows as figure
 from gradlab.figures.depth.draws import deep_moments, draw_gradients, passes
 from gradlab.figures.depth.exact import exact_deep_moments, exact_means
@@ -376,7 +376,7 @@ def rows() -> pd.DataFrame:
 
 @pytest.mark.slow
 def test_the_figure_reads_rows_from_a_csv(rows):
-    drawn = figure.plot(pd.read_csv(io.StringIO(rows.to_csv(index=False))))
+    drawn = plot.plot(pd.read_csv(io.StringIO(rows.to_csv(index=False))))
     drawn.set_layout_engine("none")  # most of the time
     drawn.savefig(io.BytesIO(), format="png", dpi=30)
     assert all(ax.get_xlabel() and ax.get_ylabel() for ax in drawn.axes)
@@ -402,7 +402,7 @@ def test_curves_of_errors_are_medians_over_networks_with_their_band(count):
         {"estimator": "ZGR", "series": "ZGR", "bias2": 0.0, "truth2": 4.0}
         | {"variance": [float(k**2) for k in range(1, count + 1)]}
     )
-    figure._errors(ax, found)
+    plot._errors(ax, found)
     n, error = ax.lines[0].get_data()
     assert error == pytest.approx((count + 1) / 2 / 2 / np.sqrt(n))
     lowest = ax.collections[0].get_paths()[0].get_extents().ymin

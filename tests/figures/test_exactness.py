@@ -1,6 +1,5 @@
 """The figures of exactness show what is true: orders, laws of the cold limit, crossings."""
 
-import importlib
 import io
 import math
 
@@ -10,7 +9,11 @@ import torch
 
 from gradlab import ZGR, parse
 from gradlab.estimators._gumbel_jacobian import conditional_jacobians
-from gradlab.figures import budget, classes, cold_limit, degree, quadratics
+from gradlab.figures import budget, classes, degree
+from gradlab.figures.cold_limit import plot as cold_limit_plot
+from gradlab.figures.cold_limit import rows as cold_limit
+from gradlab.figures.quadratics import plot as quadratics_plot
+from gradlab.figures.quadratics import rows as quadratics
 from gradlab.plots.axes import relative
 from significance import ALPHA, P_VALUE
 
@@ -30,6 +33,14 @@ REDUCED = {
     "classes": {"seeds": 2, "sizes": [(1, 2), (1, 5), (3, 2)]},
     "budget": {"draws": 256},
 }
+MODULES = {
+    "quadratics": quadratics,
+    "degree": degree,
+    "cold_limit": cold_limit,
+    "classes": classes,
+    "budget": budget,
+}
+PLOTS = {"quadratics": quadratics_plot, "cold_limit": cold_limit_plot}
 UNBIASED = 1e-12
 BIASED = 1e-6
 
@@ -41,8 +52,9 @@ def rows():
 
     def of(name: str) -> pd.DataFrame:
         if name not in made:
-            figure = importlib.import_module(f"gradlab.figures.{name}")
-            made[name] = figure.rows(**REDUCED[name]) if name in REDUCED else quadratic_rows()
+            made[name] = (
+                MODULES[name].rows(**REDUCED[name]) if name in REDUCED else quadratic_rows()
+            )
         return made[name]
 
     return of
@@ -52,7 +64,7 @@ def rows():
 @pytest.mark.parametrize("name", ["quadratics", *REDUCED])
 def test_plots_read_rows_from_a_csv(rows, name):
     read = pd.read_csv(io.StringIO(rows(name).to_csv(index=False)))
-    figure = importlib.import_module(f"gradlab.figures.{name}").plot(read)
+    figure = PLOTS.get(name, MODULES[name]).plot(read)
     figure.set_layout_engine("none")  # most of the time
     figure.savefig(io.BytesIO(), format="png", dpi=30)
     assert any(ax.get_xlabel() for ax in figure.axes)
@@ -62,7 +74,7 @@ def test_plots_read_rows_from_a_csv(rows, name):
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", ["quadratics", "budget"])
 def test_the_seed_decides_the_draws(name):
-    made = importlib.import_module(f"gradlab.figures.{name}").rows
+    made = MODULES[name].rows
     reduced = {"quadratics": {"problems": 2, "draws": 64}, "budget": {"draws": 64}}[name]
     first = made(1, **reduced)
     pd.testing.assert_frame_equal(first, made(1, **reduced))

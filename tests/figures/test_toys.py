@@ -12,6 +12,7 @@ import torch
 from cases import generator
 from gradlab import exact_gradient, exact_moments, exact_value, parse
 from gradlab.estimators import ESTIMATORS, ZGR
+from gradlab.figures.toys import plot
 from gradlab.figures.toys import rows as figure
 from gradlab.figures.toys.descent import TOYS, expected_loss, optimize
 from gradlab.figures.toys.drift import Drift, descent
@@ -152,9 +153,9 @@ def rows():
 @pytest.mark.usefixtures("unchecked")
 def test_the_figure_reads_its_rows(rows):
     read = pd.read_csv(io.StringIO(rows.to_csv(index=False)))
-    drawn = figure.plot(read)
+    drawn = plot.plot(read)
     names = [label.get_text() for label in drawn.axes[0].get_yticklabels()]
-    assert names == ["RF(2)", "REINFORCE", "REINFORCE fitted", "SAS(1)", "ST"]
+    assert names == ["RF(2)", "REINFORCE", "REINFORCE fitted", "SAS(k=1)", "ST"]
     assert [text.get_text() for text in drawn.axes[1].texts] == ["refused"]
 
 

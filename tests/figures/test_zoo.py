@@ -11,9 +11,11 @@ import torch
 
 from gradlab.estimators import ESTIMATORS, ZGR, LeaveOneOut, Reinforce
 from gradlab.exact.moments import Enumeration, exact_moments
+from gradlab.figures.baselines import plot as baselines_plot
 from gradlab.figures.baselines import rows as baselines
+from gradlab.figures.zoo import plot as zoo_plot
 from gradlab.figures.zoo import rows as zoo
-from gradlab.figures.zoo.plot import short, spread
+from gradlab.plots.names import short
 from gradlab.problems import problem, regime
 from significance import limit
 
@@ -23,7 +25,7 @@ REDUCED = {
     zoo: {"temperatures": (1.0,), "draws": 64, "fits": 64},
     baselines: {"logits": (-1.0, 0.5), "draws": 64, "fits": 64},
 }
-figures = pytest.mark.parametrize("figure", REDUCED, ids=lambda f: f.__name__.rpartition(".")[2])
+figures = pytest.mark.parametrize("figure", REDUCED, ids=lambda f: f.__name__.split(".")[2])
 _made: dict[ModuleType, pd.DataFrame] = {}
 
 
@@ -60,7 +62,8 @@ def test_same_seed_same_rows(figure: ModuleType) -> None:
 
 @figures
 def test_plot_needs_the_csv_only(figure: ModuleType) -> None:
-    drawn = figure.plot(pd.read_csv(io.StringIO(made(figure).to_csv(index=False))))
+    plot = {zoo: zoo_plot, baselines: baselines_plot}[figure].plot
+    drawn = plot(pd.read_csv(io.StringIO(made(figure).to_csv(index=False))))
     assert drawn.legends
 
 
@@ -109,28 +112,6 @@ def test_reinforce_on_three_bits_follows_its_formula() -> None:
     assert weight @ g == pytest.approx(truth)
     assert row["truth2"].item() == pytest.approx(truth**2)
     assert row["variance"].item() == pytest.approx(weight @ g**2 - truth**2)
-
-
-def test_spread_keeps_the_gap_and_the_middle() -> None:
-    places = spread(np.array([0.0, 0.1, 0.1, 5.0]), 1.0, -10, 10)
-    assert np.diff(places) == pytest.approx([1.0, 1.0, 5.0 - places[2]])
-    assert places[:3].mean() == pytest.approx(0.2 / 3)
-    assert spread(np.array([0.0, 0.0]), 1.0, 0.0, 10.0) == pytest.approx([0, 1])
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("GR(tau=0.5, k=inf)", "GR(∞, τ=0.5)"),
-        ("DoubleCV(m=4, alpha=-1)", "DoubleCV(4)"),
-        ("ST-ZGR(alpha=0.5)", "ST-ZGR(α=0.5)"),
-        ("REINFORCE(baseline=0)", "REINFORCE"),
-        ("LE", "LE"),
-    ],
-)
-def test_short_names(text: str, name: str) -> None:
-    assert short(text) == name
-    assert short(text, fitted=True) == f"{name} fitted"
 
 
 ROOT = Path(__file__).parents[2]

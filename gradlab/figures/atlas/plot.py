@@ -15,7 +15,8 @@ from matplotlib.patheffects import AbstractPathEffect, withStroke
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from gradlab.figures.zoo.plot import short
+from gradlab.plots.names import label, short
+from gradlab.plots.rounding import SQUARE_ROUNDING
 from gradlab.plots.style import FAMILIES, color, family, family_color, styled
 
 __all__ = ["plot"]
@@ -50,7 +51,7 @@ def plot(summary: pd.DataFrame) -> Figure:
         for ax, (rival, scale) in zip(axes, panels, strict=False):
             pairs = _pairs(shares[shares["scale"] == scale], rival)
             _draw_shares(ax, pairs, places, regimes)
-            ax.set_title(f"{rival.replace('inf', '∞')}, {scale}\n{_overall(pairs)}", size=8.5)
+            ax.set_title(f"{label(rival)}, {scale}\n{_overall(pairs)}", size=8.5)
         for ax, (cost, part) in zip(axes[len(panels) :], paid.groupby("cost"), strict=True):
             _draw_winners(ax, part, places, regimes)
             what = f"least (bias² + variance) / |g|² at {cost} of f, each at its best τ"
@@ -121,15 +122,12 @@ def _draw_winners(
             first, seeds = part.iloc[0], part["seeds"].max()
             shade = np.array(to_rgb(family_color(family(first["series"]))))
             image[i, j] = 1 - (1 - shade) * (0.1 + 0.5 * first["wins"] / seeds)
-            error = f"{first['error']:.2g}" if first["error"] > _ROUNDING else "0"
+            error = f"{first['error']:.2g}" if first["error"] > SQUARE_ROUNDING else "0"
             if first["error_se"] > 0:
                 error += f" ± {first['error_se']:.1g}"
             text = f"{short(first['series'])}\n{first['wins']:.0f}/{seeds:.0f};  {error}"
             _write(ax, j, i, text, size=6.5)
     _draw_cells(ax, image, places, regimes)
-
-
-_ROUNDING = 1e-12
 
 
 def _write(ax: Axes, x: float, y: float, text: str, size: float) -> Text:

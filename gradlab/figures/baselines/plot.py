@@ -8,22 +8,43 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gradlab.figures.zoo.plot import fitted_text, short, spread
-from gradlab.plots.axes import logarithmic
+from gradlab.plots.axes import logarithmic, spread
+from gradlab.plots.names import fitted_text, short
+from gradlab.plots.rounding import SQUARE_ROUNDING
+from gradlab.plots.style import FAMILIES, styled
 
-__all__ = ["draw_family", "variance_key"]
+__all__ = ["draw_family", "plot", "variance_key"]
 
 # Okabe & Ito's colours, and two more: a panel tells its own series apart.
 _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#7B3FA0", "#B07800", "#CC79A7", "#333333", "#56B4E9")
 
-ZERO = 1e-20
-"""A variance below this is zero up to rounding."""
 # What is smaller by this factor than the largest is not shown.
 _DECADES = 3e-8
 # The height of a name, as a share of that of the panel.
 _LINE = 0.034
+
+
+def plot(rows: pd.DataFrame) -> Figure:
+    """Return the figure: a row of panels a problem, in each a family before all others in grey."""
+    measured = rows[rows["reason"].isna()]
+    families = [kind for kind in (*FAMILIES, "other") if (measured["family"] == kind).any()]
+    names = list(measured["problem"].unique())
+    with styled():
+        figure = Figure(figsize=(3 * len(families), 3.8 * len(names)))
+        axes = figure.subplots(len(names), len(families), sharex=True, sharey="row", squeeze=False)
+        for line, name in zip(axes, names, strict=True):
+            part = measured[measured["problem"] == name]
+            for ax, kind in zip(line, families, strict=True):
+                draw_family(ax, part, kind)
+                ax.set_title(f"{name}: {kind}")
+            line[0].set_ylabel("variance of the derivative × evaluations of f")
+        for ax in axes[-1]:
+            ax.set_xlabel("logit")
+        figure.legend(handles=variance_key(measured), loc="outside lower center", ncols=5)
+    return figure
 
 
 def draw_family(ax: Axes, rows: pd.DataFrame, kind: str) -> None:
@@ -32,7 +53,7 @@ def draw_family(ax: Axes, rows: pd.DataFrame, kind: str) -> None:
     Fitted ones are dotted, those that are not unbiased for every f dashed; Monte Carlo rows have
     bands of +-2 standard errors.
     """
-    rows = rows.assign(y=rows["cost_variance"].where(rows["cost_variance"] > ZERO))
+    rows = rows.assign(y=rows["cost_variance"].where(rows["cost_variance"] > SQUARE_ROUNDING))
     logarithmic(ax, "y", (rows["y"].max() * _DECADES, rows["y"].max() * 1.5))
     left, right = rows["logit"].min(), rows["logit"].max()
     ax.set_xlim(left, right + 0.7 * (right - left))

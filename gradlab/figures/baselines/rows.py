@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from gradlab.categorical import one_hot, probabilities
@@ -23,14 +22,13 @@ from gradlab.comparison.rows import measure
 from gradlab.estimators import RELAX, Estimator, SampledValueEstimator, SampleOnlyEstimator
 from gradlab.estimators.values import joint_probabilities
 from gradlab.exact.enumeration import value_moments
-from gradlab.figures.baselines.plot import draw_family, variance_key
 from gradlab.figures.zoo.rows import fitted, variants
 from gradlab.loss import Loss, gradient
 from gradlab.moments import Groups, Moments
-from gradlab.plots.style import FAMILIES, family, styled
+from gradlab.plots.style import family
 from gradlab.reproducible import block_generator, single_thread
 
-__all__ = ["PROBLEMS", "SquaredDistance", "plot", "rows", "shared_logit_moments"]
+__all__ = ["PROBLEMS", "SquaredDistance", "rows", "shared_logit_moments"]
 
 LOGITS = tuple(round(0.3 * step, 1) for step in range(-10, 11))
 # A fit of RELAX takes most of the time.
@@ -157,23 +155,3 @@ def _row(estimator: Estimator, f: SquaredDistance) -> dict[str, Any]:
         "unbiased": estimator.order == np.inf,
         "calls": estimator.calls(2, len(f.targets)),
     }
-
-
-def plot(rows: pd.DataFrame) -> Figure:
-    """Return the figure: a row of panels a problem, in each a family before all others in grey."""
-    measured = rows[rows["reason"].isna()]
-    families = [kind for kind in (*FAMILIES, "other") if (measured["family"] == kind).any()]
-    names = list(measured["problem"].unique())
-    with styled():
-        figure = Figure(figsize=(3 * len(families), 3.8 * len(names)))
-        axes = figure.subplots(len(names), len(families), sharex=True, sharey="row", squeeze=False)
-        for line, name in zip(axes, names, strict=True):
-            part = measured[measured["problem"] == name]
-            for ax, kind in zip(line, families, strict=True):
-                draw_family(ax, part, kind)
-                ax.set_title(f"{name}: {kind}")
-            line[0].set_ylabel("variance of the derivative × evaluations of f")
-        for ax in axes[-1]:
-            ax.set_xlabel("logit")
-        figure.legend(handles=variance_key(measured), loc="outside lower center", ncols=5)
-    return figure

@@ -5,17 +5,51 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from gradlab.figures.zoo.plot import short
-from gradlab.plots.style import FAMILIES, color, family_color, family_marker
+from gradlab.plots.names import short
+from gradlab.plots.style import FAMILIES, color, family_color, family_marker, styled
 
-__all__ = ["curves_key", "draw_curves", "draw_ends", "ends_key"]
+__all__ = ["curves_key", "draw_curves", "draw_ends", "ends_key", "plot"]
+
+# Estimators whose curves are drawn.
+SHOWN = ("ST", "DARN", "ZGR", "GS-ST", "REINFORCE", "RF")
 
 # The ends of the axis: probabilities beyond are drawn there.
 _LEAST, _MOST = 5e-4, 1 - 5e-4
 _TICKS = {_LEAST: "0", 0.01: ".01", 0.1: ".1", 0.5: ".5", 0.9: ".9", 0.99: ".99", _MOST: "1"}
+
+
+def plot(rows: pd.DataFrame) -> Figure:
+    """Return the figure: the ends of all estimators, one column per toy, and a few curves below."""
+    toys = list(rows["toy"].unique())
+    series = rows[["estimator", "fitted"]].drop_duplicates()
+    height = 1.3 + 0.185 * len(series)
+    few = rows[rows["estimator"].map(lambda text: text.partition("(")[0]).isin(SHOWN)]
+    few = few[~few["fitted"] & few["reason"].isna()]
+    spent = rows["batch"] * rows["calls"]
+    budget = spent[rows["batch"] > 1].max()  # one draw may cost more than the budget
+    with styled():
+        figure = Figure(figsize=(13, height + 2.7))
+        above, below = figure.subfigures(2, 1, height_ratios=(height, 2.7), squeeze=False)[:, 0]
+        axes = above.subplots(1, len(toys), sharey=True, squeeze=False)[0]
+        for ax, toy in zip(axes, toys, strict=True):
+            draw_ends(ax, rows[rows["toy"] == toy], series)
+            ax.set_title(toy)
+        axes = below.subplots(1, len(toys), squeeze=False)[0]
+        for ax, toy in zip(axes, toys, strict=True):
+            draw_curves(ax, few[few["toy"] == toy])
+        axes[0].set_ylabel("exact loss")
+        above.legend(handles=ends_key(rows), loc="outside lower center", ncols=5)
+        below.legend(handles=curves_key(few), loc="outside lower center", ncols=8)
+        figure.suptitle(
+            f"{rows['step'].max():.0f} steps of Adam ({rows['lr'].max():g}), each of {budget:.0f} "
+            "evaluations of f, from P(b = 1) = .5; the least loss is at P(b = 1) = 0",
+            fontsize=9,
+        )
+    return figure
 
 
 def draw_ends(ax: Axes, rows: pd.DataFrame, series: pd.DataFrame) -> None:
@@ -71,8 +105,8 @@ def curves_key(rows: pd.DataFrame) -> list[Line2D]:
     names = dict(zip(rows["estimator"], rows["series"], strict=True))
     return [
         *(Line2D([], [], color=color(s), label=short(str(name))) for name, s in names.items()),
-        Line2D([], [], color="0.4", lw=0.8, ls="--", label="by theory"),
-        Line2D([], [], color="0.6", lw=0.8, ls=":", label="least"),
+        Line2D([], [], color="0.4", lw=0.8, ls="--", label="predicted"),
+        Line2D([], [], color="0.6", lw=0.8, ls=":", label="least possible"),
     ]
 
 
@@ -87,7 +121,7 @@ def ends_key(rows: pd.DataFrame) -> list[Line2D]:
     measured: dict[str, Any] = {"marker": "o", "ms": 3.5, "color": "0.4", "alpha": 0.7}
     return [
         *entries,
-        Line2D([], [], ls="", marker="o", ms=7, label="mean of bits, by theory", **ring),
+        Line2D([], [], ls="", marker="o", ms=7, label="mean of the bits, predicted", **ring),
         Line2D(
             [],
             [],
@@ -98,7 +132,7 @@ def ends_key(rows: pd.DataFrame) -> list[Line2D]:
             color="k",
             label="where the mean leads in the end",
         ),
-        Line2D([], [], lw=1.6, label="mean of bits as it was, 68 % of them", **measured),
+        Line2D([], [], lw=1.6, label="mean of the bits, with the middle 68 %", **measured),
     ]
 
 

@@ -5,15 +5,9 @@ b = 0. A step of Adam spends 64 evaluations of f, at least one draw (LE needs 25
 .08, where published runs take some 9,000 of .001, as steps times rate decides how far logits can
 go. Losses are exact, a mean over bits: the least + Delta q, q = P(b = 1).
 
-Three things decide the end. The sign of the mean: that of ST vanishes at q = t for p = 2 (.401 for
-p = 3, .475 for 1.5) and descent stays there, with .9 of the gap left at t = .45; GS-ST, GR and GS
-stop likewise. DARN has the right sign below q = 1 - t only, so that bits that noise carries above
-go to the worst vertex, b = 1: at t = .499 half of them. ZGR is exact for p = 2; its mean is .50
-times the true slope for p = 1.5 and 1.99 times for p = 3, which Adam does not feel. Second the
-noise: what is unbiased ends at b = 0, but REINFORCE without a baseline has a signal so far below
-its noise that it has hardly begun, where RF is there. Third Adam's memory: EMA begins with
-the baseline 0, whose large first squares slow all of its steps. `drift.descent` foretells all
-three from the mean and the variance alone.
+Three things decide where descent ends: where the mean of an estimator changes its sign, its noise,
+and Adam's memory of large first squares. `drift.descent` predicts the end from the mean and the
+variance alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,28 +17,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from gradlab.comparison.eligibility import why_not
 from gradlab.estimators import ESTIMATORS, Estimator, parse
 from gradlab.figures.toys.descent import TOYS, expected_loss, optimize
 from gradlab.figures.toys.drift import Drift, descent, loss_at
-from gradlab.figures.toys.plot import curves_key, draw_curves, draw_ends, ends_key
 from gradlab.parallel import processes, usable_cores
-from gradlab.plots.style import family, styled
+from gradlab.plots.style import family
 from gradlab.problems import NormPower
 from gradlab.reproducible import block_generator, single_thread
 from gradlab.version import __version__
 
-__all__ = ["plot", "rows"]
+__all__ = ["rows"]
 
 BUDGET = 64
 LR = 0.08
 BITS = 512  # of the theory
 RUNS = 16  # of one bit; the 128 bits of a polynomial are as many runs
 _COUNTS = ["step", "runs", "batch"]
-SHOWN = ("ST", "DARN", "ZGR", "GS-ST", "REINFORCE", "RF")
 
 
 @dataclass(frozen=True)
@@ -144,31 +135,3 @@ def _start(f: NormPower, seed: int) -> Tensor:
 def _fitted(estimator: Estimator, f: NormPower, logits: Tensor, seed: int) -> Estimator:
     source = block_generator(seed, f"toys|{f.name}|{estimator}|fit")
     return estimator.fit(f, logits, 1024, source, steps=50)
-
-
-def plot(rows: pd.DataFrame) -> Figure:
-    """Return the figure: the ends of all estimators, a column a toy, and a few curves below."""
-    toys = list(rows["toy"].unique())
-    series = rows[["estimator", "fitted"]].drop_duplicates()
-    height = 1.3 + 0.185 * len(series)
-    few = rows[rows["estimator"].map(lambda text: text.partition("(")[0]).isin(SHOWN)]
-    few = few[~few["fitted"] & few["reason"].isna()]
-    with styled():
-        figure = Figure(figsize=(13, height + 2.7))
-        above, below = figure.subfigures(2, 1, height_ratios=(height, 2.7), squeeze=False)[:, 0]
-        axes = above.subplots(1, len(toys), sharey=True, squeeze=False)[0]
-        for ax, toy in zip(axes, toys, strict=True):
-            draw_ends(ax, rows[rows["toy"] == toy], series)
-            ax.set_title(toy)
-        axes = below.subplots(1, len(toys), squeeze=False)[0]
-        for ax, toy in zip(axes, toys, strict=True):
-            draw_curves(ax, few[few["toy"] == toy])
-        axes[0].set_ylabel("exact loss")
-        above.legend(handles=ends_key(rows), loc="outside lower center", ncols=5)
-        below.legend(handles=curves_key(few), loc="outside lower center", ncols=8)
-        figure.suptitle(
-            f"{rows['step'].max():.0f} steps of Adam ({rows['lr'].max():g}), each of {BUDGET} "
-            "evaluations of f, from P(b = 1) = .5; the least loss is at 0",
-            fontsize=9,
-        )
-    return figure

@@ -11,27 +11,22 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from gradlab.comparison.comparing import compare
 from gradlab.comparison.dominance import MomentCurve, dominated_share
 from gradlab.estimators import STZGR, Estimator, GumbelRao, parse
 from gradlab.exact.moments import Enumeration
-from gradlab.figures.temperature import problems
-from gradlab.figures.trade_off.plane import SCALES, draw_plane, plane_key
-from gradlab.figures.trade_off.shares import draw_shares, shares_key
-from gradlab.plots.curves import problem_title, series_handle
-from gradlab.plots.style import styled
+from gradlab.figures.temperature.rows import problems
 from gradlab.problems import SNAPSHOTS, TinyVAE, problem, regime
 from gradlab.reproducible import single_thread
 
-__all__ = ["domination_rows", "gumbel_rao_curve", "plot", "rows"]
+__all__ = ["domination_rows", "gumbel_rao_curve", "rows"]
 
 TEMPERATURES = tuple(np.geomspace(0.01, 10, 19).tolist())
 ALPHAS = tuple(np.linspace(0, 2, 41).tolist())
 FAMILIES = ("GS-ST", "GR(k=10)", "GR(k=100)", "GR(k=inf)")
 DRAWS = 4096
+SCALES = ("raw", "scale-free")
 
 # At uniform logits both families are the same curve up to scale: nothing to compare there.
 REGIMES = ("moderate", "peaked")
@@ -138,45 +133,3 @@ def _curve(exact: Enumeration, family: Sequence[Estimator], parameter: np.ndarra
         np.stack([m.mean.numpy().ravel() for m in moments]),
         np.array([m.variance.value for m in moments]),
     )
-
-
-def plot(rows: pd.DataFrame) -> Figure:
-    """Return the figure: raw and scale-free planes of the four problems, shares of domination."""
-    curves, shares = (rows[rows["kind"] == kind] for kind in ("curve", "domination"))
-    names = curves["problem"].unique()
-    with styled():
-        figure = Figure(figsize=(11, 8.8))
-        grid = figure.add_gridspec(3, len(names), height_ratios=(1, 1, 0.66))
-        for column, name in enumerate(names):
-            of_problem = curves[curves["problem"] == name]
-            for row, scale in enumerate(SCALES):
-                ax = figure.add_subplot(grid[row, column])
-                draw_plane(ax, of_problem, FAMILIES, scale, named=column == 0)
-                ax.set_title(problem_title(name) if row == 0 else "")
-                ax.set_xlabel(f"bias² / |g|², {scale}")
-                ax.set_ylabel(f"variance / |g|², {scale}" if column == 0 else "")
-            ax = figure.add_subplot(grid[2, column])
-            kind = name.partition("(")[0]
-            draw_shares(ax, shares[shares["problem"] == kind])
-            count = shares.loc[shares["problem"] == kind, "logits_seed"].nunique()
-            cases = (
-                "images at each snapshot" if kind == "vae" else "problems at each kind of logits"
-            )
-            ax.set_title(f"{count} {cases}", fontsize=8)
-            ax.set_xlabel("share dominated by the other family")
-        figure.legend(handles=_legend(), loc="outside lower center", ncols=4, columnspacing=1.2)
-    return figure
-
-
-def _legend() -> list[Line2D]:
-    return [
-        *(series_handle(s, marked=s != "ST-ZGR") for s in ("GS", *FAMILIES, "ST-ZGR")),
-        *(series_handle(s, ls="") for s in ("ST", "ZGR", "DARN", "RF(m=4)")),
-        *plane_key(),
-        *shares_key(
-            {
-                "GR(k=inf)": "share of GR(k=inf), τ in [0.01, 10] (log), dominated by ST-ZGR",
-                "ST-ZGR": "share of ST-ZGR, α in [0, 1], dominated by GR(k=inf)",
-            }
-        ),
-    ]

@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from gradlab.plots.axes import logarithmic
-from gradlab.plots.style import FAMILIES, family_color, family_marker
+from gradlab.plots.axes import logarithmic, spread
+from gradlab.plots.names import fitted_text, problem_title, short
+from gradlab.plots.rounding import SQUARE_ROUNDING
+from gradlab.plots.style import FAMILIES, family_color, family_marker, styled
 
-__all__ = ["draw_zoo", "fitted_text", "short", "spread", "zoo_key"]
+__all__ = ["draw_zoo", "plot", "zoo_key"]
 
 Array = NDArray[np.float64]
-
-ZERO = 1e-12
-"""A relative squared bias below this is zero up to rounding."""
 
 # The plane is drawn at 0 to 1, left of it the strip, and names on either side.
 _STRIP = np.linspace(-0.27, -0.05, len(FAMILIES) + 1)
@@ -31,6 +31,23 @@ _SMALLEST, _LARGEST = 1e-6, 10.0
 _LINES = ("-", "--", ":", "-.")
 # The height of a name, as a share of that of the panel.
 _LINE = 0.0205
+
+
+def plot(rows: pd.DataFrame) -> Figure:
+    """Return the figure: a panel for each problem, the unbiased ones in a strip on its left."""
+    names = list(rows["problem"].unique())
+    with styled():
+        figure = Figure(figsize=(16, 14))
+        grid = figure.add_gridspec(-(-len(names) // 2), 2)
+        for place, name in enumerate(names):
+            panel = figure.add_subplot(grid[place // 2, place % 2])
+            draw_zoo(panel, rows[rows["problem"] == name])
+            panel.set_title(problem_title(name))
+            if place % 2 == 0:
+                spent = f"{rows['budget'].iloc[0]} evaluations of f (with or without its gradient)"
+                panel.set_ylabel(f"variance / |g|² of the mean of as many draws as take\n{spent}")
+        figure.legend(handles=zoo_key(rows), loc="outside lower center", ncols=4)
+    return figure
 
 
 def draw_zoo(ax: Axes, rows: pd.DataFrame) -> None:
@@ -78,44 +95,6 @@ def zoo_key(rows: pd.DataFrame) -> list[Line2D]:
     ]
 
 
-def short(text: str, *, fitted: bool = False) -> str:
-    """Return the name of an estimator with its numbers of samples and temperature: `RF(4)`.
-
-    Of other arguments, which are in the rows, only the alpha that tells members of a family apart.
-    """
-    name, _, rest = text.rstrip(")").partition("(")
-    given = dict(part.split("=") for part in rest.split(", ")) if rest else {}
-    shown = [given[key].replace("inf", "∞") for key in ("m", "k") if key in given]
-    if "alpha" in given and name not in FAMILIES["control variates"]:
-        shown.append(f"α={float(given['alpha']):.3g}")
-    if "tau" in given:
-        shown.append(f"τ={given['tau']}".replace("inf", "∞"))
-    return name + (f"({', '.join(shown)})" if shown else "") + (" fitted" if fitted else "")
-
-
-def fitted_text(rows: pd.DataFrame) -> str:
-    """Return how coefficients were fitted: from how many draws."""
-    return f"coefficients fitted from {rows['fits'].max():,.0f} draws"
-
-
-def spread(at: Array, gap: float, low: float, high: float) -> Array:
-    """Return the places nearest to sorted `at` (least squares) that are `gap` apart in [low, high].
-
-    Where they do not all fit they start at `low` and end above `high`.
-    """
-    blocks: list[list[float]] = []  # the mean and the size of each run of touching places
-    for number, place in enumerate(at):
-        blocks.append([place - number * gap, 1.0])
-        while len(blocks) > 1 and blocks[-2][0] >= blocks[-1][0]:
-            mean, size = blocks.pop()
-            before = blocks[-1]
-            before[0] = (before[0] * before[1] + mean * size) / (before[1] + size)
-            before[1] += size
-    start = np.repeat([b[0] for b in blocks], [int(b[1]) for b in blocks])
-    limit = max(low, high - (len(at) - 1) * gap)
-    return np.clip(start, low, limit) + gap * np.arange(len(at))
-
-
 def _points(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the relative `bias2`, `y` (variance), errors and `mse`; `zero`: without bias.
 
@@ -123,7 +102,7 @@ def _points(rows: pd.DataFrame) -> pd.DataFrame:
     """
     unit = rows["truth2"]
     bias2, error = rows["bias2"] / unit, rows["bias2_se"] / unit
-    zero = (bias2.abs() < ZERO) | (rows["declared_unbiased"] & (bias2 <= 5 * error))
+    zero = (bias2.abs() < SQUARE_ROUNDING) | (rows["declared_unbiased"] & (bias2 <= 5 * error))
     y = rows["cost_variance"] / unit
     return rows[["series", "estimator", "family", "fits", "tau"]].assign(
         zero=zero,

@@ -10,21 +10,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from gradlab.comparison.comparing import compare, reproducible_columns, with_temperatures
 from gradlab.comparison.eligibility import is_declared_exact
 from gradlab.estimators import ESTIMATORS, Estimator
 from gradlab.exact.moments import Enumeration
-from gradlab.figures.zoo.plot import draw_zoo, zoo_key
 from gradlab.loss import Loss
-from gradlab.plots.curves import problem_title
-from gradlab.plots.style import family, styled
+from gradlab.plots.style import family
 from gradlab.problems import Problem, TinyVAE, problem, regime
 from gradlab.reproducible import block_generator, single_thread
 
-__all__ = ["fitted", "plot", "rows", "variants"]
+__all__ = ["fitted", "rows", "variants"]
 
 TEMPERATURES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 DRAWS = 2048
@@ -138,20 +135,3 @@ def _problems(seed: int) -> list[tuple[Problem, Tensor]]:
         *((problem(k, *size, seed), regime("moderate", *size, seed)) for k, size in sizes.items()),
         (vae, vae.logits),
     ]
-
-
-def plot(rows: pd.DataFrame) -> Figure:
-    """Return the figure: a panel for each problem, the unbiased ones in a strip on its left."""
-    names = list(rows["problem"].unique())
-    with styled():
-        figure = Figure(figsize=(16, 14))
-        grid = figure.add_gridspec(-(-len(names) // 2), 2)
-        for place, name in enumerate(names):
-            panel = figure.add_subplot(grid[place // 2, place % 2])
-            draw_zoo(panel, rows[rows["problem"] == name])
-            panel.set_title(problem_title(name))
-            if place % 2 == 0:
-                spent = f"{rows['budget'].iloc[0]} evaluations of f (with or without its gradient)"
-                panel.set_ylabel(f"variance / |g|² of the mean of as many draws as take\n{spent}")
-        figure.legend(handles=zoo_key(rows), loc="outside lower center", ncols=4)
-    return figure

@@ -1,4 +1,4 @@
-"""The plane of squared bias and variance: families as curves, lines of equal mean squared error.
+"""The plane of squared bias and variance, families as curves, and who dominates how much of whom.
 
 Both axes are logarithmic and relative to the squared length of the true gradient; a strip on the
 left holds what has no bias at all.
@@ -10,20 +10,67 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from gradlab.plots.style import color, marker
+from gradlab.plots.curves import series_handle
+from gradlab.plots.names import problem_title
+from gradlab.plots.rounding import SQUARE_ROUNDING
+from gradlab.plots.style import color, marker, styled
 
-__all__ = ["SCALES", "draw_plane", "plane_key"]
+__all__ = ["draw_plane", "draw_shares", "plot"]
 
 SCALES = {"raw": "", "scale-free": "scale_free_"}
 """The prefix of the columns bias2 and variance in each scale."""
 
-ZERO = 1e-12
-"""A relative squared bias below this is zero up to rounding."""
-
 Array = NDArray[np.float64]
+
+
+def plot(rows: pd.DataFrame) -> Figure:
+    """Return the figure: raw and scale-free planes of the four problems, shares of domination."""
+    curves, shares = (rows[rows["kind"] == kind] for kind in ("curve", "domination"))
+    names = curves["problem"].unique()
+    tempered = curves[curves["tau"].notna() & (curves["method"] == "exact")]
+    families = list(tempered["series"].unique())
+    with styled():
+        figure = Figure(figsize=(11, 8.8))
+        grid = figure.add_gridspec(3, len(names), height_ratios=(1, 1, 0.66))
+        for column, name in enumerate(names):
+            of_problem = curves[curves["problem"] == name]
+            for row, scale in enumerate(SCALES):
+                ax = figure.add_subplot(grid[row, column])
+                draw_plane(ax, of_problem, families, scale, named=column == 0)
+                ax.set_title(problem_title(name) if row == 0 else "")
+                ax.set_xlabel(f"bias² / |g|², {scale}")
+                ax.set_ylabel(f"variance / |g|², {scale}" if column == 0 else "")
+            ax = figure.add_subplot(grid[2, column])
+            kind = name.partition("(")[0]
+            draw_shares(ax, shares[shares["problem"] == kind])
+            count = shares.loc[shares["problem"] == kind, "logits_seed"].nunique()
+            cases = (
+                "images at each snapshot" if kind == "vae" else "problems at each kind of logits"
+            )
+            ax.set_title(f"{count} {cases}", fontsize=8)
+            ax.set_xlabel("share dominated by the other family")
+        figure.legend(
+            handles=_legend(families), loc="outside lower center", ncols=4, columnspacing=1.2
+        )
+    return figure
+
+
+def _legend(families: Sequence[str]) -> list[Line2D]:
+    return [
+        *(series_handle(s, marked=s != "ST-ZGR") for s in ("GS", *families, "ST-ZGR")),
+        *(series_handle(s, ls="") for s in ("ST", "ZGR", "DARN", "RF(m=4)")),
+        *plane_key(),
+        *shares_key(
+            {
+                "GR(k=inf)": "share of GR(k=inf), τ in [0.01, 10] (log), dominated by ST-ZGR",
+                "ST-ZGR": "share of ST-ZGR, α in [0, 1], dominated by GR(k=inf)",
+            }
+        ),
+    ]
 
 
 def draw_plane(
@@ -115,7 +162,9 @@ def _strip(ax: Axes) -> float:
 
 def _coordinates(ax: Axes, rows: pd.DataFrame, prefix: str) -> tuple[Array, Array]:
     bias2 = _relative(rows, f"{prefix}bias2")
-    return np.where(bias2 < ZERO, _strip(ax), bias2), _relative(rows, f"{prefix}variance")
+    return np.where(bias2 < SQUARE_ROUNDING, _strip(ax), bias2), _relative(
+        rows, f"{prefix}variance"
+    )
 
 
 def _curve(ax: Axes, rows: pd.DataFrame, series: str, prefix: str, **look: Any) -> None:
@@ -176,3 +225,36 @@ def _equal_mse(ax: Axes) -> None:
         bias2 = mse * (1 - np.geomspace(1, 1e-7, 400))
         bias2 = np.concatenate([[left], bias2[bias2 > left]])
         ax.plot(bias2, mse - bias2, color="0.72", lw=0.6, ls=(0, (4, 3)), zorder=0.5)
+
+
+def draw_shares(ax: Axes, rows: pd.DataFrame) -> None:
+    """Draw `share` by `regime`, a line for each `scale` and `series`; hollow means scale-free."""
+    regimes = list(rows["regime"].unique())
+    cases = list(rows.groupby(["scale", "series"], sort=False))
+    for ((scale, series), part), offset in zip(
+        cases, np.linspace(-0.27, 0.27, len(cases)), strict=True
+    ):
+        low, middle, high = (
+            part.groupby("regime")["share"]
+            .quantile([0.15, 0.5, 0.85])
+            .unstack()
+            .loc[regimes]
+            .to_numpy()
+            .T
+        )
+        y = np.arange(len(regimes)) + offset
+        ax.hlines(y, low, high, color=color(series), lw=1.2)
+        face = color(series) if scale == "raw" else "white"
+        ax.plot(middle, y, marker="o", ls="", ms=4.5, color=color(series), mfc=face)
+    ax.set_yticks(range(len(regimes)), regimes)
+    ax.set(xlim=(-0.03, 1.03), ylim=(len(regimes) - 0.5, -0.5))
+
+
+def shares_key(pairs: dict[str, str]) -> list[Line2D]:
+    """Return the legend entries, from series to the words for its share."""
+    grey: dict[str, Any] = {"color": "0.35", "ls": "-", "marker": "o", "ms": 4.5, "lw": 1.2}
+    return [
+        *(Line2D([], [], **(grey | {"color": color(s)}), label=text) for s, text in pairs.items()),
+        Line2D([], [], **grey, label="filled: raw; dot and bar: median, 15 to 85 %"),
+        Line2D([], [], **grey, mfc="white", label="hollow: scale-free"),
+    ]

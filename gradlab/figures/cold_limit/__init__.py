@@ -1,0 +1,1 @@
+"""How Gumbel-Rao and straight-through Gumbel-softmax approach ZGR as the temperature goes to 0."""

@@ -1,0 +1,1 @@
+"""The bias of every estimator on a hundred random quadratics, exact and as draws show it."""

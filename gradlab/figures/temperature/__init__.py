@@ -1,0 +1,1 @@
+"""Bias, standard deviation and RMSE of one draw against temperature, on four problems."""

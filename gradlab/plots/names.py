@@ -1,0 +1,135 @@
+"""The names of estimators and problems in pictures: one form, the text form in Greek letters.
+
+`RF(m=4)` is written `RF(4)`, and `GR(tau=0.5, k=inf)` is written `GR(τ=0.5, k=∞)`. `short` also
+leaves out coefficients.
+"""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+__all__ = ["fitted_text", "label", "problem_title", "series_of", "short"]
+
+_LETTERS = {"tau": "τ", "alpha": "α", "beta": "β", "rho": "ρ", "inf": "∞"}
+# What tells members of a family apart; other arguments are coefficients, which are in the rows.
+_SHORT = ("m", "k", "alpha", "tau")
+_WITH_COEFFICIENT_ALPHA = ("DoubleCV", "RODEO")
+
+
+def label(text: str) -> str:
+    """Return the text form of an estimator as pictures show it.
+
+    Args:
+        text: the text form, such as `GR(tau=0.5, k=inf)`. Other text is returned as it is.
+
+    Returns:
+        The name with all arguments but a baseline of 0, such as `GR(τ=0.5, k=∞)`.
+
+    Example:
+        >>> label("GR(tau=0.5, k=inf)"), label("RF(m=4)"), label("REINFORCE(baseline=0)")
+        ('GR(τ=0.5, k=∞)', 'RF(4)', 'REINFORCE')
+    """
+    name, given = _parts(text)
+    return _joined(name, (part for part in given if part != ("baseline", "0")))
+
+
+def short(text: str, *, fitted: bool = False) -> str:
+    """Return the label of an estimator without its coefficients, where many names stand together.
+
+    Args:
+        text: the text form, such as `REBAR(tau=0.5, rho=1)`.
+        fitted: whether coefficients were fitted, which the name then says.
+
+    Returns:
+        The name with its numbers of samples and its temperature, and with the alpha that tells
+        members of a family apart.
+
+    Example:
+        >>> short("REBAR(tau=0.5, rho=1)"), short("DoubleCV(m=4, alpha=-1)", fitted=True)
+        ('REBAR(τ=0.5)', 'DoubleCV(4) fitted')
+    """
+    name, given = _parts(text)
+    hidden = {"alpha"} if name in _WITH_COEFFICIENT_ALPHA else set()
+    kept = ((key, value) for key, value in given if key in _SHORT and key not in hidden)
+    return _joined(name, kept) + (" fitted" if fitted else "")
+
+
+def series_of(text: str) -> str:
+    """Return the text form of an estimator without its temperature: what its colour is chosen by.
+
+    Args:
+        text: the text form of an estimator.
+
+    Returns:
+        The text form of its series.
+
+    Example:
+        >>> series_of("GR(tau=0.5, k=10)"), series_of("GS(tau=1)")
+        ('GR(k=10)', 'GS')
+    """
+    name, given = _parts(text)
+    kept = [f"{key}={value}" for key, value in given if key != "tau"]
+    return f"{name}({', '.join(kept)})" if kept else name
+
+
+def problem_title(problem: str) -> str:
+    """Return the title of the panels of a problem, in two lines.
+
+    Args:
+        problem: the name of a problem, such as `quadratic(N=4, C=4, seed=0)`.
+
+    Returns:
+        The kind of the problem above its size and seed.
+
+    Example:
+        >>> problem_title("mlp(N=4, C=4, seed=0)")
+        'MLP\\n(N=4, C=4, seed=0)'
+    """
+    kind, bracket, rest = problem.partition("(")
+    return f"{_TITLES.get(kind, kind)}\n{bracket}{rest}"
+
+
+_TITLES = {"mlp": "MLP", "vae": "tiny VAE"}
+
+
+def fitted_text(rows: pd.DataFrame) -> str:
+    """Return how the coefficients in rows of figures were fitted.
+
+    Args:
+        rows: rows with the column `fits`, the number of draws of a fit.
+
+    Returns:
+        A phrase for a legend.
+    """
+    return f"coefficients fitted from {rows['fits'].max():,.0f} draws"
+
+
+def _parts(text: str) -> tuple[str, list[tuple[str, str]]]:
+    """Return the name, and each argument as key and value; text without them has none."""
+    name, bracket, rest = text.partition("(")
+    given = rest.removesuffix(")").split(", ") if rest.endswith(")") else []
+    if not bracket or not given or not all("=" in part for part in given):
+        return text, []
+    pairs = (part.partition("=") for part in given)
+    return name, [(key, value) for key, _, value in pairs]
+
+
+def _joined(name: str, given: Iterator[tuple[str, str]]) -> str:
+    shown = [_written(key, value) for key, value in given]
+    return f"{name}({', '.join(shown)})" if shown else name
+
+
+def _written(key: str, value: str) -> str:
+    """Return an argument in Greek letters; the number of samples m is known by its place."""
+    value = _LETTERS.get(value, value)
+    if len(value) > 7 and _is_number(value):  # with all its digits
+        value = f"{float(value):.3g}"
+    return value if key == "m" else f"{_LETTERS.get(key, key)}={value}"
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True

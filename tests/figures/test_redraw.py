@@ -1,0 +1,42 @@
+"""Every figure is drawn again from its committed rows, in a process that never imports torch."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gradlab.figures import FIGURES
+
+ROOT = Path(__file__).parents[2]
+REDRAW = """
+import json, sys
+import pandas as pd
+from gradlab.figures import FIGURES, function
+from gradlab.plots.style import styled
+drawn = {}
+for name in [*FIGURES, "atlas"]:
+    rows = pd.read_csv(f"figures/{name}.csv", low_memory=False)
+    with styled():
+        figure = function(name, "plot")(rows)
+    drawn[name] = len(figure.axes)
+print(json.dumps({"drawn": drawn, "torch": "torch" in sys.modules}))
+"""
+
+
+@pytest.fixture(scope="module")
+def redrawn() -> dict:
+    """Return how many panels each figure has, and whether torch was imported to draw them."""
+    command = [sys.executable, "-c", REDRAW]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    return json.loads(done.stdout)
+
+
+def test_drawing_again_imports_no_torch(redrawn) -> None:
+    assert not redrawn["torch"]
+
+
+@pytest.mark.parametrize("name", [*FIGURES, "atlas"])
+def test_every_figure_is_drawn_from_its_committed_rows(redrawn, name: str) -> None:
+    assert redrawn["drawn"][name] > 0
