@@ -100,7 +100,7 @@ class Grid:
             except (ValueError, TypeError) as error:
                 raise GridError(f"estimators: {error}") from None
             for cell in cells:
-                tau = getattr(cell, "tau", None) if self.temperatures is not None else None
+                tau = cell.temperature_value if self.temperatures is not None else None
                 kept = found.setdefault(str(cell), Cell("", str(source), tau))
                 if kept.estimator != str(source) and ".py:" in kept.estimator + str(source):
                     raise GridError(f"estimators: {kept.estimator} and {source} are both {cell}")

@@ -63,7 +63,7 @@ def test_all_estimators_at_temperatures_in_three_digits():
     assert (taus[0], taus[1], taus[-1]) == (0.01, 0.0144, 10)
     texts = [cell.id.rpartition("/")[2] for cell in grid.task(0).cells]
     assert {parse(text).name for text in texts} == set(ESTIMATORS)
-    with_tau = sum("tau" in cls.__dataclass_fields__ for cls in ESTIMATORS.values())
+    with_tau = sum(cls.temperature_field is not None for cls in ESTIMATORS.values())
     assert len(texts) == len(ESTIMATORS) + 19 * with_tau
 
 
