@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gradlab.loss.adapted import as_loss
     from gradlab.moments import Moments
     from gradlab.montecarlo import monte_carlo
+    from gradlab.nn import CategoricalLayer, GradientProbe
     from gradlab.sweep.grid import Grid
     from gradlab.sweep.running import run_sweep
     from gradlab.sweep.store import sweep_rows
@@ -59,6 +60,8 @@ _HOME = {
     "Grid": "sweep.grid",
     "run_sweep": "sweep.running",
     "sweep_rows": "sweep.store",
+    "CategoricalLayer": "nn",
+    "GradientProbe": "nn",
     "Verdict": "verification",
     "verify": "verification",
     **dict.fromkeys([*_BASES.split(), *_FUNCTIONS.split(), *_estimators()], "estimators"),
@@ -74,6 +77,7 @@ class _Package(ModuleType):
     def __setattr__(self, name: str, value: object) -> None:
         if isinstance(value, ModuleType) and hasattr(value, "__path__"):
             vars(value).setdefault("__getattr__", partial(_submodule, value.__name__))
+            value.__class__ = _Package  # for packages inside it
         super().__setattr__(name, value)
 
 

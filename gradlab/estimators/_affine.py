@@ -4,12 +4,11 @@ r"""Estimators that are affine in coefficients which do not change their mean, a
           E \langle G_j, G_l \rangle\,c = -E \langle G_j, G_0 \rangle
 """
 
-from typing import Self
-
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from gradlab.estimators.base import Own
 from gradlab.estimators.values import ValueEstimator
 from gradlab.loss import Loss
 
@@ -20,14 +19,14 @@ class AffineEstimator(ValueEstimator):
     """A frozen dataclass of which the `fitted_fields` enter the estimate affinely."""
 
     def fit(
-        self,
+        self: Own,
         f: Loss,
         logits: Float[Tensor, "N C"],
         draws: int = 4096,
         generator: Generator | None = None,
         *,
         steps: int | None = None,
-    ) -> Self:
+    ) -> Own:
         """Return this estimator with the coefficients of least variance, from so many draws.
 
         Each part G_j comes from the same noise. Raises ValueError for `draws` below 2 and what

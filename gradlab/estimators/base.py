@@ -7,7 +7,7 @@ only).
 
 from abc import ABC, abstractmethod
 from dataclasses import fields, replace
-from typing import ClassVar, Self
+from typing import ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,9 @@ from gradlab.categorical import draw_one_hot, probabilities
 from gradlab.loss import Loss, why_no_gradient
 
 __all__ = ["FAMILIES", "Estimator"]
+
+# typing.Self, for a checker of types that decorates methods one by one.
+Own = TypeVar("Own", bound="Estimator")
 
 
 FAMILIES = (
@@ -134,7 +137,7 @@ class Estimator(ABC):
         name = self.temperature_field
         return None if name is None else getattr(self, name)
 
-    def at_temperature(self, tau: float) -> Self:
+    def at_temperature(self: Own, tau: float) -> Own:
         """Return this estimator at another temperature.
 
         Args:
@@ -152,7 +155,7 @@ class Estimator(ABC):
             raise ValueError(f"{self} has no temperature")
         return self.with_(**{self.temperature_field: tau})
 
-    def with_(self, **fields: object) -> Self:
+    def with_(self: Own, **fields: object) -> Own:
         """Return this estimator with other values of some fields.
 
         Args:
@@ -170,14 +173,14 @@ class Estimator(ABC):
         return replace(self, **fields)  # type: ignore[type-var]
 
     def fit(
-        self,
+        self: Own,
         f: Loss,
         logits: Float[Tensor, "N C"],
         draws: int = 4096,
         generator: Generator | None = None,
         *,
         steps: int | None = None,
-    ) -> Self:
+    ) -> Own:
         """Return this estimator with `fitted_fields` that lower its variance; its mean stays.
 
         Args:
@@ -192,7 +195,7 @@ class Estimator(ABC):
         """
         return self
 
-    def updated(self, values: Float[Tensor, "*batch"]) -> Self:
+    def updated(self: Own, values: Float[Tensor, "*batch"]) -> Own:
         """Return the estimator of the next training step.
 
         Args:

@@ -4,7 +4,7 @@ A baseline may depend on anything but the class of its own variable in the sampl
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -54,7 +54,7 @@ class MovingAverage(Reinforce):
         if not isinstance(self.decay, int | float) or not 0 <= self.decay < 1:
             raise ValueError(f"decay must be a number in [0, 1), not {self.decay!r}")
 
-    def updated(self, values: Float[Tensor, "*batch"]) -> Self:
+    def updated(self, values: Float[Tensor, "*batch"]) -> "MovingAverage":
         """Return the estimator of the next step, after one in which f had these values."""
         mean = float(values.detach().to(torch.float64).mean())
         return self.with_(baseline=self.decay * self.baseline + (1 - self.decay) * mean)
@@ -67,7 +67,7 @@ class MovingAverage(Reinforce):
         generator: Generator | None = None,
         *,
         steps: int | None = None,
-    ) -> Self:
+    ) -> "MovingAverage":
         """Return the estimator after `draws` steps of one sample each at these logits."""
         values = _values(f, logits, draws, generator)[1]
         age = torch.arange(draws - 1, -1, -1, dtype=torch.float64, device=values.device)
@@ -133,7 +133,7 @@ class LearnedBaseline(SampledValueEstimator):
         generator: Generator | None = None,
         *,
         steps: int | None = None,
-    ) -> Self:
+    ) -> "LearnedBaseline":
         """Return this estimator with the w that minimize E |s_i|^2 (f - b_i)^2 over the draws.
 
         Raises ValueError for bad `draws`, or where the N equations of N C + 1 unknowns would fill

@@ -8,7 +8,7 @@ Whatever c is, the mean is that of REINFORCE.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -148,7 +148,7 @@ class RELAX(SampledValueEstimator):
         *,
         steps: int | None = None,
         hidden: int = 16,
-    ) -> Self:
+    ) -> "RELAX":
         """Return this estimator with a network of so many hidden units that lowers the variance.
 
         f is evaluated once for each of `draws` samples; then Adam takes `steps` steps on the mean

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from gradlab import ZGR, LeaveOneOut
+from gradlab import ZGR, LeaveOneOut, Reinforce
 from gradlab.figures import FIGURES, function
 from gradlab.figures.toys.descent import TOYS
 from gradlab.verification import planted_errors
@@ -28,7 +28,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
         ["snr", "limit", "limit_loss", "least", "batch"],
     ),
     "temperature": (
-        {"draws": {"ZGR": 32, "GS-ST": 32}, "temperatures": (0.1, 10.0)},
+        {"draws": {"ZGR": 64, "GS-ST": 64}, "temperatures": (0.01, 10.0)},
         ["problem", "estimator"],
         MOMENTS,
     ),
@@ -50,14 +50,14 @@ CASES: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
         MOMENTS,
     ),
     "snapshots": (
-        {"snapshots": ("initial",), "images": 1, "draws": 4},
+        {"snapshots": ("initial",), "images": 1, "draws": 32},
         ["problem", "estimator"],
         MOMENTS,
     ),
     "verdicts": (
         {"estimators": ("ZGR",), "kinds": ("linear",)},
         ["estimator", "loss"],
-        ["degree", "bias", "declared", "alpha"],
+        ["degree", "bias", "declared"],
     ),
     "vae": ({"epochs": 1, "seeds": 1}, ["estimator", "seed", "epoch"], ["loss", "train_nelbo"]),
     "quadratics": (
@@ -89,18 +89,14 @@ def few(monkeypatch) -> None:
         for name in ("zoo.rows", "baselines.rows", "vae")
     )
     for module in (zoo, baselines):
-        monkeypatch.setattr(module, "variants", lambda *_: [ZGR(), LeaveOneOut(4)])
+        monkeypatch.setattr(module, "variants", lambda *_: [ZGR(), LeaveOneOut(4), Reinforce()])
     monkeypatch.setattr(vae, "ESTIMATORS", ("ST",))
     monkeypatch.setattr(planted_errors, "PLANTED", planted_errors.PLANTED[:1])
     cold: ModuleType = importlib.import_module("gradlab.figures.cold_limit.rows")
     monkeypatch.setattr(cold, "COLD", 2.0)  # slopes need two points
 
 
-# Still to be compared: these cases do not pass as they stand.
-LEFT = {"temperature", "zoo", "snapshots", "verdicts", "vae"}
-
-
-@pytest.mark.parametrize("name", [name for name in FIGURES if name not in LEFT])
+@pytest.mark.parametrize("name", FIGURES)
 def test_committed_rows_are_computed_again(few, name: str) -> None:
     arguments, keys, values = CASES[name]
     again = function(name, "rows")(0, **arguments)
@@ -119,5 +115,6 @@ def test_committed_rows_are_computed_again(few, name: str) -> None:
         new.loc[shared].astype(float),
         old.loc[shared].astype(float),
         rtol=SINGLE.get(name, RELATIVE),
-        atol=1e-20,
+        atol=1e-15,  # zero up to rounding
+        check_index_type=False,
     )

@@ -40,15 +40,15 @@ MUTANTS = {
     # ---- formulas of the estimators -----------------------------------------------------------
     "ST forgets to centre": Mutant(
         "estimators/straight_through.py",
-        "return p * (v - _dot(p, v))",
+        "return softmax_vjp(p, v, short_rows=True)",
         "return p * v",
         "rows of the gradient no longer sum to 0",
         _CLAIMS + _CONFORMANCE,
     ),
     "DARN with p for x - p": Mutant(
         "estimators/straight_through.py",
-        "return s * _dot(s, v)",
-        "return s * _dot(x, v)",
+        "return s * row_dot(s, v)",
+        "return s * row_dot(x, v)",
         "the Taylor baseline is gone",
         _GOLDEN + _MOMENTS,
     ),
@@ -67,9 +67,9 @@ MUTANTS = {
         _CLAIMS + _GOLDEN,
     ),
     "ReinMax without its last term": Mutant(
-        "estimators/reinmax.py",
-        "return 2 * product(middle, x, v) - product(p, x, v) / 2",
-        "return 2 * product(middle, x, v) - product(p, x, v)",
+        "estimators/second_order.py",
+        "return at_middle - softmax_vjp(p, v, short_rows=True) / 2",
+        "return at_middle - softmax_vjp(p, v, short_rows=True)",
         "Heun's rule becomes first order",
         _CLAIMS,
     ),
@@ -103,8 +103,8 @@ MUTANTS = {
     ),
     "leave-one-out over m": Mutant(
         "estimators/score_function.py",
-        ".to(p.dtype) / (self.m - 1)",
-        ".to(p.dtype) / self.m",
+        ".to(dtype) / (len(values) - 1)",
+        ".to(dtype) / len(values)",
         "RF(m) shrinks by (m - 1) / m",
         _CLAIMS,
     ),
@@ -124,7 +124,7 @@ MUTANTS = {
     ),
     "LE without its own class": Mutant(
         "estimators/local_expectation.py",
-        "estimate = p * (phi - (p * phi).sum(-1, keepdim=True))",
+        "estimate = softmax_vjp(p, phi)",
         "estimate = p * (phi - phi.mean(-1, keepdim=True))",
         "local expectations use equal weights",
         _CLAIMS,
