@@ -311,7 +311,7 @@ def test_the_command_line_lists_what_is_not_met(tmp_path, capsys, monkeypatch):
 
 def test_the_command_line_of_compare_shows_the_notes(tmp_path, capsys):
     (tmp_path / "my.py").write_text(LOSS)
-    command = ["compare", "--problem", "quadratic", "--N", "4", "--C", "4", "--regime", "peaked"]
+    command = ["compare", "--problem", "quadratic", "--size", "4x4", "--regime", "peaked"]
     main([*command, "--draws", "32", "ARSM"])
     assert "\nnotes\nARSM: " in capsys.readouterr().out
 

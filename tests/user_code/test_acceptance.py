@@ -141,7 +141,7 @@ def _files(names) -> list[str]:
     return [word for name in names for word in ("--file", f"{FILE}:{name}")]
 
 
-SIZE = ["--problem", "quadratic", "--N", "2", "--C", "3", "--seed", "11"]
+SIZE = ["--problem", "quadratic", "--size", "2x3", "--seed", "11"]
 
 
 @pytest.mark.slow
