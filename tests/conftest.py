@@ -23,7 +23,9 @@ if os.environ.get("GRADLAB_CHECK_SHAPES"):
                 "loss",
                 "moments",
                 "montecarlo",
-                "nn",
+                "nn.probe",
+                "nn.quantization",
+                "nn.schedule",
                 "training",
             )
         ],
