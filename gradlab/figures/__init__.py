@@ -67,7 +67,7 @@ def about(name: str) -> str:
         One sentence.
 
     Raises:
-        KeyError: if there is no such figure.
+        KeyError: if the catalogue does not have the figure.
         ModuleNotFoundError: if its module is missing.
 
     Example:
@@ -173,7 +173,7 @@ def function(name: str, which: str) -> Callable[..., Any]:
         The function of the figure's module or, where the figure is a folder, of the file `which`.
 
     Raises:
-        ModuleNotFoundError: if there is no such figure.
+        ModuleNotFoundError: if the module of the figure is missing.
 
     Example:
         >>> function("degree", "plot").__module__

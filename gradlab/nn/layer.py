@@ -194,6 +194,6 @@ def _uncompiled(layer: CategoricalLayer, logits: Tensor) -> Tensor:
 
     As a decorator, `disable` would import the compiler, which takes seconds, with this module.
     """
-    if not _disabled:  # made once: each new one would be compiled around anew
+    if not _disabled:  # made once: torch.compile would compile again for each new one
         _disabled.append(torch.compiler.disable(CategoricalLayer._embedded))
     return _disabled[0](layer, logits)

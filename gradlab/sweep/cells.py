@@ -120,7 +120,7 @@ def load_estimator(text: str, folder: Path | str = "") -> Estimator:
 
 
 def estimator_of(task: "Task", cell: "Cell") -> Estimator:
-    """Return a cell's estimator at its temperature; a file of one's own runs once a process."""
+    """Return a cell's estimator at its temperature; your own file runs once per process."""
     return at_temperature(_loaded(cell.estimator, task.folder), cell.tau)
 
 
@@ -224,7 +224,7 @@ def _enumerate_gradients(exact: Enumeration, task: Task) -> None:
         try:
             exact.gradients  # noqa: B018 kept by the enumeration
         except ValueError:
-            return  # no gradient, or too large: told by each of the cells that need it
+            return  # no gradient, or too large: each cell that needs it reports this
 
 
 def _told(error: Exception) -> str:

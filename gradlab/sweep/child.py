@@ -21,7 +21,7 @@ def main() -> None:
     The arguments of the process: how many bytes it may allocate, 0 for no limit.
     """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what user code prints is no answer
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what user code prints is not an answer
     _limit_memory(int(sys.argv[1]))
 
     import torch

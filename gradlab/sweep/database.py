@@ -1,6 +1,6 @@
 """The file of a store: an SQLite database whose every row has a checksum.
 
-What was committed survives kill -9; what is damaged is told when the file is opened.
+What was committed survives kill -9; damage is reported when the file is opened.
 """
 
 import json

@@ -31,12 +31,12 @@ class Grid:
     """The cross product of problems, sizes, regimes, seeds and estimators at temperatures.
 
     - `problems`: names as `gradlab list` shows them, such as "quadratic" or "norm:1.5", or a loss
-      of one's own as "FILE.py:NAME", the file as seen from `folder`;
+      of your own as "FILE.py:NAME", the file as seen from `folder`;
     - `sizes`: "NxC", such as "4x3" for 4 variables of 3 classes;
     - `regimes`: kinds of logits; `vae` has also "encoder", its own;
     - `seeds`: a number of them, or a list; each chooses a problem and its logits;
     - `estimators`: texts such as "GR(k=10)", "all" for every one of `ESTIMATORS`, or "FILE.py:NAME"
-      for an Estimator of one's own;
+      for your own Estimator;
     - `temperatures`: for all estimators that have one, a list or {from, to, count}, spaced
       logarithmically and rounded to three digits; None: each has its own;
     - `draws` of a cell that is measured; `method`: "exact", "monte-carlo", or "auto": exact where
@@ -65,7 +65,7 @@ class Grid:
         check_int("draws", self.draws, 2 * GROUPS, error=GridError)
         check_known("method", self.method, METHODS, error=GridError)
         _check_problems(self)
-        self.estimates  # noqa: B018 a wrong estimator is told here
+        self.estimates  # noqa: B018 a wrong estimator is reported here
 
     @classmethod
     def from_toml(cls, path: str | Path) -> "Grid":
@@ -148,7 +148,7 @@ class Grid:
 
     @cached_property
     def _code(self) -> dict[str, str]:
-        """The hash of each file of one's own: rows of two versions of it would not compare."""
+        """The hash of each of your own files: rows of two versions of a file do not compare."""
         sources = [str(text) for text in (*self.problems, *self.estimators)]
         files = {text.rpartition(":")[0] for text in sources if ".py:" in text}
         return {

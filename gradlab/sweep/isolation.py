@@ -168,7 +168,7 @@ class _Process:
         if it is asked to stop.
         """
         assert self._child.stdin is not None
-        # A dead child is told by its next answer.
+        # The next answer shows that a child is dead.
         with suppress(OSError):
             self._child.stdin.write(json.dumps(task.message | {"spell": spell}).encode() + b"\n")
             self._child.stdin.flush()

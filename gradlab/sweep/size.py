@@ -1,4 +1,4 @@
-"""Which cells are too large to begin: told from their size alone, before anything is allocated.
+"""Which cells are too large to begin: judged by their size alone, before anything is allocated.
 
 Bytes are the largest arrays that enumeration, tables and blocks of draws make, as measured.
 """

@@ -1,6 +1,6 @@
 """Several training runs in parallel processes, a folder each; their curves, and a summary of them.
 
-What an estimator reaches is told over seeds: the mean, and half the distance of best and worst.
+The summary of an estimator over seeds: the mean, and half the distance of best and worst.
 """
 
 import multiprocessing
@@ -140,7 +140,7 @@ def _put(steps: Any, total: int, more: int) -> None:
 
 
 def _do(run: Run, tell: Callable[[int, int], None]) -> Outcome:
-    """Do one run in this process; a fault is told, not raised."""
+    """Do one run in this process; a fault is returned, not raised."""
     import torch
 
     from gradlab.data.datasets import load_images

@@ -42,7 +42,7 @@ def load_object(text: str) -> Any:
         The object of that name.
 
     Raises:
-        ValueError: there is no colon, no such file or no such name (the message suggests the
+        ValueError: the colon, the file or the name is missing (the message suggests the
             nearest one), or the file is not valid Python or raises (the message has the type, the
             text and the line).
 

@@ -56,7 +56,7 @@ class ExactBias:
       E f| |s|; for the Gumbel family also the error of its tables of E[M | x], 1e-10 an entry.
 
     A bias below the bound, as at nearly sure classes, is not seen. `sums`: what rounding may change
-    in the sums of the truth; a shorter gradient cannot be told from 0. `deviation`: root of the
+    in the sums of the truth; a shorter gradient may be 0. `deviation`: root of the
     variance of one draw. `route`: how the mean was found. `eps`: the unit of f; `size_of_f` and
     `spread_of_f`: E |f| and E |f - E f|.
     """

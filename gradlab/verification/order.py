@@ -100,7 +100,7 @@ class Ladder:
     def degree(self) -> float:
         """The highest degree up to which the means are those wanted; inf: on all rungs, -1: none.
 
-        Of rungs on which the estimator can be used. A trial at a site that does not decide is no
+        Of rungs on which the estimator can be used. A trial at a site that does not decide is not a
         failure (see `undecided`): the loss of that degree is decided on the ladder.
         """
         failed = [r.degree for r, v in self.pairs if _fails(r, v)]

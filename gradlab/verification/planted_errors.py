@@ -63,7 +63,7 @@ class Planted:
 
     `kind` of loss (2 variables of so many `classes`), at moderate logits plus `shift`, in `dtype`,
     class 0 of probability `rare` if that is given; `against`: whose mean it should have, None for
-    the gradient. A class that keeps something is made anew for each verdict.
+    the gradient. Each verdict gets a new instance of a class that keeps state.
     """
 
     name: str

@@ -40,7 +40,7 @@ class Question:
 
     A bias below `delta` times the length of the gradient is small; `alpha` is the rate at which an
     unbiased estimator may be called biased, or one of a larger bias unbiased. `scale`: a size of
-    values of f, whose rounding is no bias. `rarity`: how rare the states are that carry the
+    values of f, whose rounding is not a bias. `rarity`: how rare the states are that carry the
     gradient, where f is enumerated.
     """
 
