@@ -76,8 +76,13 @@ def recommend(
     )
     with staging(out) as passing:
         from gradlab.comparison.recommending import recommend
+        from gradlab.estimators import parse
         from gradlab.parallel import usable_cores
         from gradlab.user_code.under_test import EstimatorError
+
+        if reference is not None:
+            with blaming("--reference"):
+                parse(reference)
 
         def ranked(logits: "Tensor") -> "Recommendation":
             return recommend(

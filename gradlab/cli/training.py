@@ -102,6 +102,7 @@ def vae(
     \b
     Example:  gradlab train vae ST ZGR "RF(m=4)" --seeds 2 --lr 1e-3 --epochs 300
     """
+    from gradlab.estimators import parse
     from gradlab.training.vae_training import VAESettings
 
     names = list(dict.fromkeys(estimators or ["ZGR"]))
@@ -130,6 +131,9 @@ def vae(
     probing = None
     if probe is not None:
         measured = names if probe_estimators is None else split_names(probe_estimators)
+        with blaming("--probe-estimators"):
+            for text in measured if probe_estimators is not None else ():
+                parse(text)
         probing = {"estimators": measured, "every": probe, "seconds": probe_seconds}
         # A long training has the time for accurate probes.
         probing |= {"draws": 512, "reference_draws": 8192}

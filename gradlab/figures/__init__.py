@@ -124,7 +124,8 @@ def draw(
         Progress("figures", len(chosen), "figures", shown=progress) as bar,
     ):
         futures = {
-            pool.submit(_make, name, out, Path(staging), seed, redraw): name for name in chosen
+            pool.submit(_make, name, FIGURES[name], out, Path(staging), seed, redraw): name
+            for name in chosen
         }
         for future in as_completed(futures):
             name = futures[future]
@@ -179,7 +180,10 @@ def function(name: str, which: str) -> Callable[..., Any]:
         >>> function("degree", "plot").__module__
         'gradlab.figures.degree'
     """
-    module = FIGURES.get(name, f"{__name__}.{name}")
+    return _of(FIGURES.get(name, f"{__name__}.{name}"), which)
+
+
+def _of(module: str, which: str) -> Callable[..., Any]:
     figure = importlib.import_module(module)
     if hasattr(figure, "__path__"):
         figure = importlib.import_module(f"{module}.{which}")
@@ -187,7 +191,7 @@ def function(name: str, which: str) -> Callable[..., Any]:
     return found
 
 
-def _make(name: str, out: Path, staging: Path, seed: int, redraw: bool) -> Drawn:
+def _make(name: str, module: str, out: Path, staging: Path, seed: int, redraw: bool) -> Drawn:
     """Compute and write one figure; an error is caught and reported."""
     start = time.perf_counter()
     notes = io.StringIO()
@@ -202,8 +206,8 @@ def _make(name: str, out: Path, staging: Path, seed: int, redraw: bool) -> Drawn
             csv = out / f"{name}.csv"
             if redraw and not csv.exists():
                 raise OSError(f"there is no {csv} to draw again; make it first, without redraw")
-            rows = pd.read_csv(csv) if redraw else function(name, "rows")(seed)
-            save_with_rows(rows, function(name, "plot"), out, name, staging)
+            rows = pd.read_csv(csv) if redraw else _of(module, "rows")(seed)
+            save_with_rows(rows, _of(module, "plot"), out, name, staging)
         except OSError as fault:
             error = str(fault)
         except Exception as fault:

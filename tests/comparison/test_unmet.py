@@ -298,15 +298,15 @@ def test_the_command_line_lists_what_is_not_met(tmp_path, capsys, monkeypatch):
     np.save(tmp_path / "logits.npy", np.zeros([6, 4]))
     common = ["--logits", str(tmp_path / "logits.npy"), "--evaluations", "16", "--draws", "640"]
     chosen = ["ARSM", "RF(m=4)", "--workers", "1"]
-    code = main(["recommend", f"{tmp_path / 'my.py'}:sparse", *common, *chosen])
+    code = main(["recommend", "--loss", f"{tmp_path / 'my.py'}:sparse", *common, *chosen])
     told = " ".join(capsys.readouterr().out.split())
     assert code == 0
     assert "Best: RF(m=4), the mean of 4 draws" in told
     assert "not measured ARSM: not met in 640 draws: the states that carry half" in told
-    code = main(["recommend", f"{tmp_path / 'my.py'}:sparse", *common, *chosen[:2]])
+    code = main(["recommend", "--loss", f"{tmp_path / 'my.py'}:sparse", *common, "ARSM"])
     assert code == 2
     assert "no estimator could be measured: ARSM" in capsys.readouterr().err
-    assert main(["recommend", f"{tmp_path / 'my.py'}:zero", *common, *chosen]) == 0
+    assert main(["recommend", "--loss", f"{tmp_path / 'my.py'}:zero", *common, *chosen]) == 0
 
 
 def test_the_command_line_of_compare_shows_the_notes(tmp_path, capsys):
