@@ -33,6 +33,9 @@ if os.environ.get("GRADLAB_CHECK_SHAPES"):
         "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
     )
 
+# Tables follow the width of the terminal, which is another one on each machine.
+os.environ["COLUMNS"] = "100"
+
 # The tests run in parallel processes; more threads would wait for each other.
 torch.set_num_threads(1)
 
