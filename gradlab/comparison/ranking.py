@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gradlab.comparison.rows import RANKED
+
 __all__ = ["best_temperature", "is_unmet", "ranking"]
 
 # Exact errors that differ by less count as one: no temperature is chosen that finely.
@@ -127,7 +129,7 @@ def _mse(part: pd.DataFrame, n: float) -> tuple[Array, Array]:
 def ranking(rows: pd.DataFrame, budgets: Sequence[int]) -> pd.DataFrame:
     """Return the series in order of their error, for each of `budgets` evaluations of f.
 
-    `rows`: from `gradlab.compare`, with a column `cost`: the evaluations that one draw counts as. A
+    `rows`: from `gradlab.compare`, whose column `cost` says what one draw counts as. A
     series averages floor(budget / cost) draws at its best temperature; without one it is left out.
     `rmse`, the root of the mean squared error, and `bias2`, `variance` (of the average), each with
     its `_se`, are in the `unit` |g| and its square; where the gradient is 0 or lost in noise, in
@@ -187,11 +189,4 @@ def _relative(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
         rmse_se=np.minimum(slope, np.sqrt(table["mse_se"])),
         unit="|g|" if known else "units of f",
     )
-    return table[_RANKED]
-
-
-_RANKED = [
-    *("problem", "evaluations", "rank", "series", "estimator", "tau", "tau_low", "tau_high"),
-    *("at_edge", "cost", "averaged", "unit", "rmse", "rmse_se", "bias2", "bias2_se"),
-    *("variance", "variance_se", "method", "draws"),
-]
+    return table[RANKED]

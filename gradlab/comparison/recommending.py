@@ -15,7 +15,13 @@ from torch import Tensor
 from gradlab.categorical import probabilities
 from gradlab.checks import check_int
 from gradlab.comparison.comparing import DEFAULT_DRAWS, compare, with_temperatures
-from gradlab.comparison.eligibility import GRADIENT_COST, cost, is_declared_exact, spent, why_not
+from gradlab.comparison.eligibility import (
+    GRADIENT_COST,
+    check_gradient_cost,
+    cost_of,
+    is_declared_exact,
+    why_not,
+)
 from gradlab.comparison.ranking import is_unmet, ranking
 from gradlab.comparison.recommendation import UNMEASURED, Recommendation
 from gradlab.estimators import ESTIMATORS, Estimator, LeaveOneOut
@@ -25,7 +31,7 @@ from gradlab.exact.moments import Enumeration
 from gradlab.loss import Loss
 from gradlab.moments import GROUPS, Measured
 from gradlab.reproducible import check_seed, single_thread
-from gradlab.user_code.under_test import Code, CodeEstimator
+from gradlab.user_code.under_test import Code
 
 __all__ = ["TEMPERATURES", "recommend"]
 
@@ -99,17 +105,9 @@ def recommend(
     cells = list(dict.fromkeys(with_temperatures(chosen, grid)))
     # A family is judged by the temperature at which it is exact to the highest degree.
     by_order = sorted(cells, key=lambda cell: cell.order)
-    last = {cell.text(without="tau"): cell for cell in by_order}
-    families = {series: last[series] for series in (c.text(without="tau") for c in cells)}
-    variables, classes = logits.shape
-    costs = {
-        s: (
-            spent(family, f, caller, gradient_cost)
-            if isinstance(family, CodeEstimator)
-            else cost(family, classes, gradient_cost, variables=variables)
-        )
-        for s, family in families.items()
-    }
+    last = {cell.series: cell for cell in by_order}
+    families = {series: last[series] for series in (cell.series for cell in cells)}
+    costs = {s: cost_of(family, f, caller, gradient_cost) for s, family in families.items()}
     reasons: dict[str, str] = {}
     for series, family in families.items():
         at = logits if is_shipped(family) else caller
@@ -132,6 +130,7 @@ def recommend(
         "workers": workers,
         "progress": progress,
         "enumeration": enumeration,
+        "gradient_cost": gradient_cost,
         "reference": reference,
         "reference_draws": 20 * draws if reference_draws is None else reference_draws,
         "method": "auto" if left is None else "monte-carlo",
@@ -139,8 +138,7 @@ def recommend(
     usable = [
         cell
         for cell in cells
-        if cell.text(without="tau") not in reasons
-        and (is_declared_exact(cell, f) or not must_be_unbiased)
+        if cell.series not in reasons and (is_declared_exact(cell, f) or not must_be_unbiased)
     ]
     rows, narrowed = _measured(f, logits, usable, draws, settings, evaluations, costs)
     if left is None:
@@ -148,7 +146,9 @@ def recommend(
     declared = {str(cell): is_declared_exact(cell, f) for cell in cells}
     # A class that overrides what runs is not taken at its word: its draws count as they are.
     replaced = {str(cell) for cell in cells if overrides(cell)}
-    rows["declared"], rows["cost"] = rows["estimator"].map(declared), rows["series"].map(costs)
+    rows["declared"] = rows["estimator"].map(declared)
+    # Of a series one cost, in the precision in which your own code trains.
+    rows["cost"] = rows["series"].map(costs)
     trusted, notes = _as_declared(rows, replaced)
     notes += tuple(note for note in (left, narrowed, *_notes(rows)) if note is not None)
     usable_rows = rows["reason"].isna() & (rows["cost"] <= evaluations)
@@ -156,7 +156,7 @@ def recommend(
     unseen = {} if blind and left is not None else _unseen(rows)
     if blind and left is not None and usable_rows.any():
         # All saw too little: the order among them is still one of what they saw.
-        trusted = trusted.drop(columns="draws_needed")
+        trusted["draws_needed"] = math.nan
         notes = (_BLIND.format(rows[is_unmet(rows)]["note"].iloc[0]), *notes)
     elif blind:
         raise ValueError(_nothing_seen(rows, unseen))
@@ -185,8 +185,8 @@ def recommend(
         evaluations=evaluations,
         gradient_cost=gradient_cost,
         must_be_unbiased=must_be_unbiased,
-        truth=first.get("truth", "enumeration"),
-        length2=Measured(first["truth2"], first.get("truth2_se", 0.0)),
+        truth=first["truth"],
+        length2=Measured(first["truth2"], first["truth2_se"]),
         rows=rows,
         table=pd.DataFrame([*ranked.to_dict("records"), *unused], columns=[*ranked, "reason"]),
         curves=curves,
@@ -196,10 +196,7 @@ def recommend(
 
 def _check(evaluations: int, gradient_cost: float, seed: int) -> None:
     check_int("evaluations", evaluations, 1)
-    if not isinstance(gradient_cost, int | float) or not 1 <= gradient_cost < math.inf:
-        raise ValueError(
-            f"gradient_cost must be a number of evaluations of at least 1, not {gradient_cost!r}"
-        )
+    check_gradient_cost(gradient_cost)
     check_seed(seed)
 
 
@@ -230,8 +227,6 @@ def _left_to_draws(enumeration: Enumeration) -> str | None:
 
 def _notes(rows: pd.DataFrame) -> Iterator[str]:
     """Yield who was drawn though exact moments are known, and why."""
-    if "note" not in rows:
-        return
     told = rows[rows["note"].notna() & ~is_unmet(rows)]
     for note, part in told.groupby("note", sort=False):
         who = ", ".join(dict.fromkeys(part["series"]))
@@ -240,8 +235,6 @@ def _notes(rows: pd.DataFrame) -> Iterator[str]:
 
 def _unseen(rows: pd.DataFrame) -> dict[str, str]:
     """Return which series were measured by draws that met too little, and why that is no error."""
-    if "draws_needed" not in rows:
-        return {}
     drawn = rows[is_unmet(rows)].groupby("series", sort=False)
     return {series: f"{UNMEASURED}{part['note'].iloc[0]}" for series, part in drawn}
 
@@ -279,7 +272,6 @@ def _measured(
     if settings["method"] == "auto" or work <= _WORK or few >= draws:
         return compare(f, logits, cells, draws=draws, **settings), None
     first = compare(f, logits, cells, draws=few, **settings)
-    first["cost"] = first["series"].map(costs)
     near: set[str] = set()
     for series, part in first[first["reason"].isna()].groupby("series", sort=False):
         part = part.sort_values("tau")
@@ -294,7 +286,7 @@ def _measured(
         near |= set(part["estimator"][alike])
     again = [cell for cell in cells if str(cell) in near]
     second = compare(f, logits, again, draws=draws, **settings)
-    rows = pd.concat([second, first[~first["estimator"].isin(near)].drop(columns="cost")])
+    rows = pd.concat([second, first[~first["estimator"].isin(near)]])
     told = (
         f"Temperatures far from the best of their series were measured by {few:,} draws, the "
         f"others by {draws:,}."
@@ -319,7 +311,7 @@ def _with_more_draws(
     waiting: dict[str, list[Estimator]] = {}
     for cell in cells:
         if str(cell) in needed.index:
-            waiting.setdefault(cell.text(without="tau"), []).append(cell)
+            waiting.setdefault(cell.series, []).append(cell)
 
     def work(some: list[Estimator]) -> float:
         numbers = (needed[str(cell)] * _copies(cell, logits) for cell in some)

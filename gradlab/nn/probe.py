@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from gradlab.categorical import check_logits
 from gradlab.checks import check_int
 from gradlab.comparison.comparing import with_temperatures
-from gradlab.comparison.rows import COLUMNS, NOTED, measure
+from gradlab.comparison.eligibility import GRADIENT_COST, check_gradient_cost
+from gradlab.comparison.measuring import about, measure
+from gradlab.comparison.rows import PROBED, as_table
 from gradlab.comparison.unmet import Rare, rare_draws, rare_states, seen, widened
 from gradlab.estimators import Estimator, QuadratureError
 from gradlab.exact.enumeration import TooLargeError
@@ -28,7 +30,7 @@ from gradlab.loss import Loss
 from gradlab.loss.gate import Objective, checked
 from gradlab.moments import GROUPS, Groups, Moments, Truth
 from gradlab.reproducible import block_generator, check_seed
-from gradlab.user_code.under_test import Code, draws_of
+from gradlab.user_code.under_test import Code, CodeEstimator, draws_of
 from gradlab.version import __version__
 
 __all__ = ["GradientProbe"]
@@ -92,6 +94,7 @@ class GradientProbe:
         seconds: float = math.inf,
         model: nn.Module | None = None,
         seed: int = 0,
+        gradient_cost: float = GRADIENT_COST,
     ) -> None:
         self.estimators = with_temperatures(estimators, None)
         (self.reference,) = with_temperatures([reference], None)
@@ -109,6 +112,8 @@ class GradientProbe:
         if not seconds > 0:
             raise ValueError(f"seconds must be positive, not {seconds!r}")
         check_seed(seed)
+        check_gradient_cost(gradient_cost)
+        self.gradient_cost = gradient_cost
         self.every, self.draws, self.reference_draws = every, draws, reference_draws
         self.limit, self.model, self.seed = seconds, model, seed
         self.seconds = 0.0
@@ -119,7 +124,7 @@ class GradientProbe:
     @property
     def rows(self) -> pd.DataFrame:
         """All rows so far, one a step and estimator."""
-        return pd.DataFrame(self._rows)
+        return as_table(self._rows, PROBED)
 
     def is_due(self, step: int) -> bool:
         """Return whether a call at this step measures."""
@@ -141,21 +146,20 @@ class GradientProbe:
         if self.seconds + self._last > self.limit:
             reason = f"the {self.limit:g} seconds for measurements are used up"
             skipped = shared | {"reason": reason}
-            self._rows += [_BLANK | self._about(e, logits) | skipped for e in self.estimators]
+            self._rows += [self._about(e, None, given) | skipped for e in self.estimators]
             return
         started = time.perf_counter()
         with _unnoticed(self.model, logits.device):
-            self._rows += [_BLANK | row | shared for row in self._measured(step, f, given)]
+            self._rows += [row | shared for row in self._measured(step, f, given)]
         self._last = time.perf_counter() - started
         self.seconds += self._last
 
-    def _about(self, estimator: Estimator, logits: Tensor) -> dict[str, Any]:
-        return {
-            "estimator": str(estimator),
-            "series": estimator.text(without="tau"),
-            "tau": getattr(estimator, "tau", None),
-            "calls": estimator.calls(*_sizes(logits)),
-        }
+    def _about(self, estimator: Estimator, f: Objective | None, logits: Tensor) -> dict[str, Any]:
+        """Return the columns that name the estimator; without f nothing is called for its cost."""
+        if f is not None:
+            return about(estimator, f.element(0), logits[0], self.gradient_cost)
+        known = about(estimator, _first, logits[0], self.gradient_cost)
+        return known | ({"cost": None} if isinstance(estimator, CodeEstimator) else {})
 
     def _measured(self, step: int, f: Loss, logits: Tensor) -> Iterator[dict[str, Any]]:
         objective = checked(f, logits)
@@ -171,7 +175,7 @@ class GradientProbe:
             truth, source = on.gradient, "enumeration"
         rare = self._rare(on, truth, logits)
         for estimator in self.estimators:
-            row = self._about(estimator, logits) | {"truth": source, "reason": None}
+            row = self._about(estimator, objective, logits) | {"truth": source, "reason": None}
             started = time.perf_counter()
             try:
                 moments, method = self._moments(estimator, step, objective, logits, on)
@@ -254,13 +258,12 @@ class GradientProbe:
         self.seconds, self._last = state["seconds"], state["last"]
 
 
-# What every row has, measured or not.
-_MEASURED = [name for name in COLUMNS[COLUMNS.index("method") :] if name != "seconds"]
 _RELATIVE = {"bias": "bias2", "sd": "variance", "rmse": "mse"}
-_BLANK: dict[str, Any] = dict.fromkeys(
-    ["estimator", "series", "tau", "calls", "truth", *_MEASURED, *NOTED]
-    + [f"relative_{name}" for name in _RELATIVE]
-)
+
+
+def _first(x: Tensor) -> Tensor:
+    """Stand in for f where it must not be called."""
+    return x[..., 0, 0]
 
 
 def _copies(estimator: Estimator, logits: Tensor) -> int:

@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradlab.comparison.rows import COLUMNS, measured_rows
+from gradlab.comparison.eligibility import GRADIENT_COST
+from gradlab.comparison.measuring import measured_rows
+from gradlab.comparison.rows import SWEPT
 from gradlab.estimators import Estimator, PathwiseEstimator, parse
 from gradlab.exact.moments import Enumeration
 from gradlab.loss import Loss, LossDtypeError
@@ -28,7 +30,6 @@ from gradlab.version import __version__
 
 __all__ = [
     "ENCODER",
-    "ROW",
     "Cell",
     "Task",
     "at_temperature",
@@ -41,9 +42,6 @@ __all__ = [
 
 ENCODER = "encoder"
 """The regime of the problem vae at the logits of its own encoder."""
-
-ROW = ["cell", "problem", "N", "C", "regime", *COLUMNS[3:], "version", "dtype", "error"]
-"""The columns of a row: which cell, what `compare` tells of it, or the error."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +74,7 @@ class Task:
     draws: int
     method: str
     folder: str
+    gradient_cost: float = GRADIENT_COST
 
     @property
     def message(self) -> dict[str, Any]:
@@ -136,7 +135,7 @@ def at_temperature(estimator: Estimator, tau: float | None) -> Estimator:
 
 def blank_row(task: Task, cell: Cell, error: str | None = None) -> dict[str, Any]:
     """Return the row of a cell of which nothing is known but its name, and the error."""
-    row: dict[str, Any] = dict.fromkeys(ROW)
+    row: dict[str, Any] = dict.fromkeys(SWEPT)
     text = cell.id.removeprefix(f"{task.problem}/{task.N}x{task.C}/{task.regime}/{task.seed}/")
     return row | {
         "cell": cell.id,
@@ -178,7 +177,7 @@ def computed(task: Task) -> Iterator[dict[str, Any] | None]:
                 row["seconds"] = time.perf_counter() - start
             except Exception as error:
                 row["error"] = _told(error)
-        yield {name: row[name] for name in ROW}
+        yield {name: row[name] for name in SWEPT}
 
 
 def _measured(
@@ -192,13 +191,17 @@ def _measured(
             draws=task.draws,
             seed=seed,
             method=task.method,
+            gradient_cost=task.gradient_cost,
         )
     except EstimatorDtypeError:
         if exact.objective.dtype == torch.float32:
             raise
         single = Enumeration(exact.objective.f, exact.logits.float())
         return _measured(estimator, single, single.values.gradient, task, seed)
-    return found | {"dtype": str(exact.objective.dtype).removeprefix("torch.")}
+    return found | {
+        "truth": "enumeration",
+        "dtype": str(exact.objective.dtype).removeprefix("torch."),
+    }
 
 
 def _enumerated(f: Loss, logits: Tensor) -> Enumeration:

@@ -15,6 +15,8 @@ from typing import Any
 
 from gradlab.checks import check_int, check_known
 from gradlab.comparison.comparing import DEFAULT_DRAWS, with_temperatures
+from gradlab.comparison.eligibility import GRADIENT_COST, check_gradient_cost
+from gradlab.comparison.rows import METHODS
 from gradlab.estimators import Estimator
 from gradlab.moments import GROUPS
 from gradlab.problems import PROBLEMS, REGIMES
@@ -22,8 +24,6 @@ from gradlab.sweep.axes import GridError, seed_list, shape, temperature_list, te
 from gradlab.sweep.cells import ENCODER, Cell, Task, at_temperature, load_estimator, load_problem
 
 __all__ = ["Grid", "GridError"]
-
-METHODS = ("auto", "exact", "monte-carlo")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Grid:
     - `temperatures`: for all estimators that have one, a list or {from, to, count}, spaced
       logarithmically and rounded to three digits; None: each has its own;
     - `draws` of a cell that is measured; `method`: "exact", "monte-carlo", or "auto": exact where
-      known.
+      known; `gradient_cost`: evaluations of f that f with its gradient counts as.
 
     Raises GridError, naming the field, for anything that could not be run.
     """
@@ -53,6 +53,7 @@ class Grid:
     temperatures: Sequence[float] | Mapping[str, float] | None = None
     draws: int = DEFAULT_DRAWS
     method: str = "auto"
+    gradient_cost: float = GRADIENT_COST
     folder: Path = field(default=Path(), compare=False)
 
     def __post_init__(self) -> None:
@@ -64,6 +65,10 @@ class Grid:
         object.__setattr__(self, "temperatures", temperature_list(self.temperatures))
         check_int("draws", self.draws, 2 * GROUPS, error=GridError)
         check_known("method", self.method, METHODS, error=GridError)
+        try:
+            check_gradient_cost(self.gradient_cost)
+        except ValueError as error:
+            raise GridError(str(error)) from None
         _check_problems(self)
         self.estimates  # noqa: B018 a wrong estimator is reported here
 
@@ -122,7 +127,7 @@ class Grid:
         name = f"{problem}/{size}/{regime}/{number}"
         cells = (replace(cell, id=f"{name}/{text}") for text, cell in self.estimates.items())
         task = (problem, *shape(size), regime, number, tuple(cells))
-        return Task(*task, self.draws, self.method, str(self.folder))
+        return Task(*task, self.draws, self.method, str(self.folder), float(self.gradient_cost))
 
     def __len__(self) -> int:
         return len(self.estimates) * math.prod(
@@ -143,6 +148,7 @@ class Grid:
             "estimators": list(self.estimates),
             "draws": self.draws,
             "method": self.method,
+            "gradient_cost": float(self.gradient_cost),
             "code": self._code,
         }
 

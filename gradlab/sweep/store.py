@@ -15,6 +15,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from gradlab.sweep.database import (
+    FORMAT,
     TYPES,
     StoreError,
     about,
@@ -91,7 +92,11 @@ def opened(
                 if not path.exists():
                     make(path, {"settings": settings, "versions": versions()})
                 connection = stack.enter_context(closing(connected(path)))
-                check(path, connection)
+                if check(path, connection) < FORMAT:
+                    raise StoreError(
+                        f"{path} has format 1, of a gradlab up to 0.4: it is read, not written; "
+                        "name another store"
+                    )
                 _check_versions(path, connection)
                 if settings is not None:
                     _check_settings(path, connection, settings, extend)
@@ -116,7 +121,7 @@ def sweep_rows(path: str | Path) -> pd.DataFrame:
     """
     with _read(path) as connection:
         settings = about(connection, "settings")
-        rows = pd.read_sql_query("SELECT * FROM cells", connection)[list(TYPES)]
+        rows = pd.read_sql_query("SELECT * FROM cells", connection).reindex(columns=list(TYPES))
     # Of the same type whether or not a cell failed.
     kinds = {name: _KINDS[kind] for name, kind in TYPES.items()}
     rows = rows.astype(kinds | dict.fromkeys(("calls", "draws"), "float64"))

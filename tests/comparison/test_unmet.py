@@ -118,9 +118,9 @@ def test_the_errors_of_draws_cover_what_is_exact(name, seed):
 def test_others_are_not_marked(name):
     f, logits = NOT_SPARSE[name]
     rows = compare(f, logits, ["ARSM", *EXACT], draws=2000, method="monte-carlo")
-    assert "draws_needed" not in rows
+    assert rows["draws_needed"].isna().all()
     if name == "zero":
-        assert "note" not in rows
+        assert rows["note"].isna().all()
 
 
 def test_a_batch_is_marked_by_its_rarest_elements():
@@ -139,7 +139,7 @@ def test_the_exact_gradient_has_missed_nothing():
         return truth.expand(n, *truth.shape)
 
     rows = compare(at_first, uniform(6), [exact], draws=64)
-    assert "draws_needed" not in rows
+    assert rows["draws_needed"].isna().all()
 
 
 def exact_moments_of_reference():

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gradlab.categorical import one_hot, probabilities
 from gradlab.comparison.eligibility import why_not
-from gradlab.comparison.rows import measure
+from gradlab.comparison.measuring import measure
 from gradlab.estimators import RELAX, Estimator, SampledValueEstimator, SampleOnlyEstimator
 from gradlab.estimators.values import joint_probabilities
 from gradlab.exact.enumeration import value_moments
