@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["GROUPS", "Groups", "Measured", "Moments", "Truth"]
+__all__ = ["GROUPS", "Groups", "Measured", "Moments", "Truth", "check_averaged"]
 
 # Draws are dealt to this many groups; leaving one out at a time gives standard errors. With 64
 # groups the errors of variances cover about 1 % more, those of squared lengths no more: what they
@@ -182,7 +182,7 @@ class Moments:
 
     def mse(self, truth: "Truth", averaged: float = 1) -> Measured:
         """Mean squared error of the mean of `averaged` draws: bias2 + variance / averaged."""
-        _check_averaged(averaged)
+        check_averaged(averaged)
         return self._against(
             truth, lambda m, t: m._bias2(t) + float(m.variance_per_variable.sum()) / averaged
         )
@@ -249,7 +249,7 @@ class Moments:
             >>> round(Moments(-truth, torch.tensor([25.0])).progress(truth), 3)
             -0.5
         """
-        _check_averaged(averaged)
+        check_averaged(averaged)
 
         def root(m: Moments, t: Truth) -> float:
             second_moment = m._length2() + float(m.variance_per_variable.sum()) / averaged
@@ -380,7 +380,8 @@ class Moments:
         return [Moments(mean, (square / (n - 1)).sum(-1), n) for mean, square, n in pooled]
 
 
-def _check_averaged(averaged: float) -> None:
+def check_averaged(averaged: float) -> None:
+    """Raise ValueError unless `averaged` is a number of draws of at least 1."""
     if not averaged >= 1:
         raise ValueError(f"averaged must be at least 1 draw, not {averaged!r}")
 

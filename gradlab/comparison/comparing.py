@@ -17,13 +17,13 @@ from gradlab.categorical import check_floating
 from gradlab.checks import check_choice, check_int
 from gradlab.comparison.eligibility import GRADIENT_COST, check_gradient_cost
 from gradlab.comparison.measuring import measured_rows
-from gradlab.comparison.rows import COMPARED, METHODS, as_table
+from gradlab.comparison.rows import AVERAGED, COMPARED, METHODS, as_table
 from gradlab.comparison.unmet import Rare, rare_draws, rare_states
 from gradlab.estimators import Estimator
 from gradlab.exact.moments import EnumeratedBatch, Enumeration
 from gradlab.loss import Loss
 from gradlab.loss.gate import name_of
-from gradlab.moments import GROUPS, Moments, Truth
+from gradlab.moments import GROUPS, Moments, Truth, check_averaged
 from gradlab.montecarlo import monte_carlo
 from gradlab.progress import tracked
 from gradlab.reproducible import check_seed, single_thread
@@ -60,6 +60,7 @@ def compare(
     reference: Estimator | str | None = None,
     reference_draws: int = REFERENCE_DRAWS,
     gradient_cost: float = GRADIENT_COST,
+    averaged: float = AVERAGED,
 ) -> pd.DataFrame:
     """Measure each estimator, at each temperature if it has one, against the exact gradient of E f.
 
@@ -86,6 +87,7 @@ def compare(
             f cannot be enumerated. Standard errors then contain its noise.
         reference_draws: Draws of the reference.
         gradient_cost: Evaluations of f that f with its gradient counts as.
+        averaged: Draws whose mean the column `progress` is of.
 
     Returns:
         One row per estimator and temperature, with the columns that `gradlab.row_schema` describes.
@@ -106,6 +108,7 @@ def compare(
     """
     check_choice("method", method, (*METHODS, "both"))
     check_gradient_cost(gradient_cost)
+    check_averaged(averaged)
     check_seed(seed)
     draws = DEFAULT_DRAWS if draws is None else draws
     exact: Enumeration | EnumeratedBatch
@@ -144,7 +147,7 @@ def compare(
         return rare_draws(truth, reference, (logits.shape[-1], logits.shape[-2]))
 
     settings: dict[str, Any] = {"draws": draws, "seed": seed, "method": method, "row": name}
-    settings |= {"rare": rare, "gradient_cost": gradient_cost}
+    settings |= {"rare": rare, "gradient_cost": gradient_cost, "averaged": averaged}
     running: dict[str, Any] = {"workers": workers, "progress": progress}
     rows: list[dict[str, Any]] = []
     cells = with_temperatures(estimators, temperatures)

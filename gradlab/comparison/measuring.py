@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.comparison.eligibility import GRADIENT_COST, cost_of
+from gradlab.comparison.rows import AVERAGED
 from gradlab.comparison.unmet import Rare, seen, widened
 from gradlab.estimators import Estimator, QuadratureError
 from gradlab.exact.enumeration import TooLargeError
@@ -39,6 +40,7 @@ def measured_rows(
     progress: bool = False,
     rare: Callable[[], Rare | None] | None = None,
     gradient_cost: float = GRADIENT_COST,
+    averaged: float = AVERAGED,
 ) -> list[dict[str, Any]]:
     """Return the rows of one estimator: two for the method "both", else one.
 
@@ -61,14 +63,15 @@ def measured_rows(
         method = "monte-carlo"
         notes = [f"by draws: exact moments would take about {seconds:.0f} s (method='exact')"]
     if method != "monte-carlo":
-        found = _timed(exact.moments, estimator, truth=truth)
+        found = _timed(exact.moments, estimator, truth=truth, averaged=averaged)
         if method != "auto" or not found["fallback"]:
             rows.append(shared | {"method": "exact", "draws": None} | found)
             if method != "both":
                 return rows
         elif found["too_large"]:
             notes = [f"by draws: {found['reason']}"]
-    given: dict[str, Any] = {"row": row, "workers": workers, "progress": progress, "truth": truth}
+    given: dict[str, Any] = {"row": row, "workers": workers, "progress": progress}
+    given |= {"truth": truth, "averaged": averaged}
     missed = None if rare is None else rare()
     found = _timed(monte_carlo, estimator, f, logits, draws, seed, **given, rare=missed)
     if found.get("note") is not None:
@@ -99,6 +102,7 @@ def _timed(
     estimator: Estimator,
     *args: Any,
     truth: Truth,
+    averaged: float,
     rare: Rare | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -107,7 +111,7 @@ def _timed(
     row: dict[str, Any] = {"reason": None, "fallback": False, "too_large": False}
     try:
         measured = moments(estimator, *args, **options)
-        row |= measure(measured, truth)
+        row |= measure(measured, truth, averaged)
         if measured.groups is not None:
             row = widened(row | seen(estimator, measured, truth, rare))
     except (NotExactError, QuadratureError, TooLargeError) as error:
@@ -118,7 +122,7 @@ def _timed(
     return row | {"seconds": time.perf_counter() - start}
 
 
-def measure(moments: Moments, truth: Truth) -> dict[str, float]:
+def measure(moments: Moments, truth: Truth, averaged: float = AVERAGED) -> dict[str, float]:
     """Return the numbers of a row: what `moments` say against the true gradient."""
     if isinstance(truth, Moments):
         length2 = truth.length2
@@ -132,6 +136,7 @@ def measure(moments: Moments, truth: Truth) -> dict[str, float]:
         "cosine": moments.cosine(truth),
         "scale_free_bias2": moments.scale_free_bias2(truth),
         "scale_free_variance": moments.scale_free_variance(truth),
+        "progress": moments.progress(truth, averaged),
     }.items():
         row |= {column: measured.value, f"{column}_se": measured.se}
-    return row | {"effective_draws": moments.effective_sample_size}
+    return row | {"averaged": averaged, "effective_draws": moments.effective_sample_size}

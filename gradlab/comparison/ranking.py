@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gradlab.comparison.rows import RANKED
 
-__all__ = ["best_temperature", "is_unmet", "ranking"]
+__all__ = ["best_temperature", "is_unmet", "progress_at", "ranking"]
 
 # Exact errors that differ by less count as one: no temperature is chosen that finely.
 _SAME = 0.01
@@ -124,6 +124,39 @@ def _mse(part: pd.DataFrame, n: float) -> tuple[Array, Array]:
     covariance = (both**2 - b**2 - v**2) / 2
     square = b**2 + (v / n) ** 2 + 2 * covariance / n
     return bias2 + variance / n, np.sqrt(square.clip(min=0.0))
+
+
+def progress_at(rows: pd.DataFrame, averaged: "float | pd.Series[float]") -> tuple[Array, Array]:
+    r"""Return the progress of the mean of so many draws, and its standard error, for each row.
+
+    .. math:: P(B) = \operatorname{sign}(c)\, c^2 / (1 + v / (|g|^2 B)),
+
+    with the cosine c and the scale-free variance v: what `Moments.progress` returns, up to the
+    noise of measured rows. Rows hold it for one B only.
+
+    Args:
+        rows: From `gradlab.compare`.
+        averaged: B, for all rows or for each.
+
+    Returns:
+        Two arrays. Exact rows of a mean of 0 have no progress and no error; NaN where a length is
+        lost in noise.
+    """
+    cosine, cosine_se, v, v_se, truth2 = (
+        rows[column].to_numpy(float)
+        for column in (
+            *("cosine", "cosine_se", "scale_free_variance", "scale_free_variance_se"),
+            "truth2",
+        )
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        unit = truth2 * np.asarray(averaged, dtype=float)
+        noise, noise_se = v / unit, v_se / unit
+        root = cosine / np.sqrt(1 + noise)
+        root_se = np.hypot(cosine_se, cosine * noise_se / (2 * (1 + noise))) / np.sqrt(1 + noise)
+    known = (rows["method"] == "exact").to_numpy() & np.isnan(root) & (truth2 > 0)
+    root, root_se = np.where(known, 0.0, root), np.where(known, 0.0, root_se)
+    return root * abs(root), np.hypot(2 * root * root_se, math.sqrt(2) * root_se**2)
 
 
 def ranking(rows: pd.DataFrame, budgets: Sequence[int]) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 __all__ = [
+    "AVERAGED",
     "COLUMNS",
     "COMPARED",
     "METHODS",
@@ -30,6 +31,9 @@ __all__ = [
 
 SCHEMA_VERSION = 2
 """Counts up when a column is added, removed, or gets another meaning."""
+
+AVERAGED = 100.0
+"""Draws whose mean `progress` is of, by default: those of a batch and of an optimizer's memory."""
 
 METHODS = ("auto", "exact", "monte-carlo")
 """How moments may be asked for: exact where known, exact only, or from draws only."""
@@ -103,6 +107,17 @@ _ALL = [
     *_measured("scale_free_bias2", "f²", "bias2 of draws rescaled so that |E ĝ| = |g|"),
     *_measured("scale_free_variance", "f²", "variance of draws rescaled so that |E ĝ| = |g|"),
     Column(
+        "averaged",
+        REAL,
+        "draws",
+        "how many draws are averaged: in `progress`, or in a ranking's rmse",
+    ),
+    *_measured(
+        "progress",
+        "",
+        "progress of a step along the mean of the averaged draws, relative to a step along g",
+    ),
+    Column(
         "effective_draws", REAL, "", "how many of the draws carry the variance; inf where exact"
     ),
     *(
@@ -120,7 +135,6 @@ _ALL = [
     Column("tau_low", REAL, "", "lowest temperature that cannot be told from the best"),
     Column("tau_high", REAL, "", "highest temperature that cannot be told from the best"),
     Column("at_edge", FLAG, "", "whether the best temperature is the first or last of the grid"),
-    Column("averaged", WHOLE, "", "draws whose mean is taken, as many as the budget pays"),
     Column("unit", TEXT, "", 'unit of rmse, and of the roots of bias2 and variance: "|g|" or "f"'),
     *_measured("rmse", "unit", "root mean squared error of the mean of the averaged draws"),
     # What made the row.

@@ -94,13 +94,13 @@ def fits(value: object, types: list[str]) -> bool:
     if kind == "integer":
         return not isinstance(value, str) and value == int(value)
     if kind == "number":
-        return isinstance(value, float)
+        return isinstance(value, int | float)
     return isinstance(value, {"string": str, "boolean": bool}[kind])
 
 
 def test_a_value_of_another_type_does_not_fit():
     assert not fits("3", ["integer", "null"])
-    assert not fits(3, ["number", "null"])
+    assert not fits("3", ["number", "null"])
     assert not fits(3.0, ["string", "null"])
     assert not fits(2.5, ["integer", "null"])
 
