@@ -226,7 +226,7 @@ def test_what_is_left_out_is_counted() -> None:
     assert found.loc["LE", "reason"] == "OverflowError"
     assert found.loc["LE", "count"] == 1
     assert found.loc["MVE-INT(tau=1)", "count"] == 1  # its penalty is not a temperature
-    assert "2 rows left out: LE 1, MVE-INT 1." in findings(summary(table))
+    assert "2 rows left out: LE 1, MVE-INT(tau=1) 1." in findings(summary(table))
 
 
 @pytest.mark.parametrize(
