@@ -13,12 +13,11 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import check_floating
 from gradlab.checks import check_choice, check_int
 from gradlab.comparison.rows import COLUMNS, NOTED, measured_rows
 from gradlab.comparison.unmet import Rare, rare_draws, rare_states
 from gradlab.estimators import Estimator
-from gradlab.exact.moments import EnumeratedBatch, Enumeration
+from gradlab.exact.moments import Enumerated, Enumeration, enumerated
 from gradlab.loss import Loss
 from gradlab.loss.gate import name_of
 from gradlab.moments import GROUPS, Moments, Truth
@@ -44,9 +43,9 @@ REFERENCE_DRAWS = 1_000_000
 
 @single_thread()
 def compare(
-    f: Loss,
-    logits: Float[Tensor, "*batch N C"],
-    estimators: Iterable[Code],
+    f: Loss | Enumerated,
+    logits: Float[Tensor, "*batch N C"] | None = None,
+    estimators: Iterable[Code] = (),
     temperatures: Sequence[float] | None = None,
     draws: int | None = None,
     seed: int = 0,
@@ -56,7 +55,7 @@ def compare(
     logits_seed: int | None = None,
     workers: int = 1,
     progress: bool = False,
-    enumeration: Enumeration | None = None,
+    enumeration: Enumerated | None = None,
     reference: Estimator | str | None = None,
     reference_draws: int = REFERENCE_DRAWS,
 ) -> pd.DataFrame:
@@ -75,7 +74,8 @@ def compare(
     missed; a column `draws_needed`, if the draws of a row are too few to meet what carries the
     variance (15 visits to the states that carry half of it). Where f is enumerated the standard
     errors contain what states may carry that are met less than 3 times. Units: those of f, squared.
-    `enumeration`: one of this f and these logits, whose sweeps are used.
+    An `Enumeration`, or an `EnumeratedBatch`, stands in place of f and logits:
+    `compare(on, estimators=[...])`. Beside them, as `enumeration`, it is deprecated.
 
     Where f cannot be enumerated, `reference`, an estimator that is unbiased for every f, measures
     the true gradient by `reference_draws` draws of its own. Standard errors then contain its noise,
@@ -87,15 +87,9 @@ def compare(
     check_choice("method", method, METHODS)
     check_seed(seed)
     draws = DEFAULT_DRAWS if draws is None else draws
-    exact: Enumeration | EnumeratedBatch
-    if enumeration is not None:
-        enumeration.check_is_of(f, logits)
-        exact = enumeration
-    else:
-        check_floating(logits)
-        exact = EnumeratedBatch(f, logits) if logits.ndim == 3 else Enumeration(f, logits)
+    exact = enumerated(f, logits, enumeration)
     logits = exact.logits
-    name = problem or name_of(f)
+    name = problem or name_of(exact.objective)
     truth: Truth
     of_truth: dict[str, Any] = {}
     if reference is None:
@@ -143,9 +137,7 @@ def compare(
     return table.assign(version=__version__, dtype=dtype, **of_truth)
 
 
-def _checked_reference(
-    reference: Estimator | str, draws: int, exact: Enumeration | EnumeratedBatch
-) -> Estimator:
+def _checked_reference(reference: Estimator | str, draws: int, exact: Enumerated) -> Estimator:
     """Return the estimator that is to measure the true gradient, or raise ValueError."""
     (estimator,) = with_temperatures([reference], None)
     check_int("reference_draws", draws, 2 * GROUPS)
