@@ -13,14 +13,13 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import check_floating
 from gradlab.checks import check_choice, check_int
 from gradlab.comparison.eligibility import GRADIENT_COST, check_gradient_cost
 from gradlab.comparison.measuring import measured_rows
 from gradlab.comparison.rows import AVERAGED, COMPARED, METHODS, as_table
 from gradlab.comparison.unmet import Rare, rare_draws, rare_states
 from gradlab.estimators import Estimator
-from gradlab.exact.moments import EnumeratedBatch, Enumeration
+from gradlab.exact.moments import Enumerated, Enumeration, enumerated
 from gradlab.loss import Loss
 from gradlab.loss.gate import name_of
 from gradlab.moments import GROUPS, Moments, Truth, check_averaged
@@ -44,9 +43,9 @@ REFERENCE_DRAWS = 1_000_000
 
 @single_thread()
 def compare(
-    f: Loss,
-    logits: Float[Tensor, "*batch N C"],
-    estimators: Iterable[Code],
+    f: Loss | Enumerated,
+    logits: Float[Tensor, "*batch N C"] | None = None,
+    estimators: Iterable[Code] = (),
     temperatures: Sequence[float] | None = None,
     draws: int | None = None,
     seed: int = 0,
@@ -56,7 +55,7 @@ def compare(
     logits_seed: int | None = None,
     workers: int = 1,
     progress: bool = False,
-    enumeration: Enumeration | None = None,
+    enumeration: Enumerated | None = None,
     reference: Estimator | str | None = None,
     reference_draws: int = REFERENCE_DRAWS,
     gradient_cost: float = GRADIENT_COST,
@@ -69,7 +68,8 @@ def compare(
 
     Args:
         f: A loss, x [..., N, C] -> values [...]. For logits [B, N, C] it maps x [..., B, N, C] to
-            [..., B], and all numbers are of the B elements together.
+            [..., B], and all numbers are of the B elements together. An `Enumeration` or an
+            `EnumeratedBatch` stands in place of f and logits: `compare(on, estimators=[...])`.
         logits: Of the categorical variables, [N, C] or [B, N, C], floating.
         estimators: Estimators, their texts, or your own code, as
             `gradlab.user_code.draws_of` accepts it.
@@ -82,7 +82,7 @@ def compare(
         logits_seed: What the column of this name holds.
         workers: Processes that make the draws; the rows do not depend on it.
         progress: Whether progress is printed on stderr.
-        enumeration: One of this f and these logits, whose sweeps are used.
+        enumeration: Deprecated; give the enumeration in place of f and logits.
         reference: An estimator that is unbiased for every f, which measures the true gradient where
             f cannot be enumerated. Standard errors then contain its noise.
         reference_draws: Draws of the reference.
@@ -111,15 +111,9 @@ def compare(
     check_averaged(averaged)
     check_seed(seed)
     draws = DEFAULT_DRAWS if draws is None else draws
-    exact: Enumeration | EnumeratedBatch
-    if enumeration is not None:
-        enumeration.check_is_of(f, logits)
-        exact = enumeration
-    else:
-        check_floating(logits)
-        exact = EnumeratedBatch(f, logits) if logits.ndim == 3 else Enumeration(f, logits)
+    exact = enumerated(f, logits, enumeration)
     logits = exact.logits
-    name = problem or name_of(f)
+    name = problem or name_of(exact.objective)
     truth: Truth
     made = {"truth": "enumeration", "version": __version__}
     if reference is None:
@@ -158,9 +152,7 @@ def compare(
     return as_table([row | made for row in rows], COMPARED)
 
 
-def _checked_reference(
-    reference: Estimator | str, draws: int, exact: Enumeration | EnumeratedBatch
-) -> Estimator:
+def _checked_reference(reference: Estimator | str, draws: int, exact: Enumerated) -> Estimator:
     """Return the estimator that is to measure the true gradient, or raise ValueError."""
     (estimator,) = with_temperatures([reference], None)
     check_int("reference_draws", draws, 2 * GROUPS)

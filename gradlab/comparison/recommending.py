@@ -27,7 +27,7 @@ from gradlab.comparison.recommendation import UNMEASURED, Recommendation
 from gradlab.estimators import ESTIMATORS, Estimator, LeaveOneOut
 from gradlab.exact.enumeration import TooLargeError, check_states
 from gradlab.exact.mechanism import is_shipped, overrides
-from gradlab.exact.moments import Enumeration
+from gradlab.exact.moments import Enumeration, enumerated
 from gradlab.loss import Loss
 from gradlab.moments import GROUPS, Measured
 from gradlab.reproducible import check_seed, single_thread
@@ -62,8 +62,8 @@ _BLIND = (
 
 @single_thread()
 def recommend(
-    f: Loss,
-    logits: Float[Tensor, "N C"],
+    f: Loss | Enumeration,
+    logits: Float[Tensor, "N C"] | None = None,
     *,
     evaluations: int,
     must_be_unbiased: bool = False,
@@ -96,10 +96,11 @@ def recommend(
     nothing can be used or measured, LossError for an f that breaks its contract.
     """
     _check(evaluations, gradient_cost, seed)
-    enumeration = Enumeration(f, logits)
+    on = enumerated(f, logits, batches=False)
+    assert isinstance(on, Enumeration)
     # Code of the user's is run in the precision that it trains in.
-    caller = logits.detach()
-    f, logits = enumeration.objective, enumeration.logits
+    caller = on.caller_logits
+    f, logits = on.objective, on.logits
     grid = TEMPERATURES if temperatures is None else temperatures
     chosen = _all_estimators(evaluations) if estimators is None else estimators
     cells = list(dict.fromkeys(with_temperatures(chosen, grid)))
@@ -121,7 +122,7 @@ def recommend(
         raise ValueError(
             f"no estimator can be used with {evaluations} evaluations of f: {'; '.join(told)}"
         )
-    left = _left_to_draws(enumeration)
+    left = _left_to_draws(on)
     if reference is None and left is not None:
         reference = LeaveOneOut(4)
     settings: dict[str, Any] = {
@@ -129,7 +130,6 @@ def recommend(
         "problem": problem,
         "workers": workers,
         "progress": progress,
-        "enumeration": enumeration,
         "gradient_cost": gradient_cost,
         "reference": reference,
         "reference_draws": 20 * draws if reference_draws is None else reference_draws,
@@ -140,9 +140,9 @@ def recommend(
         for cell in cells
         if cell.series not in reasons and (is_declared_exact(cell, f) or not must_be_unbiased)
     ]
-    rows, narrowed = _measured(f, logits, usable, draws, settings, evaluations, costs)
+    rows, narrowed = _measured(on, usable, draws, settings, evaluations, costs)
     if left is None:
-        rows = _with_more_draws(rows, f, logits, usable, settings)
+        rows = _with_more_draws(rows, on, usable, settings)
     declared = {str(cell): is_declared_exact(cell, f) for cell in cells}
     # A class that overrides what runs is not taken at its word: its draws count as they are.
     replaced = {str(cell) for cell in cells if overrides(cell)}
@@ -252,8 +252,7 @@ def _nothing_seen(rows: pd.DataFrame, unseen: dict[str, str]) -> str:
 
 
 def _measured(
-    f: Loss,
-    logits: Float[Tensor, "N C"],
+    on: Enumeration,
     cells: list[Estimator],
     draws: int,
     settings: dict[str, Any],
@@ -266,12 +265,12 @@ def _measured(
     temperatures of a series may be the best; only these are measured by all. Counted, not timed, so
     that the rows are the same on every machine.
     """
-    numbers = logits.numel() * draws
-    work = sum(numbers * _copies(cell, logits) for cell in cells)
+    numbers = on.logits.numel() * draws
+    work = sum(numbers * _copies(cell, on.logits) for cell in cells)
     few = max(2 * GROUPS, draws // _FEWER)
     if settings["method"] == "auto" or work <= _WORK or few >= draws:
-        return compare(f, logits, cells, draws=draws, **settings), None
-    first = compare(f, logits, cells, draws=few, **settings)
+        return compare(on, estimators=cells, draws=draws, **settings), None
+    first = compare(on, estimators=cells, draws=few, **settings)
     near: set[str] = set()
     for series, part in first[first["reason"].isna()].groupby("series", sort=False):
         part = part.sort_values("tau")
@@ -285,7 +284,7 @@ def _measured(
         alike[: max(0, best - _NEAR)] = alike[best + _NEAR + 1 :] = False
         near |= set(part["estimator"][alike])
     again = [cell for cell in cells if str(cell) in near]
-    second = compare(f, logits, again, draws=draws, **settings)
+    second = compare(on, estimators=again, draws=draws, **settings)
     rows = pd.concat([second, first[~first["estimator"].isin(near)]])
     told = (
         f"Temperatures far from the best of their series were measured by {few:,} draws, the "
@@ -296,8 +295,7 @@ def _measured(
 
 def _with_more_draws(
     rows: pd.DataFrame,
-    f: Loss,
-    logits: Float[Tensor, "N C"],
+    on: Enumeration,
     cells: list[Estimator],
     settings: dict[str, Any],
 ) -> pd.DataFrame:
@@ -314,8 +312,8 @@ def _with_more_draws(
             waiting.setdefault(cell.series, []).append(cell)
 
     def work(some: list[Estimator]) -> float:
-        numbers = (needed[str(cell)] * _copies(cell, logits) for cell in some)
-        return logits.numel() * float(sum(numbers))
+        numbers = (needed[str(cell)] * _copies(cell, on.logits) for cell in some)
+        return on.logits.numel() * float(sum(numbers))
 
     left, parts = float(_EXTRA), []
     for some in sorted(waiting.values(), key=work):
@@ -323,7 +321,7 @@ def _with_more_draws(
         if left < 0:
             break
         draws = int(max(needed[str(cell)] for cell in some))
-        parts.append(compare(f, logits, some, draws=draws, **settings))
+        parts.append(compare(on, estimators=some, draws=draws, **settings))
     if not parts:
         return rows
     again = pd.concat(parts)

@@ -179,9 +179,9 @@ def test_time_is_what_is_not_reproducible():
 def test_one_enumeration_is_shared(monkeypatch):
     f, logits = loss_of("cubic"), logits_of("moderate")
     shared = Enumeration(f, logits)
-    first = compare(f, logits, ["ZGR", "RF"], enumeration=shared)
+    first = compare(shared, estimators=["ZGR", "RF"])
     values = shared.values
-    second = compare(f, logits, ["ZGR", "RF"], enumeration=shared)
+    second = compare(shared, estimators=["ZGR", "RF"])
     assert shared.values is values
     assert reproducible_columns(first).equals(reproducible_columns(second))
 

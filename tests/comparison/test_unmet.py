@@ -89,7 +89,7 @@ def without_top_up(monkeypatch):
 def test_rows_of_few_draws_are_marked(name):
     f, logits = SPARSE[name]
     on = Enumeration(f, logits)
-    rows = compare(f, logits, [*DRAWN, *EXACT], draws=320, enumeration=on)
+    rows = compare(on, estimators=[*DRAWN, *EXACT], draws=320)
     drawn = rows["method"] == "monte carlo"
     assert set(rows["series"][~drawn]) == {"RF(m=4)", "REINFORCE(baseline=0)"}
     marked = rows[drawn]
@@ -105,7 +105,7 @@ def test_rows_of_few_draws_are_marked(name):
 def test_the_errors_of_draws_cover_what_is_exact(name, seed):
     f, logits = SPARSE[name]
     on = Enumeration(f, logits)
-    rows = compare(f, logits, EXACT, draws=2000, method="both", seed=seed, enumeration=on)
+    rows = compare(on, estimators=EXACT, draws=2000, method="both", seed=seed)
     for _, part in rows.groupby("series"):
         exact, drawn = part.to_dict("records")
         for column in ("variance", "mse"):

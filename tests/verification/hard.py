@@ -69,15 +69,13 @@ def verdict(hard: Hard, alpha: float, seed: int, *, replicates: bool = False) ->
     with mock.patch.object(Draws, "check_randomness", check):
         return verify(
             hard.code,
-            hard.setting.f,
-            hard.setting.logits,
+            _enumeration(hard.setting),
             against=hard.target,
             method="draws",
             judge="draw",
             max_draws=hard.max_draws,
             alpha=alpha,
             seed=seed,
-            enumeration=_enumeration(hard.setting),
         )
 
 

@@ -58,13 +58,11 @@ def rows(
         f, logits = problem("quadratic", *size, number), regime("moderate", *size, number)
         enumeration = Enumeration(f, logits)
         table = compare(
-            f,
-            logits,
-            estimators,
+            enumeration,
+            estimators=estimators,
             seed=seed,
             method="exact",
             logits_seed=number,
-            enumeration=enumeration,
         )
         exact.append(reproducible_columns(table)[COLUMNS])
         truth = enumeration.values.gradient

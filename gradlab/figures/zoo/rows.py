@@ -81,11 +81,11 @@ def rows(
             "draws": draws,
             "seed": seed,
             "logits_seed": seed,
-            "enumeration": Enumeration(f, logits),
         }
+        on = Enumeration(f, logits)
         plain, better = variants(temperatures), list(fitted(variants(), f, logits, fits, seed))
         for number, estimators in ((0, plain), (fits, better)):
-            table = compare(f, logits, estimators, **given).assign(fits=number)
+            table = compare(on, estimators=estimators, **given).assign(fits=number)
             declared = [is_declared_exact(estimator, f) for estimator in estimators]
             found.append(table.assign(declared_unbiased=declared))
     table = reproducible_columns(pd.concat(found, ignore_index=True))
