@@ -95,7 +95,7 @@ def check(path: Path, connection: sqlite3.Connection) -> None:
     """Raise StoreError unless every page and every row is what was written."""
     tables = dict(connection.execute("SELECT name, sql FROM sqlite_master"))
     if not tables.keys() & _TABLES.keys():
-        raise StoreError(f"{path} is no store of a sweep")
+        raise StoreError(f"{path} is not a store of a sweep")
     (number,) = connection.execute("PRAGMA user_version").fetchone()
     if number != _FORMAT:
         raise StoreError(f"{path} has format {number}, this gradlab reads format {_FORMAT}")

@@ -193,10 +193,10 @@ def test_what_is_no_store_is_told(tmp_path):
     other = tmp_path / "other.db"
     with closing(sqlite3.connect(other)) as connection, connection:
         connection.execute("CREATE TABLE songs (name TEXT)")
-    for path, message in ((text, "damaged"), (other, "is no store"), (tmp_path / "x.db", "no")):
+    for path, message in ((text, "damaged"), (other, "is not a store"), (tmp_path / "x.db", "no")):
         with pytest.raises(StoreError, match=message):
             sweep_rows(path)
-    with pytest.raises(StoreError, match="is no store"), opened(other, GRID.settings):
+    with pytest.raises(StoreError, match="is not a store"), opened(other, GRID.settings):
         pytest.fail("it was opened")
     assert text.read_text().startswith("no database")
 
