@@ -22,8 +22,8 @@ FAMILIES = [
 
 # A room may import from earlier lines, and from itself; rooms of one line do not know each other.
 ORDER = [
-    {"version", "text", "checks", "_moved"},
-    {"categorical", "parallel", "progress", "reproducible"},
+    {"version", "text", "checks", "samples", "_moved"},
+    {"categorical", "draw_sums", "parallel", "progress", "reproducible"},
     {"loss", "data"},
     {"problems", "estimators"},
     {"moments"},

@@ -1,4 +1,4 @@
-"""The least error at equal cost: the best temperature of an estimator, and the best estimator.
+"""The smallest error at equal cost: the best temperature of an estimator, and the best estimator.
 
 Both are read from rows of `gradlab.compare`; nothing is measured here. The error is the mean
 squared error of the mean of n draws, bias2 + variance / n.
@@ -25,17 +25,39 @@ Array = NDArray[np.float64]
 def best_temperature(
     rows: pd.DataFrame, averaged: Iterable[float] = (1, 10, 100, 1000)
 ) -> pd.DataFrame:
-    """Return where each series has the least mean squared error of the mean of n draws.
+    """Return for each series the temperature with the smallest mean squared error of n draws.
 
-    `rows`: from `gradlab.compare` on one problem; an exact row is preferred to a Monte Carlo row of
-    the same estimator. A row for each series and n of `averaged`: `tau`; the least `mse` with its
-    `mse_se`, of which `bias2` and `variance` (of one draw) are the parts, never clipped;
-    `tau_low`, `tau_high`: between these no temperature can be told from the best one (within two
-    standard errors of the difference; exact rows: within 1 %); `at_edge`: the grid ends there, so
-    that the best may lie beyond. Units: those of f, squared. Among noisy errors the least one is
-    too small on average: the interval says how much the choice means. Rows by fewer draws than
-    `draws_needed` are left out: their errors do not know what they have not met. Raises ValueError
-    if an n is below 1, the rows are of several problems, or all that were measured are left out.
+    Of noisy errors the smallest one is too small on average; the interval of temperatures says how
+    much the choice means. An exact row is preferred to a Monte Carlo row of the same estimator.
+    Rows with fewer draws than their `draws_needed` are left out, because their errors do not
+    include what the draws have missed.
+
+    Args:
+        rows: Rows of `gradlab.compare` on one problem.
+        averaged: The numbers n of draws that are averaged, each at least 1.
+
+    Returns:
+        One row for each series and n, in units of f squared. `tau` is the best temperature. `mse`
+        with its `mse_se` is the error there; `bias2` and `variance` (of one draw) are its parts,
+        never clipped. Between `tau_low` and `tau_high` no temperature differs from the best one:
+        within two standard errors of the difference, or within 1 % for exact rows. `at_edge` says
+        that the grid ends there, so that the best may lie beyond.
+
+    Raises:
+        ValueError: If an n is below 1, the rows are of several problems, or all measured rows are
+            left out.
+
+    Example:
+        >>> from gradlab import compare
+        >>> from gradlab.problems import problem, regime
+        >>> f, logits = problem("quadratic", 4, 3), regime("moderate", 4, 3)
+        >>> rows = compare(f, logits, ["ST", "GR(k=10)"], temperatures=[0.1, 1.0], draws=1000)
+        >>> best_temperature(rows, averaged=[1, 100])[["series", "averaged", "tau"]]
+             series  averaged  tau
+        0        ST         1  NaN
+        1        ST       100  NaN
+        2  GR(k=10)         1  1.0
+        3  GR(k=10)       100  0.1
     """
     numbers = list(averaged)
     for n in numbers:
@@ -57,9 +79,9 @@ _COLUMNS = [
 
 
 def _measured(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows whose numbers count, one an estimator.
+    """Return the rows whose numbers count, one per estimator.
 
-    Raises ValueError if all that have numbers are by too few draws.
+    Raises ValueError if all that have numbers come from too few draws.
     """
     measured = rows[rows["reason"].isna() & ~is_unmet(rows)]
     if not len(measured) and is_unmet(rows).any():
@@ -69,7 +91,18 @@ def _measured(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def is_unmet(rows: pd.DataFrame) -> "pd.Series[bool]":
-    """Return which rows of `compare` are by fewer draws than are needed to know their error."""
+    """Return which rows have fewer draws than are needed to know their error.
+
+    Args:
+        rows: Rows of `gradlab.compare`.
+
+    Returns:
+        One bool per row.
+
+    Example:
+        >>> is_unmet(pd.DataFrame({"draws_needed": [np.nan, 10_000.0]})).tolist()
+        [False, True]
+    """
     if "draws_needed" not in rows:
         return pd.Series(False, index=rows.index)
     return rows["draws_needed"].notna()

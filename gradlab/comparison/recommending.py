@@ -36,7 +36,7 @@ from gradlab.user_code.under_test import Code
 __all__ = ["TEMPERATURES", "recommend"]
 
 TEMPERATURES = (0.032, 0.056, 0.1, 0.18, 0.32, 0.56, 1.0, 1.8, 3.2, 5.6, 10.0)
-"""Four to a decade."""
+"""The default grid of temperatures, four to a decade."""
 
 # What costs more than so many budgets is not measured, nor a wider RF proposed.
 _REACH, _WIDEST = 16, 64
@@ -80,20 +80,38 @@ def recommend(
 ) -> Recommendation:
     """Return estimators in the order of their error at equal cost, for f at these logits.
 
-    With a budget of `evaluations` of f for a gradient an estimator averages as many draws as it can
-    pay; one that needs grad f pays `gradient_cost` for each evaluation. Each is taken at its best
-    temperature of `temperatures` (by default four to a decade, 0.03 to 10). `estimators`: by
-    default all, RF with m = 2, 4 and all the budget. What cannot be used is listed with its reason:
-    f without a gradient, too few evaluations, C > 2, with `must_be_unbiased` what is not declared
-    exact for every f, or for the degree that a gradlab problem declares. Code that declares nothing
-    pays what it is seen to evaluate.
+    An estimator averages as many draws as it can pay; your own code that declares no cost pays for
+    what it is seen to evaluate. What cannot be used is listed with its reason. What is declared
+    exact counts as unbiased unless its draws contradict this.
 
-    The truth is enumerated, or else measured by `reference` (RF(m=4) where f cannot be enumerated)
-    with `reference_draws`, by default 20 `draws`. What is declared exact counts as unbiased unless
-    its draws say otherwise. Where the states that carry the variance are too rare for `draws`, more
-    are made, within half a minute; an estimator that they would not meet either is not ranked, and
-    its reason says how many draws would do. float64. Raises ValueError for bad arguments or if
-    nothing can be used or measured, LossError for an f that breaks its contract.
+    Args:
+        f: The loss, x [..., N, C] -> values [...].
+        logits: Logits [N, C].
+        evaluations: The budget: evaluations of f for one gradient.
+        must_be_unbiased: Whether to rank only what is declared exact, for every f or this problem.
+        estimators: Estimators, texts or your own code; by default all, and RF of several sizes.
+        temperatures: The grid of temperatures; by default `TEMPERATURES`.
+        gradient_cost: What one evaluation of f with its gradient counts as.
+        draws: Draws of what is not measured exactly; more, within half a minute, where they miss
+            states that carry the variance. What would still miss them is not ranked.
+        seed: The seed of all draws, an int in [0, 2^63).
+        reference: Measures the truth; by default only where f cannot be enumerated, by RF(m=4).
+        reference_draws: The draws of the reference; by default 20 times `draws`.
+        problem: The name of f in the answer.
+        workers: The number of threads; does not change the result.
+        progress: Whether to show a progress bar on stderr.
+
+    Returns:
+        The ranking and its evidence; its `explain()` says in words what follows.
+
+    Raises:
+        ValueError: If an argument is out of range, or nothing can be used or measured.
+        LossError: If f breaks its contract.
+
+    Example:
+        >>> f, logits = lambda x: x[..., 1].sum(-1) ** 2, Tensor([[0.0, 0.5, 1.0]] * 4)
+        >>> recommend(f, logits, evaluations=16, estimators=["ST", "RF(m=4)"]).best
+        ['ST']
     """
     _check(evaluations, gradient_cost, seed)
     on = enumerated(f, logits, batches=False)

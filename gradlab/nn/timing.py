@@ -1,7 +1,7 @@
 """Time and memory of one forward and backward pass of each estimator's layer, as rows.
 
-Always beside `F.gumbel_softmax(hard=True)` measured in the same run: on a machine that others use,
-only the ratio means something.
+`F.gumbel_softmax(hard=True)` is measured in the same run: on a machine that others use, only the
+ratio to it means something.
 """
 
 import math
@@ -37,14 +37,39 @@ _LARGEST = 2**26
 
 
 def sweeps(variables: Sequence[int], classes: Sequence[int]) -> list[tuple[int, int]]:
-    """Return sizes (N, C): each list at the middle entry of the other one."""
+    """Return sizes (N, C): each list at the middle entry of the other one.
+
+    Args:
+        variables: Numbers of variables N.
+        classes: Numbers of classes C.
+
+    Returns:
+        The sizes, each once.
+
+    Example:
+        >>> sweeps([1, 2, 4], [3])
+        [(2, 3), (1, 3), (4, 3)]
+    """
     middle = variables[len(variables) // 2], classes[len(classes) // 2]
     sizes = [(middle[0], c) for c in classes] + [(n, middle[1]) for n in variables]
     return list(dict.fromkeys(sizes))
 
 
 def check_sizes(sizes: Iterable[tuple[int, int]], batch: int) -> None:
-    """Raise ValueError unless logits [batch, N, C] of all sizes (N, C) have 1 to 2^26 numbers."""
+    """Raise ValueError unless logits [batch, N, C] of all sizes hold 1 to 2^26 numbers.
+
+    Args:
+        sizes: Pairs (N, C).
+        batch: The number of elements.
+
+    Raises:
+        ValueError: If a number is below 1, or the logits would be too large.
+
+    Example:
+        >>> check_sizes([(4, 0)], batch=1)
+        Traceback (most recent call last):
+        ValueError: batch, variables and classes must be at least 1, not [1, 4, 0]
+    """
     for variables, classes in sizes:
         shape = [batch, variables, classes]
         if min(shape) < 1:
@@ -64,16 +89,37 @@ def time_layers(
     seed: int = 0,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Return one row for each size (N, C), mode and estimator, by default all and GR(k=100).
+    """Return one row for each size, mode and estimator.
 
-    A pass makes a sample of float32 logits [batch, N, C] and sends a fixed cotangent back; an
-    estimator without a sample runs its surrogate of a linear f instead (column `timed`). `ms` is
-    the median, with quartiles, of passes in random turns, for `seconds` a size in all but at least
-    5 of each: CPU time on one thread; on CUDA the time until the device is done, with and without
-    CUDA Graphs (`mode`). `ratio` is over the reference of the same turn. `peak_bytes` is the most
-    memory alive during a pass beyond logits and cotangent: on the CPU of all tensors that torch's
-    operations return, on CUDA as its allocator says. What does not fit is a row with its `reason`.
-    Raises ValueError for an unknown or absent device, and what `check_sizes` raises.
+    A pass makes a sample of float32 logits [batch, N, C] and sends a fixed cotangent back. An
+    estimator without a sample runs its surrogate of a linear f instead; the column `timed` says so.
+
+    `ms` is the median time, with quartiles, of passes in random turns. On the CPU it is CPU time on
+    one thread. On CUDA it is the time until the device is done, with and without CUDA Graphs
+    (`mode`). `ratio` is over the reference of the same turn. `peak_bytes` is the most memory alive
+    during a pass beyond logits and cotangent, see `gradlab.nn.clocks.peak_bytes`. What does not fit
+    is a row with its `reason`.
+
+    Args:
+        estimators: Estimators or their texts; by default all of them, and GR(k=100).
+        sizes: Pairs (N, C) of variables and classes.
+        batch: The number of elements of the batch.
+        device: "cpu", "cuda" or "cuda:1".
+        seconds: The time for each size; every estimator has at least 5 passes.
+        seed: The seed of logits, cotangents and samples, an int in [0, 2^63).
+        progress: Whether to show a progress bar on stderr.
+
+    Returns:
+        The rows; `gradlab.plots.timing.plot` draws them.
+
+    Raises:
+        ValueError: If the device is unknown or absent, `seconds` is not positive and finite, or a
+            size is out of range.
+
+    Example:
+        >>> rows = time_layers(["ZGR", "ST"], sizes=[(4, 3)], batch=2, seconds=0.01)
+        >>> list(rows["estimator"])
+        ['F.gumbel_softmax(hard=True)', 'ZGR', 'ST']
     """
     place = check_device(device)
     check_seed(seed)
@@ -147,7 +193,7 @@ def _timed(estimator: Estimator) -> str:
 
 
 def _why_not(estimator: Estimator, logits: Tensor) -> str | None:
-    """Return why a pass is not made: the elements that it would hold at once, or no support."""
+    """Return why a pass is not made: too many elements at once, or the estimator refuses it."""
     batch, variables, classes = logits.shape
     elements = batch * estimator.footprint(variables, classes)
     if elements <= _LARGEST:

@@ -22,11 +22,24 @@ def save_with_rows(
     name: str,
     staging: Path,
 ) -> list[Path]:
-    """Write folder/name.csv, .png and .pdf; return their paths.
+    """Write folder/name.csv, .png and .pdf.
 
-    They are written in `staging`, a folder on the same disk, and then moved: whatever interrupts
-    this leaves old files or new ones. The picture is drawn from rows read back, so that drawing it
-    again from the CSV changes nothing. Raises OSError, and what `plot` raises.
+    The files are written in `staging` and then moved: whatever interrupts this leaves old files or
+    new ones. The picture is drawn from rows read back, so drawing it again from the CSV changes
+    nothing.
+
+    Args:
+        rows: The rows of the figure.
+        plot: Returns the figure of the rows.
+        folder: Where the files go.
+        name: Their name without an ending.
+        staging: A folder on the same disk.
+
+    Returns:
+        The paths of the three files.
+
+    Raises:
+        OSError: If a folder cannot be written.
     """
     stem = staging / name
     csv = staging / f"{name}.csv"
