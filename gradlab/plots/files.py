@@ -3,13 +3,13 @@
 Files appear at once and whole, and hold the same bytes for the same rows.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from gradlab.files import writing
 from gradlab.plots.style import save, styled
 
 __all__ = ["save_with_rows"]
@@ -20,20 +20,16 @@ def save_with_rows(
     plot: Callable[[pd.DataFrame], Figure],
     folder: Path,
     name: str,
-    staging: Path,
 ) -> list[Path]:
     """Write folder/name.csv, .png and .pdf; return their paths.
 
-    They are written in `staging`, a folder on the same disk, and then moved: whatever interrupts
-    this leaves old files or new ones. The picture is drawn from rows read back, so that drawing it
-    again from the CSV changes nothing. Raises OSError, and what `plot` raises.
+    Whatever interrupts this leaves old files or new ones. The picture is drawn from rows read back,
+    so that drawing it again from the CSV changes nothing. Raises OSError, and what `plot` raises.
     """
-    stem = staging / name
-    csv = staging / f"{name}.csv"
-    # Floats are written with as many digits as it takes to read the same float back.
-    rows.to_csv(csv, index=False, lineterminator="\n")
-    with styled():
-        paths = [csv, *save(plot(pd.read_csv(csv)), stem)]
-    for path in paths:
-        os.replace(path, folder / path.name)
+    with writing(folder) as new:
+        csv = new / f"{name}.csv"
+        # Floats are written with as many digits as it takes to read the same float back.
+        rows.to_csv(csv, index=False, lineterminator="\n")
+        with styled():
+            paths = [csv, *save(plot(pd.read_csv(csv)), new / name)]
     return [folder / path.name for path in paths]
