@@ -99,12 +99,7 @@ Temperatures = Annotated[
         metavar="TAU,...",
     ),
 ]
-Seed = Annotated[
-    int,
-    typer.Option(
-        min=0, max=10**9, help="Seed of all random numbers; the same seed gives the same rows."
-    ),
-]
+Seed = Annotated[int, typer.Option(min=0, max=10**9, help="Seed of all random numbers.")]
 Device = Annotated[str, typer.Option(help="Device that computes: cpu or cuda.", metavar="cpu|cuda")]
 Workers = Annotated[
     int | None,

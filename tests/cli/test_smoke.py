@@ -14,9 +14,9 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
-import typer.main
 
-from gradlab.cli import app, main
+from command_tree import commands
+from gradlab.cli import main
 from gradlab.cli.listing import Kind
 from pairwise import pairwise
 
@@ -490,17 +490,6 @@ def test_a_wrong_value_is_one_line_that_names_the_option(
 
 
 # ---- the tables are complete ------------------------------------------------------------------
-
-
-def commands(group=None, name: str = "") -> Iterator[tuple[str, object]]:
-    """Yield each command with its name."""
-    group = group or typer.main.get_command(app)
-    for own, command in group.commands.items():
-        full = f"{name} {own}".strip()
-        if hasattr(command, "commands"):
-            yield from commands(command, full)
-        else:
-            yield full, command
 
 
 # Machines that are not there.
