@@ -12,9 +12,9 @@ import torch
 
 from gradlab.estimators import ESTIMATORS, Estimator
 from gradlab.exact.moments import Enumeration, NotExactError
-from gradlab.problems import PROBLEMS, Quadratic
+from gradlab.problems import PROBLEMS, REGIMES, SNAPSHOTS, Quadratic
 
-__all__ = ["KEY", "estimator_rows", "markdown_table", "problem_table"]
+__all__ = ["KEY", "estimator_rows", "markdown_table", "problem_rows", "regime_rows"]
 
 _HEAD = "| name | class | exact for | evaluations of f | needs grad f | source |"
 # Evaluations of f are counted for one variable of this many classes, where they depend on it.
@@ -84,8 +84,16 @@ def _moments_known(estimator: Estimator) -> str:
     return "draws"
 
 
-def problem_table() -> list[tuple[str, str]]:
-    """Return each problem's name, with its argument if it takes one, and its first sentence."""
+def problem_rows() -> pd.DataFrame:
+    """Return one row per problem.
+
+    Returns:
+        Columns `problem`, its name with its argument if it takes one, and `about`, one sentence.
+
+    Example:
+        >>> problem_rows()["problem"].tolist()[:3]
+        ['constant', 'linear', 'multilinear']
+    """
     table = []
     for name, constructor in PROBLEMS.items():
         is_class = isinstance(constructor, type)
@@ -97,7 +105,23 @@ def problem_table() -> list[tuple[str, str]]:
         ]
         sentence = (inspect.getdoc(cls) or "").partition("\n\n")[0]
         table.append((":".join([name, *keywords[:1]]), " ".join(sentence.split())))
-    return table
+    return pd.DataFrame(table, columns=["problem", "about"])
+
+
+def regime_rows() -> pd.DataFrame:
+    """Return one row per kind of logits.
+
+    Returns:
+        Columns `regime`, its name, and `of`: the regimes of logits of any problem, or the snapshots
+        of the tiny VAE, which are written `vae:NAME`.
+
+    Example:
+        >>> regime_rows()["regime"].tolist()[:3]
+        ['uniform', 'moderate', 'peaked']
+    """
+    kinds = {"regimes of logits": REGIMES, "snapshots of vae": SNAPSHOTS}
+    pairs = [(name, kind) for kind, names in kinds.items() for name in names]
+    return pd.DataFrame(pairs, columns=["regime", "of"])
 
 
 def _write(file: Path) -> None:

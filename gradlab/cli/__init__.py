@@ -64,6 +64,8 @@ app.command(cls=Command, short_help="Check that estimators are as unbiased as th
 app.command(cls=Command, short_help="Rank estimators at equal cost for a loss.")(recommend)
 app.add_typer(train, name="train", short_help="Train real models, compared over seeds.")
 app.add_typer(sweep, name="sweep", short_help="Grids of cells: all cores or a cluster, resumable.")
-app.command(cls=Command, short_help="Time every estimator's layer.")(time)
+app.command(
+    cls=Command, short_help="Time the layer of every estimator, or its training on a loss."
+)(time)
 app.command(short_help="Print BibTeX of estimators.")(cite)
 app.command(short_help="Make the figures, each beside its rows.")(figures)

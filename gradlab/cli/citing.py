@@ -11,7 +11,10 @@ __all__ = ["cite"]
 
 def cite(
     names: Annotated[
-        list[str], typer.Argument(metavar="NAME...", help="Estimators, as `gradlab list` has them.")
+        list[str],
+        typer.Argument(
+            metavar="NAME...", help="Estimators, as `gradlab list estimators` has them."
+        ),
     ],
 ) -> None:
     """Print the BibTeX entries of the papers that introduced these estimators, each once.

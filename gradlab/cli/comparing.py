@@ -1,12 +1,11 @@
-"""`gradlab compare`: estimators x temperatures on one problem."""
+"""`gradlab compare`: bias and variance of estimators on one problem."""
 
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gradlab.cli.faults import blaming, staging
+from gradlab.cli.faults import blaming, make_folder
 from gradlab.cli.options import (
     Estimators,
     File,
@@ -17,6 +16,7 @@ from gradlab.cli.options import (
     Regime,
     Seed,
     Size,
+    Temperatures,
     Workers,
     blaming_loss,
     in_its_dtype,
@@ -42,25 +42,25 @@ class Method(StrEnum):
 
 def compare(
     estimators: Estimators = None,
-    file: Annotated[list[str] | None, File] = None,
+    file: File = None,
     problem: ProblemName = None,
     loss: OwnLoss = None,
     logits: LogitsFile = None,
     regime: Regime = None,
     size: Size = None,
-    tau: Annotated[
-        str | None,
-        typer.Option(help="Temperatures, such as 0.1,0.5,1, for all estimators that have one."),
-    ] = None,
+    tau: Temperatures = None,
     method: Annotated[
-        Method, typer.Option(help="auto: exact where known, Monte Carlo where not.")
+        Method,
+        typer.Option(
+            help="How moments are found; auto takes exact ones where they are known, else draws."
+        ),
     ] = Method.auto,
     draws: Annotated[
-        int, typer.Option(min=32, help="Draws of each estimator in Monte Carlo.")
+        int, typer.Option(min=32, help="Draws of each estimator whose moments are not exact.")
     ] = 10_000,
     seed: Seed = 0,
     workers: Workers = None,
-    out: Annotated[Path | None, Folder] = None,
+    out: Folder = None,
 ) -> None:
     """Measure bias and variance of estimators on one problem, against its exact gradient.
 
@@ -72,38 +72,38 @@ def compare(
     f, own, kind = read_loss(
         problem=problem, loss=loss, logits=logits, regime=regime, size=size, seed=seed
     )
-    with staging(out) as passing:
-        from gradlab.comparison.comparing import compare, reproducible_columns
-        from gradlab.comparison.report import comparison_text
-        from gradlab.exact.enumeration import TooLargeError
-        from gradlab.parallel import usable_cores
-        from gradlab.user_code.under_test import EstimatorError
+    make_folder(out)
+    from gradlab.comparison.comparing import compare, reproducible_columns
+    from gradlab.comparison.report import comparison_text
+    from gradlab.exact.enumeration import TooLargeError
+    from gradlab.parallel import usable_cores
+    from gradlab.user_code.under_test import EstimatorError
 
-        def measured(at: "Tensor") -> "DataFrame":
-            return compare(
-                f,
-                at,
-                cells,
-                draws=draws,
-                seed=seed,
-                method=method,
-                problem=loss,
-                logits_seed=seed if logits is None else None,
-                workers=workers or usable_cores(),
-                progress=True,
-            )
+    def measured(at: "Tensor") -> "DataFrame":
+        return compare(
+            f,
+            at,
+            cells,
+            draws=draws,
+            seed=seed,
+            method=method,
+            problem=loss,
+            logits_seed=seed if logits is None else None,
+            workers=workers or usable_cores(),
+            progress=True,
+        )
 
-        with (
-            blaming("--logits" if logits else "--size", TooLargeError),
-            blaming_loss(loss),
-            blaming("--file", EstimatorError),
-        ):
-            rows = in_its_dtype(measured, own, loss or "f")
-        rows.insert(list(rows).index("logits_seed"), "regime", kind)
-        print(comparison_text(rows))
-        if out is not None:
-            from gradlab.plots.comparison import plot
-            from gradlab.plots.files import save_with_rows
+    with (
+        blaming("--logits" if logits else "--size", TooLargeError),
+        blaming_loss(loss),
+        blaming("--file", EstimatorError),
+    ):
+        rows = in_its_dtype(measured, own, loss or "f")
+    rows.insert(list(rows).index("logits_seed"), "regime", kind)
+    print(comparison_text(rows))
+    if out is not None:
+        from gradlab.plots.comparison import plot
+        from gradlab.plots.files import save_with_rows
 
-            save_with_rows(reproducible_columns(rows), plot, out, "compare", passing)
-            print(f"\n{out / 'compare.png'}")
+        save_with_rows(reproducible_columns(rows), plot, out, "compare")
+        print(f"\n{out / 'compare.png'}")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from gradlab.cli.faults import blaming, blaming_out, fail
-from gradlab.cli.options import Folder, Seed, Workers
+from gradlab.cli.options import FiguresFolder, Seed, Workers
 
 __all__ = ["figures"]
 
@@ -15,20 +15,26 @@ def figures(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Such as temperature; see `gradlab list`.  [default: all]", metavar="NAME"
+            help="Figures to make, such as temperature; see `gradlab list figures`.  "
+            "[default: all]",
+            metavar="NAME",
         ),
     ] = None,
     seed: Seed = 0,
     workers: Workers = None,
-    out: Annotated[Path, Folder] = Path("figures"),
+    out: FiguresFolder = Path("figures"),
     redraw: Annotated[
-        bool, typer.Option("--redraw", help="Plot again from the CSVs there, computing nothing.")
+        bool,
+        typer.Option(
+            "--redraw", help="Draw the pictures from the CSVs in --out, and compute nothing."
+        ),
     ] = False,
 ) -> None:
     """Make the figures, each beside its rows; the same seed gives the same rows.
 
     \b
     Example:  gradlab figures temperature trade-off --out figures
+    Example:  gradlab figures --redraw
     """
     from gradlab.figures import draw, named
 

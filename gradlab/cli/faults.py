@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import typer
 
-__all__ = ["blaming", "blaming_one", "blaming_out", "fail", "run", "staging"]
+from gradlab.files import writing
+
+__all__ = ["blaming", "blaming_one", "blaming_out", "fail", "make_folder", "run"]
 
 
 def run(app: typer.Typer, arguments: Sequence[str] | None) -> int:
@@ -80,17 +81,16 @@ def _words(option: str) -> str:
     return option.removeprefix("--").replace("-", "[-_ ]")
 
 
-@contextmanager
-def staging(out: Path | None) -> Iterator[Path]:
-    """Make the folder `out`, if any, and yield a folder in it that will be gone, or blame --out."""
-    if out is None:
-        yield Path()
-        return
-    with blaming_out(out):
-        out.mkdir(parents=True, exist_ok=True)
-        passing = TemporaryDirectory(dir=out, prefix=".writing-")
-    with passing:
-        yield Path(passing.name)
+def make_folder(out: Path | None) -> None:
+    """Make the folder `out`, if any, and blame --out where it cannot be written.
+
+    Commands ask before they compute: nobody waits an hour for rows that have no place.
+    """
+    if out is not None:
+        with blaming_out(out):
+            out.mkdir(parents=True, exist_ok=True)
+            with writing(out):
+                pass
 
 
 @contextmanager

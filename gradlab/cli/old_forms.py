@@ -11,11 +11,13 @@ from typer.core import TyperCommand
 __all__ = ["Command", "modern", "split_names"]
 
 _SIZES = {"--N": 0, "--C": 1}
+# Numbers of variables and of classes that `time` swept by default.
+_SWEPT = {"--variables": "2,8,32,128,512", "--classes": "2,4,16,64,256"}
 _OLD: dict[str, set[str]] = {
     "compare": {*_SIZES},
     "verify": {*_SIZES},
     "recommend": {"--estimator", *_SIZES},
-    "time": {"--estimator"},
+    "time": {"--estimator", *_SWEPT},
     "vae": {"--estimator", "--compare"},
     "network": {"--estimator", "--compare"},
     "list": {"--seed"},
@@ -86,7 +88,20 @@ def modern(
         estimators = split_names(found["--compare"])
     if _SIZES.keys() & found.keys():
         kept += ["--size", f"{found.get('--N', '?')}x{found.get('--C', '?')}"]
+    if _SWEPT.keys() & found.keys():
+        kept += ["--size", _crossed(*(found.get(name, _SWEPT[name]) for name in _SWEPT))]
     return [*estimators, *kept] if found else words, list(found)
+
+
+def _crossed(variables: str, classes: str) -> str:
+    """Return the sizes NxC that two lists mean: each at the middle entry of the other one."""
+    n, c = (
+        sorted(set(text.split(",")), key=lambda part: (len(part), part))
+        for text in (variables, classes)
+    )
+    middle = n[len(n) // 2], c[len(c) // 2]
+    sizes = [f"{middle[0]}x{one}" for one in c] + [f"{one}x{middle[1]}" for one in n]
+    return ",".join(dict.fromkeys(sizes))
 
 
 def split_names(texts: str) -> list[str]:

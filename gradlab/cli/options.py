@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from gradlab.user_code.under_test import Code
 
 __all__ = [
+    "Device",
     "Estimators",
+    "FiguresFolder",
     "File",
     "Folder",
     "LogitsFile",
@@ -28,6 +30,7 @@ __all__ = [
     "Regime",
     "Seed",
     "Size",
+    "Temperatures",
     "Workers",
     "blaming_loss",
     "in_its_dtype",
@@ -43,7 +46,7 @@ _T = TypeVar("_T")
 Estimators = Annotated[
     list[str] | None,
     typer.Argument(
-        help='Estimators such as ZGR or "GR(tau=0.1, k=10)", see `gradlab list`; or your own, '
+        help='Estimators such as ZGR or "GR(tau=0.1, k=10)", see `gradlab list`; or your own code, '
         "FILE.py:NAME.  [default: all]",
         metavar="ESTIMATOR",
     ),
@@ -51,8 +54,7 @@ Estimators = Annotated[
 ProblemName = Annotated[
     str | None,
     typer.Option(
-        help="A loss of gradlab's, such as cubic, polynomial:5 or vae:long; see `gradlab list "
-        "problems`.",
+        help="Built-in loss, such as cubic, polynomial:5 or vae:long; see `gradlab list problems`.",
         metavar="NAME",
     ),
 ]
@@ -60,20 +62,24 @@ OwnLoss = Annotated[
     str | None,
     typer.Option(
         "--loss",
-        help="Your own loss, instead of --problem: a function of one-hot x [..., N, C] that "
-        "returns values [...].",
+        help="Your own loss instead of --problem: a function that maps one-hot x [..., N, C] to "
+        "values [...].",
         metavar="FILE.py:NAME",
     ),
 ]
 LogitsFile = Annotated[
     Path | None,
-    typer.Option("--logits", help="A .npy, .pt or .csv file of logits [N, C].", metavar="FILE"),
+    typer.Option(
+        "--logits",
+        help="File .npy, .pt or .csv with the logits [N, C] where the loss is measured.",
+        metavar="FILE",
+    ),
 ]
 Regime = Annotated[
     str | None,
     typer.Option(
-        help="The kind of random logits, without a file.  [default: moderate; for vae its "
-        "encoder's]",
+        help="Kind of random logits where no file gives them; see `gradlab list regimes`.  "
+        "[default: moderate; for vae its encoder's]",
         metavar="NAME",
     ),
 ]
@@ -84,20 +90,37 @@ Size = Annotated[
         metavar="NxC",
     ),
 ]
+Temperatures = Annotated[
+    str | None,
+    typer.Option(
+        "--tau",
+        help="Temperatures, such as 0.1,0.5,1, of all estimators that have one.  [default: those "
+        "in their texts, else 1]",
+        metavar="TAU,...",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, max=10**9, help="Seed of all random numbers.")]
+Device = Annotated[str, typer.Option(help="Device that computes: cpu or cuda.", metavar="cpu|cuda")]
 Workers = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Processes that run in parallel; changes no result.  [default: all cores]"
+        min=1,
+        help="Processes that run in parallel; their number changes no result.  [default: all "
+        "cores]",
     ),
 ]
-File = typer.Option(
-    help="Your own estimator: an Estimator, its class, draw(f, logits, n, generator), "
-    "surrogate(f, logits, generator), sample(logits, generator) or an nn.Module with one input; "
-    "may be repeated.",
-    metavar="FILE.py:NAME",
-)
-Folder = typer.Option(metavar="FOLDER", help="Folder where the CSV, PNG and PDF are written.")
+File = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Your own estimator: an Estimator, its class, draw(f, logits, n, generator), "
+        "surrogate(f, logits, generator), sample(logits, generator) or an nn.Module with one "
+        "input; may be repeated.",
+        metavar="FILE.py:NAME",
+    ),
+]
+_FOLDER = typer.Option(metavar="FOLDER", help="Folder where the CSV, PNG and PDF are written.")
+Folder = Annotated[Path | None, _FOLDER]
+FiguresFolder = Annotated[Path, _FOLDER]
 
 
 def read_code(text: str, option: str) -> "Code":
@@ -120,16 +143,19 @@ def read_estimators(
     tau: str | None,
     option: str = "ESTIMATOR",
     files: Sequence[str] | None = None,
+    default: Iterable[str] | None = None,
 ) -> list["Estimator"]:
-    """Return the estimators at their temperatures, each once; without any, all that there are.
+    """Return the estimators at their temperatures, each once.
 
-    Faults are those of `option`, or of --file for those of `files`.
+    Without any they are those of `default`, else all that there are. Faults are those of `option`,
+    or of --file for those of `files`.
     """
     from gradlab.comparison.comparing import with_temperatures
     from gradlab.estimators import ESTIMATORS
     from gradlab.user_code.under_test import CodeEstimator
 
-    codes = [read_code(text, option) for text in texts or (() if files else ESTIMATORS)]
+    given = texts or (() if files else default or ESTIMATORS)
+    codes = [read_code(text, option) for text in given]
     codes += [read_code(text, f"--file {text}") for text in dict.fromkeys(files or ())]
     cells = list(dict.fromkeys(with_temperatures(codes, read_temperatures(tau))))
     names = [str(cell) for cell in cells]
@@ -181,7 +207,7 @@ def _temperature(text: str) -> float:
     try:
         tau = float(text)
     except ValueError:
-        raise ValueError(f"{text!r} is no number; write for example 0.1,0.5,1") from None
+        raise ValueError(f"{text!r} is not a number; write for example 0.1,0.5,1") from None
     check_tau(tau)
     return tau
 

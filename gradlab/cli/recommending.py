@@ -1,13 +1,11 @@
 """`gradlab recommend`: which estimator, at which temperature, for a loss and a budget."""
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gradlab.cli.faults import blaming, blaming_one, staging
+from gradlab.cli.faults import blaming, blaming_one, make_folder
 from gradlab.cli.options import (
     Estimators,
     File,
@@ -25,6 +23,7 @@ from gradlab.cli.options import (
     read_loss,
     read_temperatures,
 )
+from gradlab.files import write_tables
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,33 +36,43 @@ __all__ = ["recommend"]
 
 def recommend(
     estimators: Estimators = None,
-    file: Annotated[list[str] | None, File] = None,
+    file: File = None,
     problem: ProblemName = None,
     loss: OwnLoss = None,
     logits: LogitsFile = None,
     regime: Regime = None,
     size: Size = None,
     evaluations: Annotated[
-        int, typer.Option(min=1, max=10**9, help="Evaluations of f to spend on one gradient.")
+        int, typer.Option(min=1, max=10**9, help="Budget of one gradient, in evaluations of f.")
     ] = 8,
     gradient_cost: Annotated[
-        float, typer.Option(min=1, help="What f with its gradient costs, in evaluations of f.")
+        float,
+        typer.Option(min=1, help="Cost of one f with its gradient, in evaluations of f."),
     ] = 3.0,
     unbiased: Annotated[
-        bool, typer.Option("--unbiased", help="Only what is unbiased for this f.")
+        bool, typer.Option("--unbiased", help="Rank only estimators that are unbiased for this f.")
     ] = False,
     tau: Annotated[
         str | None,
-        typer.Option(help="Temperatures to choose from, such as 0.1,0.5,1.  [default: 0.03 to 10]"),
+        typer.Option(
+            help="Temperatures to choose from, such as 0.1,0.5,1.  [default: 0.03 to 10]",
+            metavar="TAU,...",
+        ),
     ] = None,
-    draws: Annotated[int, typer.Option(min=32, help="Draws of what is not exact.")] = 10_000,
+    draws: Annotated[
+        int, typer.Option(min=32, help="Draws of each estimator whose moments are not exact.")
+    ] = 10_000,
     reference: Annotated[
         str | None,
-        typer.Option(help="Measures the true gradient.  [default: RF(m=4) where not enumerable]"),
+        typer.Option(
+            help="Unbiased estimator that measures the true gradient.  [default: enumeration, and "
+            "RF(m=4) where f is too large for it]",
+            metavar="ESTIMATOR",
+        ),
     ] = None,
     seed: Seed = 0,
     workers: Workers = None,
-    out: Annotated[Path | None, Folder] = None,
+    out: Folder = None,
 ) -> None:
     """Rank estimators by their error at equal cost, and report what would change the order.
 
@@ -74,53 +83,51 @@ def recommend(
     f, at, kind = read_loss(
         problem=problem, loss=loss, logits=logits, regime=regime, size=size, seed=seed
     )
-    with staging(out) as passing:
-        from gradlab.comparison.recommending import recommend
-        from gradlab.estimators import parse
-        from gradlab.parallel import usable_cores
-        from gradlab.user_code.under_test import EstimatorError
+    make_folder(out)
+    from gradlab.comparison.recommending import recommend
+    from gradlab.estimators import parse
+    from gradlab.parallel import usable_cores
+    from gradlab.user_code.under_test import EstimatorError
 
-        if reference is not None:
-            with blaming("--reference"):
-                parse(reference)
+    if reference is not None:
+        with blaming("--reference"):
+            parse(reference)
 
-        def ranked(logits: "Tensor") -> "Recommendation":
-            return recommend(
-                f,
-                logits,
-                evaluations=evaluations,
-                must_be_unbiased=unbiased,
-                estimators=cells,
-                temperatures=temperatures,
-                gradient_cost=gradient_cost,
-                draws=draws,
-                seed=seed,
-                reference=reference,
-                problem=loss,
-                workers=workers or usable_cores(),
-                progress=True,
-            )
+    def ranked(logits: "Tensor") -> "Recommendation":
+        return recommend(
+            f,
+            logits,
+            evaluations=evaluations,
+            must_be_unbiased=unbiased,
+            estimators=cells,
+            temperatures=temperatures,
+            gradient_cost=gradient_cost,
+            draws=draws,
+            seed=seed,
+            reference=reference,
+            problem=loss,
+            workers=workers or usable_cores(),
+            progress=True,
+        )
 
-        with (
-            blaming_one("--evaluations", "--gradient-cost", "--unbiased", "--reference"),
-            blaming_loss(loss),
-            blaming("--file", EstimatorError),
-        ):
-            answer = in_its_dtype(ranked, at, loss or "f")
-        print(f"logits: {kind}\n{answer.explain()}")
-        if out is not None:
-            from gradlab.comparison.comparing import reproducible_columns
-            from gradlab.plots.files import save_with_rows
-            from gradlab.plots.recommendation import plot
+    with (
+        blaming_one("--evaluations", "--gradient-cost", "--unbiased", "--reference"),
+        blaming_loss(loss),
+        blaming("--file", EstimatorError),
+    ):
+        answer = in_its_dtype(ranked, at, loss or "f")
+    print(f"logits: {kind}\n{answer.explain()}")
+    if out is not None:
+        from gradlab.comparison.comparing import reproducible_columns
+        from gradlab.plots.files import save_with_rows
+        from gradlab.plots.recommendation import plot
 
-            tables = {"moments": reproducible_columns(answer.rows), "ranking": answer.table}
-            for name, table in tables.items():
-                csv = f"recommend-{name}.csv"
-                table.assign(regime=kind).to_csv(passing / csv, index=False, lineterminator="\n")
-                os.replace(passing / csv, out / csv)
-            rows = answer.curves.assign(regime=kind)
-            save_with_rows(rows, plot, out, "recommend", passing)
-            print(f"\n{out / 'recommend.png'}")
+        tables = {"moments": reproducible_columns(answer.rows), "ranking": answer.table}
+        named = {f"recommend-{name}": table.assign(regime=kind) for name, table in tables.items()}
+        write_tables(named, out)
+        rows = answer.curves.assign(regime=kind)
+        save_with_rows(rows, plot, out, "recommend")
+        print(f"\n{out / 'recommend.png'}")
 
 
 def _estimators(

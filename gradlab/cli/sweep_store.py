@@ -1,26 +1,26 @@
-"""What a store of `gradlab sweep` tells: its state, its rows as a file, pictures of them."""
+"""What is read from a store of `gradlab sweep`: its state, its rows as a file, pictures."""
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gradlab.cli.faults import blaming, staging
-from gradlab.cli.options import Folder
+from gradlab.cli.faults import blaming, make_folder
+from gradlab.cli.options import FiguresFolder
+from gradlab.files import writing
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["atlas", "export", "plot", "status"]
 
-_Store = Annotated[Path, typer.Argument(help="The store that `gradlab sweep run` filled.")]
+_Store = Annotated[Path, typer.Argument(help="Store that `gradlab sweep run` filled.")]
 # More kinds of errors than these are not listed.
 _MOST = 10
 
 
 def status(store: _Store) -> None:
-    """Tell how many cells are there, which failed and why; the store may be in use.
+    """Report how many cells are there, which failed and why; the store may be in use.
 
     \b
     Example:  gradlab sweep status small.db
@@ -55,9 +55,12 @@ def status(store: _Store) -> None:
 
 def export(
     store: _Store,
-    file: Annotated[Path, typer.Argument(help="Such as rows.csv or rows.parquet.")],
+    file: Annotated[Path, typer.Argument(help="File to write, such as rows.csv or rows.parquet.")],
     seconds: Annotated[
-        bool, typer.Option("--seconds", help="Also how long each cell took, which differs anew.")
+        bool,
+        typer.Option(
+            "--seconds", help="Include the seconds of each cell; they differ in each run."
+        ),
     ] = False,
 ) -> None:
     """Write the rows as CSV or Parquet, in the order of the grid; the same bytes for the same grid.
@@ -73,17 +76,11 @@ def export(
     rows = sweep_rows(store)
     rows = rows if seconds else reproducible_columns(rows)
     rows = rows.astype({"calls": "Int64", "draws": "Int64"})
-    # Whatever interrupts this leaves the old file or the new one.
-    with (
-        blaming("FILE", OSError),
-        TemporaryDirectory(dir=file.parent, prefix=".writing-") as folder,
-    ):
-        passing = Path(folder) / file.name
+    with blaming("FILE", OSError), writing(file.parent) as new:
         if file.suffix == ".csv":
-            rows.to_csv(passing, index=False, lineterminator="\n")
+            rows.to_csv(new / file.name, index=False, lineterminator="\n")
         else:
-            _write_parquet(rows, passing)
-        passing.replace(file)
+            _write_parquet(rows, new / file.name)
     print(f"{file}: {len(rows):,} rows")
 
 
@@ -99,41 +96,49 @@ def _write_parquet(rows: "pd.DataFrame", file: Path) -> None:
 
 def plot(
     store: _Store,
-    x: Annotated[str, typer.Option(help="The column along the axis.")] = "tau",
+    x: Annotated[str, typer.Option(help="Column along the horizontal axis.")] = "tau",
     y: Annotated[
-        str, typer.Option(help="A number, such as bias2 or relative_mse (over |g|^2).")
+        str,
+        typer.Option(
+            help="Column along the vertical axis: a number such as bias2, or relative_mse, which "
+            "is over |g|^2."
+        ),
     ] = "mse",
-    hue: Annotated[str, typer.Option(help="A line for each of its values.")] = "estimator",
-    col: Annotated[str, typer.Option(help="A panel for each of its values.")] = "problem",
+    hue: Annotated[
+        str, typer.Option(help="Column with one line for each of its values.")
+    ] = "estimator",
+    col: Annotated[
+        str, typer.Option(help="Column with one panel for each of its values.")
+    ] = "problem",
     where: Annotated[
         list[str] | None,
         typer.Option(
             metavar="COLUMN=VALUE",
-            help="Only these rows; repeat it: values of one column add up.",
+            help="Rows to draw; may be repeated, and several values of one column add up.",
         ),
     ] = None,
-    out: Annotated[Path, Folder] = Path("figures"),
-    name: Annotated[str, typer.Option(help="Of the files written.")] = "sweep",
+    out: FiguresFolder = Path("figures"),
+    name: Annotated[str, typer.Option(help="Name of the files, without its ending.")] = "sweep",
 ) -> None:
-    """Draw a column of the rows against another; what is left open is summed up by its median.
+    """Draw one column of the rows against another; a point is the median of its rows.
 
     \b
     Example:  gradlab sweep plot small.db --y relative_mse --where series=ZGR --where series=GS-ST
     """
     if not name or Path(name).name != name:
         raise typer.BadParameter(f"must be a file name, not {name!r}", param_hint="--name")
-    with staging(out) as passing:
-        from functools import partial
+    make_folder(out)
+    from functools import partial
 
-        from gradlab.plots.files import save_with_rows
-        from gradlab.plots.sweep import plot
-        from gradlab.sweep.store import sweep_rows
+    from gradlab.plots.files import save_with_rows
+    from gradlab.plots.sweep import plot
+    from gradlab.sweep.store import sweep_rows
 
-        with blaming("--where"):
-            rows = _chosen(sweep_rows(store), where or [])
-        with blaming("--x, --y, --hue, --col"):
-            draw = partial(plot, x=x, y=y, hue=hue, col=col)
-            save_with_rows(rows.drop(columns="seconds"), draw, out, name, passing)
+    with blaming("--where"):
+        rows = _chosen(sweep_rows(store), where or [])
+    with blaming("--x, --y, --hue, --col"):
+        draw = partial(plot, x=x, y=y, hue=hue, col=col)
+        save_with_rows(rows.drop(columns="seconds"), draw, out, name)
     print(out / f"{name}.png")
 
 
@@ -143,7 +148,9 @@ def _chosen(rows: "pd.DataFrame", where: list[str]) -> "pd.DataFrame":
     for text in where:
         column, equals, value = text.partition("=")
         if not equals or column not in rows:
-            raise ValueError(f"{text!r} is no COLUMN=VALUE of a column: {', '.join(rows)}")
+            raise ValueError(
+                f"{text!r} is not COLUMN=VALUE of one of the columns {', '.join(rows)}"
+            )
         wanted.setdefault(column, []).append(value)
     for column, values in wanted.items():
         there = rows[column].map(lambda v: f"{v:g}" if isinstance(v, float) else str(v))
@@ -155,21 +162,21 @@ def _chosen(rows: "pd.DataFrame", where: list[str]) -> "pd.DataFrame":
     return rows
 
 
-def atlas(store: _Store, out: Annotated[Path, Folder] = Path("figures")) -> None:
+def atlas(store: _Store, out: FiguresFolder = Path("figures")) -> None:
     """Draw where ST-ZGR dominates Gumbel-Rao, and which estimator is best where.
 
     \b
     Example:  gradlab sweep atlas atlas.db --out figures
     """
-    with staging(out) as passing:
-        from gradlab.figures.atlas.plot import plot
-        from gradlab.figures.atlas.rows import findings, summary
-        from gradlab.plots.files import save_with_rows
-        from gradlab.sweep.store import sweep_rows
+    make_folder(out)
+    from gradlab.figures.atlas.plot import plot
+    from gradlab.figures.atlas.rows import findings, summary
+    from gradlab.plots.files import save_with_rows
+    from gradlab.sweep.store import sweep_rows
 
-        with blaming("STORE", ValueError):
-            found = summary(sweep_rows(store))
-        for line in findings(found):
-            print(line)
-        save_with_rows(found, plot, out, "atlas", passing)
+    with blaming("STORE", ValueError):
+        found = summary(sweep_rows(store))
+    for line in findings(found):
+        print(line)
+    save_with_rows(found, plot, out, "atlas")
     print(out / "atlas.png")

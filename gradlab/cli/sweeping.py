@@ -21,15 +21,22 @@ app = typer.Typer(
 )
 
 _GridFile = Annotated[
-    Path, typer.Argument(help="What to compute, such as examples/atlas.toml.", metavar="GRID.toml")
+    Path, typer.Argument(help="File of the grid, such as examples/atlas.toml.", metavar="GRID.toml")
 ]
-_Store = Annotated[Path, typer.Argument(help="Where the rows are kept, such as atlas.db.")]
+_Store = Annotated[Path, typer.Argument(help="File that keeps the rows, such as atlas.db.")]
 _Scheduler = Annotated[
     str | None,
-    typer.Option(metavar="tcp://HOST:PORT", help="A dask scheduler, instead of this machine."),
+    typer.Option(
+        metavar="tcp://HOST:PORT",
+        help="Dask scheduler whose workers compute.  [default: this machine]",
+    ),
 ]
-_Limit = Annotated[float, typer.Option(min=0.1, help="Seconds that a cell may take.")]
-_Memory = Annotated[float, typer.Option(min=1, help="Gigabytes that a worker may use.")]
+_Limit = Annotated[
+    float, typer.Option(min=0.1, help="Seconds after which a cell is stopped as failed.")
+]
+_Memory = Annotated[
+    float, typer.Option(min=1, help="Gigabytes that the process of a cell may use.")
+]
 
 
 # Cells from which on the time is estimated before they are run.
@@ -42,7 +49,7 @@ def sweep() -> None:
 
     \b
     gradlab sweep plan examples/small.toml               # how many cells, about how long
-    gradlab sweep run examples/small.toml small.db       # stopped anyhow, it goes on from there
+    gradlab sweep run examples/small.toml small.db       # stop it any time; again: it continues
     gradlab sweep status small.db
     gradlab sweep plot small.db --x tau --y relative_mse --hue estimator --col problem
     gradlab sweep export small.db rows.csv
@@ -79,7 +86,7 @@ def run(
     limit: _Limit = 600.0,
     memory: _Memory = 4.0,
     extend: Annotated[
-        bool, typer.Option("--extend", help="Allow a grid with more cells than the store's.")
+        bool, typer.Option("--extend", help="Allow a grid with more cells than the store has.")
     ] = False,
 ) -> None:
     """Compute the cells that the store lacks; the same command goes on after any interruption.
@@ -91,7 +98,7 @@ def run(
     if not store.exists():
         from gradlab.sweep.plan import plan
 
-        # Of a small grid the progress bar tells soon enough.
+        # The progress bar of a small grid says it soon enough.
         told = plan(read, memory=memory) if len(read) >= _MANY else f"{len(read):,} cells"
         print(told, file=sys.stderr)
     _run(read, store, workers, scheduler, limit=limit, memory=memory, extend=extend)
@@ -106,7 +113,7 @@ def retry(
     limit: _Limit = 600.0,
     memory: _Memory = 4.0,
 ) -> None:
-    """Compute the cells that failed once more, say with more time or memory, and those not there.
+    """Compute the cells that failed again, with more time or memory, and those that are missing.
 
     \b
     Example:  gradlab sweep retry examples/small.toml small.db --limit 3600 --memory 16

@@ -1,12 +1,26 @@
-"""`gradlab time`: milliseconds and memory of every estimator's layer."""
+"""`gradlab time`: milliseconds and memory of every estimator's layer, or on your own loss."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gradlab.cli.faults import blaming, staging
-from gradlab.cli.options import Folder, Seed
+from gradlab.cli.faults import blaming, make_folder
+from gradlab.cli.options import (
+    Device,
+    Estimators,
+    File,
+    Folder,
+    LogitsFile,
+    OwnLoss,
+    ProblemName,
+    Regime,
+    Seed,
+    Temperatures,
+    blaming_loss,
+    read_estimators,
+    read_loss,
+    read_size,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,72 +29,93 @@ __all__ = ["time"]
 
 
 def time(
-    estimators: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help='Estimators such as ZGR or "GR(k=10)".  [default: all and GR(k=100)]',
-            metavar="ESTIMATOR",
+    estimators: Estimators = None,
+    file: File = None,
+    problem: ProblemName = None,
+    loss: OwnLoss = None,
+    logits: LogitsFile = None,
+    regime: Regime = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Sizes, variables x classes, such as 32x16 or 8x4,32x4.  [default: 2 to 512 "
+            "variables x 16 and 32 x 2 to 256; for a loss 4x4]",
+            metavar="NxC,...",
         ),
     ] = None,
-    variables: Annotated[str, typer.Option(help="Numbers of variables N.")] = "2,8,32,128,512",
-    classes: Annotated[str, typer.Option(help="Numbers of classes C.")] = "2,4,16,64,256",
-    batch: Annotated[int, typer.Option(min=1, help="Rows of logits [batch, N, C].")] = 128,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    tau: Temperatures = None,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Rows B of the logits [B, N, C] in one pass.")
+    ] = 128,
+    device: Device = "cpu",
     seconds: Annotated[
-        float, typer.Option(help="Time for a size, shared equally; at least 5 passes of each.")
+        float,
+        typer.Option(
+            help="Seconds spent on a size; estimators share them, with at least 5 passes each."
+        ),
     ] = 2.0,
     seed: Seed = 0,
-    out: Annotated[Path | None, Folder] = None,
+    out: Folder = None,
 ) -> None:
     """Time a forward and backward pass of every estimator's layer, beside F.gumbel_softmax.
 
-    Classes are swept at the middle number of variables, and variables at that of classes. The rows
-    name the machine. Medians and quartiles: CPU time on one thread; on cuda also CUDA Graphs.
+    With --problem or --loss the passes are those of a training on this loss. The rows name the
+    machine. Medians and quartiles: CPU time on one thread; on cuda also CUDA Graphs.
 
     \b
-    Example:  gradlab time --variables 32 --classes 16 --batch 512
+    Example:  gradlab time --size 32x2,32x16,32x64 --out results
+    Example:  gradlab time ZGR --file my.py:Mine --loss my.py:loss --logits logits.npy --batch 512
     """
-    sizes = [_numbers("--variables", variables), _numbers("--classes", classes)]
-    with staging(out) as passing:
-        from gradlab.estimators import parse
-        from gradlab.nn.device import check_device
-        from gradlab.nn.timing import check_sizes, sweeps, time_layers
+    of_loss = problem is not None or loss is not None
+    for option, value in (("--logits", logits), ("--regime", regime)):
+        if value is not None and not of_loss:
+            raise typer.BadParameter("only with --problem or --loss", param_hint=option)
+    f = at = None
+    if of_loss:
+        f, at, _ = read_loss(
+            problem=problem, loss=loss, logits=logits, regime=regime, size=size, seed=seed
+        )
+        sizes = [(at.shape[-2], at.shape[-1])]
+    elif size is not None:
+        sizes = [read_size(text, (1, 1)) for text in dict.fromkeys(size.split(","))]
+    else:
+        sizes = _sizes()
+    make_folder(out)
+    from gradlab.nn.device import check_device
+    from gradlab.nn.timing import check_sizes, every_estimator, time_layers
 
-        with blaming("ESTIMATOR"):
-            chosen = [parse(text) for text in dict.fromkeys(estimators)] if estimators else None
-        with blaming("--device"):
-            check_device(device)
-        with blaming("--batch, --variables, --classes"):
-            swept = sweeps(*sizes)
-            check_sizes(swept, batch)
-        with blaming("--seconds"):
-            rows = time_layers(
-                chosen,
-                swept,
-                batch=batch,
-                device=device,
-                seconds=seconds,
-                seed=seed,
-                progress=True,
-            )
-        print(_text(rows))
-        if out is not None:
-            from gradlab.plots.files import save_with_rows
-            from gradlab.plots.timing import plot
+    default = [str(estimator) for estimator in every_estimator()]
+    chosen = read_estimators(estimators, tau, files=file, default=default)
+    with blaming("--device"):
+        check_device(device)
+    with blaming("--batch, --size"):
+        check_sizes(sizes, batch)
+    with blaming_loss(loss), blaming("--seconds"):
+        rows = time_layers(
+            chosen,
+            sizes,
+            f=f,
+            logits=at,
+            batch=batch,
+            device=device,
+            seconds=seconds,
+            seed=seed,
+            progress=True,
+        )
+    print(_text(rows))
+    if out is not None:
+        from gradlab.plots.files import save_with_rows
+        from gradlab.plots.timing import plot
 
-            save_with_rows(rows, plot, out, "timing", passing)
-            print(f"\n{out / 'timing.png'}")
+        save_with_rows(rows, plot, out, "timing")
+        print(f"\n{out / 'timing.png'}")
 
 
-def _numbers(option: str, text: str) -> list[int]:
-    with blaming(option):
-        try:
-            numbers = sorted({int(part) for part in text.split(",")})
-        except ValueError:
-            raise ValueError(f"{text!r} is no list of whole numbers; write 2,8,32") from None
-        if numbers[0] < 1:
-            raise ValueError(f"must be at least 1, not {numbers[0]}")
-    return numbers
+def _sizes() -> list[tuple[int, int]]:
+    """Return the sizes that are timed by default: classes at 32 variables, variables at 16."""
+    from gradlab.nn.timing import sweeps
+
+    return sweeps([2, 8, 32, 128, 512], [2, 4, 16, 64, 256])
 
 
 def _text(rows: "pd.DataFrame") -> str:
@@ -108,9 +143,9 @@ def _text(rows: "pd.DataFrame") -> str:
         left_out = part.loc[part["reason"].notna(), "reason"]
         text += f"\n\n[{first['batch']}, {n}, {c}], {mode}\n{aligned(table)}"
         text += "".join(f"\nleft out: {reason}" for reason in left_out)
-    if (rows["timed"] != "layer").any():
-        names = ", ".join(rows.loc[rows["timed"] != "layer", "estimator"].unique())
-        text += f"\n\nWithout a sample, so timed by the surrogate of a linear f: {names}."
+    for timed, part in rows.groupby("timed", sort=False):
+        if timed != "layer":
+            text += f"\n\nTimed by the {timed}: {', '.join(part['estimator'].unique())}."
     return text
 
 

@@ -1,4 +1,4 @@
-"""What the commands of `gradlab train` share: doing the runs, and telling what was reached."""
+"""What the commands of `gradlab train` share: the runs, and the report of what they reached."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from gradlab.cli.faults import blaming, blaming_one, fail, staging
+from gradlab.cli.faults import blaming, blaming_one, fail, make_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,24 +41,22 @@ def train_and_report(
             begin(chosen, images, device, probe)
     runs = [Run(one, out / Run.name(one), data, device, threads, probe) for one in settings]
     cores = max(1, usable_cores() // threads) if device == "cpu" else 1
-    with staging(out):
-        pass  # a folder that cannot be written is told before hours of training
+    make_folder(out)
     outcomes = run_all(runs, workers or cores, progress=True)
-    with staging(out) as passing:
-        curves = [outcome.curve for outcome in outcomes if outcome.error is None]
-        if curves:
-            rows = pd.concat(curves, ignore_index=True)
-            rows = rows.assign(chosen=at_best_rate(rows))
-            save_with_rows(rows, plot, out, name, passing)
-            best = rows[rows["chosen"]]
-            print(_text(summary(best, ["lr", *columns, "seconds"]), columns))
-            print(f"\n{out / f'{name}.png'}")
-        probed = [outcome.probed for outcome in outcomes if len(outcome.probed)]
-        if probed:
-            from gradlab.plots import probe as picture
+    curves = [outcome.curve for outcome in outcomes if outcome.error is None]
+    if curves:
+        rows = pd.concat(curves, ignore_index=True)
+        rows = rows.assign(chosen=at_best_rate(rows))
+        save_with_rows(rows, plot, out, name)
+        best = rows[rows["chosen"]]
+        print(_text(summary(best, ["lr", *columns, "seconds"]), columns))
+        print(f"\n{out / f'{name}.png'}")
+    probed = [outcome.probed for outcome in outcomes if len(outcome.probed)]
+    if probed:
+        from gradlab.plots import probe as picture
 
-            save_with_rows(pd.concat(probed), picture.plot, out, f"{name}-probe", passing)
-            print(out / f"{name}-probe.png")
+        save_with_rows(pd.concat(probed), picture.plot, out, f"{name}-probe")
+        print(out / f"{name}-probe.png")
     stopped = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in stopped:
         fail(f"{outcome.run.folder.name}: {outcome.error}", 1)

@@ -8,7 +8,7 @@ import typer
 
 from gradlab.cli.faults import blaming, blaming_one
 from gradlab.cli.old_forms import Command, split_names
-from gradlab.cli.options import Seed, Workers
+from gradlab.cli.options import Device, Seed, Workers
 from gradlab.cli.train_runs import train_and_report
 
 __all__ = ["app"]
@@ -25,38 +25,47 @@ _Estimators = Annotated[
         metavar="ESTIMATOR",
     ),
 ]
-_Seeds = Annotated[int, typer.Option(min=1, help="Runs of each estimator: --seed, --seed + 1, ...")]
+_Seeds = Annotated[
+    int, typer.Option(min=1, help="Runs of each estimator, with the seeds --seed, --seed + 1, ...")
+]
 _Images = Annotated[
-    str, typer.Option(metavar="NAME", help="Data set: digits (always there), mnist, ... (README).")
+    str,
+    typer.Option(
+        metavar="NAME", help="Data set: digits, which needs no download, or one of the README's."
+    ),
 ]
 _Data = Annotated[
     Path | None,
-    typer.Option(metavar="FOLDER", help="Data folder.  [default: $GRADLAB_DATA, or the cache]"),
+    typer.Option(
+        metavar="FOLDER",
+        help="Folder of the downloaded data sets.  [default: $GRADLAB_DATA, or the cache]",
+    ),
 ]
 _Epochs = Annotated[int, typer.Option(min=1, help="Passes over the training images.")]
-_Batch = Annotated[int, typer.Option(min=1, help="Images a step.")]
-_Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+_Batch = Annotated[int, typer.Option(min=1, help="Images in one training step.")]
 _Threads = Annotated[
-    int, typer.Option(min=1, help="Torch threads per run; changes results in the last bits.")
+    int, typer.Option(min=1, help="Torch threads per run; they change the last bits of results.")
 ]
 _Probe = Annotated[
     int | None,
-    typer.Option(min=1, metavar="K", help="Every K steps measure bias and variance of estimators."),
+    typer.Option(
+        min=1, metavar="K", help="Steps between measurements of bias and variance.  [default: none]"
+    ),
 ]
 _Probed = Annotated[
     str | None,
     typer.Option(
-        metavar="A,B,C", help="Estimators that --probe measures.  [default: those trained]"
+        metavar="A,B,...", help="Estimators that --probe measures.  [default: those trained]"
     ),
 ]
 _ProbeSeconds = Annotated[
-    float, typer.Option(min=0.001, help="Limit of the time of all these measurements of a run.")
+    float, typer.Option(min=0.001, help="Seconds that all measurements of one run may take.")
 ]
 _Out = Annotated[
     Path,
     typer.Option(
         metavar="FOLDER",
-        help="Output folder: the curves, and one subfolder with the checkpoint per run.",
+        help="Folder of the curves, with one subfolder per run for its checkpoint.",
     ),
 ]
 
@@ -73,7 +82,9 @@ def train(context: typer.Context) -> None:
 def vae(
     estimators: _Estimators = None,
     seeds: _Seeds = 1,
-    latent: Annotated[str, typer.Option(help="Variables x classes.")] = "30x10",
+    latent: Annotated[
+        str, typer.Option(help="Size of the latent layer, variables x classes.", metavar="NxC")
+    ] = "30x10",
     images: _Images = "digits",
     data: _Data = None,
     epochs: _Epochs = 500,
@@ -81,23 +92,23 @@ def vae(
     lr: Annotated[float, typer.Option(help="Learning rate of Adam.")] = 1e-4,
     hidden: Annotated[int, typer.Option(min=1, help="Units of each hidden layer.")] = 200,
     bound_samples: Annotated[
-        int, typer.Option(min=1, help="K of the importance-weighted bound at the end.")
+        int, typer.Option(min=1, help="Samples in the importance-weighted bound at the end.")
     ] = 100,
     seed: Seed = 0,
     probe: _Probe = None,
     probe_estimators: _Probed = None,
     probe_seconds: _ProbeSeconds = 600,
     workers: Workers = None,
-    device: _Device = "cpu",
+    device: Device = "cpu",
     threads: _Threads = 1,
     out: _Out = Path("runs/vae"),
 ) -> None:
     """Train a VAE with N categorical latent variables of C classes; -ELBO in nats.
 
-    Losses and times of every epoch, the importance-weighted bound at the end. Ctrl-C stops
-    cleanly, and the same command goes on from the checkpoints, exactly. With --probe gradients
-    of several estimators are measured on the model as it trains: exactly if the latent has no
-    more than 4096 states, else against a long unbiased run.
+    The rows hold losses and times of every epoch, and the importance-weighted bound at the end.
+    Ctrl-C stops cleanly, and the same command continues from the checkpoints, exactly. With --probe
+    gradients of several estimators are measured on the model as it trains: exactly if the latent
+    layer has no more than 4096 states, else against a long unbiased run.
 
     \b
     Example:  gradlab train vae ST ZGR "RF(m=4)" --seeds 2 --lr 1e-3 --epochs 300
@@ -144,30 +155,37 @@ def vae(
 def network(
     estimators: _Estimators = None,
     seeds: _Seeds = 1,
-    model: Annotated[str, typer.Option(help="mlp or conv.")] = "mlp",
-    levels: Annotated[int, typer.Option(min=2, help="Of each quantized number.")] = 2,
-    activations: Annotated[bool, typer.Option(help="Quantize activations.")] = True,
-    weights: Annotated[bool, typer.Option(help="Quantize weights.")] = False,
+    model: Annotated[str, typer.Option(help="Network: mlp or conv.", metavar="mlp|conv")] = "mlp",
+    levels: Annotated[int, typer.Option(min=2, help="Levels of each quantized number.")] = 2,
+    activations: Annotated[bool, typer.Option(help="Whether activations are quantized.")] = True,
+    weights: Annotated[bool, typer.Option(help="Whether weights are quantized.")] = False,
     images: _Images = "digits",
     data: _Data = None,
     epochs: _Epochs = 200,
     batch: _Batch = 50,
     lr: Annotated[
         str,
-        typer.Option(help="Of Adam, / 10 after epochs 100 and 150; or 1e-3,3.3e-4: the best one."),
+        typer.Option(
+            help="Learning rate of Adam, divided by 10 after epochs 100 and 150; of several, such "
+            "as 1e-3,3.3e-4, the best is shown.",
+            metavar="LR,...",
+        ),
     ] = "1e-3",
-    samples: Annotated[int, typer.Option(min=1, help="Of the ensemble at the end.")] = 10,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Samples whose mean predicts, as an ensemble, at the end.")
+    ] = 10,
     seed: Seed = 0,
     workers: Workers = None,
-    device: _Device = "cpu",
+    device: Device = "cpu",
     threads: _Threads = 1,
     out: _Out = Path("runs/network"),
 ) -> None:
     """Train a classifier whose units are drawn from L levels; errors in percent.
 
-    Several learning rates: each estimator is shown at the one with the smallest validation error,
+    Of several learning rates each estimator is shown at the one with the smallest validation error,
     the mean over seeds. Errors are those of one sample of all units, of every unit at its most
-    probable level, and of the mean prediction of several samples. Goes on from checkpoints.
+    probable level, and of the mean prediction of several samples. The same command continues from
+    the checkpoints.
 
     \b
     Example:  gradlab train network ST GS-ST ZGR --epochs 30 --seeds 2
@@ -210,4 +228,4 @@ def _rate(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"{text!r} is no number; write for example 1e-3,3.3e-4,1e-4") from None
+        raise ValueError(f"{text!r} is not a number; write for example 1e-3,3.3e-4,1e-4") from None

@@ -1,6 +1,5 @@
 """`gradlab verify`: is it unbiased, where, and how sure is that."""
 
-import os
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradlab.cli.faults import blaming, blaming_one, fail, staging
+from gradlab.cli.faults import blaming, blaming_one, fail, make_folder
 from gradlab.cli.options import (
     Estimators,
     File,
@@ -19,11 +18,14 @@ from gradlab.cli.options import (
     Regime,
     Seed,
     Size,
+    Temperatures,
     blaming_loss,
     in_its_dtype,
     read_code,
     read_loss,
+    read_temperatures,
 )
+from gradlab.files import write_tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,62 +57,79 @@ class VerifyMethod(StrEnum):
 
 def verify(
     estimators: Estimators = None,
-    file: Annotated[list[str] | None, File] = None,
+    file: File = None,
     against: Annotated[
         str | None,
         typer.Option(
-            help="Compare the mean with that of this one, such as ST: is it coded right as ST?  "
-            "[default: with the gradient]",
+            help="Estimator whose mean is asked for, such as ST: is it coded right as ST?  "
+            "[default: the gradient]",
             metavar="ESTIMATOR",
         ),
     ] = None,
     judge: Annotated[
         Judged,
-        typer.Option(help="draw, which is analysed; training, the backward of what trains."),
+        typer.Option(
+            help="What is judged: draw, which is analysed; training, the backward of what trains; "
+            "or both."
+        ),
     ] = Judged.both,
     batch: Annotated[
         int | None,
-        typer.Option(min=1, help="Judge the mean over one call of B samples as one estimate."),
+        typer.Option(
+            min=1,
+            help="Samples B of one call, whose mean is judged as one estimate.  [default: each "
+            "sample by itself]",
+            metavar="B",
+        ),
     ] = None,
     problem: ProblemName = None,
     loss: OwnLoss = None,
     logits: LogitsFile = None,
     regime: Regime = None,
     size: Size = None,
+    tau: Temperatures = None,
     method: Annotated[
-        VerifyMethod, typer.Option(help="auto: exact where the mean is known, else by draws.")
+        VerifyMethod,
+        typer.Option(
+            help="How it is decided; auto is exact where the mean is known, else by draws."
+        ),
     ] = VerifyMethod.auto,
     max_draws: Annotated[
-        int, typer.Option(min=256, help="Draws after which a trial is given up as INCONCLUSIVE.")
+        int,
+        typer.Option(min=256, help="Draws after which a test is given up as INCONCLUSIVE."),
     ] = 2**20,
     delta: Annotated[
-        float, typer.Option(help="By draws: a bias below this share of |gradient| counts as none.")
+        float,
+        typer.Option(help="Share of |gradient| below which a bias counts as none, by draws."),
     ] = 0.05,
     alpha: Annotated[
         float,
-        typer.Option(help="By draws: rate of false alarms; all trials of one ladder share it."),
+        typer.Option(help="Rate of false alarms by draws; all tests of one estimator share it."),
     ] = 1e-3,
     seed: Seed = 0,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Where verify.csv, and more of that name, is written."),
+        typer.Option(
+            metavar="FOLDER", help="Folder where verify.csv is written, and verify-*.csv beside it."
+        ),
     ] = None,
 ) -> None:
     """Prove or test that estimators are unbiased where they declare it.
 
-    Without arguments also: means that are the same, and planted errors that must be found. Code
-    that declares nothing is said to be what it is found to be; with --problem it is asked to be
-    unbiased, with --against to have that mean. Status 0 when all that is declared or asked holds, 1
-    when something fails.
+    Without arguments it also checks means that must be the same, and planted errors that must be
+    found. For code that declares nothing the answer is how far it is exact. With --problem or
+    --loss it must be unbiased there, with --against it must have that mean. The exit status is 0
+    when all that is declared or asked holds, and 1 when something fails.
 
     \b
     Example:  gradlab verify ZGR --file my.py:MyEstimator --out results
+    Example:  gradlab verify GS-ST --tau 0.1,1 --problem mlp --size 4x4
     """
     with blaming_one("--delta", "--alpha", "--max-draws"):
         from gradlab.verification.verifying import check_options
 
         check_options(method, None, max_draws, delta, alpha, seed)
-    codes = _read(estimators, file)
+    codes = _read(estimators, file, tau)
     options: dict[str, Any] = {"delta": delta, "alpha": alpha, "max_draws": max_draws}
     options |= {"seed": seed, "judge": str(judge), "batch": batch, "against": None}
     if against is not None:
@@ -121,43 +140,53 @@ def verify(
     for option, value in given.items():
         if value is not None and not one:
             raise typer.BadParameter("only with --problem or --loss", param_hint=option)
-    with staging(out) as passing:
-        if not one:
-            rows, failed = _ladders(codes, options)
-            tables = {"verify": rows}
-            if not estimators and not file and against is None:
-                more, wrong = _known(seed, delta, alpha)
-                tables, failed = tables | more, failed + wrong
-        else:
-            f, at, _ = read_loss(
-                problem=problem,
-                loss=loss,
-                logits=logits,
-                regime=regime,
-                size=size,
-                seed=seed,
-                default=(2, 3),
-            )
-            with blaming_loss(loss):
-                rows, failed = _on_one(codes, f, at, options | {"method": str(method)})
-            tables = {"verify": rows}
-        if out is not None:
-            print()
-            for name, table in tables.items():
-                table.to_csv(passing / f"{name}.csv", index=False, lineterminator="\n")
-                os.replace(passing / f"{name}.csv", out / f"{name}.csv")
-                print(out / f"{name}.csv")
+    make_folder(out)
+    if not one:
+        rows, failed = _ladders(codes, options)
+        tables = {"verify": rows}
+        if not estimators and not file and against is None:
+            more, wrong = _known(seed, delta, alpha)
+            tables, failed = tables | more, failed + wrong
+    else:
+        f, at, _ = read_loss(
+            problem=problem,
+            loss=loss,
+            logits=logits,
+            regime=regime,
+            size=size,
+            seed=seed,
+            default=(2, 3),
+        )
+        with blaming_loss(loss):
+            rows, failed = _on_one(codes, f, at, options | {"method": str(method)})
+        tables = {"verify": rows}
+    if out is not None:
+        print("", *write_tables(tables, out), sep="\n")
     if failed:
         raise typer.Exit(fail("; ".join(failed), 1))
 
 
-def _read(texts: Sequence[str] | None, files: Sequence[str] | None) -> dict[str, "Code"]:
+def _read(
+    texts: Sequence[str] | None, files: Sequence[str] | None, tau: str | None
+) -> dict[str, "Code"]:
     """Return what is to be verified, by what a fault is blamed on."""
+    from gradlab.comparison.comparing import with_temperatures
     from gradlab.estimators import ESTIMATORS
 
     asked = {f"ESTIMATOR {text}": text for text in texts or (() if files else ESTIMATORS)}
     codes = {blamed: read_code(text, "ESTIMATOR") for blamed, text in asked.items()}
-    return codes | {f"--file {text}": read_code(text, f"--file {text}") for text in files or ()}
+    codes |= {f"--file {text}": read_code(text, f"--file {text}") for text in files or ()}
+    temperatures = read_temperatures(tau)
+    if temperatures is None:
+        return codes
+    cells: dict[str, Code] = {}
+    for blamed, code in codes.items():
+        for cell in with_temperatures([code], temperatures):
+            tempered = cell.temperature_field is not None
+            cells[f"{blamed.split()[0]} {cell}" if tempered else blamed] = (
+                cell if tempered else code
+            )
+    return cells
 
 
 def _ladders(codes: dict[str, "Code"], options: dict[str, Any]) -> tuple["pd.DataFrame", list[str]]:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from gradlab.data.cache import cache_folder
 from gradlab.data.sources import SOURCES, SUBFOLDERS, Source
+from gradlab.files import move
 
 __all__ = ["data_folder", "read_source"]
 
@@ -136,7 +137,7 @@ def _download_from(address: str, source: Source, target: Path) -> str | None:
             continue
         found = _checksums(part.read_bytes(), expected)
         if set(found) & set(expected):
-            os.replace(part, target)
+            move(part, target)
             return None
         failure = f"checksum {' / '.join(found)}, expected {' or '.join(expected)}"
         part.unlink()

@@ -17,7 +17,6 @@ from concurrent.futures import as_completed
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from gradlab.parallel import processes, usable_cores
@@ -119,13 +118,11 @@ def draw(
     out.mkdir(parents=True, exist_ok=True)
     drawn: dict[str, Drawn] = {}
     with (
-        TemporaryDirectory(dir=out, prefix=".drawing-") as staging,
         processes(workers) as pool,
         Progress("figures", len(chosen), "figures", shown=progress) as bar,
     ):
         futures = {
-            pool.submit(_make, name, FIGURES[name], out, Path(staging), seed, redraw): name
-            for name in chosen
+            pool.submit(_make, name, FIGURES[name], out, seed, redraw): name for name in chosen
         }
         for future in as_completed(futures):
             name = futures[future]
@@ -191,7 +188,7 @@ def _of(module: str, which: str) -> Callable[..., Any]:
     return found
 
 
-def _make(name: str, module: str, out: Path, staging: Path, seed: int, redraw: bool) -> Drawn:
+def _make(name: str, module: str, out: Path, seed: int, redraw: bool) -> Drawn:
     """Compute and write one figure; an error is caught and reported."""
     start = time.perf_counter()
     notes = io.StringIO()
@@ -207,7 +204,7 @@ def _make(name: str, module: str, out: Path, staging: Path, seed: int, redraw: b
             if redraw and not csv.exists():
                 raise OSError(f"there is no {csv} to draw again; make it first, without redraw")
             rows = pd.read_csv(csv) if redraw else _of(module, "rows")(seed)
-            save_with_rows(rows, _of(module, "plot"), out, name, staging)
+            save_with_rows(rows, _of(module, "plot"), out, name)
         except OSError as fault:
             error = str(fault)
         except Exception as fault:

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.checks import too_large
@@ -19,15 +20,17 @@ from gradlab.estimators import (
     Estimator,
     GumbelRao,
     PathwiseEstimator,
-    parse,
 )
+from gradlab.loss import Loss
+from gradlab.loss.gate import checked, name_of
 from gradlab.nn.clocks import Work, captured, clock, in_turns, peak_bytes
 from gradlab.nn.device import check_device, machine_name
 from gradlab.nn.layer import CategoricalLayer
 from gradlab.progress import tracked
 from gradlab.reproducible import block_generator, check_seed, single_thread
+from gradlab.user_code.under_test import Code, EstimatorError, estimator_of
 
-__all__ = ["REFERENCE", "check_sizes", "sweeps", "time_layers"]
+__all__ = ["REFERENCE", "check_sizes", "every_estimator", "sweeps", "time_layers"]
 
 REFERENCE = "F.gumbel_softmax(hard=True)"
 """What every row is compared with."""
@@ -80,46 +83,53 @@ def check_sizes(sizes: Iterable[tuple[int, int]], batch: int) -> None:
 
 
 def time_layers(
-    estimators: Iterable[Estimator | str] | None = None,
+    estimators: Iterable[Code] | None = None,
     sizes: Iterable[tuple[int, int]] = ((32, 16),),
     *,
+    f: Loss | None = None,
+    logits: Float[Tensor, "N C"] | None = None,
     batch: int = 128,
     device: str = "cpu",
     seconds: float = 2.0,
     seed: int = 0,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Return one row for each size, mode and estimator.
+    """Return how long a forward and backward pass of each estimator takes, as rows.
 
     A pass makes a sample of float32 logits [batch, N, C] and sends a fixed cotangent back. An
-    estimator without a sample runs its surrogate of a linear f instead; the column `timed` says so.
-
-    `ms` is the median time, with quartiles, of passes in random turns. On the CPU it is CPU time on
-    one thread. On CUDA it is the time until the device is done, with and without CUDA Graphs
-    (`mode`). `ratio` is over the reference of the same turn. `peak_bytes` is the most memory alive
-    during a pass beyond logits and cotangent, see `gradlab.nn.clocks.peak_bytes`. What does not fit
-    is a row with its `reason`.
+    estimator without a sample runs its surrogate of a linear f instead. With your own `f` all of
+    them run its surrogate, as in training. On the CPU times are CPU time on one thread. On CUDA
+    they are the time until the device is done, with and without CUDA Graphs. Memory is what is
+    alive at once beyond logits and cotangent: on the CPU in all tensors that torch's operations
+    return, on CUDA as its allocator says.
 
     Args:
-        estimators: Estimators or their texts; by default all of them, and GR(k=100).
-        sizes: Pairs (N, C) of variables and classes.
-        batch: The number of elements of the batch.
-        device: "cpu", "cuda" or "cuda:1".
-        seconds: The time for each size; every estimator has at least 5 passes.
-        seed: The seed of logits, cotangents and samples, an int in [0, 2^63).
-        progress: Whether to show a progress bar on stderr.
+        estimators: What is timed, in any form that `gradlab.compare` takes; by default all
+            estimators and GR(k=100).
+        sizes: Pairs (N, C): numbers of variables and of classes.
+        f: Your own loss, which maps x [batch, N, C] to [batch].
+        logits: Where f is timed, [N, C]; every element of the batch has them. By default they are
+            standard normal.
+        batch: Rows of logits in one pass.
+        device: "cpu" or "cuda".
+        seconds: Time for each size, which the estimators share; each has at least 5 passes.
+        seed: Seed of the logits, the cotangent and the samples.
+        progress: Whether a bar on stderr counts the sizes.
 
     Returns:
-        The rows; `gradlab.plots.timing.plot` draws them.
+        One row for each size, mode and estimator, the reference first. `timed`: "layer", or whose
+        surrogate. `ms`: the median of passes in random turns, with quartiles. `ratio`: over the
+        reference of the same turn. `peak_bytes`: memory. `reason`: why a row has no times.
 
     Raises:
-        ValueError: If the device is unknown or absent, `seconds` is not positive and finite, or a
-            size is out of range.
+        ValueError: the device is unknown or absent, a size is too large, or logits have another
+            size.
+        LossError: f breaks its contract, or does not work in float32.
 
     Example:
-        >>> rows = time_layers(["ZGR", "ST"], sizes=[(4, 3)], batch=2, seconds=0.01)
-        >>> list(rows["estimator"])
-        ['F.gumbel_softmax(hard=True)', 'ZGR', 'ST']
+        >>> rows = time_layers(["ZGR"], [(2, 3)], batch=4, seconds=0.01)
+        >>> rows[["estimator", "timed"]].values.tolist()
+        [['F.gumbel_softmax(hard=True)', 'layer'], ['ZGR', 'layer']]
     """
     place = check_device(device)
     check_seed(seed)
@@ -127,9 +137,12 @@ def time_layers(
         raise ValueError(f"seconds must be positive and finite, not {seconds!r}")
     sizes = list(sizes)
     check_sizes(sizes, batch)
-    chosen = [*(cls() for cls in ESTIMATORS.values()), GumbelRao(k=100)]
-    if estimators is not None:
-        chosen = [parse(e) if isinstance(e, str) else e for e in estimators]
+    if logits is not None and any(size != tuple(logits.shape) for size in sizes):
+        raise ValueError(f"logits have the size {tuple(logits.shape)}, not each of {sizes}")
+    if f is not None:
+        for size in sizes:
+            checked(f, torch.zeros(size) if logits is None else logits.float())
+    chosen = every_estimator() if estimators is None else [estimator_of(e) for e in estimators]
     modes = ("eager", "cuda graph") if place.type == "cuda" else ("eager",)
     about = {"batch": batch, "device": device, "dtype": "float32", **_machine(place)}
     rows: list[dict[str, Any]] = []
@@ -138,29 +151,45 @@ def time_layers(
         torch.manual_seed(seed)
         for size in tracked(sizes, "time", "sizes", shown=progress):
             for mode in modes:
-                rows += _of_size(chosen, (batch, *size), place, mode, seconds, seed)
+                rows += _of_size(chosen, (batch, *size), f, logits, place, mode, seconds, seed)
     return pd.DataFrame(rows).assign(**about, seed=seed)
+
+
+def every_estimator() -> list[Estimator]:
+    """Return what is timed by default: all estimators, and Gumbel-Rao with many samples."""
+    return [*(cls() for cls in ESTIMATORS.values()), GumbelRao(k=100)]
 
 
 def _of_size(
     estimators: Sequence[Estimator],
     shape: tuple[int, int, int],
+    f: Loss | None,
+    at: Tensor | None,
     device: torch.device,
     mode: str,
     seconds: float,
     seed: int,
 ) -> list[dict[str, Any]]:
     source = block_generator(seed, f"timing {shape}")
-    logits = torch.randn(shape, generator=source).to(device).requires_grad_()
+    logits = torch.randn(shape, generator=source)
+    if at is not None:
+        logits = at.to(logits).expand(shape).clone()
+    logits = logits.to(device).requires_grad_()
     v = torch.randn(shape, generator=source).to(device)
 
     def reference() -> object:
         return torch.autograd.grad(F.gumbel_softmax(logits, hard=True), logits, v)
 
     works: dict[str, Work] = {REFERENCE: reference}
-    reasons = {str(e): _why_not(e, logits) for e in estimators}
-    works |= {str(e): _pass(e, logits, v) for e in estimators if not reasons[str(e)]}
-    peaks = {name: peak_bytes(work, device) for name, work in works.items()}
+    reasons = {str(e): _why_not(e, f, logits) for e in estimators}
+    works |= {str(e): _pass(e, f, logits, v) for e in estimators if not reasons[str(e)]}
+    peaks: dict[str, int] = {}
+    for name, work in list(works.items()):
+        try:
+            peaks[name] = peak_bytes(work, device)
+        except EstimatorError as fault:  # code that only draws does not train
+            reasons[name] = str(fault)
+            del works[name]
     if mode == "cuda graph":
         works, refused = captured(works)
         reasons |= refused
@@ -169,7 +198,7 @@ def _of_size(
     rows: list[dict[str, Any]] = []
     for name, series, timed in [
         (REFERENCE, REFERENCE, "layer"),
-        *((str(e), e.text(without="tau"), _timed(e)) for e in estimators),
+        *((str(e), e.text(without=e.temperature_field), _timed(e, f)) for e in estimators),
     ]:
         row: dict[str, Any] = {"estimator": name, "series": series, "timed": timed, "mode": mode}
         row |= {"N": shape[1], "C": shape[2], "reason": reasons.get(name)}
@@ -187,29 +216,30 @@ def _quartiles(name: str, values: pd.Series) -> dict[str, float]:
     return {name: middle, f"{name}_q25": low, f"{name}_q75": high}
 
 
-def _timed(estimator: Estimator) -> str:
+def _timed(estimator: Estimator, f: Loss | None) -> str:
+    if f is not None:
+        return f"surrogate of {name_of(f)}"
     is_layer = isinstance(estimator, PathwiseEstimator)
     return "layer" if is_layer else "surrogate of a linear f"
 
 
-def _why_not(estimator: Estimator, logits: Tensor) -> str | None:
+def _why_not(estimator: Estimator, f: Loss | None, logits: Tensor) -> str | None:
     """Return why a pass is not made: too many elements at once, or the estimator refuses it."""
     batch, variables, classes = logits.shape
     elements = batch * estimator.footprint(variables, classes)
     if elements <= _LARGEST:
         # A sum of levels: an f for every estimator that takes so many classes.
         levels = torch.arange(classes, dtype=logits.dtype, device=logits.device)
-        return estimator.supports(lambda x: (x * levels).sum((-2, -1)), logits.detach()[0])
+        return estimator.supports(f or (lambda x: (x * levels).sum((-2, -1))), logits.detach()[0])
     return too_large(str(estimator), elements, _LARGEST)
 
 
-def _pass(estimator: Estimator, logits: Tensor, v: Tensor) -> Work:
-    if isinstance(estimator, PathwiseEstimator):
+def _pass(estimator: Estimator, f: Loss | None, logits: Tensor, v: Tensor) -> Work:
+    if f is None and isinstance(estimator, PathwiseEstimator):
         layer = CategoricalLayer(estimator)
         return lambda: torch.autograd.grad(layer(logits), logits, v)
-    return lambda: torch.autograd.grad(
-        estimator.surrogate(lambda x: (x * v[0]).sum((-2, -1)), logits).sum(), logits
-    )
+    loss = f or (lambda x: (x * v[0]).sum((-2, -1)))
+    return lambda: torch.autograd.grad(estimator.surrogate(loss, logits).sum(), logits)
 
 
 def _machine(device: torch.device) -> dict[str, Any]:

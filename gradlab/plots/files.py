@@ -3,13 +3,13 @@
 Files appear at once and whole, and hold the same bytes for the same rows.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from gradlab.files import writing
 from gradlab.plots.style import save, styled
 
 __all__ = ["save_with_rows"]
@@ -20,20 +20,17 @@ def save_with_rows(
     plot: Callable[[pd.DataFrame], Figure],
     folder: Path,
     name: str,
-    staging: Path,
 ) -> list[Path]:
     """Write folder/name.csv, .png and .pdf.
 
-    The files are written in `staging` and then moved: whatever interrupts this leaves old files or
-    new ones. The picture is drawn from rows read back, so drawing it again from the CSV changes
-    nothing.
+    Whatever interrupts this leaves old files or new ones. The picture is drawn from rows read back,
+    so that drawing it again from the CSV changes nothing.
 
     Args:
         rows: The rows of the figure.
         plot: Returns the figure of the rows.
         folder: Where the files go.
         name: Their name without an ending.
-        staging: A folder on the same disk.
 
     Returns:
         The paths of the three files.
@@ -41,12 +38,10 @@ def save_with_rows(
     Raises:
         OSError: If a folder cannot be written.
     """
-    stem = staging / name
-    csv = staging / f"{name}.csv"
-    # Floats are written with as many digits as it takes to read the same float back.
-    rows.to_csv(csv, index=False, lineterminator="\n")
-    with styled():
-        paths = [csv, *save(plot(pd.read_csv(csv)), stem)]
-    for path in paths:
-        os.replace(path, folder / path.name)
+    with writing(folder) as new:
+        csv = new / f"{name}.csv"
+        # Floats are written with as many digits as it takes to read the same float back.
+        rows.to_csv(csv, index=False, lineterminator="\n")
+        with styled():
+            paths = [csv, *save(plot(pd.read_csv(csv)), new / name)]
     return [folder / path.name for path in paths]

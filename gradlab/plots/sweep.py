@@ -40,7 +40,7 @@ _DECADES = 1e-10
 
 
 def plot(
-    rows: pd.DataFrame, x: str = "tau", y: str = "mse", hue: str = "series", col: str = "problem"
+    rows: pd.DataFrame, x: str = "tau", y: str = "mse", hue: str = "estimator", col: str = "problem"
 ) -> Figure:
     """Return the figure of a sweep.
 

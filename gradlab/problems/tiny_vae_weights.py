@@ -7,8 +7,6 @@ outside the package; whatever happens to it, the weights are trained again.
 import functools
 import hashlib
 import json
-import os
-import tempfile
 import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +18,7 @@ from tqdm import tqdm
 
 from gradlab.data.cache import cache_folder
 from gradlab.data.digits import DIGITS_SHA256, digits
+from gradlab.files import writing
 from gradlab.problems.tiny_vae_model import Weights, elbo, initial_weights
 
 __all__ = ["SNAPSHOTS", "Training", "trained"]
@@ -96,13 +95,10 @@ def _write(path: Path, snapshots: dict[str, Weights]) -> None:
         for name, weights in snapshots.items()
         for part, tensor in weights._asdict().items()
     }
-    partial = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            partial = Path(file.name)
-            np.savez(file, checksum=np.array(_checksum(arrays)), **arrays)
-        os.replace(partial, path)
+        with writing(path.parent) as new:
+            np.savez(new / path.name, checksum=np.array(_checksum(arrays)), **arrays)
     except OSError as error:
         warnings.warn(
             f"the trained weights cannot be kept in {path.parent} ({error}); they will be trained "
@@ -110,9 +106,6 @@ def _write(path: Path, snapshots: dict[str, Weights]) -> None:
             RuntimeWarning,
             stacklevel=3,
         )
-    finally:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
 
 
 def _train(training: Training) -> dict[str, Weights]:

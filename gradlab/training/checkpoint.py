@@ -3,14 +3,14 @@
 A file is written beside its place and moved there; reading it checks every byte.
 """
 
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 import torch
+
+from gradlab.files import writing
 
 __all__ = ["CheckpointError", "check_settings", "read_checkpoint", "write_checkpoint"]
 
@@ -36,18 +36,11 @@ def write_checkpoint(state: Mapping[str, Any], path: Path) -> None:
         ...     read_checkpoint(Path(folder) / "checkpoint.pt")
         {'step': 3}
     """
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+    with writing(path.parent) as new, open(new / path.name, "wb") as file:
         try:
             torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException as fault:
-            os.unlink(file.name)
-            # torch reports a full disk as its own RuntimeError.
-            if isinstance(fault, RuntimeError):
-                raise OSError(f"{path} cannot be written: {fault}") from fault
-            raise
+        except RuntimeError as fault:  # of torch, where the disk is full
+            raise OSError(f"{path} cannot be written: {fault}") from fault
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import pytest
 
 from cases import is_binary
 from gradlab import figures
-from gradlab.catalogue import problem_table
+from gradlab.catalogue import problem_rows
 from gradlab.cli import main
 from gradlab.cli.comparing import Method, compare
 from gradlab.comparison import comparing
@@ -91,7 +91,7 @@ def test_list_names_everything_within_100_columns(capsys) -> None:
     assert ", ".join(REGIMES) in lines
 
 
-@pytest.mark.parametrize("name", [name for name, _ in problem_table()])
+@pytest.mark.parametrize("name", problem_rows()["problem"])
 def test_the_table_of_problems_shows_which_take_an_argument(name) -> None:
     kind, _, argument = name.partition(":")
     takes_none = pytest.raises(ValueError, match="takes no argument")

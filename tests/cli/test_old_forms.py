@@ -15,6 +15,9 @@ OLD = {
     "vae --compare ST,GR(tau=0.5,k=2) --seeds 2": "ST GR(tau=0.5,k=2) --seeds 2",
     "network --estimator ST --weights --lr 1": "ST --weights --lr 1",
     "list --seed 3": "",
+    "time ST --variables 2,3 --classes 4,2": "ST --size 3x2,3x4,2x4",
+    "time --variables 8": "--size 8x2,8x4,8x16,8x64,8x256",
+    "time --classes=4,16,64 --batch 2": "--batch 2 --size 32x4,32x16,32x64,2x16,8x16,128x16,512x16",
 }
 NEW = (
     "recommend my.py:Mine --loss my.py:loss",

@@ -14,9 +14,10 @@ import matplotlib.image
 import numpy as np
 import pandas as pd
 import pytest
-import typer.main
 
-from gradlab.cli import app, main
+from command_tree import commands
+from gradlab.cli import main
+from gradlab.cli.listing import Kind
 from pairwise import pairwise
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -75,6 +76,7 @@ TABLES: dict[str, dict[str, list[str]]] = {
         "file": ["", "--file mine.py:Mine"],
         "against": ["", "--against ST", "--against mine.py:sample"],
         "judge": ["", "--judge draw", "--judge training"],
+        "tau": ["", "--tau 0.5"],
         "max-draws": ["--max-draws 256", "--max-draws 1024"],
         "delta": ["", "--delta 0.5"],
         "alpha": ["", "--alpha 0.01"],
@@ -122,8 +124,14 @@ TABLES: dict[str, dict[str, list[str]]] = {
     },
     "time --seconds 0.01": {
         "estimator": ["ST", "ARM GR(k=2)"],
-        "variables": ["--variables 2", "--variables 1,3"],
-        "classes": ["--classes 2", "--classes 2,3"],
+        "file": ["", "--file mine.py:Mine", "--file mine.py:sample"],
+        "f": [
+            "--size 2x2",
+            "--size 2x2,3x2,2x3",
+            "--problem quadratic --size 2x3 --regime peaked",
+            "--loss mine.py:loss --logits logits.npy",
+        ],
+        "tau": ["", "--tau 0.5,1"],
         "batch": ["--batch 1", "--batch 3"],
         "device": ["", "--device cpu"],
         "seed": ["", "--seed 1"],
@@ -246,7 +254,7 @@ def folder(tmp_path, monkeypatch, request) -> Path:
 
 # The files that --out promises, beside any others; * stands for any name.
 PROMISED = {
-    "list": ["estimators.csv"],
+    "list": [f"{kind}.csv" for kind in Kind],
     "compare": ["compare.csv", "compare.png", "compare.pdf"],
     "verify": ["verify.csv"],
     "recommend": ["recommend.csv", "recommend.png", "recommend-moments.csv"],
@@ -282,7 +290,10 @@ def check(usage: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = " ".join(words[:2]) if words[0] in ("train", "sweep") else words[0]
     if "--out" in words:
         written = folder / words[words.index("--out") + 1]
-        for pattern in PROMISED[command]:
+        promised = (
+            [f"{kind}.csv" for kind in words[1:] if kind in list(Kind)] if command == "list" else ()
+        )
+        for pattern in promised or PROMISED[command]:
             assert list(written.glob(pattern)), pattern
         for file in written.rglob("*"):
             check_file(file)
@@ -340,6 +351,7 @@ WRONG: dict[str, dict[str, list[str]]] = {
         "--loss": ["nope.py:x"],
         "--logits": ["nope.npy"],
         "--regime": ["nope"],
+        "--tau": ["0", "x", "1,,2"],
         "--method": ["monte-carlo"],
         "--max-draws": ["255", "x"],
         "--delta": ["0", "1", "nan", "x"],
@@ -365,10 +377,19 @@ WRONG: dict[str, dict[str, list[str]]] = {
         "--workers": ["0"],
         "--out": ["FILE"],
     },
-    "time ST --variables 2 --classes 2 --batch 1": {
+    "time ST --batch 1 --problem quadratic": {
+        "--problem": ["nope"],
+        "--loss": ["nope.py:x"],
+        "--logits": ["nope.npy"],
+        "--regime": ["nope"],
+        "--size": ["2x3,3x2"],
+    },
+    "time ST --size 2x2 --batch 1": {
         "ESTIMATOR": ["nope"],
-        "--variables": ["0", "x", ",", "2,x"],
-        "--classes": ["0", "x", "-1"],
+        "--file": ["nope.py:x", "mine.py:loss"],
+        "--logits": ["logits.npy"],
+        "--size": ["0x1", "x", ",", "2x3,x"],
+        "--tau": ["0", "x"],
         "--batch": ["0", "x"],
         "--device": ["tpu", ""],
         "--seconds": ["0", "nan", "inf", "x"],
@@ -469,17 +490,6 @@ def test_a_wrong_value_is_one_line_that_names_the_option(
 
 
 # ---- the tables are complete ------------------------------------------------------------------
-
-
-def commands(group=None, name: str = "") -> Iterator[tuple[str, object]]:
-    """Yield each command with its name."""
-    group = group or typer.main.get_command(app)
-    for own, command in group.commands.items():
-        full = f"{name} {own}".strip()
-        if hasattr(command, "commands"):
-            yield from commands(command, full)
-        else:
-            yield full, command
 
 
 # Machines that are not there.

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from cases import is_binary
 from gradlab.cli import main
 from gradlab.estimators import ESTIMATORS, PathwiseEstimator
+from gradlab.loss import LossError
 from gradlab.nn.clocks import captured, clock, in_turns, peak_bytes
 from gradlab.nn.timing import REFERENCE, sweeps, time_layers
 from gradlab.plots.timing import plot
@@ -253,7 +255,7 @@ def test_the_picture_shows_both_sweeps(modes):
 
 
 with_user_types = pytest.mark.usefixtures("unchecked")
-QUICK = ["--batch", "4", "--seconds", "0.01", "--variables", "2,3", "--classes", "2,4"]
+QUICK = ["--batch", "4", "--seconds", "0.01", "--size", "3x2,3x4,2x4"]
 
 
 @with_user_types
@@ -271,8 +273,7 @@ def test_the_command_prints_a_table_and_writes_rows_and_picture(tmp_path, capsys
 
 @with_user_types
 def test_the_command_says_what_is_left_out(capsys):
-    sizes = ["--variables", "2", "--classes", "2000"]
-    assert main(["time", "ARSM", *QUICK[:4], *sizes]) == 0
+    assert main(["time", "ARSM", *QUICK[:4], "--size", "2x2000"]) == 0
     assert "left out: ARSM would hold" in capsys.readouterr().out
 
 
@@ -280,13 +281,15 @@ def test_the_command_says_what_is_left_out(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--variables", "2,x"], "--variables: '2,x' is no list of whole numbers; write 2,8,32"),
-        (["--classes", "0"], "--classes: must be at least 1, not 0"),
+        (["--size", "2x3,x"], "--size: 'x' is not a size; write variables x classes, such as 4x3"),
+        (["--size", "2x0"], "--size: at least one variable and one class are needed, not 2x0"),
+        (["--logits", "l.npy"], "--logits: only with --problem or --loss"),
+        (["--problem", "cubic", "--size", "2x3,3x2"], "--size: '2x3,3x2' is not a size"),
         (["--device", "tpu"], "--device: device must be 'cpu' or 'cuda', not 'tpu'"),
         (["--seconds", "-1"], "--seconds: seconds must be positive and finite, not -1.0"),
         (
-            ["--variables", "99999", "--classes", "99999"],
-            "--batch, --variables, --classes: logits [128, 99999, 99999] would hold",
+            ["--size", "99999x99999"],
+            "--batch, --size: logits [128, 99999, 99999] would hold",
         ),
         (["--device", "cuda:99"], "--device: device 'cuda:99' is not there: torch finds"),
         (["ZRG"], "ESTIMATOR: unknown estimator 'ZRG'"),
@@ -295,3 +298,48 @@ def test_the_command_says_what_is_left_out(capsys):
 def test_bad_options_are_named(arguments, message, capsys):
     assert main(["time", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+MINE = """
+import torch
+import gradlab
+
+def loss(x):
+    return (x[..., 0].sum(-1) - 0.3).square()
+
+def sample(logits, generator):
+    return gradlab.straight_through(logits, generator=generator)
+
+def draw(f, logits, n, generator):
+    return gradlab.ZGR().draw(f, logits, n, generator)
+"""
+
+
+@with_user_types
+def test_your_own_loss_and_code_are_timed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(MINE)
+    np.save("logits.npy", np.zeros((2, 3)))
+    given = ["--file", "mine.py:sample", "--file", "mine.py:draw", "--loss", "mine.py:loss"]
+    quick = ["--batch", "4", "--seconds", "0.01", "--tau", "0.5,1"]
+    chosen = ["ST", "GS", "RF", *given, "--logits", "logits.npy", *quick, "--out", "out"]
+    assert main(["time", *chosen]) == 0
+    told = capsys.readouterr().out
+    names = ["ST", "GS(tau=0.5)", "GS(tau=1)", "RF(m=2)", "sample", "draw"]
+    rows = pd.read_csv("out/timing.csv").set_index("estimator")
+    assert list(rows.index) == [REFERENCE, *names]
+    assert set(rows.loc[names, "timed"]) == {"surrogate of loss"}
+    assert (rows.loc[names[:-1], "ms"] > 0).all()
+    assert "draw returns draws only" in rows.loc["draw", "reason"]
+    assert "[4, 2, 3], eager" in told
+    assert f"Timed by the surrogate of loss: {', '.join(names)}." in told
+
+
+def test_logits_say_their_size():
+    with pytest.raises(ValueError, match="logits have the size"):
+        time_layers(["ST"], [(2, 3)], logits=torch.zeros(3, 3))
+
+
+def test_a_loss_that_breaks_its_contract_is_refused():
+    with pytest.raises(LossError):
+        time_layers(["ST"], [(2, 3)], f=lambda x: x.sum(-1), seconds=0.01, batch=2)
