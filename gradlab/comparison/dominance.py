@@ -7,8 +7,8 @@ of the other has neither more squared bias nor more variance, and less of one of
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import CubicSpline
 
 __all__ = ["MomentCurve", "dominated", "dominated_share"]
 
@@ -46,7 +46,9 @@ class MomentCurve:
             The curve at these values.
         """
         x = np.asarray(parameter, dtype=float)
-        mean, variance = (CubicSpline(self.parameter, y)(x) for y in (self.mean, self.variance))
+        mean, variance = (
+            scipy.interpolate.CubicSpline(self.parameter, y)(x) for y in (self.mean, self.variance)
+        )
         return MomentCurve(x, mean, variance)
 
     def scaled(self, factor: ArrayLike) -> "MomentCurve":

@@ -4,8 +4,8 @@ import math
 import pickle
 
 import pytest
+import scipy
 import torch
-from scipy.stats import t
 
 from cases import generator
 from gradlab.moments import GROUPS, Groups, Moments
@@ -103,7 +103,7 @@ def test_ratios_are_corrected_for_their_bias_and_their_errors_for_skewness():
     logs = (left[2] / plain[2]).log()
     factor = (GROUPS - 1) * (logs.mean() + logs.var(correction=0) / 2)
     assert found[2].value == pytest.approx(plain[2] * math.exp(-float(factor)), rel=1e-9)
-    student = float(t.ppf(0.975, GROUPS - 1)) / 2
+    student = float(scipy.stats.t.ppf(0.975, GROUPS - 1)) / 2
     for k, number in enumerate(found):
         away = left[k] - left[k].mean()
         se = float(((GROUPS - 1) * away.square().mean()).sqrt())

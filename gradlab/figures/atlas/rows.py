@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import CubicSpline
 
 from gradlab.comparison.dominance import dominated, dominated_share
 from gradlab.comparison.ranking import progress_at
@@ -177,7 +177,7 @@ def _shares(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the shares of Gumbel-Rao, with its temperatures, and of ST-ZGR; below `zero` is 0."""
     grid = np.linspace(log_tau[0], log_tau[-1], TEMPERATURES)
-    curve = np.exp(CubicSpline(log_tau, np.log(rao.clip(zero / 2)))(grid))
+    curve = np.exp(scipy.interpolate.CubicSpline(log_tau, np.log(rao.clip(zero / 2)))(grid))
     curve, even, fine = (np.where(plane < zero, 0.0, plane) for plane in (curve, even, fine))
     worse = dominated(curve, fine, margin=MARGIN)
     of_rao = {"share": worse.mean()}
