@@ -151,7 +151,7 @@ def _mse(part: pd.DataFrame, n: float) -> tuple[Array, Array]:
         part[column].to_numpy(float)
         for column in ("bias2", "variance", "bias2_se", "variance_se", "mse_se")
     )
-    # The error at n = 1 tells how the errors of the two parts go together.
+    # The error at n = 1 shows how the errors of the two parts go together.
     covariance = (both**2 - b**2 - v**2) / 2
     square = b**2 + (v / n) ** 2 + 2 * covariance / n
     return bias2 + variance / n, np.sqrt(square.clip(min=0.0))

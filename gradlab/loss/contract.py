@@ -228,7 +228,7 @@ def _by_experiment(f: Loss, x: Tensor, error: Exception) -> LossError | None:
 
     Messages of torch differ between operations and versions, so none of them is read.
     """
-    told = " ".join(str(error).split())[:200]
+    reason = " ".join(str(error).split())[:200]
     flat = x.detach().flatten(0, -3) if x.ndim > 3 else x.detach()
     others = [
         d for d in (torch.float32, torch.float64, torch.bfloat16, torch.float16) if d != x.dtype
@@ -244,11 +244,11 @@ def _by_experiment(f: Loss, x: Tensor, error: Exception) -> LossError | None:
         if dtype == x.dtype:
             return LossShapeError(
                 f"f takes x with one batch axis, {list(flat.shape)}, but not {list(x.shape)} "
-                f"({told}); gradlab.as_loss(f) flattens the axes in front and restores them"
+                f"({reason}); gradlab.as_loss(f) flattens the axes in front and restores them"
             )
         name, asked = str(dtype).removeprefix("torch."), str(x.dtype).removeprefix("torch.")
         return LossDtypeError(
-            f"f works on x of {name} but not of {asked} ({told}); x comes in the dtype of the "
+            f"f works on x of {name} but not of {asked} ({reason}); x comes in the dtype of the "
             f"logits: pass logits.to(torch.{name}), or let f convert x or its weights"
         )
     return None

@@ -152,10 +152,10 @@ def checked(f: Loss, logits: Float[Tensor, "*batch N C"], *, any_batch: bool = F
             except LossError:
                 raise
             except Exception as error:
-                told = " ".join(str(error).split())[:200]
+                reason = " ".join(str(error).split())[:200]
                 raise BatchDependentError(
                     f"f works on {_STATES} points in one call, but not on points of other batches "
-                    f"({type(error).__name__}: {told}); it must take any number of points"
+                    f"({type(error).__name__}: {reason}); it must take any number of points"
                     + layers_of(f)
                 ) from error
         if global_states() != before:
@@ -189,7 +189,7 @@ def _eps(tensor: Tensor) -> float:
 def _states(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Return states [12, *batch, N, C] that show many classes, and which come again, [12, *batch].
 
-    All states are there where they are no more; else some along the diagonal, and some at random.
+    All states where there are few; else some along the diagonal, and some at random.
     """
     possible = (probabilities(logits.detach()) > 0).cpu()
     shape = tuple(possible.shape)

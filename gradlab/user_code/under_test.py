@@ -116,10 +116,10 @@ class Draws:
                 raise
             other = self._works_in(f, logits, generator)
             if other is not None:
-                told = " ".join(str(error).split())[:200]
+                reason = " ".join(str(error).split())[:200]
                 asked = str(logits.dtype).removeprefix("torch.")
                 raise EstimatorDtypeError(
-                    f"{self.name} works on logits of {other} but not of {asked} ({told}); pass "
+                    f"{self.name} works on logits of {other} but not of {asked} ({reason}); pass "
                     f"logits.to(torch.{other})"
                 ) from error
             raise EstimatorError(

@@ -1,6 +1,6 @@
 """The atlas of a sweep: where ST-ZGR dominates Gumbel-Rao, and which estimator is best where.
 
-From the rows of many problems, sizes, kinds of logits and seeds to the few that tell it; nothing is
+The rows of many problems, sizes, kinds of logits and seeds are summed up in a few; nothing is
 measured here.
 """
 
@@ -91,7 +91,7 @@ def st_zgr_plane(rows: pd.DataFrame, alpha: ArrayLike, *, scale_free: bool = Fal
 
     Along alpha the mean m is linear and the variance quadratic, so that bias^2, <m, g>, |m|^2 and
     |m|^2 |g|^2 - <m, g>^2 are polynomials of degree <= 2: their values at alpha = 0, 1, 2 are all
-    of them. With the angle t between m and g the rows tell them by
+    of them. With the angle t between m and g the rows have them as
 
     .. math:: |m|^2 = \frac{|g|^2\, variance}{scale\_free\_variance}, \quad
         \sin^2 \frac t2 = \frac{1 - cosine}2 = \frac{scale\_free\_bias2}{4 |g|^2}.
@@ -181,7 +181,7 @@ def _shares(
 
 def _best(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the least errors of each series, medians over seeds, and how often they win."""
-    # The error at one draw tells how those of its two parts go together.
+    # The error at one draw shows how those of its two parts go together.
     both = rows["mse_se"] ** 2 - rows["bias2_se"] ** 2 - rows["variance_se"] ** 2
     found = []
     for cost, share in (("one draw", 1.0), (f"{BUDGET} evaluations", rows["calls"] / BUDGET)):
