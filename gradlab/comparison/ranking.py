@@ -153,7 +153,7 @@ def _mse(part: pd.DataFrame, n: float) -> tuple[Array, Array]:
         part[column].to_numpy(float)
         for column in ("bias2", "variance", "bias2_se", "variance_se", "mse_se")
     )
-    # The error at n = 1 tells how the errors of the two parts go together.
+    # The error at n = 1 shows how the errors of the two parts go together.
     covariance = (both**2 - b**2 - v**2) / 2
     square = b**2 + (v / n) ** 2 + 2 * covariance / n
     return bias2 + variance / n, np.sqrt(square.clip(min=0.0))
@@ -193,15 +193,25 @@ def progress_at(rows: pd.DataFrame, averaged: "float | pd.Series[float]") -> tup
 
 
 def ranking(rows: pd.DataFrame, budgets: Sequence[int]) -> pd.DataFrame:
-    """Return the series in order of their error, for each of `budgets` evaluations of f.
+    """Return the series in order of their error, for each of several budgets.
 
-    `rows`: from `gradlab.compare`, whose column `cost` says what one draw counts as. A
-    series averages floor(budget / cost) draws at its best temperature; without one it is left out.
-    `rmse`, the root of the mean squared error, and `bias2`, `variance` (of the average), each with
-    its `_se`, are in the `unit` |g| and its square; where the gradient is 0 or lost in noise, in
-    that of f. Rank 1 have all that cannot be told from the first (two standard errors of the
-    difference); first is the lowest error + 2 standard errors. Rows by fewer draws than
-    `draws_needed` are left out. Raises ValueError if no budget pays for a draw, or no row is left.
+    A series averages floor(budget / cost) draws at its best temperature; one that cannot pay for a
+    draw is left out. First is the lowest error + 2 standard errors. Every series whose difference
+    from the first is within two standard errors shares rank 1. Rows with fewer draws than their
+    `draws_needed` are left out.
+
+    Args:
+        rows: Rows of `gradlab.compare` on one problem, with the column `cost`: what one draw counts
+            as, in evaluations of f.
+        budgets: Numbers of evaluations of f for one gradient.
+
+    Returns:
+        One row for each budget and series. `rmse` is the root of the mean squared error; `bias2`
+        and `variance` are those of the average. Each has its `_se`. The `unit` of `rmse` is |g|, or
+        that of f where the gradient is 0 or lost in noise.
+
+    Raises:
+        ValueError: If no budget pays for a draw, or no row is left.
     """
     found = []
     measured = _measured(rows)

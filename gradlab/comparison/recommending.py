@@ -40,12 +40,12 @@ TEMPERATURES = (0.032, 0.056, 0.1, 0.18, 0.32, 0.56, 1.0, 1.8, 3.2, 5.6, 10.0)
 
 # What costs more than so many budgets is not measured, nor a wider RF proposed.
 _REACH, _WIDEST = 16, 64
-# Rankings are made up to this budget, or the one asked for.
+# Rankings are made up to this budget, or the given one.
 _LARGEST_BUDGET = 2**14
 # Seconds that a sweep of f may take; numbers that all draws may make before fewer are made of some,
 # what share then, and how many temperatures on each side of the best are measured by all.
 _PATIENCE, _WORK, _FEWER, _NEAR = 60.0, 2**29, 16, 1
-# Numbers that draws may make in all beyond those asked for, to meet rare states: half a minute.
+# Numbers that draws may make in all beyond the given number, to meet rare states: half a minute.
 _EXTRA = 2**26
 # A declared exactness is doubted when the measured squared bias is so many standard errors, and
 # more than rounding of the squared gradient.
@@ -252,7 +252,7 @@ def _notes(rows: pd.DataFrame) -> Iterator[str]:
 
 
 def _unseen(rows: pd.DataFrame) -> dict[str, str]:
-    """Return which series were measured by draws that met too little, and why that is no error."""
+    """Return which series have draws that met too little, and why that is not an error."""
     drawn = rows[is_unmet(rows)].groupby("series", sort=False)
     return {series: f"{UNMEASURED}{part['note'].iloc[0]}" for series, part in drawn}
 
@@ -384,6 +384,6 @@ def _as_declared(rows: pd.DataFrame, replaced: set[str]) -> tuple[pd.DataFrame, 
 
 
 def _budgets(evaluations: int) -> list[int]:
-    """Return budgets, two to each doubling, and the one asked for."""
+    """Return budgets, two to each doubling, and the given one."""
     steps = range(max(_LARGEST_BUDGET, evaluations).bit_length())
     return sorted({evaluations, *(2**k for k in steps), *(3 * 2**k // 2 for k in steps[1:-1])})

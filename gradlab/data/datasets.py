@@ -1,7 +1,7 @@
 """Image data sets of 28x28 pixels by name, split for training, validation and test.
 
 The package's own digits are always there; the public sets are read from a data folder or
-downloaded. Images stay bytes until a batch is asked for.
+downloaded. Images stay bytes until `as_floats`.
 """
 
 from collections.abc import Callable

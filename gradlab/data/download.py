@@ -152,7 +152,7 @@ def _transfer(address: str, part: Path, before: int) -> None:
     with urlopen(Request(address, headers=headers), timeout=TIMEOUT) as answer:
         resumed = answer.status == 206
         if resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {before}-"):
-            raise ConnectionError("the server sent another range than it was asked for")
+            raise ConnectionError("the server sent another range than requested")
         done = before if resumed else 0
         length = answer.headers.get("Content-Length")
         total = None if length is None else done + int(length)

@@ -84,7 +84,7 @@ def _draw_error(ax: Axes, part: pd.DataFrame, shade: str, line: str) -> None:
 
 
 def _finish(axes: list[Axes], rows: pd.DataFrame) -> None:
-    """Scale and name the axes, and mark the budget asked for."""
+    """Scale and name the axes, and mark the chosen budget."""
     upper, unit = axes[0], rows["unit"].iloc[0]
     shown = rows["rmse"][rows["rmse"] > ROUNDING]
     limits = (float(shown.min()) / 1.5, float(shown.max()) * 1.5) if len(shown) else (0.1, 1.0)

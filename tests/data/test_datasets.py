@@ -245,9 +245,9 @@ def test_idx(pack):
         (gzip.compress(idx(GREY))[:-20], "gzip archive is broken"),
         (idx(GREY)[:-1], r"\(30, 28, 28\) with 23519 values"),
         (idx(GREY[:29]), r"\(29, 28, 28\) with 22736 values, expected \(30,\) or \(30, 28, 28\)"),
-        (b"<html>not found</html>", "no idx file"),
-        (b"\0\0\x08\xff", "no idx file"),
-        (b"", "no idx file"),
+        (b"<html>not found</html>", "not an idx file"),
+        (b"\0\0\x08\xff", "not an idx file"),
+        (b"", "not an idx file"),
     ],
 )
 def test_damaged_idx(content, message):

@@ -156,7 +156,7 @@ def test_a_dead_scheduler_is_told_and_the_sweep_goes_on_elsewhere(local, tmp_pat
         with running_sweep(store, address) as outcome:
             scheduler.kill()
         assert isinstance(outcome[0], CrewError), repr(outcome[0])
-        assert "the same command goes on" in str(outcome[0])
+        assert "repeat the command to continue" in str(outcome[0])
     assert 0 < len(sweep_rows(store)) < len(GRID)
     run_sweep(GRID, store, workers=2)
     assert_same(store, local)

@@ -247,7 +247,7 @@ def test_a_driver_on_a_full_disk_says_so_and_goes_on_later(tmp_path):
         full = subprocess.run(command("run", file, store), capture_output=True, text=True)
         assert full.returncode == 1
         assert "is full" in full.stderr.splitlines()[-1]
-        assert "the same command goes on" in full.stderr
+        assert "repeat the command to continue" in full.stderr
         before = rows_there(store)
         assert 0 < before < 480
         subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)

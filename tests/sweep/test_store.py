@@ -274,7 +274,7 @@ def test_a_full_disk_is_told_and_earlier_rows_stay(small_disk):
     rows = rows_of(Grid(["quadratic", "mlp"], ["2x3"], seeds=2000, estimators=["ZGR"]))
     with opened(path, GRID.settings) as kept:
         kept.add(rows[:100])
-        with pytest.raises(StoreError, match=r"full.*the same command goes on"):
+        with pytest.raises(StoreError, match=r"full.*repeat the command to continue"):
             kept.add(rows[100:])
     assert set(sweep_rows(path)["cell"]) == {row["cell"] for row in rows[:100]}
 
