@@ -24,6 +24,7 @@ _CONFORMANCE = ("tests/estimators/test_conformance.py",)
 _ENUMERATION = ("tests/exact/test_enumeration.py",)
 _MOMENTS = ("tests/exact/test_moments.py",)
 _MONTE_CARLO = ("tests/comparison/test_montecarlo.py",)
+_SUMS = ("tests/comparison/test_sums_of_draws.py",)
 _RANKING = ("tests/comparison/test_recommending.py", "tests/comparison/test_comparing.py")
 _MEAN_TEST = (
     "tests/verification/test_mean_test.py",
@@ -228,28 +229,28 @@ MUTANTS = {
         "(square / max(n - 1, 1)).sum(-1), n, groups)",
         "(square / max(n, 1)).sum(-1), n, groups)",
         "the variance of draws leans by 1 / n",
-        _MONTE_CARLO,
+        _SUMS,
     ),
     "squared bias with its noise": Mutant(
         "moments.py",
         "bias2 = distance2 - float(self.variance_per_variable.sum()) / self.n",
         "bias2 = distance2",
         "the squared bias of an unbiased estimator is var / n",
-        _MONTE_CARLO,
+        _SUMS,
     ),
     "noise of the truth forgotten": Mutant(
         "moments.py",
         "bias2 -= float(truth.variance_per_variable.sum()) / truth.n",
         "pass",
         "a measured truth counts as exact",
-        (*_MONTE_CARLO, "tests/verification/test_coverage.py"),
+        _SUMS,
     ),
     "groups merged by halves": Mutant(
         "draw_sums.py",
         "self.mean + share * delta,",
         "self.mean + 0.5 * delta,",
         "the mean over blocks of different lengths",
-        _MONTE_CARLO,
+        _SUMS,
     ),
     "jackknife without its factor": Mutant(
         "moments.py",
