@@ -74,6 +74,8 @@ def recommend(
 ) -> Recommendation:
     """Return estimators in the order of their error at equal cost, for f at these logits.
 
+    An `Enumeration` may stand in place of f and logits.
+
     With a budget of `evaluations` of f for a gradient an estimator averages as many draws as it can
     pay; one that needs grad f pays `gradient_cost` for each evaluation. Each is taken at its best
     temperature of `temperatures` (by default four to a decade, 0.03 to 10). `estimators`: by
