@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gradlab.comparison.rows import RANKED
 
-__all__ = ["best_temperature", "is_unmet", "progress_at", "ranking"]
+__all__ = ["averaged_error", "best_temperature", "is_unmet", "progress_at", "ranking"]
 
 # Exact errors that differ by less count as one: no temperature is chosen that finely.
 _SAME = 0.01
@@ -126,7 +126,7 @@ def _nothing(rows: pd.DataFrame) -> str:
 
 def _best(part: pd.DataFrame, n: float) -> dict[str, Any]:
     """Return the best row of one series, by increasing temperature, for the mean of n draws."""
-    mse, se = _mse(part, n)
+    mse, se = averaged_error(part, n)
     at = int(mse.argmin())
     noise = np.hypot(se, se[at])
     alike = mse - mse[at] <= np.where(noise > 0, 2 * noise, _SAME * abs(mse[at]))
@@ -147,13 +147,30 @@ def _best(part: pd.DataFrame, n: float) -> dict[str, Any]:
     }
 
 
-def _mse(part: pd.DataFrame, n: float) -> tuple[Array, Array]:
-    """Return bias2 + variance / n of each row and its standard error."""
+def averaged_error(rows: pd.DataFrame, n: float) -> tuple[Array, Array]:
+    r"""Return the mean squared error of the mean of n draws, for each row, and its standard error.
+
+    .. math:: e = b + v / n, \quad s_e^2 = s_b^2 + s_v^2 / n^2 + (s_{mse}^2 - s_b^2 - s_v^2) / n
+
+    The error at n = 1, `mse_se`, shows how the errors of the two parts go together.
+
+    Args:
+        rows: From `gradlab.compare`: b is `bias2`, v is `variance`.
+        n: How many draws are averaged; it need not be a whole number.
+
+    Returns:
+        The errors and their standard errors, one for each row, in units of f squared.
+
+    Example:
+        >>> row = {"bias2": 1.0, "bias2_se": 0.3, "variance": 8.0, "variance_se": 0.4}
+        >>> error, se = averaged_error(pd.DataFrame([row | {"mse_se": 0.5}]), 4)
+        >>> error.round(3).tolist(), se.round(3).tolist()
+        ([3.0], [0.316])
+    """
     bias2, variance, b, v, both = (
-        part[column].to_numpy(float)
+        rows[column].to_numpy(float)
         for column in ("bias2", "variance", "bias2_se", "variance_se", "mse_se")
     )
-    # The error at n = 1 shows how the errors of the two parts go together.
     covariance = (both**2 - b**2 - v**2) / 2
     square = b**2 + (v / n) ** 2 + 2 * covariance / n
     return bias2 + variance / n, np.sqrt(square.clip(min=0.0))

@@ -85,7 +85,7 @@ def recommend(
     exact counts as unbiased unless its draws contradict this.
 
     Args:
-        f: The loss, x [..., N, C] -> values [...].
+        f: The loss, x [..., N, C] -> values [...], or an `Enumeration` in place of f and logits.
         logits: Logits [N, C].
         evaluations: The budget: evaluations of f for one gradient.
         must_be_unbiased: Whether to rank only what is declared exact, for every f or this problem.

@@ -154,8 +154,8 @@ MUTANTS = {
     ),
     "relaxed sample at tau squared": Mutant(
         "samples.py",
-        "ratio.log1p_().mul_(-1 / tau).exp_()",
-        "ratio.log1p_().mul_(-1 / tau**2).exp_()",
+        ".log1p_().mul_(-1 / tau).exp_()",
+        ".log1p_().mul_(-1 / tau**2).exp_()",
         "a relaxed sample of another temperature",
         (*_GOLDEN, "tests/estimators/test_gumbel_tables.py"),
     ),
@@ -203,14 +203,14 @@ MUTANTS = {
         _MOMENTS + _ENUMERATION,
     ),
     "variance without the classes": Mutant(
-        "exact/moments.py",
+        "exact/product_moments.py",
         "(of_gradient + of_noise + of_class).clamp_min(0.0)",
         "(of_gradient + of_noise).clamp_min(0.0)",
         "one of three terms of the variance",
         _GOLDEN,
     ),
     "noise of the Jacobian twice": Mutant(
-        "exact/moments.py",
+        "exact/product_moments.py",
         "inner = second - first.transpose(-1, -2) @ first",
         "inner = second",
         "the inner variance of GR",
