@@ -1,0 +1,75 @@
+r"""A store and a checkpoint that version 0.4.0 wrote: they are read, and work on them goes on.
+
+`tests/written_by_0_4/` was made at commit e530d1a, in that folder, by
+
+    gradlab sweep run grid.toml sweep.db
+    gradlab sweep export sweep.db sweep.csv
+    gradlab train vae --estimator EMA --epochs 1 --hidden 2 --latent 1x2 \
+        --bound-samples 2 --batch 500
+"""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import gradlab.sweep.store
+import gradlab.training.loop
+from gradlab.cli import main
+from gradlab.data.datasets import load_images
+from gradlab.sweep.grid import Grid
+from gradlab.sweep.running import run_sweep
+from gradlab.sweep.store import read_settings
+from gradlab.training.checkpoint import read_checkpoint
+from gradlab.training.loop import train
+from gradlab.training.runs import begin
+from gradlab.training.vae_training import VAESettings
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+SETTINGS = {"estimator": "EMA", "latent": "1x2", "hidden": 2, "bound_samples": 2, "batch": 500}
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return Path(shutil.copytree(Path(__file__).parent / "written_by_0_4", tmp_path / "old"))
+
+
+def test_a_store_is_exported_as_it_was(folder, capsys):
+    assert main(["sweep", "export", str(folder / "sweep.db"), str(folder / "now.csv")]) == 0
+    assert (folder / "now.csv").read_bytes() == (folder / "sweep.csv").read_bytes()
+    assert main(["sweep", "status", str(folder / "sweep.db")]) == 0
+    shown = capsys.readouterr().out
+    assert "gradlab 0.4.0" in shown
+    assert "to do           0" in shown
+
+
+def test_a_sweep_goes_on_in_a_store(folder, monkeypatch):
+    store = folder / "sweep.db"
+    # Whatever versions run here: that they are asked for is tested elsewhere.
+    monkeypatch.setattr(gradlab.sweep.store, "versions", lambda: read_settings(store)[1])
+    grid = Grid.from_toml(folder / "grid.toml")
+    done = run_sweep(grid, store, workers=1)
+    assert (done.computed, done.before, done.failed) == (0, 5, 0)
+
+
+def test_cells_are_called_what_they_were_and_have_their_seeds(folder):
+    rows = pd.read_csv(folder / "sweep.csv").set_index("cell")
+    grid = Grid.from_toml(folder / "grid.toml")
+    seeds = {cell.id: cell.seed for i in range(grid.tasks) for cell in grid.task(i).cells}
+    assert seeds == rows["seed"].to_dict()
+
+
+def test_a_training_goes_on_from_a_checkpoint(folder, monkeypatch):
+    state = read_checkpoint(folder / "checkpoint.pt")
+    monkeypatch.setattr(gradlab.training.loop, "__version__", state["version"])
+    settings = VAESettings(epochs=2, **SETTINGS)
+    images = load_images("digits", None)
+    resumed = train(begin(settings, images, "cpu", None), folder)
+    whole = train(begin(settings, images, "cpu", None), None)
+    assert list(resumed["epoch"]) == [1, 2]
+    assert resumed["train_nelbo"].iloc[0] == state["rows"][0]["train_nelbo"]
+    for column in ("loss", "train_nelbo", "valid_nelbo"):
+        # The last bits depend on the machine that wrote the checkpoint.
+        assert resumed[column].tolist() == pytest.approx(whole[column].tolist(), rel=1e-5)
