@@ -53,7 +53,7 @@ MOVED = {
     "held": "loss.held",
     "ladder": "verification.order",
     "mean_test": "verification.mean_test",
-    "measurement": "comparison.rows",
+    "measurement": "comparison.measuring",
     "memory": "loss.memory",
     "nearest": "verification.nearest",
     "parameters": "verification.parameters",

@@ -1,14 +1,23 @@
 """N independent categorical variables of C classes: checked logits, probabilities, and draws.
 
-Every random number of the package is made here, from the torch.Generator that the caller gives.
+The draws themselves are in `gradlab.samples`, whose names are also here.
 """
 
 import math
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
-from torch import Generator, Tensor
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from gradlab.samples import (
+    class_first,
+    configurations,
+    draw_classes,
+    draw_exponentials,
+    draw_one_hot,
+    one_hot,
+    relaxed_given,
+)
 
 __all__ = [
     "check_finite",
@@ -37,9 +46,24 @@ __all__ = [
 def check_logits(logits: Tensor, *, ndim: int | None = None) -> Tensor:
     """Return `logits` if they describe categorical variables along the last axis.
 
-    -inf masks a class, and so does every logit so low that its probability rounds to 0. Raises
-    TypeError if `logits` is not a floating tensor, ValueError if it has no class axis or not `ndim`
-    axes, or holds NaN, +inf, or a row in which every class is -inf.
+    -inf masks a class. So does every logit so low that its probability rounds to 0.
+
+    Args:
+        logits: A tensor [..., C].
+        ndim: The number of axes that it must have, or None for any.
+
+    Returns:
+        The logits as they are.
+
+    Raises:
+        TypeError: If `logits` is not a floating-point tensor.
+        ValueError: If it has no class axis or not `ndim` axes, or if it holds NaN, +inf, or a row
+            in which every class is -inf.
+
+    Example:
+        >>> check_logits(torch.tensor(0.5))
+        Traceback (most recent call last):
+        ValueError: logits must have shape [..., C] with C >= 1, not []
     """
     check_floating(logits)
     if logits.ndim == 0 or logits.shape[-1] == 0 or (ndim is not None and logits.ndim != ndim):
@@ -64,20 +88,56 @@ def check_logits(logits: Tensor, *, ndim: int | None = None) -> Tensor:
 
 
 def check_floating(logits: Tensor) -> None:
-    """Raise TypeError unless `logits` is a floating-point tensor."""
+    """Raise TypeError unless `logits` is a floating-point tensor.
+
+    Args:
+        logits: The tensor to check.
+
+    Raises:
+        TypeError: If it is not one; the message says what it is.
+
+    Example:
+        >>> check_floating(torch.zeros(3, dtype=torch.int64))
+        Traceback (most recent call last):
+        TypeError: logits must be a floating-point torch.Tensor, not a torch.int64 tensor
+    """
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         kind = f"{logits.dtype} tensor" if isinstance(logits, Tensor) else type(logits).__name__
         raise TypeError(f"logits must be a floating-point torch.Tensor, not a {kind}")
 
 
 def is_readable(tensor: Tensor) -> bool:
-    """Return whether Python may branch on the values: not under torch.func or torch.compile."""
+    """Return whether Python may branch on the values: not under torch.func or torch.compile.
+
+    Args:
+        tensor: Any tensor.
+
+    Returns:
+        Whether its values can be read.
+
+    Example:
+        >>> is_readable(torch.zeros(2))
+        True
+    """
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
     return not (wrapped or torch.compiler.is_compiling())
 
 
 def check_tau(tau: float, dtype: torch.dtype = torch.float64) -> None:
-    """Raise ValueError unless `tau` is positive and both it and 1/tau are finite in `dtype`."""
+    """Raise ValueError unless `tau` is positive and both it and 1/tau are finite.
+
+    Args:
+        tau: The temperature.
+        dtype: The floating-point type in which 1/tau must be finite.
+
+    Raises:
+        ValueError: If it is not such a number.
+
+    Example:
+        >>> check_tau(0.0)
+        Traceback (most recent call last):
+        ValueError: tau must be a positive finite number, not 0.0
+    """
     if not isinstance(tau, int | float) or not (0 < tau < math.inf):
         raise ValueError(f"tau must be a positive finite number, not {tau!r}")
     if tau < 1 / torch.finfo(dtype).max:
@@ -88,13 +148,41 @@ def check_tau(tau: float, dtype: torch.dtype = torch.float64) -> None:
 
 
 def check_finite(name: str, value: float) -> None:
-    """Raise ValueError unless the argument of this name is a finite number."""
+    """Raise ValueError unless an argument is a finite number.
+
+    Args:
+        name: The name of the argument, for the message.
+        value: The value to check.
+
+    Raises:
+        ValueError: If it is not a finite number.
+
+    Example:
+        >>> check_finite("eta", math.nan)
+        Traceback (most recent call last):
+        ValueError: eta must be a finite number, not nan
+    """
     if not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{name} must be a finite number, not {value!r}")
 
 
 def check_one_hot(x: Tensor, logits: Tensor) -> Tensor:
-    """Return `x` in the dtype of `logits` if it is one-hot and shaped as they are."""
+    """Return `x` in the dtype of `logits` if it is one-hot and has their shape.
+
+    Args:
+        x: Samples [..., N, C].
+        logits: The logits [..., N, C] that they were drawn from.
+
+    Returns:
+        The same samples.
+
+    Raises:
+        ValueError: If the shapes differ, or if a row of x is not one 1 among zeros.
+
+    Example:
+        >>> check_one_hot(torch.tensor([[0, 1]]), torch.zeros(1, 2))
+        tensor([[0., 1.]])
+    """
     if x.shape != logits.shape:
         raise ValueError(
             f"x must have the shape of logits {list(logits.shape)}, not {list(x.shape)}"
@@ -105,12 +193,34 @@ def check_one_hot(x: Tensor, logits: Tensor) -> Tensor:
 
 
 def log_probabilities(logits: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batch C"]:
-    """Return log softmax(logits) over classes; half precision is raised to float32."""
+    """Return log softmax(logits) over classes; half precision is raised to float32.
+
+    Args:
+        logits: Logits [..., C].
+
+    Returns:
+        The logarithms of the probabilities, [..., C].
+
+    Example:
+        >>> log_probabilities(torch.tensor([0.0, 0.0]))
+        tensor([-0.6931, -0.6931])
+    """
     return torch.log_softmax(logits, -1, dtype=_working_dtype(logits))
 
 
 def probabilities(logits: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batch C"]:
-    """Return p = softmax(logits) over classes; half precision is raised to float32."""
+    """Return p = softmax(logits) over classes; half precision is raised to float32.
+
+    Args:
+        logits: Logits [..., C].
+
+    Returns:
+        The probabilities, [..., C].
+
+    Example:
+        >>> probabilities(torch.tensor([0.0, 0.0, -math.inf]))
+        tensor([0.5000, 0.5000, 0.0000])
+    """
     return torch.softmax(logits, -1, dtype=_working_dtype(logits))
 
 
@@ -118,17 +228,50 @@ def is_masked(p: Float[Tensor, "*batch C"]) -> Bool[Tensor, "*batch C"]:
     """Return which classes are masked: those of probability 0, whatever their logits are.
 
     A mask of -1e8, or of -1e4, leaves no more of a class than -inf does.
+
+    Args:
+        p: Probabilities [..., C].
+
+    Returns:
+        A tensor of bools, [..., C].
+
+    Example:
+        >>> is_masked(probabilities(torch.tensor([0.0, 0.0, -1e8])))
+        tensor([False, False,  True])
     """
     return p == 0
 
 
 def masked_logits(logits: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batch C"]:
-    """Return the logits with -inf at every class whose probability is 0 in their precision."""
+    """Return the logits with -inf at every class whose probability is 0 in their precision.
+
+    Args:
+        logits: Logits [..., C].
+
+    Returns:
+        Logits [..., C] of the same distribution.
+
+    Example:
+        >>> masked_logits(torch.tensor([0.0, 0.0, -1e8]))
+        tensor([0., 0., -inf])
+    """
     return logits.masked_fill(is_masked(probabilities(logits.detach())), -math.inf)
 
 
 def tempered(p: Float[Tensor, "*batch C"], tau: float) -> Float[Tensor, "*batch C"]:
-    """Return softmax(logits / tau) for p = softmax(logits): proportional to p^(1 / tau)."""
+    """Return softmax(logits / tau) for p = softmax(logits): proportional to p^(1 / tau).
+
+    Args:
+        p: Probabilities [..., C].
+        tau: The temperature, positive.
+
+    Returns:
+        The tempered probabilities, [..., C].
+
+    Example:
+        >>> tempered(torch.tensor([0.8, 0.2]), tau=0.5)
+        tensor([0.9412, 0.0588])
+    """
     return torch.softmax(p.log() / tau, -1)
 
 
@@ -157,107 +300,21 @@ def softmax_vjp(
 
 
 def row_dot(a: Float[Tensor, "*#batch C"], b: Float[Tensor, "*#batch C"]) -> Tensor:
-    """Return a.b along the classes, [..., 1], by a product with ones: fast for short rows."""
+    """Return a.b along the classes, by a product with ones, which is fast for short rows.
+
+    Args:
+        a: A tensor [..., C].
+        b: A tensor [..., C]; its batch axes broadcast with those of a.
+
+    Returns:
+        The inner products, [..., 1].
+
+    Example:
+        >>> row_dot(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
+        tensor([11.])
+    """
     return (a * b) @ a.new_ones(a.shape[-1], 1)
 
 
 def _working_dtype(logits: Tensor) -> torch.dtype:
     return logits.dtype if logits.dtype in (torch.float32, torch.float64) else torch.float32
-
-
-def draw_classes(
-    p: Float[Tensor, "*batch C"], generator: Generator | None = None, n: int | None = None
-) -> Int[Tensor, "*shape"]:
-    """Draw class indices by inverting the cumulated probabilities.
-
-    Returns [*batch], or [n, *batch] for n independent draws of every row. The uniform is float64:
-    a float32 one would distort probabilities below 1e-4. A masked class is never drawn.
-    """
-    cumulated = p.detach().cumsum(-1, dtype=torch.float64)
-    shape = [*p.shape[:-1], 1 if n is None else n]
-    u = torch.rand(shape, generator=generator, dtype=torch.float64, device=p.device)
-    # As u <= 1 - 2^-53, the product stays below the last entry, also after rounding.
-    u = u * cumulated[..., -1:]
-    if n is None:
-        return (cumulated <= u).sum(-1)
-    if p.shape[-1] > _FEW_CLASSES:
-        return torch.searchsorted(cumulated, u, right=True).movedim(-1, 0)
-    bounds = cumulated[..., :-1].movedim(-1, 0).unsqueeze(-1)
-    return (u >= bounds).to(torch.uint8).sum(0, dtype=torch.uint8).movedim(-1, 0).long()
-
-
-def draw_one_hot(
-    p: Float[Tensor, "*batch C"], generator: Generator | None = None, n: int | None = None
-) -> Float[Tensor, "*shape C"]:
-    """Draw one-hot samples x ~ Categorical(p): [*batch, C], or [n, *batch, C]; dtype of `p`."""
-    return one_hot(draw_classes(p, generator, n), p)
-
-
-def one_hot(classes: Int[Tensor, "*shape"], like: Float[Tensor, "*batch C"]) -> Tensor:
-    """Return the one-hot form [*shape, C] of class indices, in the dtype and classes of `like`."""
-    if classes.ndim == like.ndim and like.shape[-1] <= _TABLE_CLASSES:
-        return F.embedding(classes, torch.eye(like.shape[-1], dtype=like.dtype, device=like.device))
-    zeros = like.new_zeros(*classes.shape, like.shape[-1])
-    return zeros.scatter(-1, classes.unsqueeze(-1), 1.0)
-
-
-# Where comparing with each class beats bisection, and copying unit rows beats scattering ones.
-_FEW_CLASSES = 32
-_TABLE_CLASSES = 64
-
-
-def configurations(variables: int, classes: int) -> Int[Tensor, "S N"]:
-    """Return the classes of all C^N configurations, the last variable running fastest.
-
-    Args:
-        variables: N, the number of variables, at least 1.
-        classes: C, the number of classes of each.
-
-    Returns:
-        Class indices [C^N, N], int64.
-
-    Example:
-        >>> configurations(2, 2).tolist()
-        [[0, 0], [0, 1], [1, 0], [1, 1]]
-    """
-    places = classes ** torch.arange(variables - 1, -1, -1)
-    return torch.arange(classes**variables).unsqueeze(-1) // places % classes
-
-
-def draw_exponentials(like: Tensor, generator: Generator | None = None) -> Tensor:
-    """Draw Exp(1) variables with shape, dtype and memory layout of `like`, never exactly 0."""
-    return _draw_logs(like, generator).neg_()
-
-
-def _draw_logs(like: Tensor, generator: Generator | None) -> Tensor:
-    """Draw log u, u uniform in (0, 1): minus an Exp(1) variable."""
-    u = torch.empty_like(like).uniform_(generator=generator)
-    # A draw of exactly 0 stands for the lower half of its cell.
-    return u.clamp_min_(torch.finfo(like.dtype).eps / 4).log_()
-
-
-def class_first(tensor: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batch C"]:
-    """Return the tensor with the class axis slowest in memory: reductions over it become fast."""
-    return tensor.movedim(-1, 0).contiguous().movedim(0, -1)
-
-
-def relaxed_given(
-    p: Float[Tensor, "*#batch C"],
-    x: Float[Tensor, "*#batch C"],
-    tau: float,
-    generator: Generator | None = None,
-) -> Float[Tensor, "*batch C"]:
-    r"""Draw a Gumbel-softmax sample y given that its largest entry is the class of x.
-
-    .. math:: y_c \propto (1 + E_c / (p_c E_x))^{-1/\tau}, \quad y_x \propto 1, \quad E \sim Exp(1)
-
-    The ratio form keeps float32 accuracy at every temperature and does not change when logits
-    shift; masked classes get weight exactly 0. Fastest on `class_first` tensors; y has the layout
-    of x. Source: Maddison et al. 2014 (A* sampling, 1411.0030); Paulus et al. 2021 (2010.04838).
-    """
-    noise = _draw_logs(x, generator)
-    of_winner = (noise * x).sum(-1, keepdim=True)
-    # A ratio of logarithms is the ratio of exponentials; the winner's is 0, also where p is 0.
-    ratio = noise.mul_(1 - x).div_(torch.maximum(p, x)).div_(of_winner)
-    weight = ratio.log1p_().mul_(-1 / tau).exp_()
-    return weight / weight.sum(-1, keepdim=True)

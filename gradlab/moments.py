@@ -1,25 +1,22 @@
 """Mean and variance of an estimator, exact or from draws: one type for both.
 
-Against the true gradient they give squared bias, mean squared error and cosine, each with a
-standard error that is 0 when the moments are exact. Ratios of measured numbers are corrected for
-the bias of a ratio, and their errors for its skewness.
+Against the true gradient they give squared bias, mean squared error, cosine and progress. Each has
+a standard error, which is 0 when the moments are exact. Ratios of measured numbers are corrected
+for the bias of a ratio, and their errors for its skewness.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["GROUPS", "Groups", "Measured", "Moments", "Truth"]
+from gradlab.draw_sums import GROUPS, Groups
 
-# Draws are dealt to this many groups; leaving one out at a time gives standard errors. With 64
-# groups the errors of variances cover about 1 % more, those of squared lengths no more: what they
-# miss is due to skewness.
-GROUPS = 16
+__all__ = ["GROUPS", "Groups", "Measured", "Moments", "Truth", "check_averaged"]
 
 # The errors of ratios are this much larger than the jackknife's: half of the .975 quantile of
 # Student's t with GROUPS - 1 degrees of freedom, so that 2 errors are a 95 % interval.
@@ -27,7 +24,17 @@ _STUDENT = 1.065724772779888
 
 
 class Measured(float):
-    """A number that carries its standard error `se`, 0 when exact; otherwise a float like any."""
+    """A number that carries its standard error `se`; otherwise a float like any other.
+
+    Args:
+        value: The number.
+        se: Its standard error, in the same unit; 0 when it is exact.
+
+    Example:
+        >>> found = Measured(2.5, se=0.1)
+        >>> found, found + 1
+        (Measured(2.5, se=0.1), 3.5)
+    """
 
     se: float
 
@@ -50,88 +57,27 @@ class Measured(float):
 
 
 @dataclass(frozen=True)
-class Groups:
-    """Sums over Monte Carlo draws g, kept apart for `GROUPS` groups so that they can be jackknifed.
-
-    `count` [G], `mean` and `square` (sum of squared deviations from the group's mean) [G, N, C], or
-    [G, B, N, C] for a batch;
-    `radius2`, `radius4`: sums of r = |g - mean near it|^2 and of r^2 over all draws. float64.
-    """
-
-    count: Float[Tensor, " G"]
-    mean: Float[Tensor, "G *batch N C"]
-    square: Float[Tensor, "G *batch N C"]
-    radius2: float
-    radius4: float
-
-    @classmethod
-    def from_draws(cls, g: Float[Tensor, "n *batch N C"]) -> "Groups":
-        """Return the sums of one block of draws, in two passes over it."""
-        g = g.detach()
-        rounds, left = divmod(len(g), GROUPS)
-        dealt = g[: len(g) - left].reshape(rounds, GROUPS, *g.shape[1:])
-        centre = dealt.sum(0) / max(1, rounds)
-        deviation = dealt - centre
-        flat = deviation.flatten(0, 1).flatten(1)
-        radius = torch.linalg.vecdot(flat, flat).to(torch.float64)
-        sums = cls(
-            torch.full([GROUPS], rounds, dtype=torch.float64),
-            centre.to(torch.float64),
-            deviation.square_().sum(0).to(torch.float64),
-            float(radius.sum()),
-            float(radius.square().sum()),
-        )
-        return sums if left == 0 else sums.merge(cls._one_each(g[len(g) - left :], centre.mean(0)))
-
-    @classmethod
-    def _one_each(cls, g: Tensor, centre: Tensor) -> "Groups":
-        """Return the sums of fewer than `GROUPS` draws, one to a group."""
-        count = (torch.arange(GROUPS) < len(g)).to(torch.float64)
-        mean = torch.zeros(GROUPS, *g.shape[1:], dtype=torch.float64)
-        mean[: len(g)] = g.to(torch.float64)
-        radius = (g - centre).to(torch.float64).square().flatten(1).sum(-1)
-        total, total2 = float(radius.sum()), float(radius.square().sum())
-        return cls(count, mean, torch.zeros_like(mean), total, total2)
-
-    def merge(self, other: "Groups") -> "Groups":
-        """Return the sums over both sets of draws (Chan, Golub & LeVeque 1983)."""
-        count = self.count + other.count
-        share = _each(other.count / count.clamp_min(1), self.mean)
-        delta = other.mean - self.mean
-        return Groups(
-            count,
-            self.mean + share * delta,
-            self.square + other.square + _each(self.count, delta) * share * delta.square(),
-            self.radius2 + other.radius2,
-            self.radius4 + other.radius4,
-        )
-
-    def weighted(self, weights: Float[Tensor, " G"]) -> "Groups":
-        """Return the sums as if each draw of group i had been made weights[i] times."""
-        square = _each(weights, self.square) * self.square
-        return replace(self, count=weights * self.count, square=square)
-
-    def pooled(self, keep: Tensor | slice = slice(None)) -> tuple[Tensor, Tensor, float]:
-        """Return mean [N, C], sum of squared deviations [N, C] and count of the groups kept."""
-        count, mean, square = self.count[keep], self.mean[keep], self.square[keep]
-        n = count.sum()
-        weight = _each(count / n, mean)
-        centre = (weight * mean).sum(0)
-        between = (_each(count, mean) * (mean - centre).square()).sum(0)
-        return centre, square.sum(0) + between, float(n)
-
-
-def _each(of_groups: Float[Tensor, " G"], like: Tensor) -> Tensor:
-    """Return a number a group with as many axes as what it multiplies."""
-    return of_groups.view(-1, *[1] * (like.ndim - 1))
-
-
-@dataclass(frozen=True)
 class Moments:
-    """Moments of one draw of an estimator; for a batch all have its axis in front.
+    """Mean and variance of one draw of an estimator, exact or from n draws.
 
-    `mean` [N, C] and `variance_per_variable` [N] (trace of the covariance over the C coordinates),
-    float64, in units of f (squared); `n` draws behind them, inf when exact; `groups` only when not.
+    For a batch all tensors have its axis B in front, and the variance is summed over the elements.
+
+    Args:
+        mean: The expectation of a draw [N, C], float64, in units of f.
+        variance_per_variable: The trace of the covariance over the C coordinates of each variable,
+            [N], float64, in units of f squared.
+        n: The number of draws that were averaged; inf when the moments are exact.
+        groups: The sums over groups of draws, from which errors follow; None when exact.
+
+    Example:
+        >>> from gradlab import exact_gradient, exact_moments, parse
+        >>> from gradlab.problems import problem, regime
+        >>> f, logits = problem("quadratic", 4, 3), regime("moderate", 4, 3)
+        >>> moments, truth = exact_moments(parse("ST"), f, logits), exact_gradient(f, logits)
+        >>> round(moments.bias2(truth), 4), round(moments.variance, 4)
+        (0.0205, 0.1678)
+        >>> moments.mse(truth, averaged=10) == moments.bias2(truth) + moments.variance / 10
+        True
     """
 
     mean: Float[Tensor, "*batch N C"]
@@ -141,7 +87,14 @@ class Moments:
 
     @classmethod
     def from_groups(cls, groups: Groups) -> "Moments":
-        """Return the moments of all draws summed up in `groups`."""
+        """Return the moments of all draws in `groups`.
+
+        Args:
+            groups: Sums over the draws, such as `Groups.from_draws` returns.
+
+        Returns:
+            The moments of one draw.
+        """
         mean, square, n = groups.pooled()
         return cls(mean, (square / max(n - 1, 1)).sum(-1), n, groups)
 
@@ -160,7 +113,7 @@ class Moments:
 
     @property
     def effective_sample_size(self) -> float:
-        """(sum r)^2 / sum r^2 for r = |draw - mean|^2: how many draws carry the variance."""
+        """How many draws carry the variance: (sum r)^2 / sum r^2 for r = |draw - mean|^2."""
         if self.groups is None:
             return math.inf
         if self.groups.radius4 == 0:
@@ -169,21 +122,37 @@ class Moments:
 
     @property
     def length2(self) -> Measured:
-        """Squared length |E g|^2 of the mean, the unbiased estimate: may be negative."""
+        """Squared length |E g|^2 of the mean: an unbiased estimate, which may be negative."""
         return self._measure(lambda m: m._length2())
 
     def bias2(self, truth: "Truth") -> Measured:
-        """Squared bias |E g - truth|^2, the unbiased estimate: may be negative when not exact.
+        """Squared bias |E g - truth|^2: an unbiased estimate, which may be negative when not exact.
 
-        Here and below a truth that is itself measured, by unbiased draws independent of these,
-        corrects the estimate for its noise and adds to the standard error.
+        Here and below the truth may itself be measured, by unbiased draws independent of these. Its
+        noise then corrects the estimate and adds to the standard error.
+
+        Args:
+            truth: The true gradient [N, C], or moments of unbiased draws of it.
+
+        Returns:
+            The squared bias with its standard error, in units of f squared.
         """
         return self._against(truth, lambda m, t: m._bias2(t))
 
     def mse(self, truth: "Truth", averaged: float = 1) -> Measured:
-        """Mean squared error of the mean of `averaged` draws: bias2 + variance / averaged."""
-        if not averaged >= 1:
-            raise ValueError(f"averaged must be at least 1 draw, not {averaged!r}")
+        """Mean squared error of the mean of `averaged` draws: bias2 + variance / averaged.
+
+        Args:
+            truth: The true gradient [N, C], or moments of unbiased draws of it.
+            averaged: The number of draws that are averaged, at least 1.
+
+        Returns:
+            The mean squared error with its standard error, in units of f squared.
+
+        Raises:
+            ValueError: If `averaged` is below 1.
+        """
+        check_averaged(averaged)
         return self._against(
             truth, lambda m, t: m._bias2(t) + float(m.variance_per_variable.sum()) / averaged
         )
@@ -193,32 +162,102 @@ class Moments:
 
         .. math:: \hat c = \frac{\hat m \cdot g}{|g| \sqrt{|\hat m|^2 - v / n}},
 
-        with the mean m and the variance v of n draws. It is not truncated: where the true cosine is
-        near 1 a measured one may exceed 1, just as an unbiased squared bias may be negative. So the
-        average of many measured cosines does not lean.
+        with the mean m and the variance v of n draws. The value is not truncated. Where the true
+        cosine is near 1 a measured one may exceed 1, just as an unbiased squared bias may be
+        negative. So the average of many measured cosines does not lean.
 
-        This and the other two ratios are corrected for their bias by the jackknife. Two of their
-        standard errors cover the truth about as often as 95 %. They cover less often, down to 86 %,
-        where the noise lies in one or two directions and the angle is a few times its error. They
-        cover more often, up to 99 %, where there is no angle and the noise lies in many directions.
-        tests/verification/test_coverage.py has the calculation. If leaving out one group makes the
-        squared length of the mean, or of a measured truth, negative, the length is lost in noise:
-        the value is then not corrected, and its error is NaN.
+        The jackknife corrects this ratio and the other two for their bias. If leaving out one group
+        makes the squared length of the mean, or of a measured truth, negative, then the length is
+        lost in noise: the value is not corrected, and its error is NaN. How often two standard
+        errors cover the truth is measured in tests/verification/test_coverage.py.
+
+        Args:
+            truth: The true gradient [N, C], or moments of unbiased draws of it.
+
+        Returns:
+            The cosine with its standard error.
         """
         return self._ratio(truth, lambda m, t: m._inner(t) / _root(m._length2() * _length2_of(t)))
+
+    def progress(self, truth: "Truth", averaged: float = 1) -> Measured:
+        r"""Progress of a step along the mean of `averaged` draws, relative to the true gradient's.
+
+        .. math:: P(B) = \operatorname{sign}(m \cdot g)
+            \frac{(m \cdot g)^2}{|g|^2 (|m|^2 + V / B)},
+
+        with the mean m and the total variance V of one draw, the truth g and B = `averaged`. A step
+        of length s along the mean of B draws lowers a loss of curvature L by s m.g - L s^2 (|m|^2 +
+        V / B) / 2 on average: P is what the best s brings, relative to a step along g. It lies in
+        [-1, 1], does not depend on the scale of the estimates and is the squared cosine with its
+        sign where B is infinite. A batch counts as one vector, all its elements together.
+
+        From n draws, |m|^2 is replaced by its unbiased estimate, and the jackknife takes off what
+        noise adds to (m.g)^2. The result is not truncated: it may exceed 1, and its sign may be
+        wrong where m.g is smaller than its error. The standard error is sqrt(4 r^2 e^2 + 2 e^4),
+        with e the error of the signed root r: so it does not vanish where r does. Two of them cover
+        the truth in 90 to 97 %, and nearly always where m.g is 0.
+
+        Args:
+            truth: The gradient [N, C] ([B, N, C] for a batch) in the units of the moments, or the
+                moments of unbiased draws of it that are independent of these.
+            averaged: How many draws are averaged, at least 1. It need not be an integer, and
+                `math.inf` asks for the mean itself.
+
+        Returns:
+            The progress with its standard error: 0 for exact moments and an exact truth. Value or
+            error are NaN where the truth is 0 or lost in noise, or where mean and V / B both are.
+
+        Raises:
+            ValueError: If `averaged` is less than 1 or NaN.
+
+        Example:
+            A mean that points along the truth, with as much variance as squared length.
+
+            >>> import torch
+            >>> from gradlab.moments import Moments
+            >>> truth = torch.tensor([[3.0, -4.0]], dtype=torch.float64)
+            >>> moments = Moments(2 * truth, torch.tensor([100.0], dtype=torch.float64))
+            >>> [round(moments.progress(truth, B), 3) for B in (1, 10, float("inf"))]
+            [0.5, 0.909, 1.0]
+            >>> round(Moments(-truth, torch.tensor([25.0])).progress(truth), 3)
+            -0.5
+        """
+        check_averaged(averaged)
+
+        def root(m: Moments, t: Truth) -> float:
+            second_moment = m._length2() + float(m.variance_per_variable.sum()) / averaged
+            return m._inner(t) / (_root(second_moment) * _root(_length2_of(t)))
+
+        r = self._ratio(truth, root)
+        value = self._ratio(truth, lambda m, t: root(m, t) * abs(root(m, t))).value
+        return Measured(value, math.hypot(2 * r.value * r.se, math.sqrt(2) * r.se**2))
 
     def scale_free_bias2(self, truth: "Truth") -> Measured:
         """Squared bias after every draw is rescaled so that its mean has the length of the truth.
 
-        It is 2 |truth|^2 (1 - cosine), corrected and with errors as the cosine's; may be negative
-        when not exact. NaN where the mean is 0.
+        It is 2 |truth|^2 (1 - cosine), corrected as the cosine is, and may be negative when not
+        exact.
+
+        Args:
+            truth: The true gradient [N, C], or moments of unbiased draws of it.
+
+        Returns:
+            The squared bias with its standard error, in units of f squared; NaN where the mean is
+            0.
         """
         return self._ratio(truth, lambda m, t: m._rescaled(_length2_of(t))._bias2(t))
 
     def scale_free_variance(self, truth: "Truth") -> Measured:
-        """Variance after the same rescaling: variance |truth|^2 / |E g|^2.
+        """Variance after every draw is rescaled so that its mean has the length of the truth.
 
-        Corrected for bias in its logarithm, so that it stays positive; see `cosine`.
+        It is variance |truth|^2 / |E g|^2. Its logarithm is corrected for bias, so that the
+        variance stays positive; see `cosine`.
+
+        Args:
+            truth: The true gradient [N, C], or moments of unbiased draws of it.
+
+        Returns:
+            The variance with its standard error, in units of f squared; NaN where the mean is 0.
         """
         return self._ratio(
             truth,
@@ -326,6 +365,12 @@ class Moments:
         assert self.groups is not None
         pooled = (self.groups.pooled(torch.arange(GROUPS) != g) for g in range(GROUPS))
         return [Moments(mean, (square / (n - 1)).sum(-1), n) for mean, square, n in pooled]
+
+
+def check_averaged(averaged: float) -> None:
+    """Raise ValueError unless `averaged` is a number of draws of at least 1."""
+    if not averaged >= 1:
+        raise ValueError(f"averaged must be at least 1 draw, not {averaged!r}")
 
 
 def _root(square: float) -> float:

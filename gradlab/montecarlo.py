@@ -30,7 +30,21 @@ _BLOCK_ELEMENTS = 2**17
 
 
 def block_size(estimator: Estimator, variables: int, classes: int) -> int:
-    """Return the number of draws in one block: a function of the estimator and [N, C] alone."""
+    """Return the number of draws in one block: a function of the estimator and [N, C] alone.
+
+    Args:
+        estimator: The estimator that is drawn from.
+        variables: N, the number of variables.
+        classes: C, the number of classes of each.
+
+    Returns:
+        The number of draws, a multiple of the number of groups, at most 2^15.
+
+    Example:
+        >>> from gradlab import parse
+        >>> block_size(parse("ZGR"), 4, 3), block_size(parse("RF(m=4)"), 100, 10)
+        (10912, 32)
+    """
     elements = variables * classes * estimator.calls(classes, variables)
     return max(GROUPS, min(_BLOCK_ELEMENTS // elements // GROUPS * GROUPS, 2**15))
 
@@ -47,17 +61,42 @@ def monte_carlo(
     chunk: int = 8,
     progress: bool = False,
 ) -> Moments:
-    """Return the moments of `estimator` from `draws` independent draws, with standard errors.
+    """Return the moments of an estimator from independent draws, with standard errors.
 
-    `estimator`: an Estimator, its text, or code of another form (see `gradlab.user_code.draws_of`).
-    For logits [B, N, C] f maps x [..., B, N, C] to [..., B], and what trains is drawn, an estimate
-    for each element. f is given x in the dtype of the logits; sums are of float64. `row` names the
-    row that the draws are for and separates its random numbers from those of other rows; `workers`
-    threads work on tasks of `chunk` blocks; none of these last two changes the result. Memory does
-    not grow with `draws`.
+    f sees x in the dtype of the logits. All sums are float64. Memory does not grow with `draws`.
+    For a batch of logits [B, N, C], f maps x [..., B, N, C] to values [..., B]. The draws are then
+    of the gradient that trains: one estimate for each element.
 
-    Raises ValueError for bad arguments, LossError for an f that breaks its contract, EstimatorError
-    for code that breaks its own, as by draws that are not independent replicates.
+    Args:
+        estimator: An Estimator, its text such as "GR(tau=0.1, k=10)", or your own code in a form
+            that `gradlab.user_code.draws_of` accepts.
+        f: The loss, x [..., N, C] -> values [...].
+        logits: Logits [N, C], or [B, N, C] for a batch.
+        draws: The number n of independent draws, at least 32.
+        seed: The seed of all draws, an int in [0, 2^63).
+        row: The name of the row that the draws are for. Rows of other names have other random
+            numbers.
+        workers: The number of threads; it does not change the result.
+        chunk: The number of blocks in the task of one thread; it does not change the result.
+        progress: Whether to show a progress bar on stderr.
+
+    Returns:
+        The moments of one draw, with standard errors of everything that is derived from them.
+
+    Raises:
+        ValueError: If an argument is out of range.
+        LossError: If f breaks its contract.
+        EstimatorError: If your own code breaks its contract, for example where its draws are not
+            independent.
+
+    Example:
+        >>> from gradlab import exact_gradient
+        >>> from gradlab.problems import problem, regime
+        >>> f, logits = problem("quadratic", 4, 3), regime("moderate", 4, 3)
+        >>> found = monte_carlo("RF(m=4)", f, logits, draws=20_000)
+        >>> bias2 = found.bias2(exact_gradient(f, logits))
+        >>> abs(bias2.value) < 4 * bias2.se
+        True
     """
     estimator, f = estimator_of(estimator), checked(f, logits)
     for name, value, least in (

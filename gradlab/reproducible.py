@@ -23,7 +23,19 @@ _MAX_SEED = 2**63 - 1
 
 
 def check_seed(seed: int) -> None:
-    """Raise ValueError unless `seed` is an int in [0, 2^63)."""
+    """Raise ValueError unless `seed` is an int in [0, 2^63).
+
+    Args:
+        seed: The number to check.
+
+    Raises:
+        ValueError: If it is not such an int.
+
+    Example:
+        >>> check_seed(-1)
+        Traceback (most recent call last):
+        ValueError: seed must be an int in [0, 2^63), not -1
+    """
     if not isinstance(seed, int) or not 0 <= seed <= _MAX_SEED:
         raise ValueError(f"seed must be an int in [0, 2^63), not {seed!r}")
 
@@ -68,8 +80,23 @@ def seeded(purpose: str, seed: int) -> Generator:
 def block_generator(seed: int, row: str, block: int = 0) -> Generator:
     """Return the generator of block number `block` of the row named `row`.
 
-    Hashing the name keeps a row's random numbers apart from those of any other row, whatever rows
-    are asked for.
+    The generator is seeded from a hash of the name. So the random numbers of a row do not depend on
+    which other rows are computed.
+
+    Args:
+        seed: The seed of the whole computation, an int in [0, 2^63).
+        row: The name of the row that the draws are for.
+        block: The number of the block of draws, from 0.
+
+    Returns:
+        A new generator on the CPU.
+
+    Example:
+        >>> import torch
+        >>> torch.rand(2, generator=block_generator(0, "ST"))
+        tensor([0.0976, 0.5452])
+        >>> torch.rand(2, generator=block_generator(0, "ST", block=1))
+        tensor([0.9142, 0.0573])
     """
     words = np.frombuffer(_digest(row), dtype=np.uint32)
     state = np.random.SeedSequence([seed, block, *words.tolist()]).generate_state(1, np.uint64)
@@ -81,14 +108,38 @@ def _digest(name: str) -> bytes:
 
 
 def generator_on(device: torch.device, source: Generator) -> Generator:
-    """Return `source` on the CPU; elsewhere a generator of that device with its seed."""
+    """Return `source` on the CPU; elsewhere a generator of that device with its seed.
+
+    Args:
+        device: The device that will draw.
+        source: A generator on the CPU.
+
+    Returns:
+        The generator to draw from on that device.
+
+    Example:
+        >>> import torch
+        >>> source = torch.Generator().manual_seed(0)
+        >>> generator_on(torch.device("cpu"), source) is source
+        True
+    """
     if device.type == "cpu":
         return source
     return Generator(device).manual_seed(source.initial_seed())
 
 
 def global_states() -> tuple[bytes, object, int]:
-    """Return where the global generators of torch, Python and numpy are."""
+    """Return the states of the global generators of torch, Python and numpy.
+
+    Returns:
+        The three states, to be compared for equality.
+
+    Example:
+        >>> before = global_states()
+        >>> _ = random.random()
+        >>> global_states() == before
+        False
+    """
     numpy_state = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 users draw from it
     key = numpy_state["key"].tobytes()
     return (
@@ -100,7 +151,16 @@ def global_states() -> tuple[bytes, object, int]:
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """Run torch on one thread: sums split over threads would depend on their number."""
+    """Run torch on one thread: sums split over threads would depend on their number.
+
+    Yields:
+        None; the number of threads is put back at the end of the block.
+
+    Example:
+        >>> with single_thread():
+        ...     torch.get_num_threads()
+        1
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -6,8 +6,8 @@ seeds are fixed, so that a run that passes once passes always.
 
 import math
 
+import scipy
 import torch
-from scipy.stats import t
 
 __all__ = ["ALPHA", "COMPARISONS", "P_VALUE", "limit", "scores"]
 
@@ -22,7 +22,7 @@ P_VALUE = ALPHA / COMPARISONS
 
 def limit(dof: float = math.inf) -> float:
     """Return the bound on |z| of one comparison, `dof` the degrees of freedom of its error."""
-    return float(t.isf(P_VALUE / 2, dof))
+    return float(scipy.stats.t.isf(P_VALUE / 2, dof))
 
 
 def scores(measured: object, expected: object, error: object) -> torch.Tensor:

@@ -35,11 +35,9 @@ def test_an_old_path_is_the_new_module(old: str) -> None:
         assert all(getattr(found, public) is getattr(module, public) for public in module.__all__)
 
 
-@pytest.mark.parametrize("old", MOVED)
-def test_no_old_path_hides_a_module_that_exists(old: str) -> None:
-    path = Path(gradlab.__file__).parent / old.replace(".", "/")
-    assert not path.with_suffix(".py").exists()
-    assert not (path / "__init__.py").exists()
+def test_no_old_path_hides_a_module_that_exists() -> None:
+    paths = [Path(gradlab.__file__).parent / old.replace(".", "/") for old in MOVED]
+    assert [p for p in paths if p.with_suffix(".py").exists() or (p / "__init__.py").exists()] == []
 
 
 @pytest.mark.parametrize(

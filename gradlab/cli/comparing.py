@@ -10,6 +10,7 @@ from gradlab.cli.options import (
     Estimators,
     File,
     Folder,
+    GradientCost,
     LogitsFile,
     OwnLoss,
     ProblemName,
@@ -58,6 +59,11 @@ def compare(
     draws: Annotated[
         int, typer.Option(min=32, help="Draws of each estimator whose moments are not exact.")
     ] = 10_000,
+    averaged: Annotated[
+        float,
+        typer.Option(min=1, help="Number of draws that are averaged where progress is measured."),
+    ] = 100.0,
+    gradient_cost: GradientCost = 3.0,
     seed: Seed = 0,
     workers: Workers = None,
     out: Folder = None,
@@ -91,6 +97,8 @@ def compare(
             logits_seed=seed if logits is None else None,
             workers=workers or usable_cores(),
             progress=True,
+            averaged=averaged,
+            gradient_cost=gradient_cost,
         )
 
     with (

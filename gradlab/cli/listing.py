@@ -65,7 +65,8 @@ def list_(
             parts.append(f"{kind}\n{aligned(rows.itertuples(index=False))}")
     print("\n\n".join(parts))
     if out is not None:
-        print("", *write_tables(tables, out), sep="\n")
+        named = {str(kind): rows for kind, rows in tables.items()}
+        print("", *write_tables(named, out), sep="\n")
 
 
 def _figure_rows() -> "pd.DataFrame":

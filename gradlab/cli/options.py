@@ -99,6 +99,10 @@ Temperatures = Annotated[
         metavar="TAU,...",
     ),
 ]
+GradientCost = Annotated[
+    float,
+    typer.Option(min=1, help="Cost of one f with its gradient, in evaluations of f."),
+]
 Seed = Annotated[int, typer.Option(min=0, max=10**9, help="Seed of all random numbers.")]
 Device = Annotated[str, typer.Option(help="Device that computes: cpu or cuda.", metavar="cpu|cuda")]
 Workers = Annotated[

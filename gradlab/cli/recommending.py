@@ -10,6 +10,7 @@ from gradlab.cli.options import (
     Estimators,
     File,
     Folder,
+    GradientCost,
     LogitsFile,
     OwnLoss,
     ProblemName,
@@ -45,10 +46,7 @@ def recommend(
     evaluations: Annotated[
         int, typer.Option(min=1, max=10**9, help="Budget of one gradient, in evaluations of f.")
     ] = 8,
-    gradient_cost: Annotated[
-        float,
-        typer.Option(min=1, help="Cost of one f with its gradient, in evaluations of f."),
-    ] = 3.0,
+    gradient_cost: GradientCost = 3.0,
     unbiased: Annotated[
         bool, typer.Option("--unbiased", help="Rank only estimators that are unbiased for this f.")
     ] = False,

@@ -261,7 +261,7 @@ def _on_one(
     for blamed, code in tracked(codes.items(), "verify", "estimators"):
 
         def judged(at: "Tensor", code: "Code" = code) -> "Verdict":
-            return verify(code, f, at, enumeration=on(at.dtype), progress=True, **options)
+            return verify(code, on(at.dtype), progress=True, **options)
 
         with blaming(blamed):
             verdicts.append(in_its_dtype(judged, logits))

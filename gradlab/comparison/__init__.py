@@ -4,5 +4,6 @@ from gradlab.comparison.comparing import compare
 from gradlab.comparison.ranking import best_temperature
 from gradlab.comparison.recommendation import Recommendation
 from gradlab.comparison.recommending import recommend
+from gradlab.comparison.rows import row_schema
 
-__all__ = ["Recommendation", "best_temperature", "compare", "recommend"]
+__all__ = ["Recommendation", "best_temperature", "compare", "recommend", "row_schema"]

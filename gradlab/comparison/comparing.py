@@ -13,15 +13,16 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import check_floating
 from gradlab.checks import check_choice, check_int
-from gradlab.comparison.rows import COLUMNS, NOTED, measured_rows
+from gradlab.comparison.eligibility import GRADIENT_COST, check_gradient_cost
+from gradlab.comparison.measuring import measured_rows
+from gradlab.comparison.rows import AVERAGED, COMPARED, METHODS, as_table
 from gradlab.comparison.unmet import Rare, rare_draws, rare_states
 from gradlab.estimators import Estimator
-from gradlab.exact.moments import EnumeratedBatch, Enumeration
+from gradlab.exact.moments import Enumerated, Enumeration, enumerated
 from gradlab.loss import Loss
 from gradlab.loss.gate import name_of
-from gradlab.moments import GROUPS, Moments, Truth
+from gradlab.moments import GROUPS, Moments, Truth, check_averaged
 from gradlab.montecarlo import monte_carlo
 from gradlab.progress import tracked
 from gradlab.reproducible import check_seed, single_thread
@@ -30,23 +31,21 @@ from gradlab.version import __version__
 
 __all__ = [
     "DEFAULT_DRAWS",
-    "METHODS",
     "REFERENCE_DRAWS",
     "compare",
     "reproducible_columns",
     "with_temperatures",
 ]
 
-METHODS = ("auto", "exact", "monte-carlo", "both")
 DEFAULT_DRAWS = 10_000
 REFERENCE_DRAWS = 1_000_000
 
 
 @single_thread()
 def compare(
-    f: Loss,
-    logits: Float[Tensor, "*batch N C"],
-    estimators: Iterable[Code],
+    f: Loss | Enumerated,
+    logits: Float[Tensor, "*batch N C"] | None = None,
+    estimators: Iterable[Code] = (),
     temperatures: Sequence[float] | None = None,
     draws: int | None = None,
     seed: int = 0,
@@ -56,48 +55,67 @@ def compare(
     logits_seed: int | None = None,
     workers: int = 1,
     progress: bool = False,
-    enumeration: Enumeration | None = None,
+    enumeration: Enumerated | None = None,
     reference: Estimator | str | None = None,
     reference_draws: int = REFERENCE_DRAWS,
+    gradient_cost: float = GRADIENT_COST,
+    averaged: float = AVERAGED,
 ) -> pd.DataFrame:
     """Measure each estimator, at each temperature if it has one, against the exact gradient of E f.
 
-    `method`: "exact" moments only, "monte-carlo" only (`draws`, by default 10,000, each), "both" as
-    separate rows, or "auto": exact where known, Monte Carlo where not. An estimator may be its
-    text, or code that `gradlab.user_code.draws_of` accepts. For logits [B, N, C] f maps
-    x [..., B, N, C] to [..., B], and all numbers are of the B elements together (one more column,
-    `batch`). f is given x in the dtype of the logits (column `dtype`); sums and tables are float64.
+    Moments are exact where they are known, and measured from draws where not. Sums and tables are
+    float64; f is given x in the dtype of the logits.
 
-    A row: bias2, variance (of one draw), mse (of one draw), cosine, scale-free bias2 and variance,
-    each with its `_se`; truth2 = |exact gradient|^2; `effective_draws` tells how many draws carry
-    the variance; `reason` why a pair could not be measured. Where there is something to say: a
-    column `note`, why draws stand for exact moments of the method "auto", and what draws may have
-    missed; a column `draws_needed`, if the draws of a row are too few to meet what carries the
-    variance (15 visits to the states that carry half of it). Where f is enumerated the standard
-    errors contain what states may carry that are met less than 3 times. Units: those of f, squared.
-    `enumeration`: one of this f and these logits, whose sweeps are used.
+    Args:
+        f: A loss, x [..., N, C] -> values [...]. For logits [B, N, C] it maps x [..., B, N, C] to
+            [..., B], and all numbers are of the B elements together. An `Enumeration` or an
+            `EnumeratedBatch` stands in place of f and logits: `compare(on, estimators=[...])`.
+        logits: Of the categorical variables, [N, C] or [B, N, C], floating.
+        estimators: Estimators, their texts, or your own code, as
+            `gradlab.user_code.draws_of` accepts it.
+        temperatures: Every estimator that has a temperature is measured at each of them; by
+            default at its own.
+        draws: Of each estimator that is measured, 10,000 by default.
+        seed: Of the draws.
+        method: "exact", "monte-carlo", "both" as separate rows, or "auto": exact where known.
+        problem: What the column of this name holds; by default the name of f.
+        logits_seed: What the column of this name holds.
+        workers: Processes that make the draws; the rows do not depend on it.
+        progress: Whether progress is printed on stderr.
+        enumeration: Deprecated; give the enumeration in place of f and logits.
+        reference: An estimator that is unbiased for every f, which measures the true gradient where
+            f cannot be enumerated. Standard errors then contain its noise.
+        reference_draws: Draws of the reference.
+        gradient_cost: Evaluations of f that f with its gradient counts as.
+        averaged: Draws whose mean the column `progress` is of.
 
-    Where f cannot be enumerated, `reference`, an estimator that is unbiased for every f, measures
-    the true gradient by `reference_draws` draws of its own. Standard errors then contain its noise,
-    and two more columns say what the `truth` is and the standard error of truth2.
+    Returns:
+        One row per estimator and temperature, with the columns that `gradlab.row_schema` describes.
+        What cannot be measured is a row with its `reason`. Where f is enumerated, standard errors
+        contain what states may carry that are met less than 3 times.
 
-    Raises ValueError for bad arguments, TooLargeError if f cannot be enumerated and there is no
-    reference, LossError for an f that breaks its contract.
+    Raises:
+        ValueError: An argument is not allowed.
+        TooLargeError: f cannot be enumerated and there is no reference.
+        LossError: f breaks its contract.
+
+    Example:
+        >>> import gradlab, torch
+        >>> f = gradlab.problems.problem("quadratic", 2, 3)
+        >>> rows = gradlab.compare(f, torch.zeros(2, 3), ["ST", "ZGR"])
+        >>> rows["cost"].tolist(), (rows["bias2"] < 1e-10).tolist()
+        ([3.0, 3.0], [False, True])
     """
-    check_choice("method", method, METHODS)
+    check_choice("method", method, (*METHODS, "both"))
+    check_gradient_cost(gradient_cost)
+    check_averaged(averaged)
     check_seed(seed)
     draws = DEFAULT_DRAWS if draws is None else draws
-    exact: Enumeration | EnumeratedBatch
-    if enumeration is not None:
-        enumeration.check_is_of(f, logits)
-        exact = enumeration
-    else:
-        check_floating(logits)
-        exact = EnumeratedBatch(f, logits) if logits.ndim == 3 else Enumeration(f, logits)
+    exact = enumerated(f, logits, enumeration)
     logits = exact.logits
-    name = problem or name_of(f)
+    name = problem or name_of(exact.objective)
     truth: Truth
-    of_truth: dict[str, Any] = {}
+    made = {"truth": "enumeration", "version": __version__}
     if reference is None:
         truth = exact.gradient
     else:
@@ -105,16 +123,14 @@ def compare(
         given = exact.objective, logits, reference_draws, seed
         apart = f"{name}|reference"  # other random numbers than its row has
         truth = monte_carlo(reference, *given, row=apart, workers=workers, progress=progress)
-        source = f"{reference}, {reference_draws:,} draws"
-        of_truth = {"truth": source, "truth2_se": truth.length2.se}
+        made["truth"] = f"{reference}, {reference_draws:,} draws"
     shared = {
         "problem": name,
+        "batch": len(logits) if logits.ndim == 3 else None,
         "N": logits.shape[-2],
         "C": logits.shape[-1],
         "logits_seed": logits_seed,
     }
-    if logits.ndim == 3:
-        of_truth["batch"] = len(logits)
 
     @cache
     def rare() -> Rare | None:
@@ -125,27 +141,18 @@ def compare(
         return rare_draws(truth, reference, (logits.shape[-1], logits.shape[-2]))
 
     settings: dict[str, Any] = {"draws": draws, "seed": seed, "method": method, "row": name}
-    settings["rare"] = rare
+    settings |= {"rare": rare, "gradient_cost": gradient_cost, "averaged": averaged}
     running: dict[str, Any] = {"workers": workers, "progress": progress}
     rows: list[dict[str, Any]] = []
     cells = with_temperatures(estimators, temperatures)
     for estimator in tracked(cells, name, "estimators", shown=progress):
         found = measured_rows(estimator, exact, truth, **settings, **running)
         rows += [shared | row for row in found]
-    table = pd.DataFrame(rows)
-    noted = [name for name in NOTED if name in table and table[name].notna().any()]
-    if "draws_needed" in noted:
-        # Written the same whether or not other rows have a number here.
-        table["draws_needed"] = table["draws_needed"].astype(float)
-    table = table.reindex(columns=[*COLUMNS, *noted])
-    table["tau"] = table["tau"].astype("float64")
-    dtype = str(exact.objective.dtype).removeprefix("torch.")
-    return table.assign(version=__version__, dtype=dtype, **of_truth)
+    made["dtype"] = str(exact.objective.dtype).removeprefix("torch.")
+    return as_table([row | made for row in rows], COMPARED)
 
 
-def _checked_reference(
-    reference: Estimator | str, draws: int, exact: Enumeration | EnumeratedBatch
-) -> Estimator:
+def _checked_reference(reference: Estimator | str, draws: int, exact: Enumerated) -> Estimator:
     """Return the estimator that is to measure the true gradient, or raise ValueError."""
     (estimator,) = with_temperatures([reference], None)
     check_int("reference_draws", draws, 2 * GROUPS)

@@ -1,14 +1,14 @@
 """Which of two families of estimators has the better trade-off between bias and variance.
 
-A family is a curve of moments along its parameter; a point of one curve is dominated when a point
+A family is a curve of moments along its parameter. A point of one curve is dominated when a point
 of the other has neither more squared bias nor more variance, and less of one of them.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import CubicSpline
 
 __all__ = ["MomentCurve", "dominated", "dominated_share"]
 
@@ -19,8 +19,15 @@ Array = NDArray[np.float64]
 class MomentCurve:
     """Moments of a family of estimators along its parameter.
 
-    `parameter` [T], increasing; `mean` [T, D], the expectation with N C coordinates in a row;
-    `variance` [T], the trace of the covariance of one draw.
+    Args:
+        parameter: Values of the parameter [T], increasing.
+        mean: The expectation at each value [T, D], with the D = N C coordinates in a row.
+        variance: The trace of the covariance of one draw at each value, [T].
+
+    Example:
+        >>> family = MomentCurve(np.arange(3.0), np.array([[0.0], [1.0], [4.0]]), np.ones(3))
+        >>> family.at([1.5]).mean.tolist()
+        [[2.25]]
     """
 
     parameter: Array
@@ -30,22 +37,43 @@ class MomentCurve:
     def at(self, parameter: ArrayLike) -> "MomentCurve":
         """Return the curve at other values of the parameter, by a cubic spline.
 
-        Exact for polynomials: of degree 2 from three points on, of degree 3 from four.
+        It is exact for polynomials: of degree 2 from three points on, of degree 3 from four.
+
+        Args:
+            parameter: The other values [S].
+
+        Returns:
+            The curve at these values.
         """
         x = np.asarray(parameter, dtype=float)
-        mean, variance = (CubicSpline(self.parameter, y)(x) for y in (self.mean, self.variance))
+        mean, variance = (
+            scipy.interpolate.CubicSpline(self.parameter, y)(x) for y in (self.mean, self.variance)
+        )
         return MomentCurve(x, mean, variance)
 
     def scaled(self, factor: ArrayLike) -> "MomentCurve":
-        """Return the curve of draws multiplied by `factor` [T]."""
+        """Return the curve of draws that are multiplied by a factor.
+
+        Args:
+            factor: The factor at each value of the parameter, [T].
+
+        Returns:
+            The curve of the multiplied draws.
+        """
         factor = np.asarray(factor, dtype=float)
         return MomentCurve(self.parameter, self.mean * factor[:, None], self.variance * factor**2)
 
     def plane(self, truth: ArrayLike, *, scale_free: bool = False) -> Array:
-        """Return (bias^2, variance) [T, 2] against the true gradient [D].
+        """Return squared bias and variance against the true gradient.
 
-        With `scale_free` those of draws rescaled so that their mean has the length of the truth:
-        (2 |g|^2 (1 - cosine), variance |g|^2 / |mean|^2); NaN where the mean is 0.
+        Args:
+            truth: The true gradient [D], or [N, C].
+            scale_free: Whether draws are first rescaled so that their mean has the length of the
+                truth. Then the result is (2 |g|^2 (1 - cosine), variance |g|^2 / |mean|^2), and NaN
+                where the mean is 0.
+
+        Returns:
+            Pairs (bias^2, variance) [T, 2].
         """
         g = np.asarray(truth, dtype=float).ravel()
         if scale_free:
@@ -55,10 +83,22 @@ class MomentCurve:
 
 
 def dominated(points: ArrayLike, curve: ArrayLike, *, margin: float = 0.0) -> NDArray[np.bool_]:
-    """Return which of `points` [P, 2] have a better one somewhere on the polyline `curve` [Q, 2].
+    """Return which points have a better one somewhere on a polyline.
 
-    Both coordinates are costs, >= 0. Better is b <= (1 - margin) a in both and b < a in one; a
-    margin above the error of the coordinates keeps a curve from dominating itself.
+    Both coordinates are costs, >= 0. A point b is better than a if b <= (1 - margin) a in both
+    coordinates and b < a in one.
+
+    Args:
+        points: Points [P, 2].
+        curve: The vertices of the polyline [Q, 2].
+        margin: A number above the error of the coordinates keeps a curve from dominating itself.
+
+    Returns:
+        One bool per point, [P].
+
+    Example:
+        >>> dominated([[1.0, 1.0], [0.1, 0.1]], [[0.0, 1.0], [1.0, 0.0]]).tolist()
+        [True, False]
     """
     p, q = np.asarray(points, dtype=float), np.asarray(curve, dtype=float)
     start, step = (q[:-1], np.diff(q, axis=0)) if len(q) > 1 else (q, np.zeros_like(q))
@@ -80,5 +120,18 @@ def dominated(points: ArrayLike, curve: ArrayLike, *, margin: float = 0.0) -> ND
 
 
 def dominated_share(points: ArrayLike, curve: ArrayLike, *, margin: float = 0.0) -> float:
-    """Return the share of `points` [P, 2] that the polyline `curve` [Q, 2] dominates."""
+    """Return the share of points that a polyline dominates.
+
+    Args:
+        points: Points [P, 2].
+        curve: The vertices of the polyline [Q, 2].
+        margin: As in `dominated`.
+
+    Returns:
+        The share, from 0 to 1.
+
+    Example:
+        >>> dominated_share([[1.0, 1.0], [0.1, 0.1]], [[0.0, 1.0], [1.0, 0.0]])
+        0.5
+    """
     return float(dominated(points, curve, margin=margin).mean())

@@ -9,9 +9,22 @@ from torch import Tensor
 from gradlab.estimators import Estimator
 from gradlab.loss import Loss
 from gradlab.reproducible import block_generator
-from gradlab.user_code.under_test import EstimatorDtypeError, EstimatorError, draws_of
+from gradlab.user_code.under_test import (
+    CodeEstimator,
+    EstimatorDtypeError,
+    EstimatorError,
+    draws_of,
+)
 
-__all__ = ["GRADIENT_COST", "cost", "is_declared_exact", "spent", "why_not"]
+__all__ = [
+    "GRADIENT_COST",
+    "check_gradient_cost",
+    "cost",
+    "cost_of",
+    "is_declared_exact",
+    "spent",
+    "why_not",
+]
 
 GRADIENT_COST = 3.0
 """Evaluations of f that f with its gradient counts as.
@@ -31,6 +44,27 @@ def cost(
     """Return the evaluations of f that one draw counts as, f with its gradient `gradient_cost`."""
     calls = estimator.calls(classes, variables)
     return calls * (gradient_cost if estimator.needs_gradient else 1)
+
+
+def cost_of(
+    estimator: Estimator,
+    f: Loss,
+    logits: Float[Tensor, "N C"],
+    gradient_cost: float = GRADIENT_COST,
+) -> float:
+    """Return the evaluations of f that one draw counts as: declared, or seen of your own code."""
+    if isinstance(estimator, CodeEstimator):
+        return spent(estimator, f, logits, gradient_cost)
+    variables, classes = logits.shape
+    return cost(estimator, classes, gradient_cost, variables=variables)
+
+
+def check_gradient_cost(gradient_cost: float) -> None:
+    """Raise ValueError unless `gradient_cost` is a finite number of at least 1."""
+    if not isinstance(gradient_cost, int | float) or not 1 <= gradient_cost < math.inf:
+        raise ValueError(
+            f"gradient_cost must be a number of evaluations of at least 1, not {gradient_cost!r}"
+        )
 
 
 def spent(
@@ -53,8 +87,8 @@ def spent(
         return f(x)
 
     try:
-        estimator.draw(watched, logits, _WATCHED, block_generator(0, f"{estimator}|watched"))
-    except Exception:  # `why_not` tells
+        estimator.draw(watched, logits, _WATCHED, block_generator(0, f"{estimator.series}|watched"))
+    except Exception:  # `why_not` reports it
         return 1.0
     return max(1.0, counted / _WATCHED)
 

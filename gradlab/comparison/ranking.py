@@ -1,4 +1,4 @@
-"""The least error at equal cost: the best temperature of an estimator, and the best estimator.
+"""The smallest error at equal cost: the best temperature of an estimator, and the best estimator.
 
 Both are read from rows of `gradlab.compare`; nothing is measured here. The error is the mean
 squared error of the mean of n draws, bias2 + variance / n.
@@ -12,7 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["best_temperature", "is_unmet", "ranking"]
+from gradlab.comparison.rows import RANKED
+
+__all__ = ["best_temperature", "is_unmet", "progress_at", "ranking"]
 
 # Exact errors that differ by less count as one: no temperature is chosen that finely.
 _SAME = 0.01
@@ -23,17 +25,39 @@ Array = NDArray[np.float64]
 def best_temperature(
     rows: pd.DataFrame, averaged: Iterable[float] = (1, 10, 100, 1000)
 ) -> pd.DataFrame:
-    """Return where each series has the least mean squared error of the mean of n draws.
+    """Return for each series the temperature with the smallest mean squared error of n draws.
 
-    `rows`: from `gradlab.compare` on one problem; an exact row is preferred to a Monte Carlo row of
-    the same estimator. A row for each series and n of `averaged`: `tau`; the least `mse` with its
-    `mse_se`, of which `bias2` and `variance` (of one draw) are the parts, never clipped;
-    `tau_low`, `tau_high`: between these no temperature can be told from the best one (within two
-    standard errors of the difference; exact rows: within 1 %); `at_edge`: the grid ends there, so
-    that the best may lie beyond. Units: those of f, squared. Among noisy errors the least one is
-    too small on average: the interval says how much the choice means. Rows by fewer draws than
-    `draws_needed` are left out: their errors do not know what they have not met. Raises ValueError
-    if an n is below 1, the rows are of several problems, or all that were measured are left out.
+    Of noisy errors the smallest one is too small on average; the interval of temperatures says how
+    much the choice means. An exact row is preferred to a Monte Carlo row of the same estimator.
+    Rows with fewer draws than their `draws_needed` are left out, because their errors do not
+    include what the draws have missed.
+
+    Args:
+        rows: Rows of `gradlab.compare` on one problem.
+        averaged: The numbers n of draws that are averaged, each at least 1.
+
+    Returns:
+        One row for each series and n, in units of f squared. `tau` is the best temperature. `mse`
+        with its `mse_se` is the error there; `bias2` and `variance` (of one draw) are its parts,
+        never clipped. Between `tau_low` and `tau_high` no temperature differs from the best one:
+        within two standard errors of the difference, or within 1 % for exact rows. `at_edge` says
+        that the grid ends there, so that the best may lie beyond.
+
+    Raises:
+        ValueError: If an n is below 1, the rows are of several problems, or all measured rows are
+            left out.
+
+    Example:
+        >>> from gradlab import compare
+        >>> from gradlab.problems import problem, regime
+        >>> f, logits = problem("quadratic", 4, 3), regime("moderate", 4, 3)
+        >>> rows = compare(f, logits, ["ST", "GR(k=10)"], temperatures=[0.1, 1.0], draws=1000)
+        >>> best_temperature(rows, averaged=[1, 100])[["series", "averaged", "tau"]]
+             series  averaged  tau
+        0        ST         1  NaN
+        1        ST       100  NaN
+        2  GR(k=10)         1  1.0
+        3  GR(k=10)       100  0.1
     """
     numbers = list(averaged)
     for n in numbers:
@@ -55,9 +79,9 @@ _COLUMNS = [
 
 
 def _measured(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows whose numbers count, one an estimator.
+    """Return the rows whose numbers count, one per estimator.
 
-    Raises ValueError if all that have numbers are by too few draws.
+    Raises ValueError if all that have numbers come from too few draws.
     """
     measured = rows[rows["reason"].isna() & ~is_unmet(rows)]
     if not len(measured) and is_unmet(rows).any():
@@ -67,7 +91,18 @@ def _measured(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def is_unmet(rows: pd.DataFrame) -> "pd.Series[bool]":
-    """Return which rows of `compare` are by fewer draws than are needed to know their error."""
+    """Return which rows have fewer draws than are needed to know their error.
+
+    Args:
+        rows: Rows of `gradlab.compare`.
+
+    Returns:
+        One bool per row.
+
+    Example:
+        >>> is_unmet(pd.DataFrame({"draws_needed": [np.nan, 10_000.0]})).tolist()
+        [False, True]
+    """
     if "draws_needed" not in rows:
         return pd.Series(False, index=rows.index)
     return rows["draws_needed"].notna()
@@ -124,10 +159,43 @@ def _mse(part: pd.DataFrame, n: float) -> tuple[Array, Array]:
     return bias2 + variance / n, np.sqrt(square.clip(min=0.0))
 
 
+def progress_at(rows: pd.DataFrame, averaged: "float | pd.Series[float]") -> tuple[Array, Array]:
+    r"""Return the progress of the mean of so many draws, and its standard error, for each row.
+
+    .. math:: P(B) = \operatorname{sign}(c)\, c^2 / (1 + v / (|g|^2 B)),
+
+    with the cosine c and the scale-free variance v: what `Moments.progress` returns, up to the
+    noise of measured rows. Rows hold it for one B only.
+
+    Args:
+        rows: From `gradlab.compare`.
+        averaged: B, for all rows or for each.
+
+    Returns:
+        Two arrays. Exact rows of a mean of 0 have no progress and no error; NaN where a length is
+        lost in noise.
+    """
+    cosine, cosine_se, v, v_se, truth2 = (
+        rows[column].to_numpy(float)
+        for column in (
+            *("cosine", "cosine_se", "scale_free_variance", "scale_free_variance_se"),
+            "truth2",
+        )
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        unit = truth2 * np.asarray(averaged, dtype=float)
+        noise, noise_se = v / unit, v_se / unit
+        root = cosine / np.sqrt(1 + noise)
+        root_se = np.hypot(cosine_se, cosine * noise_se / (2 * (1 + noise))) / np.sqrt(1 + noise)
+    known = (rows["method"] == "exact").to_numpy() & np.isnan(root) & (truth2 > 0)
+    root, root_se = np.where(known, 0.0, root), np.where(known, 0.0, root_se)
+    return root * abs(root), np.hypot(2 * root * root_se, math.sqrt(2) * root_se**2)
+
+
 def ranking(rows: pd.DataFrame, budgets: Sequence[int]) -> pd.DataFrame:
     """Return the series in order of their error, for each of `budgets` evaluations of f.
 
-    `rows`: from `gradlab.compare`, with a column `cost`: the evaluations that one draw counts as. A
+    `rows`: from `gradlab.compare`, whose column `cost` says what one draw counts as. A
     series averages floor(budget / cost) draws at its best temperature; without one it is left out.
     `rmse`, the root of the mean squared error, and `bias2`, `variance` (of the average), each with
     its `_se`, are in the `unit` |g| and its square; where the gradient is 0 or lost in noise, in
@@ -187,11 +255,4 @@ def _relative(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
         rmse_se=np.minimum(slope, np.sqrt(table["mse_se"])),
         unit="|g|" if known else "units of f",
     )
-    return table[_RANKED]
-
-
-_RANKED = [
-    *("problem", "evaluations", "rank", "series", "estimator", "tau", "tau_low", "tau_high"),
-    *("at_edge", "cost", "averaged", "unit", "rmse", "rmse_se", "bias2", "bias2_se"),
-    *("variance", "variance_se", "method", "draws"),
-]
+    return table[RANKED]

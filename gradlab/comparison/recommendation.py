@@ -23,13 +23,30 @@ _ROUNDING = 1e-18
 
 @dataclass(frozen=True, eq=False)
 class Recommendation:
-    """The ranking of estimators for one loss, its evidence, and in words what follows.
+    """The ranking of estimators for one loss, its evidence, and what follows in words.
 
-    `table`: a row for each estimator in order, those that cannot be used, or whose draws were too
-    few, last with their `reason`; columns as in `gradlab.comparison.ranking`. `rows`: what was
-    measured, from `gradlab.compare`, with the `cost` of a draw in evaluations and if it is
-    `declared` exact for this f. `curves`: rankings for other budgets too, read from the same rows;
-    `asked` marks the given one. `length2`: |g|^2, known by `truth`.
+    Args:
+        problem: The name of the loss.
+        size: N and C.
+        evaluations: The budget: evaluations of f for one gradient.
+        gradient_cost: What one evaluation of f with its gradient counts as.
+        must_be_unbiased: Whether only unbiased estimators were ranked.
+        truth: How the true gradient is known: "enumeration", or by draws of which estimator.
+        length2: The squared length |g|^2 of the true gradient.
+        rows: What was measured, from `gradlab.compare`, with the `cost` of a draw in evaluations,
+            and `declared`, whether the estimator is declared exact for this f.
+        table: One row per estimator in order, with the columns of `gradlab.comparison.ranking`.
+            Last come those that cannot be used, or whose draws were too few, with their `reason`.
+        curves: Rankings for other budgets, from the same rows.
+        notes: Sentences on the evidence.
+
+    Example:
+        >>> from gradlab import recommend
+        >>> from gradlab.problems import problem, regime
+        >>> f, logits = problem("linear", 4, 3), regime("moderate", 4, 3)
+        >>> answer = recommend(f, logits, evaluations=8, estimators=["ST", "REINFORCE"])
+        >>> answer.best, answer.table["averaged"].tolist()
+        (['ST'], [2, 8])
     """
 
     problem: str
@@ -59,7 +76,11 @@ class Recommendation:
         )
 
     def explain(self) -> str:
-        """Return the ranking, what it rests on and what would change it, for a terminal."""
+        """Return the ranking, what it rests on and what would change it, for a terminal.
+
+        Returns:
+            Paragraphs and a table as text, which `print` shows.
+        """
         return _explained(self)
 
 

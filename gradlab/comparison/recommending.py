@@ -15,22 +15,28 @@ from torch import Tensor
 from gradlab.categorical import probabilities
 from gradlab.checks import check_int
 from gradlab.comparison.comparing import DEFAULT_DRAWS, compare, with_temperatures
-from gradlab.comparison.eligibility import GRADIENT_COST, cost, is_declared_exact, spent, why_not
+from gradlab.comparison.eligibility import (
+    GRADIENT_COST,
+    check_gradient_cost,
+    cost_of,
+    is_declared_exact,
+    why_not,
+)
 from gradlab.comparison.ranking import is_unmet, ranking
 from gradlab.comparison.recommendation import UNMEASURED, Recommendation
 from gradlab.estimators import ESTIMATORS, Estimator, LeaveOneOut
 from gradlab.exact.enumeration import TooLargeError, check_states
 from gradlab.exact.mechanism import is_shipped, overrides
-from gradlab.exact.moments import Enumeration
+from gradlab.exact.moments import Enumeration, enumerated
 from gradlab.loss import Loss
 from gradlab.moments import GROUPS, Measured
 from gradlab.reproducible import check_seed, single_thread
-from gradlab.user_code.under_test import Code, CodeEstimator
+from gradlab.user_code.under_test import Code
 
 __all__ = ["TEMPERATURES", "recommend"]
 
 TEMPERATURES = (0.032, 0.056, 0.1, 0.18, 0.32, 0.56, 1.0, 1.8, 3.2, 5.6, 10.0)
-"""Four to a decade."""
+"""The default grid of temperatures, four to a decade."""
 
 # What costs more than so many budgets is not measured, nor a wider RF proposed.
 _REACH, _WIDEST = 16, 64
@@ -56,8 +62,8 @@ _BLIND = (
 
 @single_thread()
 def recommend(
-    f: Loss,
-    logits: Float[Tensor, "N C"],
+    f: Loss | Enumeration,
+    logits: Float[Tensor, "N C"] | None = None,
     *,
     evaluations: int,
     must_be_unbiased: bool = False,
@@ -74,42 +80,53 @@ def recommend(
 ) -> Recommendation:
     """Return estimators in the order of their error at equal cost, for f at these logits.
 
-    With a budget of `evaluations` of f for a gradient an estimator averages as many draws as it can
-    pay; one that needs grad f pays `gradient_cost` for each evaluation. Each is taken at its best
-    temperature of `temperatures` (by default four to a decade, 0.03 to 10). `estimators`: by
-    default all, RF with m = 2, 4 and all the budget. What cannot be used is listed with its reason:
-    f without a gradient, too few evaluations, C > 2, with `must_be_unbiased` what is not declared
-    exact for every f, or for the degree that a gradlab problem declares. Code that declares nothing
-    pays what it is seen to evaluate.
+    An estimator averages as many draws as it can pay; your own code that declares no cost pays for
+    what it is seen to evaluate. What cannot be used is listed with its reason. What is declared
+    exact counts as unbiased unless its draws contradict this.
 
-    The truth is enumerated, or else measured by `reference` (RF(m=4) where f cannot be enumerated)
-    with `reference_draws`, by default 20 `draws`. What is declared exact counts as unbiased unless
-    its draws say otherwise. Where the states that carry the variance are too rare for `draws`, more
-    are made, within half a minute; an estimator that they would not meet either is not ranked, and
-    its reason says how many draws would do. float64. Raises ValueError for bad arguments or if
-    nothing can be used or measured, LossError for an f that breaks its contract.
+    Args:
+        f: The loss, x [..., N, C] -> values [...].
+        logits: Logits [N, C].
+        evaluations: The budget: evaluations of f for one gradient.
+        must_be_unbiased: Whether to rank only what is declared exact, for every f or this problem.
+        estimators: Estimators, texts or your own code; by default all, and RF of several sizes.
+        temperatures: The grid of temperatures; by default `TEMPERATURES`.
+        gradient_cost: What one evaluation of f with its gradient counts as.
+        draws: Draws of what is not measured exactly; more, within half a minute, where they miss
+            states that carry the variance. What would still miss them is not ranked.
+        seed: The seed of all draws, an int in [0, 2^63).
+        reference: Measures the truth; by default only where f cannot be enumerated, by RF(m=4).
+        reference_draws: The draws of the reference; by default 20 times `draws`.
+        problem: The name of f in the answer.
+        workers: The number of threads; does not change the result.
+        progress: Whether to show a progress bar on stderr.
+
+    Returns:
+        The ranking and its evidence; its `explain()` says in words what follows.
+
+    Raises:
+        ValueError: If an argument is out of range, or nothing can be used or measured.
+        LossError: If f breaks its contract.
+
+    Example:
+        >>> f, logits = lambda x: x[..., 1].sum(-1) ** 2, Tensor([[0.0, 0.5, 1.0]] * 4)
+        >>> recommend(f, logits, evaluations=16, estimators=["ST", "RF(m=4)"]).best
+        ['ST']
     """
     _check(evaluations, gradient_cost, seed)
-    enumeration = Enumeration(f, logits)
+    on = enumerated(f, logits, batches=False)
+    assert isinstance(on, Enumeration)
     # Code of the user's is run in the precision that it trains in.
-    caller = logits.detach()
-    f, logits = enumeration.objective, enumeration.logits
+    caller = on.caller_logits
+    f, logits = on.objective, on.logits
     grid = TEMPERATURES if temperatures is None else temperatures
     chosen = _all_estimators(evaluations) if estimators is None else estimators
     cells = list(dict.fromkeys(with_temperatures(chosen, grid)))
     # A family is judged by the temperature at which it is exact to the highest degree.
     by_order = sorted(cells, key=lambda cell: cell.order)
-    last = {cell.text(without="tau"): cell for cell in by_order}
-    families = {series: last[series] for series in (c.text(without="tau") for c in cells)}
-    variables, classes = logits.shape
-    costs = {
-        s: (
-            spent(family, f, caller, gradient_cost)
-            if isinstance(family, CodeEstimator)
-            else cost(family, classes, gradient_cost, variables=variables)
-        )
-        for s, family in families.items()
-    }
+    last = {cell.series: cell for cell in by_order}
+    families = {series: last[series] for series in (cell.series for cell in cells)}
+    costs = {s: cost_of(family, f, caller, gradient_cost) for s, family in families.items()}
     reasons: dict[str, str] = {}
     for series, family in families.items():
         at = logits if is_shipped(family) else caller
@@ -123,7 +140,7 @@ def recommend(
         raise ValueError(
             f"no estimator can be used with {evaluations} evaluations of f: {'; '.join(told)}"
         )
-    left = _left_to_draws(enumeration)
+    left = _left_to_draws(on)
     if reference is None and left is not None:
         reference = LeaveOneOut(4)
     settings: dict[str, Any] = {
@@ -131,7 +148,7 @@ def recommend(
         "problem": problem,
         "workers": workers,
         "progress": progress,
-        "enumeration": enumeration,
+        "gradient_cost": gradient_cost,
         "reference": reference,
         "reference_draws": 20 * draws if reference_draws is None else reference_draws,
         "method": "auto" if left is None else "monte-carlo",
@@ -139,16 +156,17 @@ def recommend(
     usable = [
         cell
         for cell in cells
-        if cell.text(without="tau") not in reasons
-        and (is_declared_exact(cell, f) or not must_be_unbiased)
+        if cell.series not in reasons and (is_declared_exact(cell, f) or not must_be_unbiased)
     ]
-    rows, narrowed = _measured(f, logits, usable, draws, settings, evaluations, costs)
+    rows, narrowed = _measured(on, usable, draws, settings, evaluations, costs)
     if left is None:
-        rows = _with_more_draws(rows, f, logits, usable, settings)
+        rows = _with_more_draws(rows, on, usable, settings)
     declared = {str(cell): is_declared_exact(cell, f) for cell in cells}
     # A class that overrides what runs is not taken at its word: its draws count as they are.
     replaced = {str(cell) for cell in cells if overrides(cell)}
-    rows["declared"], rows["cost"] = rows["estimator"].map(declared), rows["series"].map(costs)
+    rows["declared"] = rows["estimator"].map(declared)
+    # Of a series one cost, in the precision in which your own code trains.
+    rows["cost"] = rows["series"].map(costs)
     trusted, notes = _as_declared(rows, replaced)
     notes += tuple(note for note in (left, narrowed, *_notes(rows)) if note is not None)
     usable_rows = rows["reason"].isna() & (rows["cost"] <= evaluations)
@@ -156,7 +174,7 @@ def recommend(
     unseen = {} if blind and left is not None else _unseen(rows)
     if blind and left is not None and usable_rows.any():
         # All saw too little: the order among them is still one of what they saw.
-        trusted = trusted.drop(columns="draws_needed")
+        trusted["draws_needed"] = math.nan
         notes = (_BLIND.format(rows[is_unmet(rows)]["note"].iloc[0]), *notes)
     elif blind:
         raise ValueError(_nothing_seen(rows, unseen))
@@ -185,8 +203,8 @@ def recommend(
         evaluations=evaluations,
         gradient_cost=gradient_cost,
         must_be_unbiased=must_be_unbiased,
-        truth=first.get("truth", "enumeration"),
-        length2=Measured(first["truth2"], first.get("truth2_se", 0.0)),
+        truth=first["truth"],
+        length2=Measured(first["truth2"], first["truth2_se"]),
         rows=rows,
         table=pd.DataFrame([*ranked.to_dict("records"), *unused], columns=[*ranked, "reason"]),
         curves=curves,
@@ -196,10 +214,7 @@ def recommend(
 
 def _check(evaluations: int, gradient_cost: float, seed: int) -> None:
     check_int("evaluations", evaluations, 1)
-    if not isinstance(gradient_cost, int | float) or not 1 <= gradient_cost < math.inf:
-        raise ValueError(
-            f"gradient_cost must be a number of evaluations of at least 1, not {gradient_cost!r}"
-        )
+    check_gradient_cost(gradient_cost)
     check_seed(seed)
 
 
@@ -230,8 +245,6 @@ def _left_to_draws(enumeration: Enumeration) -> str | None:
 
 def _notes(rows: pd.DataFrame) -> Iterator[str]:
     """Yield who was drawn though exact moments are known, and why."""
-    if "note" not in rows:
-        return
     told = rows[rows["note"].notna() & ~is_unmet(rows)]
     for note, part in told.groupby("note", sort=False):
         who = ", ".join(dict.fromkeys(part["series"]))
@@ -240,8 +253,6 @@ def _notes(rows: pd.DataFrame) -> Iterator[str]:
 
 def _unseen(rows: pd.DataFrame) -> dict[str, str]:
     """Return which series were measured by draws that met too little, and why that is no error."""
-    if "draws_needed" not in rows:
-        return {}
     drawn = rows[is_unmet(rows)].groupby("series", sort=False)
     return {series: f"{UNMEASURED}{part['note'].iloc[0]}" for series, part in drawn}
 
@@ -259,8 +270,7 @@ def _nothing_seen(rows: pd.DataFrame, unseen: dict[str, str]) -> str:
 
 
 def _measured(
-    f: Loss,
-    logits: Float[Tensor, "N C"],
+    on: Enumeration,
     cells: list[Estimator],
     draws: int,
     settings: dict[str, Any],
@@ -273,13 +283,12 @@ def _measured(
     temperatures of a series may be the best; only these are measured by all. Counted, not timed, so
     that the rows are the same on every machine.
     """
-    numbers = logits.numel() * draws
-    work = sum(numbers * _copies(cell, logits) for cell in cells)
+    numbers = on.logits.numel() * draws
+    work = sum(numbers * _copies(cell, on.logits) for cell in cells)
     few = max(2 * GROUPS, draws // _FEWER)
     if settings["method"] == "auto" or work <= _WORK or few >= draws:
-        return compare(f, logits, cells, draws=draws, **settings), None
-    first = compare(f, logits, cells, draws=few, **settings)
-    first["cost"] = first["series"].map(costs)
+        return compare(on, estimators=cells, draws=draws, **settings), None
+    first = compare(on, estimators=cells, draws=few, **settings)
     near: set[str] = set()
     for series, part in first[first["reason"].isna()].groupby("series", sort=False):
         part = part.sort_values("tau")
@@ -293,8 +302,8 @@ def _measured(
         alike[: max(0, best - _NEAR)] = alike[best + _NEAR + 1 :] = False
         near |= set(part["estimator"][alike])
     again = [cell for cell in cells if str(cell) in near]
-    second = compare(f, logits, again, draws=draws, **settings)
-    rows = pd.concat([second, first[~first["estimator"].isin(near)].drop(columns="cost")])
+    second = compare(on, estimators=again, draws=draws, **settings)
+    rows = pd.concat([second, first[~first["estimator"].isin(near)]])
     told = (
         f"Temperatures far from the best of their series were measured by {few:,} draws, the "
         f"others by {draws:,}."
@@ -304,8 +313,7 @@ def _measured(
 
 def _with_more_draws(
     rows: pd.DataFrame,
-    f: Loss,
-    logits: Float[Tensor, "N C"],
+    on: Enumeration,
     cells: list[Estimator],
     settings: dict[str, Any],
 ) -> pd.DataFrame:
@@ -319,11 +327,11 @@ def _with_more_draws(
     waiting: dict[str, list[Estimator]] = {}
     for cell in cells:
         if str(cell) in needed.index:
-            waiting.setdefault(cell.text(without="tau"), []).append(cell)
+            waiting.setdefault(cell.series, []).append(cell)
 
     def work(some: list[Estimator]) -> float:
-        numbers = (needed[str(cell)] * _copies(cell, logits) for cell in some)
-        return logits.numel() * float(sum(numbers))
+        numbers = (needed[str(cell)] * _copies(cell, on.logits) for cell in some)
+        return on.logits.numel() * float(sum(numbers))
 
     left, parts = float(_EXTRA), []
     for some in sorted(waiting.values(), key=work):
@@ -331,7 +339,7 @@ def _with_more_draws(
         if left < 0:
             break
         draws = int(max(needed[str(cell)] for cell in some))
-        parts.append(compare(f, logits, some, draws=draws, **settings))
+        parts.append(compare(on, estimators=some, draws=draws, **settings))
     if not parts:
         return rows
     again = pd.concat(parts)

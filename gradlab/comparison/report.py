@@ -17,7 +17,12 @@ def comparison_text(rows: pd.DataFrame) -> str:
     text = f"{rows['problem'].iloc[0]}, logits: {rows['regime'].iloc[0]}"
     if len(measured):
         text += f", |gradient|² = {_number(measured['truth2'].iloc[0])}\n"
-        text += "One draw, units of f²; exact, or Monte Carlo ± one standard error.\n\n"
+        number = measured["averaged"].iloc[0]
+        about = (
+            "bias², variance and mse are of one draw, in units of f²; progress is that of the mean "
+            f"of {number:g}. Numbers are exact, or Monte Carlo ± one standard error."
+        )
+        text += f"{filled(about, indent='')}\n\n"
         text += aligned([_HEADER, *map(_cells, measured.to_dict("records"))])
     if len(refused):
         text += f"\n\nnot measured\n{_reasons(refused, measured)}"
@@ -27,13 +32,15 @@ def comparison_text(rows: pd.DataFrame) -> str:
     return text
 
 
-_HEADER = ("estimator", "bias²", "variance", "mse", "cosine", "effective draws")
+_HEADER = ("estimator", "cost", "bias²", "variance", "mse", "cosine", "progress", "eff. draws")
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     bias2, variance = (_number(row[c], row[f"{c}_se"]) for c in ("bias2", "variance"))
     draws = "exact" if row["method"] == "exact" else f"{row['effective_draws']:.0f}"
-    return [row["estimator"], bias2, variance, _number(row["mse"]), f"{row['cosine']:.4f}", draws]
+    ratios = [f"{row[column]:.4f}" for column in ("cosine", "progress")]
+    cost = f"{row['cost']:g}"
+    return [row["estimator"], cost, bias2, variance, _number(row["mse"]), *ratios, draws]
 
 
 def _number(value: float, se: float | None = None) -> str:

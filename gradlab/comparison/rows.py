@@ -1,150 +1,269 @@
-"""What is measured of one estimator on one problem: the numbers of a row, or why there are none.
+"""The schema of a row: what each column is called, holds and means, in one table.
 
-Exact moments where they are known, moments of draws where not, both against the true gradient.
+Column lists, the SQL types of a sweep, the documentation and the JSON Schema derive from it.
 """
 
-import time
-from collections.abc import Callable
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from gradlab.comparison.unmet import Rare, seen, widened
-from gradlab.estimators import Estimator, QuadratureError
-from gradlab.exact.enumeration import TooLargeError
-from gradlab.exact.moments import EnumeratedBatch, Enumeration, NotExactError
-from gradlab.moments import Moments, Truth
-from gradlab.montecarlo import monte_carlo
-from gradlab.user_code.replicates import NO_REPLICATES
+import pandas as pd
 
-__all__ = ["COLUMNS", "NOTED", "PATIENCE", "measure", "measured_rows"]
-
-COLUMNS = [
-    "problem",
-    "N",
-    "C",
-    "logits_seed",
-    "estimator",
-    "series",
-    "tau",
-    "calls",
-    "seed",
-    "method",
-    "draws",
-    "reason",
-    "truth2",
-    "bias2",
-    "bias2_se",
-    "variance",
-    "variance_se",
-    "mse",
-    "mse_se",
-    "cosine",
-    "cosine_se",
-    "scale_free_bias2",
-    "scale_free_bias2_se",
-    "scale_free_variance",
-    "scale_free_variance_se",
-    "effective_draws",
-    "seconds",
+__all__ = [
+    "AVERAGED",
+    "COLUMNS",
+    "COMPARED",
+    "METHODS",
+    "PROBED",
+    "ROWS",
+    "RANKED",
+    "SCHEMA_VERSION",
+    "SWEPT",
+    "Column",
+    "as_table",
+    "row_schema",
+    "schema_table",
 ]
-"""What `compare` tells of an estimator at a temperature; `NOTED` may stand beside them."""
 
-NOTED = ["note", "draws_needed"]
-"""Columns that there are only where one of the rows has something to say there."""
+SCHEMA_VERSION = 2
+"""Counts up when a column is added, removed, or gets another meaning."""
 
-PATIENCE = 10.0
-"""Seconds that exact moments of one estimator may take before draws are used instead."""
+AVERAGED = 100.0
+"""Draws whose mean `progress` is of, by default: those of a batch and of an optimizer's memory."""
+
+METHODS = ("auto", "exact", "monte-carlo")
+"""How moments may be asked for: exact where known, exact only, or from draws only."""
+
+TEXT, WHOLE, REAL, FLAG = "text", "whole number", "number", "yes or no"
 
 
-def measured_rows(
-    estimator: Estimator,
-    exact: Enumeration | EnumeratedBatch,
-    truth: Truth,
-    *,
-    row: str,
-    draws: int,
-    seed: int,
-    method: str,
-    workers: int = 1,
-    progress: bool = False,
-    rare: Callable[[], Rare | None] | None = None,
-) -> list[dict[str, Any]]:
-    """Return what `compare` tells of one estimator: two rows for the method "both", else one.
+@dataclass(frozen=True)
+class Column:
+    """One column of a row.
 
-    `exact` holds f, which has passed the gate, and its logits; `row` names the random numbers of
-    the draws; `rare` returns what they may miss, and is called only if some are made.
+    Attributes:
+        name: as in tables, CSV files and stores.
+        type: "text", "whole number", "number" or "yes or no"; every column may also be empty.
+        unit: of numbers, such as "f²", the squared unit of f; "" where there is none.
+        meaning: one sentence without a full stop.
     """
-    f, logits = exact.objective, exact.logits
-    for_one = f if f.batch is None else f.element(0)
-    shared: dict[str, Any] = {
-        "estimator": str(estimator),
-        "series": estimator.text(without="tau"),
-        "tau": getattr(estimator, "tau", None),
-        "calls": estimator.calls(logits.shape[-1], logits.shape[-2]),
-        "seed": seed,
+
+    name: str
+    type: str
+    unit: str
+    meaning: str
+
+
+def _measured(name: str, unit: str, meaning: str) -> list[Column]:
+    """Return a measured column and that of its standard error."""
+    error = f"standard error of {name}; 0 where exact"
+    return [Column(name, REAL, unit, meaning), Column(f"{name}_se", REAL, unit, error)]
+
+
+_ALL = [
+    # What was measured.
+    Column("cell", TEXT, "", "id of the cell of a sweep, from which its seed derives"),
+    Column("step", WHOLE, "", "step of the training at which a probe measured"),
+    Column("problem", TEXT, "", "name of the loss f"),
+    Column("batch", WHOLE, "", "elements B of logits [B, N, C]; empty for logits [N, C]"),
+    Column("N", WHOLE, "", "variables"),
+    Column("C", WHOLE, "", "classes of each variable"),
+    Column("regime", TEXT, "", "kind of logits"),
+    Column("logits_seed", WHOLE, "", "seed of the problem and its logits"),
+    Column("estimator", TEXT, "", "text of the estimator with its arguments"),
+    Column("series", TEXT, "", "the same without its temperature"),
+    Column("tau", REAL, "", "temperature; empty where the estimator has none"),
+    # What it costs.
+    Column("calls", WHOLE, "", "evaluations of f that one draw makes"),
+    Column(
+        "cost",
+        REAL,
+        "evaluations of f",
+        "what one draw counts as, where f with its gradient counts as gradient_cost (by default 3)",
+    ),
+    # How.
+    Column("seed", WHOLE, "", "seed of the draws"),
+    Column("method", TEXT, "", 'how it was measured: "exact" or "monte carlo"'),
+    Column("draws", WHOLE, "", "draws behind the numbers; empty where exact"),
+    Column("reason", TEXT, "", "why there are no numbers; empty where there are"),
+    Column("note", TEXT, "", "why draws stand for exact moments, and what they may have missed"),
+    Column(
+        "draws_needed",
+        REAL,
+        "",
+        "draws that would meet what carries the variance 15 times; empty where there were enough",
+    ),
+    # The truth, and the estimator against it.
+    Column("truth", TEXT, "", 'how the true gradient g is known: "enumeration", or draws of what'),
+    *_measured("truth2", "f²", "squared length |g|² of the true gradient"),
+    *_measured("bias2", "f²", "squared bias |E ĝ - g|², the unbiased estimate: may be negative"),
+    *_measured("variance", "f²", "variance of one draw: the trace of its covariance"),
+    *_measured("mse", "f²", "mean squared error of one draw, bias2 + variance"),
+    *_measured("cosine", "", "cosine of the angle between E ĝ and g"),
+    *_measured("scale_free_bias2", "f²", "bias2 of draws rescaled so that |E ĝ| = |g|"),
+    *_measured("scale_free_variance", "f²", "variance of draws rescaled so that |E ĝ| = |g|"),
+    Column(
+        "averaged",
+        REAL,
+        "draws",
+        "how many draws are averaged: in `progress`, or in a ranking's rmse",
+    ),
+    *_measured(
+        "progress",
+        "",
+        "progress of a step along the mean of the averaged draws, relative to a step along g",
+    ),
+    Column(
+        "effective_draws", REAL, "", "how many of the draws carry the variance; inf where exact"
+    ),
+    *(
+        Column(f"relative_{name}", REAL, "|g|", f"{what}, negative where its square came out so")
+        for name, what in {
+            "bias": "bias |E ĝ - g|",
+            "sd": "standard deviation of one draw",
+            "rmse": "root mean squared error of one draw",
+        }.items()
+    ),
+    Column("seconds", REAL, "s", "time that it took; not in files that must repeat to the bit"),
+    # A ranking.
+    Column("evaluations", WHOLE, "evaluations of f", "budget of one gradient"),
+    Column("rank", WHOLE, "", "place; all that cannot be told from the first have 1"),
+    Column("tau_low", REAL, "", "lowest temperature that cannot be told from the best"),
+    Column("tau_high", REAL, "", "highest temperature that cannot be told from the best"),
+    Column("at_edge", FLAG, "", "whether the best temperature is the first or last of the grid"),
+    Column("unit", TEXT, "", 'unit of rmse, and of the roots of bias2 and variance: "|g|" or "f"'),
+    *_measured("rmse", "unit", "root mean squared error of the mean of the averaged draws"),
+    # What made the row.
+    Column("version", TEXT, "", "version of gradlab"),
+    Column("dtype", TEXT, "", "floating type in which f was evaluated"),
+    Column("error", TEXT, "", "what went wrong with a cell of a sweep; empty where nothing did"),
+]
+
+COLUMNS = {column.name: column for column in _ALL}
+"""Every column, by its name."""
+
+_ABOUT = ("estimator", "series", "tau", "calls", "cost", "seed", "method", "draws", "reason")
+_FOUND = tuple(
+    name
+    for name in list(COLUMNS)[list(COLUMNS).index("note") : list(COLUMNS).index("seconds")]
+    if not name.startswith("relative_")
+)
+
+COMPARED = ["problem", "batch", "N", "C", "logits_seed", *_ABOUT, *_FOUND]
+COMPARED += ["seconds", "version", "dtype"]
+"""Columns of `gradlab.compare`."""
+
+SWEPT = ["cell", *(name for name in COMPARED if name != "batch"), "error"]
+SWEPT.insert(SWEPT.index("logits_seed"), "regime")
+"""Columns of a sweep."""
+
+PROBED = ["step", "batch", "N", "C", *_ABOUT, *_FOUND]
+PROBED += ["relative_bias", "relative_sd", "relative_rmse", "seconds", "version", "dtype"]
+"""Columns of `gradlab.GradientProbe`."""
+
+RANKED = [
+    *("problem", "evaluations", "rank", "series", "estimator", "tau", "tau_low", "tau_high"),
+    *("at_edge", "cost", "averaged", "unit", "rmse", "rmse_se", "bias2", "bias2_se"),
+    *("variance", "variance_se", "method", "draws"),
+]
+"""Columns of a ranking; its bias2 and variance are those of the mean, in the squared `unit`."""
+
+ROWS = {"compare": COMPARED, "sweep": SWEPT, "probe": PROBED, "recommend": RANKED}
+"""Columns by the verb that makes the rows."""
+
+
+def as_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    """Return rows as a table with these columns, of types that do not depend on what is empty."""
+    table = pd.DataFrame(rows).reindex(columns=list(columns))
+    return table.astype({name: _held_as(COLUMNS[name].type, table[name]) for name in columns})
+
+
+def _held_as(kind: str, values: "pd.Series[Any]") -> Any:
+    """Return the dtype of a column: a whole number that is empty somewhere is held as a float."""
+    if kind == WHOLE:
+        return "float64" if values.isna().any() else "int64"
+    if kind == REAL:
+        return "float64"
+    return "object" if values.isna().all() else values.dtype
+
+
+_JSON = {TEXT: "string", WHOLE: "integer", REAL: "number", FLAG: "boolean"}
+
+
+def row_schema(verb: str = "compare") -> dict[str, Any]:
+    """Return the JSON Schema of a row.
+
+    An empty value is null. JSON has no infinity and no NaN: these are null too.
+
+    Args:
+        verb: what makes the rows: "compare", "sweep", "probe" or "recommend".
+
+    Returns:
+        A schema after JSON Schema 2020-12, with the number of its version in `version`.
+
+    Raises:
+        ValueError: if no verb has this name.
+
+    Example:
+        >>> schema = row_schema("compare")
+        >>> schema["properties"]["bias2"]["type"]
+        ['number', 'null']
+    """
+    if verb not in ROWS:
+        raise ValueError(f"verb must be one of {', '.join(ROWS)}, not {verb!r}")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"A row of gradlab {verb}",
+        "version": SCHEMA_VERSION,
+        "type": "object",
+        "required": ROWS[verb],
+        "properties": {
+            name: {
+                "type": [_JSON[COLUMNS[name].type], "null"],
+                "description": COLUMNS[name].meaning,
+            }
+            | ({"unit": COLUMNS[name].unit} if COLUMNS[name].unit else {})
+            for name in ROWS[verb]
+        },
     }
-    reason = estimator.supports(for_one, logits.reshape(-1, *logits.shape[-2:])[0])
-    if reason is not None:
-        both = ("exact", "monte carlo")
-        ways = {"both": both, "monte-carlo": both[1:]}.get(method, both[:1])
-        return [shared | {"method": way, "draws": None, "reason": reason} for way in ways]
-    rows = []
-    notes: list[str] = []
-    seconds = exact.seconds(estimator)
-    if method == "auto" and seconds > PATIENCE:
-        method = "monte-carlo"
-        notes = [f"by draws: exact moments would take about {seconds:.0f} s (method='exact')"]
-    if method != "monte-carlo":
-        found = _timed(exact.moments, estimator, truth=truth)
-        if method != "auto" or not found["fallback"]:
-            rows.append(shared | {"method": "exact", "draws": None} | found)
-            if method != "both":
-                return rows
-        elif found["too_large"]:
-            notes = [f"by draws: {found['reason']}"]
-    given: dict[str, Any] = {"row": row, "workers": workers, "progress": progress, "truth": truth}
-    missed = None if rare is None else rare()
-    found = _timed(monte_carlo, estimator, f, logits, draws, seed, **given, rare=missed)
-    if found.get("note") is not None:
-        notes.append(found["note"])
-    found["note"] = "; ".join(notes) or None
-    rows.append(shared | {"method": "monte carlo", "draws": draws} | found)
-    return rows
 
 
-def _timed(
-    moments: Callable[..., Moments],
-    estimator: Estimator,
-    *args: Any,
-    truth: Truth,
-    rare: Rare | None = None,
-    **options: Any,
-) -> dict[str, Any]:
-    """Return the measured columns, or the reason why there are none and if Monte Carlo may do."""
-    start = time.perf_counter()
-    row: dict[str, Any] = {"reason": None, "fallback": False, "too_large": False}
-    try:
-        measured = moments(estimator, *args, **options)
-        row |= measure(measured, truth)
-        if measured.groups is not None:
-            row = widened(row | seen(estimator, measured, truth, rare))
-    except (NotExactError, QuadratureError, TooLargeError) as error:
-        too_large = isinstance(error, TooLargeError)
-        row |= {"reason": str(error), "fallback": True, "too_large": too_large}
-    except NO_REPLICATES as error:
-        row |= {"reason": str(error)}
-    return row | {"seconds": time.perf_counter() - start}
+def schema_table() -> str:
+    """Return the table of columns that docs/rows.md shows, in Markdown, one row per column.
+
+    Returns:
+        A table; it ends with a line break.
+
+    Example:
+        >>> print(schema_table().splitlines()[4])
+        | step | whole number |  | step of the training at which a probe measured | probe |
+    """
+    lines = ["| column | type | unit | meaning | rows of |", "|---|---|---|---|---|"]
+    for column in _ALL:
+        verbs = ", ".join(verb for verb, names in ROWS.items() if column.name in names)
+        meaning = column.meaning.replace("|", "\\|")
+        unit = column.unit.replace("|", "\\|")
+        lines.append(f"| {column.name} | {column.type} | {unit} | {meaning} | {verbs} |")
+    return "\n".join(lines) + "\n"
 
 
-def measure(moments: Moments, truth: Truth) -> dict[str, float]:
-    """Return the numbers of a row: what `moments` say against the true gradient."""
-    row = {"truth2": float(truth.length2 if isinstance(truth, Moments) else truth.square().sum())}
-    for column, measured in {
-        "bias2": moments.bias2(truth),
-        "variance": moments.variance,
-        "mse": moments.mse(truth),
-        "cosine": moments.cosine(truth),
-        "scale_free_bias2": moments.scale_free_bias2(truth),
-        "scale_free_variance": moments.scale_free_variance(truth),
-    }.items():
-        row |= {column: measured.value, f"{column}_se": measured.se}
-    return row | {"effective_draws": moments.effective_sample_size}
+def _write(docs: Path) -> None:
+    """Write the published forms of the schema into the folder of the documentation."""
+    page = docs / "rows.md"
+    text = page.read_text(encoding="utf-8")
+    table = re.compile(r"\| column \|.*\n(\|.*\n)*")
+    text = table.sub(lambda _: schema_table(), text)
+    text = re.sub(r"Version \d+", f"Version {SCHEMA_VERSION}", text)
+    page.write_text(text, encoding="utf-8")
+    (docs / "schema").mkdir(exist_ok=True)
+    for verb in ROWS:
+        file = docs / "schema" / f"{verb}.json"
+        file.write_text(json.dumps(row_schema(verb), indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    _write(Path(sys.argv[1]))

@@ -164,6 +164,7 @@ def widened(row: Mapping[str, Any]) -> dict[str, Any]:
         "cosine": turn,
         "scale_free_bias2": 2 * row["truth2"] * turn,
         "scale_free_variance": scale * variance,
+        "progress": 2 * turn + (variance / row["variance"] if row["variance"] > 0 else 1.0),
     }.items():
         known[f"{column}_se"] = math.hypot(known[f"{column}_se"], error)
     return known

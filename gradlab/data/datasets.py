@@ -38,9 +38,20 @@ DATA_SETS = {
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """A data set: images as rows of 28x28 pixels from 0 to 255, or 0 and 1 where `binary`.
+    """A data set: images as rows of 28x28 pixels.
 
-    `labels` holds the classes, counted from 0, of each split, or is None where a set has none.
+    Args:
+        name: The name of the data set.
+        train: The training images [n, 784], bytes from 0 to 255, or 0 and 1 where `binary`.
+        valid: The validation images.
+        test: The test images.
+        labels: The classes, counted from 0, by split; None where a set has none.
+        binary: Whether the pixels are 0 and 1.
+
+    Example:
+        >>> images = load_images("digits")
+        >>> images.train.shape, images.binary
+        (torch.Size([200, 784]), True)
     """
 
     name: str
@@ -51,9 +62,16 @@ class Images:
     binary: bool
 
     def as_floats(self, split: str) -> Float32[Tensor, "n 784"]:
-        """Return the images of "train", "valid" or "test" as grey values in [0, 1].
+        """Return the images of a split as grey values.
 
-        Raises ValueError for another split.
+        Args:
+            split: "train", "valid" or "test".
+
+        Returns:
+            Images [n, 784], float32 in [0, 1].
+
+        Raises:
+            ValueError: If it is another split.
         """
         check_choice("split", split, SPLITS)
         images = getattr(self, split).to(torch.float32)
@@ -65,7 +83,16 @@ class Images:
         """Return the batch with every pixel drawn as 1 with its grey value, else 0.
 
         The batch of a binary set is returned as it is, and takes nothing from the generator.
-        Raises ValueError if the batch is not of grey values in [0, 1], as `as_floats` gives them.
+
+        Args:
+            batch: Grey values in [0, 1], [..., 784], as `as_floats` returns them.
+            generator: The source of the pixels.
+
+        Returns:
+            Pixels 0 and 1, [..., 784].
+
+        Raises:
+            ValueError: If the batch does not hold grey values in [0, 1].
         """
         if not batch.is_floating_point() or not ((batch >= 0) & (batch <= 1)).all():
             raise ValueError("batch must hold grey values in [0, 1]; as_floats(split) gives them")
@@ -75,16 +102,12 @@ class Images:
 def load_images(
     name: str = "digits", folder: str | Path | None = None, download: bool = True
 ) -> Images:
-    """Return the data set called `name`, from the data folder or else downloaded into it.
-
-    The data folder is `folder`, else $GRADLAB_DATA, else the folder data in the package's cache;
-    its files may lie in it or in a subfolder (mnist, fashion_mnist, binarized_mnist, omniglot,
-    caltech101_silhouettes). `download=False` keeps off the network.
+    """Return a data set, from the data folder or else downloaded into it.
 
     - digits: binary, with labels; ten classes equally often in each split.
     - mnist, fashion-mnist: grey, with labels; the last 6,000 of the training files validate.
       LeCun, Cortes, Burges; Xiao, Rasul, Vollgraf 2017 (arXiv 1708.07747).
-    - binarized-mnist: binary, no labels; another order than MNIST's, and the test file is sorted
+    - binarized-mnist: binary, without labels; its order is not MNIST's, and the test file is sorted
       by class. Salakhutdinov, Murray 2008; Larochelle, Murray 2011.
     - omniglot: grey. Split of the file; of a fixed permutation of its training images the last
       tenth validates. Burda, Grosse, Salakhutdinov 2016 (arXiv 1509.00519).
@@ -95,8 +118,24 @@ def load_images(
       of which validates and tests: it is not the standard one, and results are not comparable
       with those on it. Marlin, Swersky, Chen, de Freitas 2010.
 
-    Raises ValueError for an unknown name or a damaged file, FileNotFoundError for a file that is
-    neither there nor to be had; both say which file, from where, and what to do.
+    Args:
+        name: One of the names above.
+        folder: The data folder; by default $GRADLAB_DATA, else the folder data in the package's
+            cache. Its files may lie in it or in a subfolder (mnist, fashion_mnist, binarized_mnist,
+            omniglot, caltech101_silhouettes).
+        download: Whether files that are missing may be downloaded.
+
+    Returns:
+        The images.
+
+    Raises:
+        ValueError: If the name is unknown or a file is damaged.
+        FileNotFoundError: If a file is missing and cannot be downloaded. The message says which
+            file, from where, and what to do.
+
+    Example:
+        >>> len(load_images("digits").test)
+        50
     """
     check_known("data set", name, DATA_SETS)
     if name == "digits":

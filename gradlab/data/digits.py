@@ -21,9 +21,18 @@ DIGITS_SHA256 = "bef1c1b2e6136577f7340af287b6f36ec0cd0b13113400dd13f0e97b5bc44a7
 
 
 def digits() -> tuple[UInt8[Tensor, "300 784"], Int[Tensor, " 300"]]:
-    """Return binary images, 0 or 1, row by row of pixels, and their labels; image i shows i mod 10.
+    """Return the images of the digits and their labels; image i shows i mod 10.
 
-    Raises RuntimeError if the file that holds them is missing or damaged.
+    Returns:
+        Binary images [300, 784], 0 or 1, row by row of pixels, and labels [300].
+
+    Raises:
+        RuntimeError: If the file that holds them is missing or damaged.
+
+    Example:
+        >>> images, labels = digits()
+        >>> images.shape, labels[:3].tolist()
+        (torch.Size([300, 784]), [0, 1, 2])
     """
     arrays = _read()
     images = np.unpackbits(arrays["packed"], axis=1)
@@ -31,7 +40,11 @@ def digits() -> tuple[UInt8[Tensor, "300 784"], Int[Tensor, " 300"]]:
 
 
 def digit_rows() -> Int[Tensor, " 300"]:
-    """Return where each digit stands in the MNIST test set (t10k), counted from 0."""
+    """Return where each digit stands in the MNIST test set (t10k), counted from 0.
+
+    Returns:
+        Indices [300].
+    """
     return torch.tensor(_read()["rows"].astype(np.int64))
 
 

@@ -26,7 +26,18 @@ LARGEST = 1 << 28  # bytes; every file of the table is smaller
 
 
 def data_folder(folder: str | Path | None = None) -> Path:
-    """Return `folder`, else $GRADLAB_DATA, else the folder data in the cache of the package."""
+    """Return the folder of the data sets.
+
+    Args:
+        folder: A folder, or None for $GRADLAB_DATA, else the folder data in the package's cache.
+
+    Returns:
+        The folder.
+
+    Example:
+        >>> data_folder("my/data").name
+        'data'
+    """
     if folder is None:
         folder = os.environ.get("GRADLAB_DATA") or cache_folder() / "data"
     return Path(folder).expanduser()
@@ -37,9 +48,18 @@ def read_source(
 ) -> tuple[Path, bytes]:
     """Return where the file of a part of a data set lies, and what it holds.
 
-    It is looked for in the data folder and in the subfolder of the data set. Raises
-    FileNotFoundError if it is in neither and cannot be downloaded, ValueError if the one that is
-    there does not have its checksum.
+    Args:
+        name: The name of the data set.
+        part: The name of the part.
+        folder: The data folder, in which the data set may have a subfolder.
+        download: Whether a missing file may be downloaded.
+
+    Returns:
+        The path and the content.
+
+    Raises:
+        FileNotFoundError: If the file is missing and cannot be downloaded.
+        ValueError: If the file does not have its checksum.
     """
     source, root = SOURCES[name][part], data_folder(folder)
     home = root / PUBLIC[name].folder

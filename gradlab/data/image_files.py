@@ -11,9 +11,9 @@ import zipfile
 from pathlib import PurePosixPath
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float32, Shaped, UInt8
 from PIL import Image
-from scipy.io import loadmat
 
 __all__ = [
     "area_average",
@@ -147,7 +147,7 @@ def area_average(
 
 
 def _matlab(content: bytes, name: str) -> Shaped[np.ndarray, "..."]:
-    arrays = loadmat(io.BytesIO(content), variable_names=[name])
+    arrays = scipy.io.loadmat(io.BytesIO(content), variable_names=[name])
     if name not in arrays:
         raise ValueError(f"the MATLAB file has no variable {name}")
     return arrays[name]

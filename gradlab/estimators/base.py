@@ -137,6 +137,11 @@ class Estimator(ABC):
         name = self.temperature_field
         return None if name is None else getattr(self, name)
 
+    @property
+    def series(self) -> str:
+        """The text form without the temperature: what rows at several temperatures share."""
+        return self.text(without=self.temperature_field)
+
     def at_temperature(self: Own, tau: float) -> Own:
         """Return this estimator at another temperature.
 

@@ -1,15 +1,11 @@
-r"""Exact mean and variance of an estimator, from one enumeration of f.
+"""Exact mean and variance of an estimator, from one enumeration of f.
 
-A pathwise estimate is M_i a_i for each variable, with a = grad f(x) and M_i depending on the class
-k of x_i alone, so with E[M|k], E[M^T M|k] and the moments of a_i given k nothing is left to sample:
-
-.. math:: E \hat g_i = \sum_k p_{ik}\,\bar M_{ik}\,\bar a_{ik}, \quad
-          E |\hat g_i|^2 = \sum_k p_{ik} \langle E[M^T M | k],\ Cov(a_i|k) + \bar a_{ik} \bar
-          a_{ik}^T \rangle
+What a call takes in place of f and logits, an `Enumeration`, is here too, and how a call takes it.
 """
 
 import time
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -46,6 +42,7 @@ from gradlab.exact.mechanism import (
     check_pullback,
     is_shipped,
 )
+from gradlab.exact.product_moments import moments_of_product, moments_over_states
 from gradlab.exact.routes import SecondRoute, second_route
 from gradlab.exact.tabulated import Tabulated, count_states
 from gradlab.exact.tuples import NotExactError, some_tuples, tuple_moments
@@ -54,25 +51,54 @@ from gradlab.loss.gate import Objective, checked, name_of
 from gradlab.moments import Moments
 from gradlab.reproducible import block_generator, single_thread
 
-__all__ = ["EnumeratedBatch", "Enumeration", "NotExactError", "exact_moments"]
+__all__ = [
+    "Enumerated",
+    "EnumeratedBatch",
+    "Enumeration",
+    "NotExactError",
+    "enumerated",
+    "exact_moments",
+]
 
 
 @dataclass(frozen=True)
 class Enumeration:
-    """One problem, enumerated at most once for values and once for gradients of f.
+    """A loss at some logits, enumerated at most once for its values and once for its gradients.
 
-    Passed to `compare` or `verify` it serves all estimators and temperatures. f passes the gate
-    here and is kept as an `Objective`; the logits are kept in float64. Raises LossError for an f
-    that breaks its contract, by the subclass that names the fault.
+    Give it in place of f and logits to `compare`, `verify`, `recommend` and `exact_moments`: it
+    then serves all calls, estimators and temperatures. f is kept as an `Objective`. The logits are
+    copied, in float64: what happens to the tensor later does not change the enumeration.
+
+    Args:
+        f: The loss, x [..., N, C] -> [...].
+        logits: The parameters [N, C]. Their dtype and device are those in which f is given x.
+
+    Raises:
+        LossError: If f breaks its contract; the subclass names the fault.
+        TypeError, ValueError: If logits are not a floating-point tensor [N, C], or hold NaN.
+
+    Example:
+        >>> import gradlab
+        >>> from gradlab.problems import problem, regime
+        >>> on = Enumeration(problem("quadratic", 2, 3), regime("moderate", 2, 3))
+        >>> gradlab.compare(on, estimators=["ZGR", "RF"])["bias2"].lt(1e-20).tolist()
+        [True, True]
     """
 
     f: Loss
     logits: Float[Tensor, "N C"]
+    _given: tuple[torch.device, torch.dtype] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_logits(self.logits, ndim=2)
         object.__setattr__(self, "f", checked(self.f, self.logits))
-        object.__setattr__(self, "logits", self.logits.detach().to("cpu", torch.float64))
+        object.__setattr__(self, "_given", (self.logits.device, self.logits.dtype))
+        object.__setattr__(self, "logits", _kept(self.logits))
+
+    @property
+    def caller_logits(self) -> Float[Tensor, "N C"]:
+        """The logits in the dtype and on the device in which they were given."""
+        return self.logits.to(*self._given, copy=True)
 
     @property
     def objective(self) -> Objective:
@@ -100,16 +126,6 @@ class Enumeration:
         """The true gradient, float64."""
         return self.values.gradient
 
-    def check_is_of(self, f: Loss, logits: Float[Tensor, "N C"]) -> None:
-        """Raise ValueError unless this is an enumeration of f at these logits."""
-        if f is not self.f and f is not self.objective.f:
-            raise ValueError(
-                f"enumeration is of {name_of(self.f)}, not of the f that is given, {name_of(f)}; "
-                "give the f that it was made with"
-            )
-        if not torch.equal(logits.detach().to("cpu", torch.float64), self.logits):
-            raise ValueError("enumeration was made at other logits than those that are given")
-
     def moments(self, estimator: Estimator) -> Moments:
         """Return the exact moments of `estimator`; see `exact_moments`."""
         check_mechanism(estimator)
@@ -123,10 +139,13 @@ class Enumeration:
         check_states(self.logits)
         if isinstance(estimator, PathwiseEstimator):
             if isinstance(estimator, SampleOnlyEstimator) and self._is_wide:
-                return self._over_states(estimator)
+                whole = moments_over_states(estimator, self.f, self.logits)
+                some = self._some_states
+                check_pullback(estimator, self.values.p, some, self.objective.trained)
+                return whole
             jacobians = self.jacobians(estimator)
             if jacobians is not None:
-                return _pathwise(self.gradients, *jacobians)
+                return moments_of_product(self.gradients, *jacobians)
         elif isinstance(estimator, ValueEstimator):
             # A variance that is a formula belongs to a mean that is known, so to gradlab's own.
             if is_shipped(estimator):
@@ -149,20 +168,6 @@ class Enumeration:
         """Whether all states are fewer than the entries of tables of C^3 by far."""
         wide = self.logits.numel() * self.logits.shape[1] ** 2 > _WIDE
         return wide and count_states(self.logits) * self.logits.numel() <= _STATES_ELEMENTS
-
-    def _over_states(self, estimator: SampleOnlyEstimator) -> Moments:
-        """Return the moments by the product at every state: no table of C x C matrices."""
-        p = self.values.p
-        mean = torch.zeros_like(p)
-        square = p.new_zeros(len(p))
-        space = Space(self.logits)
-        for prefix_p, _ in space.prefixes():
-            for x, weight in zip(space.block.split(_PART), space.block_p.split(_PART), strict=True):
-                g = estimator.pullback(p, x, gradient(self.f, x).to(p.dtype))
-                mean += prefix_p * torch.einsum("n,nic->ic", weight, g)
-                square += prefix_p * (weight @ g.square().sum(-1))
-        check_pullback(estimator, p, self._some_states, self.objective.trained)
-        return Moments(mean, (square - mean.square().sum(-1)).clamp_min(0.0))
 
     def seconds(self, estimator: Estimator) -> float:
         """Return about how long exact moments of `estimator` take, without sweeps of f."""
@@ -209,9 +214,8 @@ class Enumeration:
         check_estimate(estimator, self.f, self.logits, classes, self.objective.trained)
 
 
-# Entries of tables from which on the states themselves are used, numbers of x at all states, and
-# states at a time.
-_WIDE, _STATES_ELEMENTS, _PART = 2**22, 2**25, 2**10
+# Entries of tables from which on the states themselves are used, and numbers of x at all states.
+_WIDE, _STATES_ELEMENTS = 2**22, 2**25
 # States by which a sweep is timed.
 _TIMED = 1024
 # States, or tuples of samples, at which what a class writes is tried.
@@ -219,15 +223,37 @@ _TRIED = 2**8
 
 
 class EnumeratedBatch:
-    """f: x [..., B, N, C] -> [..., B] with logits [B, N, C], each element enumerated.
+    """A loss at a batch of logits, each element of which is enumerated.
 
-    Raises LossError for an f that breaks its contract.
+    It is given in place of f and logits as an `Enumeration` is. All elements are read from one
+    table of f, which is evaluated for the whole batch together.
+
+    Args:
+        f: The loss, x [..., B, N, C] -> [..., B]: one objective for each element.
+        logits: The parameters [B, N, C]; they are copied.
+
+    Raises:
+        LossError: If f breaks its contract; the subclass names the fault.
+        TypeError, ValueError: If logits are not a floating-point tensor [B, N, C], or hold NaN.
+
+    Example:
+        >>> from gradlab.problems import problem, regime
+        >>> f = problem("quadratic", 2, 3)
+        >>> logits = torch.stack([regime("moderate", 2, 3), regime("peaked", 2, 3)])
+        >>> EnumeratedBatch(f, logits).gradient.shape
+        torch.Size([2, 2, 3])
     """
 
     def __init__(self, f: Loss, logits: Float[Tensor, "B N C"]) -> None:
         check_logits(logits, ndim=3)
         self.objective = checked(f, logits)
-        self.logits = logits.detach().to("cpu", torch.float64)
+        self._given = logits.device, logits.dtype
+        self.logits = _kept(logits)
+
+    @property
+    def caller_logits(self) -> Float[Tensor, "B N C"]:
+        """The logits in the dtype and on the device in which they were given."""
+        return self.logits.to(*self._given, copy=True)
 
     @cached_property
     def elements(self) -> list[Enumeration]:
@@ -253,35 +279,122 @@ class EnumeratedBatch:
         )
 
 
-def exact_moments(estimator: Estimator, f: Loss, logits: Float[Tensor, "*batch N C"]) -> Moments:
+Enumerated = Enumeration | EnumeratedBatch
+"""What a call takes in place of f and logits."""
+
+
+def enumerated(
+    f: Loss | Enumerated,
+    logits: Tensor | None = None,
+    enumeration: Enumerated | None = None,
+    *,
+    batches: bool = True,
+) -> Enumerated:
+    """Return the enumeration that a call is about: that given in place of f, or of f at logits.
+
+    Args:
+        f: A loss, or an enumeration in its place.
+        logits: [N, C] or [B, N, C], with a loss; nothing with an enumeration.
+        enumeration: Deprecated: an enumeration of this f at these logits beside them.
+        batches: Whether logits [B, N, C] are allowed.
+
+    Returns:
+        The enumeration, an `EnumeratedBatch` for logits [B, N, C].
+
+    Raises:
+        TypeError: If there are both an enumeration and logits, or neither.
+        ValueError: If the shape is not allowed, or `enumeration` is of another f, of other logits
+            or of another dtype.
+        LossError: If f breaks its contract.
+    """
+    if isinstance(f, Enumerated):
+        if logits is not None or enumeration is not None:
+            beside = "logits were" if logits is not None else "enumeration= was"
+            raise TypeError(
+                f"{beside} given beside an Enumeration, which has f and logits of its own: leave "
+                "them out, and name what follows, as in compare(on, estimators=[...])"
+            )
+        on = f
+    elif logits is None:
+        raise TypeError(
+            "logits are missing: give (f, logits), or an Enumeration of them in place of f"
+        )
+    elif enumeration is not None:
+        warnings.warn(
+            "enumeration= is deprecated and goes with release 0.6: give the Enumeration in place "
+            "of f and logits, as in compare(on, estimators=[...])",
+            DeprecationWarning,
+            stacklevel=4,
+        )
+        _check_is_of(enumeration, f, logits)
+        on = enumeration
+    else:
+        check_floating(logits)
+        whole = logits.ndim == 3 and batches
+        return EnumeratedBatch(f, logits) if whole else Enumeration(f, logits)
+    if not batches:
+        check_logits(on.logits, ndim=2)
+    return on
+
+
+def _check_is_of(on: Enumerated, f: Loss, logits: Tensor) -> None:
+    """Raise ValueError unless this is an enumeration of f at these logits, in their dtype."""
+    check_floating(logits)
+    made, given = (str(x.dtype).removeprefix("torch.") for x in (on.caller_logits, logits))
+    if f is not on.objective and f is not on.objective.f:
+        fault = f"is of {name_of(on.objective)}, not of the f that is given, {name_of(f)}"
+    elif made != given:
+        fault = f"was made at {made} logits, not at {given} ones as are given"
+    elif not torch.equal(_kept(logits), on.logits):
+        fault = "was made at other logits than those that are given"
+    else:
+        return
+    raise ValueError(f"enumeration {fault}; give it alone, in place of f and logits")
+
+
+def _kept(logits: Tensor) -> Tensor:
+    """Return a copy of the logits as they are kept: float64, on the CPU."""
+    return logits.detach().to("cpu", torch.float64, copy=True)
+
+
+def exact_moments(
+    estimator: Estimator,
+    f: Loss | Enumerated,
+    logits: Float[Tensor, "*batch N C"] | None = None,
+) -> Moments:
     """Return mean and variance of one draw of `estimator` without sampling, float64.
 
-    A value estimator for which no formula is known is put to every tuple of its samples. For logits
-    [B, N, C] f maps x [..., B, N, C] to [..., B], and the moments have the axis B in front.
+    A value estimator for which no formula is known is put to every tuple of its samples.
 
-    Raises LossError for an f that breaks its contract, NotExactError where moments are not known
-    (as of GS, ARSM, REBAR, or of a class that overrides what is enumerated) or the estimator
-    refuses the logits, NotDifferentiableError, TooLargeError, QuadratureError (Gumbel family at
-    extreme temperatures).
+    Args:
+        estimator: The estimator.
+        f: The loss, or an `Enumeration` in place of f and logits.
+        logits: The parameters [N, C]. For [B, N, C] f maps x [..., B, N, C] to [..., B].
+
+    Returns:
+        The moments; for logits [B, N, C] they have the axis B in front.
+
+    Raises:
+        NotExactError: If the moments are not known (as of GS, ARSM, REBAR, or of a class that
+            overrides what is enumerated), or the estimator refuses the logits.
+        TooLargeError: If there are too many configurations, or the tables would fill the memory.
+        QuadratureError: If a temperature of the Gumbel family is too extreme.
+        NotDifferentiableError: If the estimator needs a gradient that f does not have.
+        LossError: If f breaks its contract.
+        TypeError: If there are both an enumeration and logits, or neither.
+
+    Example:
+        >>> import gradlab
+        >>> from gradlab.problems import problem, regime
+        >>> f, logits = problem("quadratic", 2, 3), regime("moderate", 2, 3)
+        >>> moments = gradlab.exact_moments(gradlab.ZGR(), f, logits)
+        >>> torch.allclose(moments.mean, gradlab.exact_gradient(f, logits))
+        True
     """
-    check_floating(logits)
-    on = EnumeratedBatch(f, logits) if logits.ndim == 3 else Enumeration(f, logits)
-    return on.moments(estimator)
+    return enumerated(f, logits).moments(estimator)
 
 
 def _table_seconds(estimator: Estimator, variables: int, classes: int) -> float:
     if not isinstance(estimator, PathwiseEstimator):
         return 0.0
     return estimator.table_seconds(variables, classes)
-
-
-def _pathwise(a: GradientMoments, first: Tensor, second: Tensor) -> Moments:
-    p = a.p
-    given = torch.einsum("nkij,nkj->nki", first, a.mean)
-    mean = torch.einsum("nk,nki->ni", p, given)
-    # Three terms that are each >= 0, instead of a difference of two large numbers.
-    of_gradient = torch.einsum("nk,nkij,nkij->n", p, second, a.covariance)
-    inner = second - first.transpose(-1, -2) @ first
-    of_noise = torch.einsum("nk,nki,nkij,nkj->n", p, a.mean, inner, a.mean)
-    of_class = torch.einsum("nk,nki->n", p, (given - mean[:, None]).square())
-    return Moments(mean, (of_gradient + of_noise + of_class).clamp_min(0.0))

@@ -68,9 +68,7 @@ def rows(
                 f = TinyVAE(snapshot, int(image))
                 exact = Enumeration(f, f.logits)
                 for estimators, method in ((ESTIMATORS, "exact"), (["ARSM"], "monte-carlo")):
-                    table = compare(
-                        f, f.logits, estimators, None, draws, seed, method=method, enumeration=exact
-                    )
+                    table = compare(exact, None, estimators, None, draws, seed, method=method)
                     table = table.assign(snapshot=snapshot, steps=SNAPSHOTS[snapshot], image=image)
                     found += table.to_dict("records")
     return pd.DataFrame(found, columns=COLUMNS)

@@ -25,8 +25,21 @@ def in_turns(
 ) -> dict[str, list[float]]:
     """Return the times of each piece of work, run in turns, so that drift affects all alike.
 
-    Each has an equal share of `seconds` and is run at least 5 times; one that has used its share
-    is left out of later turns, so that the i-th times of all are of the same turn.
+    Each piece has an equal share of `seconds` and runs at least 5 times. One that has used its
+    share is left out of later turns, so that the i-th times of all are of the same turn.
+
+    Args:
+        works: The pieces of work by name; functions without arguments.
+        seconds: The time for all of them together.
+        now: The clock, a function that returns seconds.
+
+    Returns:
+        The seconds of each run, by name.
+
+    Example:
+        >>> times = in_turns({"sum": lambda: sum(range(100))}, seconds=0.0)
+        >>> len(times["sum"])
+        5
     """
     for work in works.values():
         work()
@@ -44,7 +57,18 @@ def in_turns(
 
 
 def clock(device: torch.device) -> Callable[[], float]:
-    """Return what tells the time: CPU seconds, or on CUDA seconds when all work is done."""
+    """Return the clock for a device: CPU seconds, or on CUDA seconds when all work is done.
+
+    Args:
+        device: The device that computes.
+
+    Returns:
+        A function that returns seconds.
+
+    Example:
+        >>> clock(torch.device("cpu")) is time.process_time
+        True
+    """
     if device.type != "cuda":
         return time.process_time
 
@@ -56,7 +80,18 @@ def clock(device: torch.device) -> Callable[[], float]:
 
 
 def captured(works: dict[str, Work]) -> tuple[dict[str, Work], dict[str, str]]:
-    """Return the replays of works captured as CUDA Graphs, and why others cannot be captured."""
+    """Return the replays of works captured as CUDA Graphs, and why others cannot be captured.
+
+    Args:
+        works: The pieces of work by name.
+
+    Returns:
+        The replays by name, and the reasons by name for the other works.
+
+    Example:
+        >>> captured({})
+        ({}, {})
+    """
     replays: dict[str, Work] = {}
     reasons = {}
     for name, work in works.items():
@@ -78,7 +113,20 @@ def captured(works: dict[str, Work]) -> tuple[dict[str, Work], dict[str, str]]:
 
 
 def peak_bytes(work: Work, device: torch.device) -> int:
-    """Return the most bytes alive at once while `work` runs, of tensors made in it."""
+    """Return the most bytes alive at once, of tensors made in it, while `work` runs.
+
+    Args:
+        work: A function without arguments.
+        device: The device that computes.
+
+    Returns:
+        The number of bytes. On the CPU it counts the tensors that torch's operations return, on
+        CUDA what its allocator reports.
+
+    Example:
+        >>> peak_bytes(lambda: torch.zeros(100, dtype=torch.float64), torch.device("cpu"))
+        800
+    """
     work()  # what is made once and kept is not counted
     if device.type == "cuda":
         torch.cuda.synchronize(device)

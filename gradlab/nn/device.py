@@ -9,7 +9,21 @@ __all__ = ["check_device", "machine_name"]
 
 
 def check_device(name: str) -> torch.device:
-    """Return the device named cpu, cuda or cuda:1; ValueError if it is unknown or not there."""
+    """Return the device of a name.
+
+    Args:
+        name: "cpu", "cuda" or "cuda:1".
+
+    Returns:
+        The device.
+
+    Raises:
+        ValueError: If the name is unknown, or torch does not find the device.
+
+    Example:
+        >>> check_device("cpu")
+        device(type='cpu')
+    """
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -23,7 +37,18 @@ def check_device(name: str) -> torch.device:
 
 
 def machine_name(device: torch.device) -> str:
-    """Return the name of the GPU, or of the processor."""
+    """Return the name of the GPU, or of the processor.
+
+    Args:
+        device: The device that computes.
+
+    Returns:
+        The name, for rows of times.
+
+    Example:
+        >>> isinstance(machine_name(torch.device("cpu")), str)
+        True
+    """
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     cpuinfo = Path("/proc/cpuinfo")

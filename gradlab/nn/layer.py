@@ -32,10 +32,13 @@ __all__ = ["CategoricalLayer", "Embedding", "Evaluation"]
 
 
 class Embedding(StrEnum):
-    """What a sample becomes: one-hot [..., N, C], or a number for each variable, [..., N].
+    """What a sample becomes: one-hot [..., N, C], or one number for each variable, [..., N].
 
-    `signs`: -1 for class 0 and +1 for class 1 of binary variables; `levels`: the class itself, 0 to
-    C - 1; `unit`: C levels equally spaced from 0 to 1.
+    Attributes:
+        one_hot: The sample itself, [..., N, C].
+        signs: -1 for class 0 and +1 for class 1 of binary variables.
+        levels: The number of the class, 0 to C - 1.
+        unit: C equally spaced levels from 0 to 1.
     """
 
     one_hot = "one-hot"
@@ -45,10 +48,14 @@ class Embedding(StrEnum):
 
 
 class Evaluation(StrEnum):
-    """What a layer in eval mode returns in the place of the estimator's sample.
+    """What a layer in eval mode returns instead of the estimator's sample.
 
-    `sample`: a one-hot draw of x; `mode`: the most probable class, the first of several; `mean`:
-    the probabilities. Gradients flow through the mean only.
+    Gradients flow through the mean only.
+
+    Attributes:
+        sample: A one-hot draw of x.
+        mode: The most probable class; where several are, the first.
+        mean: The probabilities.
     """
 
     sample = "sample"
@@ -57,19 +64,40 @@ class Evaluation(StrEnum):
 
 
 class CategoricalLayer(nn.Module):
-    """A stochastic layer, logits [..., N, C] -> sample, whose backward is `estimator`'s product.
+    """A stochastic layer from logits [..., N, C] to a sample, with an estimator's backward.
 
-    In training mode the estimator's own sample (relaxed for GS), in eval mode what `evaluation`
-    says, for every estimator alike. The number embeddings are linear in x: their gradient goes
-    through the same product. The result has the dtype of the logits. `generator` draws all samples
-    (by default torch's global one) and is not part of the state_dict. `schedule`, a function of the
-    number of calls of `step`, sets the temperature; that number is saved in the state_dict, which
-    fits layers with and without a schedule. Under torch.compile the layer itself runs as it is,
-    between the compiled parts before and after it; an nn.Sequential is a loop, which such a break
-    leaves uncompiled, so compile the parts or write a forward.
+    In training mode the layer returns the estimator's own sample, which is relaxed for GS. In eval
+    mode it returns what `evaluation` says, for every estimator alike. The number embeddings are
+    linear in x, so their gradient goes through the same product. The result has the dtype of the
+    logits.
 
-    Raises ValueError for an estimator without a sample, a schedule for one without a temperature,
-    and, when called, for logits that do not suit the embedding.
+    The number of calls of `step` is saved in the state_dict, which fits layers with and without a
+    schedule; the generator is not saved. Under torch.compile the layer itself runs as it is,
+    between the compiled parts before and after it. Such a break leaves the loop of an nn.Sequential
+    uncompiled: compile the parts, or write a forward.
+
+    Args:
+        estimator: An estimator with a sample, or its text such as "ZGR".
+        embedding: What a sample becomes: "one-hot", "signs", "levels" or "unit", see `Embedding`.
+        evaluation: What eval mode returns: "sample", "mode" or "mean", see `Evaluation`.
+        schedule: A function from the number of calls of `step` to the temperature, such as those of
+            `gradlab.nn.schedule`; None keeps the temperature of the estimator.
+        generator: The source of all samples; torch's global generator by default.
+
+    Raises:
+        ValueError: If the estimator has no sample, if a schedule is given for one without a
+            temperature, or, in the call, if the logits do not suit the embedding.
+
+    Example:
+        >>> import torch
+        >>> layer = CategoricalLayer("ZGR", generator=torch.Generator().manual_seed(0))
+        >>> logits = torch.zeros(2, 3, requires_grad=True)
+        >>> x = layer(logits)
+        >>> x.tolist()
+        [[0.0, 0.0, 1.0], [0.0, 0.0, 1.0]]
+        >>> (x * torch.arange(3.0)).sum().backward()
+        >>> logits.grad.shape
+        torch.Size([2, 3])
     """
 
     def __init__(
@@ -115,7 +143,15 @@ class CategoricalLayer(nn.Module):
         return self._steps
 
     def step(self) -> None:
-        """Go to the temperature of the next optimizer step; without a schedule, only count."""
+        """Go to the temperature of the next optimizer step; without a schedule, only count.
+
+        Example:
+            >>> from gradlab.nn.schedule import Exponential
+            >>> layer = CategoricalLayer("GS", schedule=Exponential(1.0, 0.01, steps=2))
+            >>> layer.step()
+            >>> layer.estimator
+            GS(tau=0.1)
+        """
         self._set_steps(self._steps + 1)
 
     def _set_steps(self, steps: int) -> None:
@@ -129,11 +165,22 @@ class CategoricalLayer(nn.Module):
         return {"steps": self._steps}
 
     def set_extra_state(self, state: Any) -> None:
-        """Go to the number of steps of a state_dict, and to its temperature."""
+        """Go to the number of steps of a state_dict, and to its temperature.
+
+        Args:
+            state: What `get_extra_state` returned.
+        """
         self._set_steps(state["steps"])
 
     def forward(self, logits: Float[Tensor, "*batch C"]) -> Float[Tensor, "..."]:
-        """Return the embedded sample: [..., N, C] one-hot, or [..., N]."""
+        """Return the embedded sample.
+
+        Args:
+            logits: Logits [..., N, C], or [..., C].
+
+        Returns:
+            One-hot or relaxed samples [..., N, C], or one number for each variable [..., N].
+        """
         # Checks of values and generators cannot be compiled; the model around the layer is.
         if torch.compiler.is_compiling():
             return _uncompiled(self, logits)
@@ -190,9 +237,9 @@ _disabled: list[Callable[[CategoricalLayer, Tensor], Tensor]] = []
 
 
 def _uncompiled(layer: CategoricalLayer, logits: Tensor) -> Tensor:
-    """Return the layer's pass, which torch.compile runs as it is.
+    """Return the result of the layer, which torch.compile does not compile.
 
-    As a decorator, `disable` would import the compiler, which takes seconds, with this module.
+    As a decorator, `disable` would import the compiler with this module, which takes seconds.
     """
     if not _disabled:  # made once: torch.compile would compile again for each new one
         _disabled.append(torch.compiler.disable(CategoricalLayer._embedded))

@@ -1,7 +1,8 @@
 """`GradientProbe`: bias and variance of estimators on the model and batch of a running training.
 
-Exact where the latent states of one image can be enumerated, else by draws against a long unbiased
-run. The training does not notice: its random numbers, gradients and buffers stay what they were.
+The moments are exact where the latent states of one image can be enumerated. Elsewhere they come
+from draws, against a long unbiased run. The probe leaves the training as it was: its random
+numbers, gradients and buffers do not change.
 """
 
 import math
@@ -18,7 +19,9 @@ from torch import Tensor, nn
 from gradlab.categorical import check_logits
 from gradlab.checks import check_int
 from gradlab.comparison.comparing import with_temperatures
-from gradlab.comparison.rows import COLUMNS, NOTED, measure
+from gradlab.comparison.eligibility import GRADIENT_COST, check_gradient_cost
+from gradlab.comparison.measuring import about, measure
+from gradlab.comparison.rows import PROBED, as_table
 from gradlab.comparison.unmet import Rare, rare_draws, rare_states, seen, widened
 from gradlab.estimators import Estimator, QuadratureError
 from gradlab.exact.enumeration import TooLargeError
@@ -28,7 +31,7 @@ from gradlab.loss import Loss
 from gradlab.loss.gate import Objective, checked
 from gradlab.moments import GROUPS, Groups, Moments, Truth
 from gradlab.reproducible import block_generator, check_seed
-from gradlab.user_code.under_test import Code, draws_of
+from gradlab.user_code.under_test import Code, CodeEstimator, draws_of
 from gradlab.version import __version__
 
 __all__ = ["GradientProbe"]
@@ -53,32 +56,47 @@ _BLOCK_NUMBERS = 2**19
 
 
 class GradientProbe:
-    r"""Measures estimators of d/dlogits \sum_b E f_b every `every` steps of a training.
+    r"""Measures estimators of d/dlogits \sum_b E f_b every so many steps of a training.
 
-    ::
+    The B elements of the batch are drawn independently, so the variance is the sum of theirs. f is
+    evaluated in the dtype of the logits; exact tables and all sums are float64.
 
-        probe = GradientProbe(["ST", "ZGR", "RF(m=4)"], every=100)
-        for step in range(steps):
-            ...  # logits = encoder(batch); f = lambda x: loss of each element, x [..., B, N, C]
-            probe(step, f, logits)  # before or after the training's own backward
-        probe.rows  # a DataFrame; gradlab.plots.probe.plot(probe.rows) draws it
+    Rows hold bias2, variance, mse and cosine with standard errors. They also hold relative_bias,
+    relative_sd and relative_rmse, which are divided by the length of the true gradient. `method`
+    says "exact" or "monte carlo", and `truth` says where the truth is from. What cannot be measured
+    is a row with its `reason`. A `note` says what draws may have missed, and `draws_needed` how
+    many would meet it (see `gradlab.compare`).
 
-    The B elements of the batch are drawn independently, so the variance is the sum of theirs. Rows
-    hold bias2, variance, mse and cosine with standard errors, and relative_bias, relative_sd and
-    relative_rmse, over the length of the true gradient; `method` says exact or monte carlo (`draws`
-    draws, by default up to 512), `truth` where the truth is from: enumeration, or
-    `reference_draws` draws (by default up to 8,192, fewer for a large batch) of the unbiased
-    `reference`. What cannot be measured is a row with its `reason`; a `note` says what draws may
-    have missed, and `draws_needed` is given where they are too few to meet what carries the
-    variance (see `gradlab.compare`).
+    Args:
+        estimators: Estimators, their texts, or your own code in a form that
+            `gradlab.user_code.draws_of` accepts.
+        every: Measure at the steps that are multiples of this number.
+        draws: The draws of an estimator that is not measured exactly; by default up to 512.
+        reference: An unbiased estimator that measures the truth where states cannot be enumerated.
+        reference_draws: The draws of the reference; by default up to 8,192, fewer for a large
+            batch.
+        seconds: A limit on the time of all measurements together. One starts only if the time of
+            the last one is left.
+        model: A model whose buffers f changes: they are put back after each measurement.
+        seed: The seed of the draws, an int in [0, 2^63).
 
-    `seconds` bounds the time of all measurements together: one starts only if the time of the last
-    one is left. `model` is one whose buffers f changes: they are put back. f is evaluated in the
-    dtype of the logits; exact tables and all sums are float64. Every measurement asks f once
-    whether it keeps its contract: a model with dropout or batch norm in training mode does not,
-    and is to be probed in eval mode.
+    Raises:
+        ValueError: If an argument is out of range.
 
-    Raises ValueError for bad arguments, and for f or logits that break the contract (LossError).
+    Example:
+        >>> import torch
+        >>> probe = GradientProbe(["ST", "ZGR"], every=100)
+        >>> for step in range(200):
+        ...     logits = torch.zeros(8, 2, 3)  # of your encoder, [B, N, C]
+        ...     # The loss of each element, x [..., B, N, C] -> [..., B].
+        ...     f = lambda x: (x * torch.arange(3.0)).sum((-2, -1)) ** 2
+        ...     probe(step, f, logits)  # before or after the backward of the training
+        >>> probe.rows[["step", "estimator", "relative_bias"]].round(3)
+           step estimator  relative_bias
+        0     0        ST          0.143
+        1     0       ZGR          0.000
+        2   100        ST          0.143
+        3   100       ZGR          0.000
     """
 
     def __init__(
@@ -92,6 +110,7 @@ class GradientProbe:
         seconds: float = math.inf,
         model: nn.Module | None = None,
         seed: int = 0,
+        gradient_cost: float = GRADIENT_COST,
     ) -> None:
         self.estimators = with_temperatures(estimators, None)
         (self.reference,) = with_temperatures([reference], None)
@@ -109,6 +128,8 @@ class GradientProbe:
         if not seconds > 0:
             raise ValueError(f"seconds must be positive, not {seconds!r}")
         check_seed(seed)
+        check_gradient_cost(gradient_cost)
+        self.gradient_cost = gradient_cost
         self.every, self.draws, self.reference_draws = every, draws, reference_draws
         self.limit, self.model, self.seed = seconds, model, seed
         self.seconds = 0.0
@@ -118,15 +139,35 @@ class GradientProbe:
 
     @property
     def rows(self) -> pd.DataFrame:
-        """All rows so far, one a step and estimator."""
-        return pd.DataFrame(self._rows)
+        """All rows so far, one per step and estimator."""
+        return as_table(self._rows, PROBED)
 
     def is_due(self, step: int) -> bool:
-        """Return whether a call at this step measures."""
+        """Return whether a call at this step measures.
+
+        Args:
+            step: The number of the optimizer step.
+
+        Returns:
+            Whether it is a multiple of `every`.
+        """
         return step % self.every == 0
 
     def __call__(self, step: int, f: Loss, logits: Float[Tensor, "B N C"]) -> None:
-        """Measure at this step, if it is due: f maps x [..., B, N, C] to losses [..., B]."""
+        """Measure at this step, if it is due.
+
+        Every measurement calls f to check that it keeps its contract. A model with dropout or batch
+        norm in training mode does not keep it: probe that model in eval mode.
+
+        Args:
+            step: The number of the optimizer step.
+            f: The loss of each element, x [..., B, N, C] -> [..., B].
+            logits: The logits of the batch, [B, N, C].
+
+        Raises:
+            ValueError: If the logits are not valid.
+            LossError: If f breaks its contract.
+        """
         if not self.is_due(step):
             return
         # With its graph: an f that holds the logits is refused.
@@ -141,21 +182,20 @@ class GradientProbe:
         if self.seconds + self._last > self.limit:
             reason = f"the {self.limit:g} seconds for measurements are used up"
             skipped = shared | {"reason": reason}
-            self._rows += [_BLANK | self._about(e, logits) | skipped for e in self.estimators]
+            self._rows += [self._about(e, None, given) | skipped for e in self.estimators]
             return
         started = time.perf_counter()
         with _unnoticed(self.model, logits.device):
-            self._rows += [_BLANK | row | shared for row in self._measured(step, f, given)]
+            self._rows += [row | shared for row in self._measured(step, f, given)]
         self._last = time.perf_counter() - started
         self.seconds += self._last
 
-    def _about(self, estimator: Estimator, logits: Tensor) -> dict[str, Any]:
-        return {
-            "estimator": str(estimator),
-            "series": estimator.text(without="tau"),
-            "tau": getattr(estimator, "tau", None),
-            "calls": estimator.calls(*_sizes(logits)),
-        }
+    def _about(self, estimator: Estimator, f: Objective | None, logits: Tensor) -> dict[str, Any]:
+        """Return the columns that name the estimator; without f nothing is called for its cost."""
+        if f is not None:
+            return about(estimator, f.element(0), logits[0], self.gradient_cost)
+        known = about(estimator, _first, logits[0], self.gradient_cost)
+        return known | ({"cost": None} if isinstance(estimator, CodeEstimator) else {})
 
     def _measured(self, step: int, f: Loss, logits: Tensor) -> Iterator[dict[str, Any]]:
         objective = checked(f, logits)
@@ -171,7 +211,7 @@ class GradientProbe:
             truth, source = on.gradient, "enumeration"
         rare = self._rare(on, truth, logits)
         for estimator in self.estimators:
-            row = self._about(estimator, logits) | {"truth": source, "reason": None}
+            row = self._about(estimator, objective, logits) | {"truth": source, "reason": None}
             started = time.perf_counter()
             try:
                 moments, method = self._moments(estimator, step, objective, logits, on)
@@ -249,18 +289,21 @@ class GradientProbe:
         return {"rows": self._rows, "seconds": self.seconds, "last": self._last}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Go on from a saved state.
+
+        Args:
+            state: What `state_dict` returned.
+        """
         self._rows = list(state["rows"])
         self.seconds, self._last = state["seconds"], state["last"]
 
 
-# What every row has, measured or not.
-_MEASURED = [name for name in COLUMNS[COLUMNS.index("method") :] if name != "seconds"]
 _RELATIVE = {"bias": "bias2", "sd": "variance", "rmse": "mse"}
-_BLANK: dict[str, Any] = dict.fromkeys(
-    ["estimator", "series", "tau", "calls", "truth", *_MEASURED, *NOTED]
-    + [f"relative_{name}" for name in _RELATIVE]
-)
+
+
+def _first(x: Tensor) -> Tensor:
+    """Stand in for f where it must not be called."""
+    return x[..., 0, 0]
 
 
 def _copies(estimator: Estimator, logits: Tensor) -> int:

@@ -20,7 +20,19 @@ __all__ = ["Quantizer", "level_logits", "level_values"]
 def level_values(levels: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, " L"]:
     """Return the L values u_k = -1 + 2 k / (L - 1), from -1 to 1.
 
-    Raises ValueError for less than 2 levels.
+    Args:
+        levels: L, the number of levels, at least 2.
+        dtype: The type of the result.
+
+    Returns:
+        The values [L].
+
+    Raises:
+        ValueError: If there are fewer than 2 levels.
+
+    Example:
+        >>> level_values(5).tolist()
+        [-1.0, -0.5, 0.0, 0.5, 1.0]
     """
     check_int("levels", levels, 2)
     return torch.linspace(-1, 1, levels, dtype=torch.float64).to(dtype)
@@ -32,10 +44,24 @@ def level_logits(a: Float[Tensor, "*batch"], levels: int) -> Float[Tensor, "*bat
     .. math:: P(k) = \sigma(t_k) - \sigma(t_{k-1}), \quad t_k = (u_k + d/2 - a) / s, \quad
         t_{-1} = -\infty,\; t_{L-1} = \infty
 
-    with d = 2 / (L - 1) the distance of levels and s = d / 4: a plus logistic noise, rounded to the
-    nearest level. For L = 2 this is the stochastic binary unit P(+1) = sigma(2 a), whose mean is
-    tanh(a). Finite, with finite gradients, for all finite a whose 2 L a is. Raises ValueError for
-    less than 2 levels. Louizos et al. 2019, Relaxed Quantization (1810.01875).
+    Here d = 2 / (L - 1) is the distance of levels and s = d / 4. So the level is a plus logistic
+    noise, rounded to the nearest level. For L = 2 this is the stochastic binary unit P(+1) =
+    sigma(2 a), whose mean is tanh(a). Source: Louizos et al. 2019, Relaxed Quantization
+    (1810.01875).
+
+    Args:
+        a: Real numbers [...].
+        levels: L, the number of levels, at least 2.
+
+    Returns:
+        Logits [..., L]. They and their gradients are finite for every finite a for which 2 L a is.
+
+    Raises:
+        ValueError: If there are fewer than 2 levels.
+
+    Example:
+        >>> level_logits(torch.tensor([0.0]), 3).softmax(-1)
+        tensor([[0.1192, 0.7616, 0.1192]])
     """
     check_int("levels", levels, 2)
     if levels == 2:
@@ -51,13 +77,25 @@ def level_logits(a: Float[Tensor, "*batch"], levels: int) -> Float[Tensor, "*bat
 
 
 class Quantizer(nn.Module):
-    r"""Real numbers [...] -> random levels in [-1, 1], [...], with `estimator`'s gradient.
+    r"""Real numbers become random levels in [-1, 1], with an estimator's gradient.
 
     .. math:: x \sim P, \quad value = \textstyle\sum_k x_k u_k
 
-    In training mode the estimator's own sample (GS: a mixture of levels), in eval mode what
-    `layer.evaluation` says, as in `CategoricalLayer`. Raises ValueError for an estimator without a
-    sample or less than 2 levels.
+    In training mode the sample is the estimator's own, which is a mixture of levels for GS. In eval
+    mode it is what `layer.evaluation` says, as in `CategoricalLayer`.
+
+    Args:
+        estimator: An estimator with a sample, or its text such as "ZGR".
+        levels: L, the number of levels, at least 2.
+
+    Raises:
+        ValueError: If the estimator has no sample, or there are fewer than 2 levels.
+
+    Example:
+        >>> quantizer = Quantizer("ZGR", levels=3)
+        >>> quantizer.layer.generator = torch.Generator().manual_seed(0)
+        >>> quantizer(torch.tensor([-2.0, 0.0, 2.0])).tolist()
+        [-1.0, 0.0, 1.0]
     """
 
     values: Tensor
@@ -69,7 +107,14 @@ class Quantizer(nn.Module):
         self.register_buffer("values", level_values(levels), persistent=False)
 
     def forward(self, a: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-        """Return the level of each number."""
+        """Return the level of each number.
+
+        Args:
+            a: Real numbers [...].
+
+        Returns:
+            Levels [...], each in [-1, 1].
+        """
         x = self.layer(level_logits(a, len(self.values)))
         value: Tensor = x @ self.values.to(x.dtype)
         return value

@@ -18,12 +18,30 @@ class Schedule(ABC):
 
     @abstractmethod
     def __call__(self, step: int) -> float:
-        """Return the temperature after `step` optimizer steps."""
+        """Return the temperature after `step` optimizer steps.
+
+        Args:
+            step: The number of optimizer steps done, from 0.
+
+        Returns:
+            The temperature.
+        """
 
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """The temperature `tau` at every step."""
+    """The same temperature at every step.
+
+    Args:
+        tau: The temperature.
+
+    Raises:
+        ValueError: If it is not a positive finite number.
+
+    Example:
+        >>> Constant(0.5)(step=100)
+        0.5
+    """
 
     tau: float = 1.0
 
@@ -53,9 +71,22 @@ class _Ramp(Schedule):
 
 @dataclass(frozen=True)
 class Exponential(_Ramp):
-    r"""Geometric decay (or growth), the same factor at every step.
+    r"""Geometric decay (or growth), by the same factor at every step.
 
     .. math:: \tau(s) = \tau_0 (\tau_1 / \tau_0)^{s/S}, \quad s \le S
+
+    Args:
+        start: The temperature tau_0 at step 0.
+        end: The temperature tau_1 from step S on.
+        steps: S, the number of steps between them, at least 1.
+
+    Raises:
+        ValueError: If a temperature is not a positive finite number, or `steps` is below 1.
+
+    Example:
+        >>> anneal = Exponential(1.0, 0.01, steps=2)
+        >>> [round(anneal(step), 4) for step in range(4)]
+        [1.0, 0.1, 0.01, 0.01]
     """
 
     def __call__(self, step: int) -> float:
@@ -71,6 +102,19 @@ class Cosine(_Ramp):
     .. math:: \tau(s) = \tau_1 + (\tau_0 - \tau_1) (1 + \cos(\pi s/S)) / 2, \quad s \le S
 
     Loshchilov & Hutter 2017 (1608.03983), without restarts.
+
+    Args:
+        start: The temperature tau_0 at step 0.
+        end: The temperature tau_1 from step S on.
+        steps: S, the number of steps between them, at least 1.
+
+    Raises:
+        ValueError: If a temperature is not a positive finite number, or `steps` is below 1.
+
+    Example:
+        >>> anneal = Cosine(1.0, 0.5, steps=4)
+        >>> [round(anneal(step), 4) for step in range(5)]
+        [1.0, 0.9268, 0.75, 0.5732, 0.5]
     """
 
     def __call__(self, step: int) -> float:

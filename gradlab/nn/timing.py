@@ -1,7 +1,7 @@
 """Time and memory of one forward and backward pass of each estimator's layer, as rows.
 
-Always beside `F.gumbel_softmax(hard=True)` measured in the same run: on a machine that others use,
-only the ratio means something.
+`F.gumbel_softmax(hard=True)` is measured in the same run: on a machine that others use, only the
+ratio to it means something.
 """
 
 import math
@@ -40,14 +40,39 @@ _LARGEST = 2**26
 
 
 def sweeps(variables: Sequence[int], classes: Sequence[int]) -> list[tuple[int, int]]:
-    """Return sizes (N, C): each list at the middle entry of the other one."""
+    """Return sizes (N, C): each list at the middle entry of the other one.
+
+    Args:
+        variables: Numbers of variables N.
+        classes: Numbers of classes C.
+
+    Returns:
+        The sizes, each once.
+
+    Example:
+        >>> sweeps([1, 2, 4], [3])
+        [(2, 3), (1, 3), (4, 3)]
+    """
     middle = variables[len(variables) // 2], classes[len(classes) // 2]
     sizes = [(middle[0], c) for c in classes] + [(n, middle[1]) for n in variables]
     return list(dict.fromkeys(sizes))
 
 
 def check_sizes(sizes: Iterable[tuple[int, int]], batch: int) -> None:
-    """Raise ValueError unless logits [batch, N, C] of all sizes (N, C) have 1 to 2^26 numbers."""
+    """Raise ValueError unless logits [batch, N, C] of all sizes hold 1 to 2^26 numbers.
+
+    Args:
+        sizes: Pairs (N, C).
+        batch: The number of elements.
+
+    Raises:
+        ValueError: If a number is below 1, or the logits would be too large.
+
+    Example:
+        >>> check_sizes([(4, 0)], batch=1)
+        Traceback (most recent call last):
+        ValueError: batch, variables and classes must be at least 1, not [1, 4, 0]
+    """
     for variables, classes in sizes:
         shape = [batch, variables, classes]
         if min(shape) < 1:
@@ -173,7 +198,7 @@ def _of_size(
     rows: list[dict[str, Any]] = []
     for name, series, timed in [
         (REFERENCE, REFERENCE, "layer"),
-        *((str(e), e.text(without=e.temperature_field), _timed(e, f)) for e in estimators),
+        *((str(e), e.series, _timed(e, f)) for e in estimators),
     ]:
         row: dict[str, Any] = {"estimator": name, "series": series, "timed": timed, "mode": mode}
         row |= {"N": shape[1], "C": shape[2], "reason": reasons.get(name)}
@@ -199,7 +224,7 @@ def _timed(estimator: Estimator, f: Loss | None) -> str:
 
 
 def _why_not(estimator: Estimator, f: Loss | None, logits: Tensor) -> str | None:
-    """Return why a pass is not made: the elements that it would hold at once, or no support."""
+    """Return why a pass is not made: too many elements at once, or the estimator refuses it."""
     batch, variables, classes = logits.shape
     elements = batch * estimator.footprint(variables, classes)
     if elements <= _LARGEST:

@@ -1,7 +1,7 @@
 """Relative errors of exact estimates, from zero and rounding up to the size of the gradient.
 
-What the figures of exactness share: a logarithmic axis with the empty decades between rounding and
-errors cut out, and many random problems summed up by their median and a range.
+The figures of exactness share two things. Their logarithmic axis leaves out the empty decades
+between rounding and errors. Many random problems are summed up by their median and a range.
 """
 
 import math
@@ -44,21 +44,58 @@ _FLOOR = 1e-13
 
 
 def relative(rows: pd.DataFrame, column: str) -> pd.Series:
-    """Return the root of `column` (bias2, variance) of exact rows in units of |true gradient|."""
+    """Return the root of a square of exact rows, in units of |true gradient|.
+
+    Args:
+        rows: Exact rows of `gradlab.compare`.
+        column: "bias2" or "variance".
+
+    Returns:
+        One number per row.
+
+    Example:
+        >>> relative(pd.DataFrame({"bias2": [1.0], "truth2": [4.0]}), "bias2").tolist()
+        [0.5]
+    """
     return (rows[column] / rows["truth2"]) ** 0.5
 
 
 def on_axis(values: pd.Series) -> pd.Series:
-    """Return values for a logarithmic axis with room for zeros, which go to `ZERO`."""
+    """Return values for a logarithmic axis with room for zeros, which go to `ZERO`.
+
+    Args:
+        values: Numbers >= 0.
+
+    Returns:
+        Positive numbers.
+
+    Example:
+        >>> on_axis(pd.Series([0.0, 0.1])).tolist()
+        [1e-18, 0.1]
+    """
     return values.where(values > 0, ZERO)
 
 
 def split_axes(
     figure: FigureBase, axis: str, errors: tuple[float, float] = ERRORS
 ) -> tuple[Axes, Axes]:
-    """Return the axes of `errors` and of rounding: one logarithmic "x" or "y" axis with a cut.
+    """Return the axes of errors and of rounding: one logarithmic axis with a cut.
 
     The caller draws everything on both.
+
+    Args:
+        figure: The figure, or a part of it.
+        axis: The axis with the cut, "x" or "y".
+        errors: The limits of the errors.
+
+    Returns:
+        The axes of errors and the axes of rounding.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> errors, rounding = split_axes(Figure(), "y")
+        >>> rounding.get_yscale()
+        'log'
     """
     if axis == "y":
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -78,7 +115,20 @@ def split_axes(
 
 
 def logarithmic(ax: Axes, axes: str = "xy", limits: tuple[float, float] | None = None) -> None:
-    """Make "x", "y" or both logarithmic, with few plain ticks, as many take seconds to draw."""
+    """Make axes logarithmic, with few plain ticks, as many take seconds to draw.
+
+    Args:
+        ax: The axes of a panel.
+        axes: "x", "y", or "xy" for both.
+        limits: The limits of the axes, or None to leave them.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> ax = Figure().subplots()
+        >>> logarithmic(ax, "x", (0.01, 1.0))
+        >>> ax.get_xscale()
+        'log'
+    """
     for axis in axes:
         ax.set(**{f"{axis}scale": "log"})
         if limits is not None:
@@ -122,10 +172,20 @@ def draw_median(
     factor: float = 1.0,
     line: str = "-",
 ) -> None:
-    """Draw the median of `values` over the rows of equal `x`, whiskers between two quantiles.
+    """Draw the median of values over the rows of equal x, with whiskers between two quantiles.
 
-    `dodge` moves the points along a linear axis, `factor` along a logarithmic one. Only points
-    inside the limits of an axis are joined.
+    Only points inside the limits of an axis are joined.
+
+    Args:
+        axes: The panels to draw on.
+        x: The column of the rows along the axis.
+        values: One number per row.
+        rows: The rows.
+        series: The estimator series, which chooses colour and marker.
+        within: The two quantiles of the whiskers.
+        dodge: A number added to x, for a linear axis.
+        factor: A number that multiplies x, for a logarithmic axis.
+        line: The line style.
     """
     groups = values.groupby(rows[x])
     at = groups.median().index.to_numpy(float) * factor + dodge
@@ -137,14 +197,40 @@ def draw_median(
 
 
 def handle(series: str, text: str, line: str = "-") -> Line2D:
-    """Return the legend entry of a series drawn by `draw_median`."""
+    """Return the legend entry of a series drawn by `draw_median`.
+
+    Args:
+        series: The estimator series.
+        text: What the legend says.
+        line: The line style.
+
+    Returns:
+        The entry.
+
+    Example:
+        >>> handle("ZGR", "ZGR").get_marker()
+        '*'
+    """
     return Line2D([], [], color=color(series), marker=marker(series), ls=line, label=text)
 
 
 def spread(at: NDArray[np.float64], gap: float, low: float, high: float) -> NDArray[np.float64]:
-    """Return the places nearest to sorted `at` (least squares) that are `gap` apart in [low, high].
+    """Return the places nearest to given ones (least squares) that keep a distance.
 
     Where they do not all fit they start at `low` and end above `high`.
+
+    Args:
+        at: The wanted places [n], sorted.
+        gap: The distance between neighbours.
+        low: The lowest place.
+        high: The highest place.
+
+    Returns:
+        The places [n].
+
+    Example:
+        >>> spread(np.array([1.0, 1.0]), gap=0.5, low=0.0, high=9.0).tolist()
+        [0.75, 1.25]
     """
     blocks: list[list[float]] = []  # the mean and the size of each run of touching places
     for number, place in enumerate(at):

@@ -20,11 +20,23 @@ __all__ = ["plot"]
 
 
 def plot(rows: pd.DataFrame) -> Figure:
-    """Return the figure of the rows of `gradlab.compare` on one problem.
+    """Return the figure of a comparison on one problem.
 
-    Exact rows are large open markers, joined where the temperature differs; Monte Carlo rows are
-    points with +-1 standard error, and an arrow at the upper limit of a bias that noise hides.
-    A column `regime`, if there, names the logits in the title.
+    Exact rows are large open markers, joined where the temperature differs. Monte Carlo rows are
+    points with +-1 standard error; an arrow marks the upper limit of a bias that noise hides.
+
+    Args:
+        rows: Rows of `gradlab.compare`. A column `regime`, if there, names the logits in the title.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> from gradlab import compare
+        >>> from gradlab.problems import problem, regime
+        >>> rows = compare(problem("quadratic", 4, 3), regime("moderate", 4, 3), ["ST", "ZGR"])
+        >>> plot(rows).axes[0].get_xlabel()
+        'bias / |g|'
     """
     measured = rows[rows["reason"].isna()]
     with styled():

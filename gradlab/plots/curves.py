@@ -1,7 +1,7 @@
 """Exact values as lines and Monte Carlo estimates as points with error bars, on logarithmic axes.
 
-Bias, standard deviation and root mean squared error are roots of measured squares; a square that
-noise cannot tell from zero is drawn as an upper limit, an exact zero is named beside the axis.
+Bias, standard deviation and root mean squared error are roots of measured squares. A square that
+noise hides is drawn as an upper limit; an exact zero is named beside the axis.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,10 +28,21 @@ FEW_DRAWS = 100
 
 
 def roots(rows: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return the root of `column` relative to |truth|, with its standard error, as a table.
+    """Return the root of a square relative to |truth|, with its standard error.
 
-    `value`, `se`, and `resolved`: whether the square is more than two standard errors above zero.
-    Where it is not, `value` is the upper limit, the root of the square + two standard errors.
+    Args:
+        rows: Rows of `gradlab.compare`.
+        column: "bias2", "variance" or "mse".
+
+    Returns:
+        One row per row: `value`, `se`, and `resolved`, whether the square is more than two standard
+        errors above zero. Where it is not, `value` is the upper limit, the root of the square + two
+        standard errors.
+
+    Example:
+        >>> rows = pd.DataFrame({"bias2": [1.0, 0.01], "bias2_se": 0.1, "truth2": 4.0})
+        >>> roots(rows, "bias2")["resolved"].tolist()
+        [True, False]
     """
     square = (rows[column] / rows["truth2"]).to_numpy(float)
     se = (rows[f"{column}_se"] / rows["truth2"]).to_numpy(float)
@@ -46,10 +57,17 @@ def roots(rows: pd.DataFrame, column: str) -> pd.DataFrame:
 def draw_measured(
     ax: Axes, x: Iterable[float], rows: pd.DataFrame, column: str, series: str, joined: bool = False
 ) -> None:
-    """Draw the roots of `column` of Monte Carlo rows at x: points with +-1 standard error.
+    """Draw the roots of a square of Monte Carlo rows: points with +-1 standard error.
 
-    Limits are arrows that point down; points of fewer than `FEW_DRAWS` effective draws are hollow.
-    `joined` adds a thin line through the points that are resolved.
+    Limits are arrows that point down. Points of fewer than `FEW_DRAWS` effective draws are hollow.
+
+    Args:
+        ax: The panel.
+        x: One place per row.
+        rows: Monte Carlo rows of `gradlab.compare`.
+        column: "bias2", "variance" or "mse".
+        series: The estimator series, which chooses colour and marker.
+        joined: Whether to add a thin line through the points that are resolved.
     """
     x = np.asarray(list(x), dtype=float)
     found = roots(rows, column)
@@ -89,7 +107,12 @@ def draw_measured(
 
 
 def name_zeros(ax: Axes, series: Sequence[str]) -> None:
-    """Write at the foot of the panel whose exact value is zero and has no place on a log axis."""
+    """Write at the foot of a panel which series are exactly 0: a logarithmic axis has no place.
+
+    Args:
+        ax: The panel.
+        series: The names of the series.
+    """
     if series:
         text = f"exactly 0: {', '.join(series)}"
         ax.text(0.84, 0.03, text, transform=ax.transAxes, ha="right", fontsize=7, color="0.25")
@@ -98,13 +121,35 @@ def name_zeros(ax: Axes, series: Sequence[str]) -> None:
 def series_handle(
     series: str, ls: str = "-", *, marked: bool = True, label: str | None = None
 ) -> Line2D:
-    """Return the legend entry of an estimator series: its line and its marker."""
+    """Return the legend entry of an estimator series: its line and its marker.
+
+    Args:
+        series: The estimator series.
+        ls: The line style.
+        marked: Whether the entry has the marker.
+        label: What the legend says; the series by default.
+
+    Returns:
+        The entry.
+
+    Example:
+        >>> series_handle("ZGR").get_label()
+        'ZGR'
+    """
     shape = marker(series) if marked else ""
     return Line2D([], [], color=color(series), marker=shape, ls=ls, label=label or series)
 
 
 def key() -> list[Line2D]:
-    """Return the legend entries that say what lines, points, arrows and hollow points are."""
+    """Return the legend entries that say what lines, points, arrows and hollow points are.
+
+    Returns:
+        The entries.
+
+    Example:
+        >>> key()[0].get_label()
+        'line: exact'
+    """
     grey: dict[str, Any] = {"color": "0.35", "markersize": 4}
     point = grey | {"ls": "", "marker": "o"}
     limit = grey | {"ls": "", "marker": r"$\downarrow$"}

@@ -21,10 +21,22 @@ def save_with_rows(
     folder: Path,
     name: str,
 ) -> list[Path]:
-    """Write folder/name.csv, .png and .pdf; return their paths.
+    """Write folder/name.csv, .png and .pdf.
 
     Whatever interrupts this leaves old files or new ones. The picture is drawn from rows read back,
-    so that drawing it again from the CSV changes nothing. Raises OSError, and what `plot` raises.
+    so that drawing it again from the CSV changes nothing.
+
+    Args:
+        rows: The rows of the figure.
+        plot: Returns the figure of the rows.
+        folder: Where the files go.
+        name: Their name without an ending.
+
+    Returns:
+        The paths of the three files.
+
+    Raises:
+        OSError: If a folder cannot be written.
     """
     with writing(folder) as new:
         csv = new / f"{name}.csv"

@@ -20,7 +20,19 @@ _SHAPES = "osvD^P<X>hdp*"
 
 
 def hue_looks(hues: list[str], kind: str) -> dict[str, Look]:
-    """Return the colour and marker of each hue; `kind` is "series", "ordered" or "named"."""
+    """Return the colour and marker of each hue, no two alike.
+
+    Args:
+        hues: The names of the lines of a picture.
+        kind: "series" for estimator series, "ordered" for numbers, "named" for other text.
+
+    Returns:
+        Arguments of matplotlib's `plot`, by hue.
+
+    Example:
+        >>> hue_looks(["ST", "ZGR"], "series")["ZGR"]
+        {'color': '#0072B2', 'marker': '*'}
+    """
     if kind != "series":
         few = "colorblind" if len(hues) <= 10 else "husl"
         return _from_palette(hues, "flare" if kind == "ordered" else few)

@@ -20,7 +20,7 @@ def label(text: str) -> str:
     """Return the text form of an estimator as pictures show it.
 
     Args:
-        text: the text form, such as `GR(tau=0.5, k=inf)`. Other text is returned as it is.
+        text: The text form, such as `GR(tau=0.5, k=inf)`. Other text is returned as it is.
 
     Returns:
         The name with all arguments but a baseline of 0, such as `GR(τ=0.5, k=∞)`.
@@ -96,10 +96,14 @@ def fitted_text(rows: pd.DataFrame) -> str:
     """Return how the coefficients in rows of figures were fitted.
 
     Args:
-        rows: rows with the column `fits`, the number of draws of a fit.
+        rows: Rows with the column `fits`, the number of draws of a fit.
 
     Returns:
         A phrase for a legend.
+
+    Example:
+        >>> fitted_text(pd.DataFrame({"fits": [1024]}))
+        'coefficients fitted from 1,024 draws'
     """
     return f"coefficients fitted from {rows['fits'].max():,.0f} draws"
 

@@ -1,7 +1,7 @@
 """Bias, standard deviation, error and direction of estimators through a training.
 
-A row of panels for each training, a line an estimator; where moments were measured by draws, points
-with their standard errors.
+Each training is a row of panels, and each estimator a line. Where moments were measured by draws,
+points have their standard errors.
 """
 
 from typing import Any
@@ -26,9 +26,24 @@ _PANELS = {
 
 
 def plot(rows: pd.DataFrame) -> Figure:
-    """Return the figure of rows of `GradientProbe`, with `trained` and `seed` where several.
+    """Return the figure of the rows of a probe.
 
-    Raises ValueError if there are no rows.
+    Args:
+        rows: Rows of `GradientProbe`. Columns `trained` and `seed`, if there, name the training.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If there are no rows.
+
+    Example:
+        >>> import torch
+        >>> from gradlab import GradientProbe
+        >>> probe = GradientProbe(["ST", "ZGR"])
+        >>> probe(0, lambda x: x[..., 0].sum(-1) ** 2, torch.zeros(2, 2, 3))
+        >>> len(plot(probe.rows).axes)
+        4
     """
     if not len(rows):
         raise ValueError("rows must not be empty: the probe was never due")
@@ -70,7 +85,13 @@ def plot(rows: pd.DataFrame) -> Figure:
 
 
 def draw_probed(ax: Axes, rows: pd.DataFrame, quantity: str) -> None:
-    """Draw one quantity of all estimators against the step."""
+    """Draw one quantity of all estimators against the step.
+
+    Args:
+        ax: The panel.
+        rows: Rows of `GradientProbe` of one training.
+        quantity: "bias2", "variance", "mse" or "cosine".
+    """
     zeros = []
     for estimator, part in rows[rows["reason"].isna()].groupby("estimator", sort=False):
         series = part["series"].iloc[0]

@@ -19,11 +19,26 @@ _LINES = ("-", "--", ":", "-.")
 
 
 def plot(rows: pd.DataFrame) -> Figure:
-    """Return the figure of rankings at several budgets, from `gradlab.comparison.ranking`.
+    """Return the figure of rankings at several budgets.
 
-    Above, the root mean squared error of the average that the budget pays, each series at its best
-    temperature, a band of +-2 standard errors; below, that temperature. `asked`, if there, marks
-    the budget.
+    The upper panel has the root mean squared error of the average that the budget pays for, each
+    series at its best temperature, with a band of +-2 standard errors. The lower panel has that
+    temperature.
+
+    Args:
+        rows: Rows of `gradlab.comparison.ranking`, such as `Recommendation.curves`. A column
+            `asked`, if there, marks the budget.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> from gradlab import recommend
+        >>> from gradlab.problems import problem, regime
+        >>> f, logits = problem("quadratic", 4, 3), regime("moderate", 4, 3)
+        >>> answer = recommend(f, logits, evaluations=16, estimators=["ST", "ZGR"])
+        >>> len(plot(answer.curves).axes)
+        1
     """
     rows = rows[rows["rank"].notna()]
     with styled():
@@ -45,7 +60,7 @@ def plot(rows: pd.DataFrame) -> Figure:
 
 
 def _styles(rows: pd.DataFrame) -> dict[str, str]:
-    """Return a line style for each series, in the order of the budget asked for; RFs differ."""
+    """Return a line style for each series, in the order of the chosen budget; RFs differ."""
     asked = rows[_asked(rows)]["series"]
     order = list(dict.fromkeys([*asked, *rows["series"]]))
     lines = {shade: cycle(_LINES) for shade in map(color, order)}
@@ -53,7 +68,7 @@ def _styles(rows: pd.DataFrame) -> dict[str, str]:
 
 
 def _asked(rows: pd.DataFrame) -> pd.Series:
-    """Return which rows are of the budget asked for: none where the rows do not say."""
+    """Return which rows are of the chosen budget: none where the rows do not say."""
     return rows["asked"].astype(bool) if "asked" in rows else pd.Series(False, index=rows.index)
 
 

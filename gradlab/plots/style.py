@@ -92,28 +92,83 @@ FAMILIES = _families()
 
 
 def color(series: str) -> str:
-    """Return the colour of an estimator series such as `GR(k=10)` or `RF(m=4)`."""
+    """Return the colour of an estimator series.
+
+    Args:
+        series: The text form without a temperature, such as `GR(k=10)` or `RF(m=4)`.
+
+    Returns:
+        The colour, as #RRGGBB.
+
+    Example:
+        >>> color("ZGR")
+        '#0072B2'
+    """
     return _look_up(series)[0]
 
 
 def marker(series: str) -> str:
-    """Return the marker of an estimator series."""
+    """Return the marker of an estimator series.
+
+    Args:
+        series: The text form without a temperature, such as `GR(k=10)` or `RF(m=4)`.
+
+    Returns:
+        A marker of matplotlib.
+
+    Example:
+        >>> marker("ZGR")
+        '*'
+    """
     return _look_up(series)[1]
 
 
 def family(series: str) -> str:
-    """Return the family of an estimator series such as `RF(m=4)`, or "other"."""
+    """Return the family of an estimator series.
+
+    Args:
+        series: The text form without a temperature, such as `RF(m=4)`.
+
+    Returns:
+        The family, or "other" for an unknown estimator.
+
+    Example:
+        >>> family("RF(m=4)"), family("Mine")
+        ('score function', 'other')
+    """
     name = series.partition("(")[0]
     return next((kind for kind, names in FAMILIES.items() if name in names), "other")
 
 
 def family_color(kind: str) -> str:
-    """Return the colour of a family."""
+    """Return the colour of a family.
+
+    Args:
+        kind: The name of the family.
+
+    Returns:
+        The colour, as #RRGGBB.
+
+    Example:
+        >>> family_color("Gumbel noise")
+        '#D55E00'
+    """
     return _FAMILY_LOOKS[kind][0]
 
 
 def family_marker(kind: str) -> str:
-    """Return the marker of a family."""
+    """Return the marker of a family.
+
+    Args:
+        kind: The name of the family.
+
+    Returns:
+        A marker of matplotlib.
+
+    Example:
+        >>> family_marker("Gumbel noise")
+        'D'
+    """
     return _FAMILY_LOOKS[kind][1]
 
 
@@ -125,19 +180,54 @@ def _look_up(series: str) -> tuple[str, str]:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Apply the look inside a with block, without touching the caller's settings."""
+    """Apply the look inside a with block, without touching the caller's settings.
+
+    Yields:
+        None.
+
+    Example:
+        >>> with styled():
+        ...     mpl.rcParams["font.size"]
+        8.0
+    """
     with mpl.rc_context(LOOK):  # type: ignore[arg-type]
         yield
 
 
 def say_nothing_measured(figure: Figure) -> Figure:
-    """Write into an empty figure that its rows hold no measurement, and return it."""
+    """Write into an empty figure that its rows hold no measurement.
+
+    Args:
+        figure: The figure.
+
+    Returns:
+        The same figure.
+
+    Example:
+        >>> figure = say_nothing_measured(Figure())
+        >>> figure.texts[0].get_text()
+        'nothing could be measured: see the reasons in the rows'
+    """
     figure.text(0.5, 0.5, "nothing could be measured: see the reasons in the rows", ha="center")
     return figure
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write stem.png and stem.pdf, byte-identical for identical figures; return their paths."""
+    """Write stem.png and stem.pdf, byte-identical for identical figures.
+
+    Args:
+        figure: The figure.
+        stem: The path of the files without their endings.
+
+    Returns:
+        The paths of the two files.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     [path.name for path in save(Figure(), Path(folder) / "empty")]
+        ['empty.png', 'empty.pdf']
+    """
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf")]
     with styled():
         figure.savefig(paths[0], metadata={"Software": None})

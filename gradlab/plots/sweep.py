@@ -1,6 +1,7 @@
-"""Rows of a sweep as small panels: any number against any column, a line for each value of another.
+"""Rows of a sweep as small panels: any number against any column, one line per value of another.
 
-What is left open (seeds, sizes, regimes) is summed up by its median and its 15 to 85 % range.
+Rows that differ in other columns (seeds, sizes, regimes) are summed up by their median and their
+15 to 85 % range.
 """
 
 import math
@@ -41,17 +42,37 @@ _DECADES = 1e-10
 def plot(
     rows: pd.DataFrame, x: str = "tau", y: str = "mse", hue: str = "estimator", col: str = "problem"
 ) -> Figure:
-    """Return the figure of a sweep: `y` against `x`, a line for each `hue`, a panel for each `col`.
+    """Return the figure of a sweep.
 
-    Rows of equal x are one point: their median, with a band from 15 to 85 %; where there is but one
-    row at every x, points with +-1 standard error. Rows without x are dashed lines across.
-    `y` is a number of the rows, or relative_bias2, relative_variance, relative_mse (divided by
-    truth2); the others may be any column, or "size": NxC. Along tau, "estimator" means "series".
-    Axes are logarithmic where values span more than a factor of 20. What is not drawn is counted:
-    points <= 0 above their panel, rows without a number at the foot of the figure.
+    Rows of equal x are one point: their median, with a band from 15 to 85 %. Where there is only
+    one row at every x, points have +-1 standard error. Rows without x are dashed lines across. Axes
+    are logarithmic where values span more than a factor of 20. What is not drawn is counted: points
+    <= 0 above their panel, rows without a number at the foot of the figure.
 
-    Raises ValueError for an unknown column, more panels than `MOST_PANELS` or hues than `MOST_HUES`
-    of `sweep_points`, or rows that are empty or hold no y.
+    Args:
+        rows: Rows of `gradlab.sweep_rows`.
+        x: The column along the axis, or "size", which is NxC.
+        y: A column of numbers, or relative_bias2, relative_variance or relative_mse, which are
+            divided by truth2.
+        hue: The column whose values are lines. Along tau, "estimator" means "series".
+        col: The column whose values are panels.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If a column is unknown, there are more panels than `MOST_PANELS` or hues than
+            `MOST_HUES` of `sweep_points`, or the rows are empty or hold no y.
+
+    Example:
+        >>> import tempfile
+        >>> from gradlab import Grid, run_sweep, sweep_rows
+        >>> grid = Grid(["linear", "quadratic"], ["2x3"], estimators=["GS"], temperatures=[0.5, 1])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = run_sweep(grid, f"{folder}/rows.db", workers=1)
+        ...     rows = sweep_rows(f"{folder}/rows.db")
+        >>> len(plot(rows).axes)
+        2
     """
     if x == "tau":
         hue, col = ("series" if name == "estimator" else name for name in (hue, col))

@@ -1,4 +1,4 @@
-"""Rows of a sweep as the points of a picture: medians over all that it does not tell apart.
+"""Rows of a sweep as the points of a picture: medians over the rows of each point.
 
 Columns that are made on the fly are made here, and what cannot be drawn is counted.
 """
@@ -43,11 +43,15 @@ _OPEN = {
 class Points:
     """What a figure of a sweep shows, and what it leaves out.
 
-    `table`: a row for each `panel`, `hue` and `x` (NaN: without x) with `low`, `middle` and `high`,
-    the median of y and its 15 to 85 % range over `count` rows. Where every point of a line is one
-    row it is `single`: `low` and `high` are one standard error from it. `panels` and `hues` are in
-    the order to be shown, `x_names` the names of x = 0, 1, ... if it is text. `lost` says how many
-    rows have no number, `left_open` in what the rows of one point differ.
+    Args:
+        table: One row for each `panel`, `hue` and `x` (NaN: without x). `low`, `middle` and `high`
+            are the median of y and its 15 to 85 % range over `count` rows. Where every point of a
+            line is one row it is `single`: `low` and `high` are one standard error from it.
+        panels: The panels, in the order to be shown.
+        hues: The hues, in the order to be shown.
+        x_names: The names of x = 0, 1, ... if x is text.
+        lost: How many rows have no number, in words.
+        left_open: The columns in which the rows of one point differ, in words.
     """
 
     table: pd.DataFrame
@@ -61,7 +65,18 @@ class Points:
 def points(rows: pd.DataFrame, x: str, y: str, hue: str, col: str) -> Points:
     """Return the points of `y` against `x` for each value of `hue` and `col`.
 
-    Raises ValueError for an unknown column, too many values of one, or rows without a finite y.
+    Args:
+        rows: Rows of `gradlab.sweep_rows`.
+        x: The column along the axis.
+        y: The column of numbers.
+        hue: The column whose values are lines.
+        col: The column whose values are panels.
+
+    Returns:
+        The points.
+
+    Raises:
+        ValueError: If a column is unknown, one has too many values, or no row has a finite y.
     """
     if rows.empty:
         raise ValueError("rows must not be empty: the sweep has none, or none was chosen")

@@ -25,7 +25,20 @@ _DASHES = {"eager": "-", "cuda graph": "--"}
 
 
 def plot(rows: pd.DataFrame) -> Figure:
-    """Return the figure of rows of `gradlab time`: medians, with quartiles of the times."""
+    """Return the figure of times: medians, with quartiles.
+
+    Args:
+        rows: Rows of `gradlab time`, or of `gradlab.nn.timing.time_layers`.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> from gradlab.nn.timing import sweeps, time_layers
+        >>> rows = time_layers(["ZGR"], sizes=sweeps([2, 4], [2, 3]), batch=2, seconds=0.01)
+        >>> len(plot(rows).axes)
+        6
+    """
     if rows["ms"].isna().all():
         with styled():
             return say_nothing_measured(Figure(figsize=(7.6, 2.6)))

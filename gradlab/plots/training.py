@@ -37,7 +37,24 @@ _REACHED = {
 
 
 def plot(rows: pd.DataFrame) -> Figure:
-    """Return the figure of curves of `gradlab.training.runs`, of runs that are `chosen`."""
+    """Return the figure of training curves.
+
+    Args:
+        rows: Curves of `gradlab.training.runs`. Where there is a column `chosen`, only runs that
+            are chosen are drawn.
+
+    Returns:
+        The figure.
+
+    Example:
+        >>> from gradlab.data import load_images
+        >>> from gradlab.training.loop import train
+        >>> from gradlab.training.runs import begin
+        >>> from gradlab.training.vae_training import VAESettings
+        >>> settings = VAESettings("ZGR", latent="2x3", epochs=2, hidden=8, bound_samples=2)
+        >>> len(plot(train(begin(settings, load_images("digits")))).axes)
+        3
+    """
     rows = rows[rows["chosen"]] if "chosen" in rows else rows
     kind = rows["kind"].iloc[0]
     column, label = _CURVES[kind]
@@ -65,7 +82,14 @@ def _title(rows: pd.DataFrame) -> str:
 
 
 def draw_curves(ax: Axes, rows: pd.DataFrame, across: str, column: str) -> None:
-    """Draw a line an estimator, its mean over seeds, and the range of the seeds."""
+    """Draw one line per estimator, its mean over seeds, and the range of the seeds.
+
+    Args:
+        ax: The panel.
+        rows: Curves of `gradlab.training.runs`.
+        across: The column along the axis, "epoch" or "seconds".
+        column: The column to draw.
+    """
     for estimator, part in rows.groupby("estimator", sort=False):
         groups = part.groupby("epoch")
         x, y = groups[across].mean(), groups[column]
@@ -86,7 +110,13 @@ def draw_curves(ax: Axes, rows: pd.DataFrame, across: str, column: str) -> None:
 
 
 def draw_reached(ax: Axes, rows: pd.DataFrame, columns: Sequence[tuple[str, str]]) -> None:
-    """Draw each column at the last epoch, a row of the panel an estimator, a point a seed."""
+    """Draw each column at the last epoch: one line of points per estimator, one point per seed.
+
+    Args:
+        ax: The panel.
+        rows: Curves of `gradlab.training.runs`.
+        columns: Pairs of a column and its label.
+    """
     last = rows.sort_values("step").groupby(["estimator", "seed"], sort=False).tail(1)
     estimators = list(dict.fromkeys(rows["estimator"]))
     for place, estimator in enumerate(estimators):
@@ -114,7 +144,18 @@ _SHAPES = ("o", "s", "^")
 
 
 def reached_handles(columns: Sequence[tuple[str, str]]) -> list[Line2D]:
-    """Return the legend entries of the columns of `draw_reached`."""
+    """Return the legend entries of the columns of `draw_reached`.
+
+    Args:
+        columns: Pairs of a column and its label.
+
+    Returns:
+        One entry per column.
+
+    Example:
+        >>> reached_handles([("test_nelbo", "test -ELBO")])[0].get_label()
+        'test -ELBO'
+    """
     grey: dict[str, Any] = {"color": "0.35", "ls": "", "ms": 4}
     return [
         Line2D([], [], marker=_SHAPES[i], mfc="white" if i else "0.35", label=label, **grey)
@@ -123,7 +164,18 @@ def reached_handles(columns: Sequence[tuple[str, str]]) -> list[Line2D]:
 
 
 def estimator_handles(rows: pd.DataFrame) -> list[Line2D]:
-    """Return the legend entries of the estimators, in the order of the rows."""
+    """Return the legend entries of the estimators, in the order of the rows.
+
+    Args:
+        rows: Rows with a column `estimator`.
+
+    Returns:
+        One entry per estimator.
+
+    Example:
+        >>> len(estimator_handles(pd.DataFrame({"estimator": ["ST", "ST", "ZGR"]})))
+        2
+    """
     return [Line2D([], [], label=str(e), **_look(str(e))) for e in dict.fromkeys(rows["estimator"])]
 
 

@@ -16,11 +16,14 @@ _PROVED, _SHOWN, _UNDECIDED, _OUT = "#D9F0D9", "#EEF7E4", "#FFF3C4", "#EDEDED"
 
 
 def draw_verdicts(ax: Axes, rows: pd.DataFrame) -> None:
-    """Draw one cell for each `estimator` and `loss`: its `outcome`, and the `bias` where biased.
+    """Draw one cell for each estimator and loss: its outcome, and the bias where it is biased.
 
-    Rows of `Ladder.rows` and of `Verdict.row` name the loss in `kind` or `problem`; of several rows
-    of one cell the least favourable is drawn. `degree` and `declared` are shown where they are
-    known.
+    Of several rows of one cell the least favourable is drawn.
+
+    Args:
+        ax: The panel.
+        rows: Rows of `Ladder.rows` or of `Verdict.row`. They name the loss in `loss`, `kind` or
+            `problem`; `degree` and `declared` are shown where they are known.
     """
     rows = _one_each(rows)
     rows = rows.assign(text=[_text(row) for row in rows.itertuples()])
@@ -116,9 +119,13 @@ def _order(order: float) -> str:
 
 
 def draw_planted(ax: Axes, rows: pd.DataFrame) -> None:
-    """Draw the draws to the verdict on each `planted` error, and on the code without it.
+    """Draw the draws to the verdict on each planted error, and on the code without it.
 
-    What is refused has its reason beside it, what is wrong in training only is named so.
+    Code that is refused has the reason beside it. Code that is wrong in training only is named so.
+
+    Args:
+        ax: The panel.
+        rows: One row per planted error.
     """
     if "how" not in rows:  # as in rows of earlier versions
         rows = rows.assign(how=rows["outcome"])
@@ -126,12 +133,12 @@ def draw_planted(ax: Axes, rows: pd.DataFrame) -> None:
     at = np.arange(len(rows))
     refused = rows["how"].str.startswith("refused").to_numpy()
     ax.hlines(at, rows["draws"], rows["right_draws"], color="0.85", lw=1, zorder=1)
-    for which, marker, colour, told in (
+    for which, marker, colour, text in (
         (~refused, "X", "#CC3311", "with the error: BIASED"),
         (refused, "s", "#EE7733", "with the error: refused"),
     ):
         if which.any():
-            ax.plot(rows["draws"][which], at[which], marker, color=colour, ms=6, label=told)
+            ax.plot(rows["draws"][which], at[which], marker, color=colour, ms=6, label=text)
     ax.plot(rows["right_draws"], at, "o", color="#009E73", label="without: UNBIASED within 5 %")
     for place, row in zip(at, rows.itertuples(), strict=True):
         beside = ax.get_yaxis_transform()

@@ -1,6 +1,6 @@
 """The values along the axes of a grid, as users write them: read, checked, each once.
 
-Whatever is wrong is told in one line that names the axis and what is allowed.
+An error is one line that names the axis and says what is allowed.
 """
 
 import math
@@ -23,7 +23,22 @@ class GridError(ValueError):
 
 
 def texts(name: str, given: Any) -> tuple[str, ...]:
-    """Return the texts of an axis, each once; GridError if they are no list of texts."""
+    """Return the texts of an axis, each once.
+
+    Args:
+        name: The name of the axis.
+        given: A list of texts, or of Estimators.
+
+    Returns:
+        The texts; "all" stands for every estimator.
+
+    Raises:
+        GridError: If it is not a list of texts, or is empty.
+
+    Example:
+        >>> texts("problems", ["linear", "linear", "mlp"])
+        ('linear', 'mlp')
+    """
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise GridError(f"{name} must be a list, such as [{given!r}], not {given!r}")
     texts = [str(item) if isinstance(item, Estimator) else item for item in given]
@@ -38,7 +53,21 @@ def texts(name: str, given: Any) -> tuple[str, ...]:
 
 
 def shape(text: str) -> tuple[int, int]:
-    """Return N and C of a size NxC; GridError if it is none, or too large."""
+    """Return N and C of a size NxC.
+
+    Args:
+        text: Such as "4x3".
+
+    Returns:
+        N and C.
+
+    Raises:
+        GridError: If it is not a size, or is too large.
+
+    Example:
+        >>> shape("4x3")
+        (4, 3)
+    """
     N, cross, C = text.partition("x")
     if not (cross and N.isdecimal() and C.isdecimal() and int(N) >= 1 and int(C) >= 1):
         raise GridError(f"sizes must be NxC, such as 4x3 (4 variables of 3 classes), not {text!r}")
@@ -48,7 +77,21 @@ def shape(text: str) -> tuple[int, int]:
 
 
 def seed_list(given: Any) -> tuple[int, ...]:
-    """Return the seeds that a number of them, or a list, stands for; GridError for others."""
+    """Return the seeds of an axis, each once.
+
+    Args:
+        given: A number of seeds, or a list of them.
+
+    Returns:
+        The seeds.
+
+    Raises:
+        GridError: If it is neither, or a seed is out of range.
+
+    Example:
+        >>> seed_list(3), seed_list([7, 7])
+        ((0, 1, 2), (7,))
+    """
     if isinstance(given, int) and not isinstance(given, bool):
         if not 1 <= given <= 10**6:
             raise GridError(f"seeds must be 1 to 1,000,000, or a list of seeds, not {given}")
@@ -67,7 +110,21 @@ def seed_list(given: Any) -> tuple[int, ...]:
 
 
 def temperature_list(given: Any) -> tuple[float, ...] | None:
-    """Return the temperatures of a list or of {from, to, count}, None for None; else GridError."""
+    """Return the temperatures of an axis, each once.
+
+    Args:
+        given: A list of numbers, {from, to, count}, or None.
+
+    Returns:
+        The temperatures, or None for None.
+
+    Raises:
+        GridError: If it is none of these.
+
+    Example:
+        >>> temperature_list({"from": 0.1, "to": 1, "count": 3})
+        (0.1, 0.316, 1.0)
+    """
     if given is None:
         return None
     if isinstance(given, Mapping):

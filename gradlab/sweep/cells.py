@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradlab.comparison.rows import COLUMNS, measured_rows
+from gradlab.comparison.eligibility import GRADIENT_COST
+from gradlab.comparison.measuring import measured_rows
+from gradlab.comparison.rows import SWEPT
 from gradlab.estimators import Estimator, PathwiseEstimator, parse
 from gradlab.exact.moments import Enumeration
 from gradlab.loss import Loss, LossDtypeError
@@ -27,7 +29,6 @@ from gradlab.version import __version__
 
 __all__ = [
     "ENCODER",
-    "ROW",
     "Cell",
     "Task",
     "at_temperature",
@@ -41,15 +42,19 @@ __all__ = [
 ENCODER = "encoder"
 """The regime of the problem vae at the logits of its own encoder."""
 
-ROW = ["cell", "problem", "N", "C", "regime", *COLUMNS[3:], "version", "dtype", "error"]
-"""The columns of a row: which cell, what `compare` tells of it, or the error."""
-
 
 @dataclass(frozen=True)
 class Cell:
-    """One estimator, by the text that `load_estimator` reads, at a temperature if `tau` is given.
+    """One estimator, at a temperature if one is given.
 
-    Its `id`, such as quadratic/4x3/moderate/0/GR(tau=0.1, k=10), says what it is.
+    Args:
+        id: The readable id, such as quadratic/4x3/moderate/0/GR(tau=0.1, k=10).
+        estimator: The text that `load_estimator` reads.
+        tau: The temperature; None for that of the estimator.
+
+    Example:
+        >>> Cell("quadratic/4x3/moderate/0/ST", "ST").seed == Cell("another", "ST").seed
+        False
     """
 
     id: str
@@ -58,13 +63,25 @@ class Cell:
 
     @property
     def seed(self) -> int:
-        """The seed of its draws, from the id alone."""
+        """The seed of its draws, which depends on the id alone."""
         return seed_of(self.id)
 
 
 @dataclass(frozen=True)
 class Task:
-    """Cells on one problem at one size, regime and seed; `folder` is where own files are."""
+    """Cells on one problem at one size, regime and seed.
+
+    Args:
+        problem: The name of the problem, or FILE.py:NAME.
+        N: The number of variables.
+        C: The number of classes.
+        regime: The kind of logits.
+        seed: The seed of problem and logits.
+        cells: The cells.
+        draws: The draws of a cell that is measured.
+        method: "exact", "monte-carlo" or "auto".
+        folder: The folder that FILE.py is relative to.
+    """
 
     problem: str
     N: int
@@ -75,6 +92,7 @@ class Task:
     draws: int
     method: str
     folder: str
+    gradient_cost: float = GRADIENT_COST
 
     @property
     def message(self) -> dict[str, Any]:
@@ -83,32 +101,73 @@ class Task:
 
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> "Task":
-        """Return the task that a `message` carries."""
+        """Return the task of a message.
+
+        Args:
+            message: What `message` returned.
+
+        Returns:
+            The task.
+        """
         return cls(**message | {"cells": tuple(Cell(**cell) for cell in message["cells"])})
 
     def without(self, done: set[str]) -> "Task":
-        """Return the task with the cells whose ids are not in `done`."""
+        """Return the task without some of its cells.
+
+        Args:
+            done: The ids of the cells to leave out.
+
+        Returns:
+            The task with the other cells.
+        """
         return replace(self, cells=tuple(cell for cell in self.cells if cell.id not in done))
 
 
 def load_problem(name: str, N: int, C: int, seed: int = 0, folder: Path | str = "") -> Any:
-    """Return the loss that a problem's name, or FILE.py:NAME as seen from `folder`, stands for.
+    """Return the loss of a name.
 
-    Raises ValueError for a name that does not exist at this size.
+    Args:
+        name: The name of a problem, or FILE.py:NAME for your own loss.
+        N: The number of variables.
+        C: The number of classes.
+        seed: The seed of the problem.
+        folder: The folder that FILE.py is relative to.
+
+    Returns:
+        The loss, x [..., N, C] -> values [...].
+
+    Raises:
+        ValueError: If there is no such problem at this size.
+
+    Example:
+        >>> load_problem("quadratic", 4, 3)
+        quadratic(N=4, C=3, seed=0)
     """
     if ".py:" in name:
         f = load_object(str(Path(folder) / name))
         if not callable(f):
-            raise ValueError(f"{name} is no function of x: {f!r}")
+            raise ValueError(f"{name} is not a function of x: {f!r}")
         return f
     return problem(name, N, C, seed)
 
 
 def load_estimator(text: str, folder: Path | str = "") -> Estimator:
-    """Return the estimator of a text such as GR(k=10), or FILE.py:NAME as seen from `folder`.
+    """Return the estimator of a text.
 
-    That may be code of any form that `gradlab.user_code.draws_of` accepts. Raises ValueError for an
-    unknown one.
+    Args:
+        text: Such as GR(k=10), or FILE.py:NAME for your own code, in any form that
+            `gradlab.user_code.draws_of` accepts.
+        folder: The folder that FILE.py is relative to.
+
+    Returns:
+        The estimator.
+
+    Raises:
+        ValueError: If it is unknown.
+
+    Example:
+        >>> load_estimator("GR(k=10)")
+        GR(tau=1, k=10)
     """
     if ".py:" not in text:
         return parse(text)
@@ -119,7 +178,15 @@ def load_estimator(text: str, folder: Path | str = "") -> Estimator:
 
 
 def estimator_of(task: "Task", cell: "Cell") -> Estimator:
-    """Return a cell's estimator at its temperature; your own file runs once per process."""
+    """Return a cell's estimator at its temperature; your own file runs once per process.
+
+    Args:
+        task: The task of the cell.
+        cell: The cell.
+
+    Returns:
+        The estimator.
+    """
     return at_temperature(_loaded(cell.estimator, task.folder), cell.tau)
 
 
@@ -127,15 +194,36 @@ _loaded = cache(load_estimator)
 
 
 def at_temperature(estimator: Estimator, tau: float | None) -> Estimator:
-    """Return the estimator at another temperature, if one is given and it has one."""
+    """Return the estimator at another temperature, if one is given and the estimator has one.
+
+    Args:
+        estimator: The estimator.
+        tau: The temperature, or None.
+
+    Returns:
+        The same estimator, or one at the temperature.
+
+    Example:
+        >>> at_temperature(parse("GS"), 0.5), at_temperature(parse("ST"), 0.5)
+        (GS(tau=0.5), ST)
+    """
     if tau is None or estimator.temperature_field is None:
         return estimator
     return estimator.at_temperature(tau)
 
 
 def blank_row(task: Task, cell: Cell, error: str | None = None) -> dict[str, Any]:
-    """Return the row of a cell of which nothing is known but its name, and the error."""
-    row: dict[str, Any] = dict.fromkeys(ROW)
+    """Return the row of a cell without any measurement: its names, and the error.
+
+    Args:
+        task: The task of the cell.
+        cell: The cell.
+        error: Why it was not computed.
+
+    Returns:
+        The row, with the columns `SWEPT`.
+    """
+    row: dict[str, Any] = dict.fromkeys(SWEPT)
     text = cell.id.removeprefix(f"{task.problem}/{task.N}x{task.C}/{task.regime}/{task.seed}/")
     return row | {
         "cell": cell.id,
@@ -155,9 +243,15 @@ def blank_row(task: Task, cell: Cell, error: str | None = None) -> dict[str, Any
 
 @single_thread()
 def computed(task: Task) -> Iterator[dict[str, Any] | None]:
-    """Yield None when what the cells share is there, and then the row of each cell, in order.
+    """Compute the cells of a task, in order.
 
-    If what they share fails, every row has that error.
+    If the work that the cells share fails, every row has that error.
+
+    Args:
+        task: The task.
+
+    Yields:
+        None once when the shared work is done, then the row of each cell.
     """
     shared = ""
     try:
@@ -165,7 +259,7 @@ def computed(task: Task) -> Iterator[dict[str, Any] | None]:
         truth = exact.values.gradient
         _enumerate_gradients(exact, task)
     except Exception as error:
-        shared = _told(error)
+        shared = _in_words(error)
     yield None
     for cell in task.cells:
         row = blank_row(task, cell, shared or None)
@@ -176,8 +270,8 @@ def computed(task: Task) -> Iterator[dict[str, Any] | None]:
                 row |= _measured(estimator, exact, truth, task, cell.seed)
                 row["seconds"] = time.perf_counter() - start
             except Exception as error:
-                row["error"] = _told(error)
-        yield {name: row[name] for name in ROW}
+                row["error"] = _in_words(error)
+        yield {name: row[name] for name in SWEPT}
 
 
 def _measured(
@@ -191,13 +285,17 @@ def _measured(
             draws=task.draws,
             seed=seed,
             method=task.method,
+            gradient_cost=task.gradient_cost,
         )
     except EstimatorDtypeError:
         if exact.objective.dtype == torch.float32:
             raise
         single = Enumeration(exact.objective.f, exact.logits.float())
         return _measured(estimator, single, single.values.gradient, task, seed)
-    return found | {"dtype": str(exact.objective.dtype).removeprefix("torch.")}
+    return found | {
+        "truth": "enumeration",
+        "dtype": str(exact.objective.dtype).removeprefix("torch."),
+    }
 
 
 def _enumerated(f: Loss, logits: Tensor) -> Enumeration:
@@ -226,5 +324,5 @@ def _enumerate_gradients(exact: Enumeration, task: Task) -> None:
             return  # no gradient, or too large: each cell that needs it reports this
 
 
-def _told(error: Exception) -> str:
+def _in_words(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}{line_of(error)}"

@@ -16,9 +16,9 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Compute tasks until stdin ends; `spell` seconds after the first row a task is left.
+    """Compute tasks until stdin ends; a task is left `spell` seconds after its first row.
 
-    The arguments of the process: how many bytes it may allocate, 0 for no limit.
+    The argument of the process is the number of bytes that it may allocate; 0 means no limit.
     """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what user code prints is not an answer

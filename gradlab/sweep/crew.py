@@ -24,7 +24,14 @@ class CrewError(OSError):
 
 @dataclass(frozen=True)
 class Crew:
-    """Workers: an executor of tasks, how many run at once now, and how to have them stop early."""
+    """Workers that compute tasks.
+
+    Args:
+        executor: The executor of tasks.
+        size: Returns how many tasks run at once now.
+        stop: Makes the workers return early.
+        compute: What a worker does with a task.
+    """
 
     executor: Executor
     size: Callable[[], int]
@@ -32,13 +39,28 @@ class Crew:
     compute: Callable[..., Computed]
 
     def submit(self, message: dict[str, Any]) -> "Future[Computed]":
-        """Return the future of the rows of a task's first cells."""
+        """Return the future of the rows of a task's first cells.
+
+        Args:
+            message: The task, as `Task.message` returns it.
+
+        Returns:
+            The future.
+        """
         return self.executor.submit(self.compute, message)
 
 
 @contextmanager
 def local(workers: int, **options: Any) -> Iterator[Crew]:
-    """Yield `workers` processes of this machine, each waited for by a thread of this one."""
+    """Yield workers that are processes of this machine, each waited for by a thread of this one.
+
+    Args:
+        workers: The number of processes.
+        options: Keyword arguments of `gradlab.sweep.isolation.compute`.
+
+    Yields:
+        The workers.
+    """
     stop = threading.Event()
     with ThreadPoolExecutor(workers, thread_name_prefix="cells") as pool:
         try:
@@ -50,9 +72,17 @@ def local(workers: int, **options: Any) -> Iterator[Crew]:
 
 @contextmanager
 def cluster(address: str, **options: Any) -> Iterator[Crew]:
-    """Yield the workers of the dask scheduler at `address`, such as tcp://host:8786.
+    """Yield the workers of a dask scheduler.
 
-    Raises CrewError if dask is not installed or the scheduler does not answer.
+    Args:
+        address: The address of the scheduler, such as tcp://host:8786.
+        options: Keyword arguments of `gradlab.sweep.isolation.compute`.
+
+    Yields:
+        The workers.
+
+    Raises:
+        CrewError: If dask is not installed, or the scheduler does not answer.
     """
     try:
         from distributed import Client

@@ -13,9 +13,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from gradlab.sweep.cells import ROW
+from gradlab.comparison.rows import COLUMNS, SWEPT
 
 __all__ = [
+    "FORMAT",
     "TYPES",
     "StoreError",
     "about",
@@ -27,21 +28,25 @@ __all__ = [
     "put_about",
 ]
 
-_FORMAT = 1  # of the tables below
-_TEXTS = {"cell", "problem", "regime", "estimator", "series", "method", "reason", "version"}
-_TEXTS |= {"dtype", "error"}
-_WHOLE = {"N", "C", "logits_seed", "calls", "seed", "draws"}
-TYPES = {
-    name: "TEXT" if name in _TEXTS else "INTEGER" if name in _WHOLE else "REAL" for name in ROW
-}
+_SQL = {"text": "TEXT", "whole number": "INTEGER", "number": "REAL"}
+TYPES = {name: _SQL[COLUMNS[name].type] for name in SWEPT}
 """SQLite types of the columns of a row."""
 
-_COLUMNS = ", ".join(f'"{name}" {kind}' for name, kind in (TYPES | {"checksum": "INTEGER"}).items())
-_ABOUT = "key TEXT, value TEXT, checksum INTEGER"
-_TABLES = {
-    "about": f"CREATE TABLE about ({_ABOUT}, PRIMARY KEY (key)) WITHOUT ROWID",
-    "cells": f"CREATE TABLE cells ({_COLUMNS}, PRIMARY KEY (cell)) WITHOUT ROWID",
-}
+FORMAT = 2  # of the tables; stores of format 1, of versions up to 0.4, are read, not written
+_NEW = {"cost", "note", "draws_needed", "truth", "truth2_se"}  # in format 2
+
+
+def _tables(format: int) -> dict[str, str]:
+    """Return how the tables of a format are made."""
+    types = {name: kind for name, kind in TYPES.items() if format > 1 or name not in _NEW}
+    cells = ", ".join(
+        f'"{name}" {kind}' for name, kind in (types | {"checksum": "INTEGER"}).items()
+    )
+    about = "key TEXT, value TEXT, checksum INTEGER"
+    return {
+        "about": f"CREATE TABLE about ({about}, PRIMARY KEY (key)) WITHOUT ROWID",
+        "cells": f"CREATE TABLE cells ({cells}, PRIMARY KEY (cell)) WITHOUT ROWID",
+    }
 
 
 class StoreError(OSError):
@@ -65,17 +70,17 @@ def connected(path: Path, *, reading: bool = False) -> sqlite3.Connection:
 
 
 def make(path: Path, known: Mapping[str, Any]) -> None:
-    """Make a store without cells, of which `known` is told; it is at `path` at once and whole."""
+    """Make a store without cells that keeps what is `known` of it; it appears whole or not."""
     new = path.with_name(f".{path.name}-new")
     new.unlink(missing_ok=True)
     with closing(sqlite3.connect(new)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
-        for command in _TABLES.values():
+        for command in _tables(FORMAT).values():
             connection.execute(command)
         with connection:
             for key, value in known.items():
                 put_about(connection, key, value)
-        connection.execute(f"PRAGMA user_version = {_FORMAT}")
+        connection.execute(f"PRAGMA user_version = {FORMAT}")
     new.replace(path)
 
 
@@ -91,21 +96,22 @@ def about(connection: sqlite3.Connection, key: str) -> Any:
     return json.loads(value)
 
 
-def check(path: Path, connection: sqlite3.Connection) -> None:
-    """Raise StoreError unless every page and every row is what was written."""
+def check(path: Path, connection: sqlite3.Connection) -> int:
+    """Return the format of the store; raise StoreError unless it holds what was written."""
     tables = dict(connection.execute("SELECT name, sql FROM sqlite_master"))
-    if not tables.keys() & _TABLES.keys():
-        raise StoreError(f"{path} is no store of a sweep")
+    if not tables.keys() & {"about", "cells"}:
+        raise StoreError(f"{path} is not a store of a sweep")
     (number,) = connection.execute("PRAGMA user_version").fetchone()
-    if number != _FORMAT:
-        raise StoreError(f"{path} has format {number}, this gradlab reads format {_FORMAT}")
+    if not 1 <= number <= FORMAT:
+        raise StoreError(f"{path} has format {number}, this gradlab reads formats 1 to {FORMAT}")
     (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
-    if found != "ok" or tables != _TABLES:
+    if found != "ok" or tables != _tables(number):
         raise _damaged(path, "its tables are not as they were made" if found == "ok" else found)
     for table in ("about", "cells"):
         for *values, checksum in connection.execute(f"SELECT * FROM {table}"):
             if _checksum(tuple(values)) != checksum:
                 raise _damaged(path, f"wrong checksum of {values[0]!r}")
+    return int(number)
 
 
 def insert(connection: sqlite3.Connection, rows: Iterable[Mapping[str, Any]]) -> None:

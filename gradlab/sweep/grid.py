@@ -1,7 +1,7 @@
 """What a sweep consists of: a grid of problems, sizes, logits, seeds, estimators and temperatures.
 
-A cell is one estimator at one temperature on one problem. Its readable id says all of that, and its
-random numbers derive from the id: a cell's result never depends on which others are asked for.
+A cell is one estimator at one temperature on one problem. Its readable id says all of that. Its
+random numbers derive from the id, so a result never depends on which other cells are computed.
 """
 
 import hashlib
@@ -15,6 +15,8 @@ from typing import Any
 
 from gradlab.checks import check_int, check_known
 from gradlab.comparison.comparing import DEFAULT_DRAWS, with_temperatures
+from gradlab.comparison.eligibility import GRADIENT_COST, check_gradient_cost
+from gradlab.comparison.rows import METHODS
 from gradlab.estimators import Estimator
 from gradlab.moments import GROUPS
 from gradlab.problems import PROBLEMS, REGIMES
@@ -23,26 +25,34 @@ from gradlab.sweep.cells import ENCODER, Cell, Task, at_temperature, load_estima
 
 __all__ = ["Grid", "GridError"]
 
-METHODS = ("auto", "exact", "monte-carlo")
-
 
 @dataclass(frozen=True)
 class Grid:
     """The cross product of problems, sizes, regimes, seeds and estimators at temperatures.
 
-    - `problems`: names as `gradlab list` shows them, such as "quadratic" or "norm:1.5", or a loss
-      of your own as "FILE.py:NAME", the file as seen from `folder`;
-    - `sizes`: "NxC", such as "4x3" for 4 variables of 3 classes;
-    - `regimes`: kinds of logits; `vae` has also "encoder", its own;
-    - `seeds`: a number of them, or a list; each chooses a problem and its logits;
-    - `estimators`: texts such as "GR(k=10)", "all" for every one of `ESTIMATORS`, or "FILE.py:NAME"
-      for your own Estimator;
-    - `temperatures`: for all estimators that have one, a list or {from, to, count}, spaced
-      logarithmically and rounded to three digits; None: each has its own;
-    - `draws` of a cell that is measured; `method`: "exact", "monte-carlo", or "auto": exact where
-      known.
+    Args:
+        problems: Names that `gradlab list` shows, such as "quadratic" or "norm:1.5", or your own
+            loss as "FILE.py:NAME", with the file as seen from `folder`.
+        sizes: "NxC", such as "4x3" for 4 variables of 3 classes.
+        regimes: Kinds of logits; the problem `vae` also has "encoder", the logits of its own
+            encoder.
+        seeds: A number of seeds, or a list of them; each chooses a problem and its logits.
+        estimators: Texts such as "GR(k=10)", "all" for every one of `ESTIMATORS`, or "FILE.py:NAME"
+            for your own Estimator.
+        temperatures: For all estimators that have one: a list, or {from, to, count}, which is
+            spaced logarithmically and rounded to three digits. None leaves each its own.
+        draws: The draws of a cell that is measured.
+        method: "exact", "monte-carlo", or "auto", which is exact where it can be.
+        gradient_cost: Evaluations of f that f with its gradient counts as.
+        folder: The folder that FILE.py is relative to.
 
-    Raises GridError, naming the field, for anything that could not be run.
+    Raises:
+        GridError: If a field could not be run; the message names it.
+
+    Example:
+        >>> grid = Grid(["linear"], ["4x3"], seeds=2, estimators=["ST", "GS"], temperatures=[1])
+        >>> len(grid), list(grid.estimates)
+        (4, ['ST', 'GS(tau=1)'])
     """
 
     problems: Sequence[str]
@@ -53,6 +63,7 @@ class Grid:
     temperatures: Sequence[float] | Mapping[str, float] | None = None
     draws: int = DEFAULT_DRAWS
     method: str = "auto"
+    gradient_cost: float = GRADIENT_COST
     folder: Path = field(default=Path(), compare=False)
 
     def __post_init__(self) -> None:
@@ -64,20 +75,32 @@ class Grid:
         object.__setattr__(self, "temperatures", temperature_list(self.temperatures))
         check_int("draws", self.draws, 2 * GROUPS, error=GridError)
         check_known("method", self.method, METHODS, error=GridError)
+        try:
+            check_gradient_cost(self.gradient_cost)
+        except ValueError as error:
+            raise GridError(str(error)) from None
         _check_problems(self)
         self.estimates  # noqa: B018 a wrong estimator is reported here
 
     @classmethod
     def from_toml(cls, path: str | Path) -> "Grid":
-        """Return the grid that a TOML file describes: a key for each field.
+        """Return the grid of a TOML file, which has one key for each field.
 
-        Raises GridError, naming file and key, for what is not right; OSError if it is not there.
+        Args:
+            path: The file.
+
+        Returns:
+            The grid; its folder is that of the file.
+
+        Raises:
+            GridError: If something in it is wrong; the message names file and key.
+            OSError: If the file cannot be read.
         """
         path = Path(path)
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise GridError(f"{path} is no TOML: {error}") from None
+            raise GridError(f"{path} is not TOML: {error}") from None
         keys = [f.name for f in fields(cls) if f.name != "folder"]
         try:
             for key in table:
@@ -91,7 +114,7 @@ class Grid:
 
     @cached_property
     def estimates(self) -> dict[str, Cell]:
-        """What is computed on every problem, by the text of the estimator; ids are yet to come."""
+        """What is computed on every problem, by the text of the estimator; ids are still empty."""
         found: dict[str, Cell] = {}
         for source in self.estimators:
             try:
@@ -109,11 +132,18 @@ class Grid:
 
     @property
     def tasks(self) -> int:
-        """How many problems with their logits there are."""
+        """The number of problems with their logits."""
         return len(self) // len(self.estimates)
 
     def task(self, index: int) -> Task:
-        """Return the problem number `index`, 0 to tasks - 1, with all its cells."""
+        """Return one problem with all its cells.
+
+        Args:
+            index: The number of the problem, 0 to tasks - 1.
+
+        Returns:
+            The task.
+        """
         index, k = divmod(index, len(self.problems))
         index, j = divmod(index, len(self.sizes))
         seed, i = divmod(index, len(self.regimes))
@@ -122,7 +152,7 @@ class Grid:
         name = f"{problem}/{size}/{regime}/{number}"
         cells = (replace(cell, id=f"{name}/{text}") for text, cell in self.estimates.items())
         task = (problem, *shape(size), regime, number, tuple(cells))
-        return Task(*task, self.draws, self.method, str(self.folder))
+        return Task(*task, self.draws, self.method, str(self.folder), float(self.gradient_cost))
 
     def __len__(self) -> int:
         return len(self.estimates) * math.prod(
@@ -136,13 +166,14 @@ class Grid:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that decides which rows there are and what they hold, as JSON can keep it."""
+        """Everything that decides which rows there are and what they hold, as JSON can keep it."""
         return {
             **{name: list(getattr(self, name)) for name in ("problems", "sizes", "regimes")},
             "seeds": list(self._seeds),
             "estimators": list(self.estimates),
             "draws": self.draws,
             "method": self.method,
+            "gradient_cost": float(self.gradient_cost),
             "code": self._code,
         }
 

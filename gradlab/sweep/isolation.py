@@ -1,7 +1,7 @@
 """A task computed in a process of its own, which may hang, be killed, or run out of memory.
 
 The thread that waits for the rows ends a process that takes too long, and starts another one for
-the cells that are left. No executor of the standard library or of dask does that.
+the remaining cells. No executor of the standard library or of dask does that.
 """
 
 import json
@@ -44,7 +44,12 @@ class VersionError(RuntimeError):
 
 @dataclass(frozen=True)
 class Computed:
-    """Rows of a task's first cells, and the seconds that what they share took."""
+    """The result of a task.
+
+    Args:
+        rows: Rows of its first cells.
+        shared: Seconds of the work that the cells share.
+    """
 
     rows: list[dict[str, Any]]
     shared: float
@@ -59,12 +64,24 @@ def compute(
     memory: int,
     stop: threading.Event | None = None,
 ) -> Computed:
-    """Compute a task's cells, in order; those not begun after `spell` seconds are left out.
+    """Compute the cells of a task, in order.
 
-    A cell that takes longer than `limit` seconds, or whose process dies twice, is a row with the
-    error. The process belongs to the calling thread and stays for its next task; `memory` is what
-    it may allocate, in bytes. `stop` returns what there is at once. Raises VersionError if the
-    process has other versions of gradlab and torch.
+    A cell that takes too long, or whose process dies twice, is a row with the error. The process
+    belongs to the calling thread and stays for its next task.
+
+    Args:
+        message: The task, as `Task.message` returns it.
+        versions: The versions of gradlab, torch, numpy and scipy that the process must have.
+        limit: Seconds that a cell may take.
+        spell: Seconds after which no further cell is begun.
+        memory: Bytes that the process may allocate.
+        stop: When it is set, the rows so far are returned at once.
+
+    Returns:
+        The rows of the cells that were computed.
+
+    Raises:
+        VersionError: If the process has other versions.
     """
     task, rows, shared = Task.from_message(message), list[dict[str, Any]](), 0.0
     deaths: Counter[str] = Counter()

@@ -1,7 +1,8 @@
-"""What a sweep will cost, before it runs: from a few of its cells, chosen at random and measured.
+"""The estimated cost of a sweep, measured on a few of its cells that are chosen at random.
 
-A task costs what its cells share and, as many times as it has cells, the mean of some of them; all
-tasks cost as many times the mean of those measured, whose spread gives the standard error.
+A task costs what its cells share, plus the mean cost of its sampled cells times their number. The
+sweep costs the mean of the measured tasks times their number; their spread gives the standard
+error.
 """
 
 import math
@@ -24,11 +25,15 @@ _CELLS = 16
 
 @dataclass(frozen=True)
 class Plan:
-    """What is known of a sweep before it runs.
+    """The estimated cost of a sweep.
 
-    `cells` in `tasks`; `refused`, of the tasks that were looked at, why a cell is too large, by its
-    id; `seconds` of one core that all will take, a lower bound where a cell was `cut_off`, with the
-    standard error `seconds_se`.
+    Args:
+        cells: The number of cells.
+        tasks: The number of tasks.
+        refused: Why a cell is too large, by its id, for the tasks that were looked at.
+        seconds: Seconds of one core for the whole sweep.
+        seconds_se: The standard error of the seconds.
+        cut_off: Whether a measured cell was cut off, which makes `seconds` a lower bound.
     """
 
     cells: int
@@ -46,9 +51,21 @@ class Plan:
 
 
 def plan(grid: Grid, *, seconds: float = 4.0, memory: float = MEMORY) -> Plan:
-    """Measure a random sample of the grid's cells for about `seconds`; return what all will cost.
+    """Measure a random sample of the cells of a grid, and return what the whole sweep will cost.
 
-    At least two tasks are measured, if there are two; a cell is cut off after 10 times `seconds`.
+    Args:
+        grid: The grid.
+        seconds: About how long to measure. At least two tasks are measured, if there are two. A
+            cell is cut off after 10 times as long.
+        memory: Gigabytes that a worker may use.
+
+    Returns:
+        The estimate.
+
+    Example:
+        >>> estimate = plan(Grid(["quadratic"], ["4x3"], estimators=["ST", "ZGR"]), seconds=0.1)
+        >>> estimate.cells, estimate.tasks, estimate.refused
+        (2, 1, {})
     """
     found: list[float] = []
     why: dict[str, str] = {}

@@ -1,6 +1,6 @@
-"""Running a sweep: the cells that a store lacks are computed, and stored as soon as they are there.
+"""Running a sweep: the cells that a store lacks are computed, and each is stored as soon as it is.
 
-It may be interrupted, killed and started again at any moment; the rows are the same.
+A run may be interrupted, killed and started again at any moment; the rows are the same.
 """
 
 import random
@@ -36,7 +36,15 @@ _TRIES = 3
 
 @dataclass
 class Summary:
-    """What a run did: of `cells` in the grid `before` were there; `computed`, of them `failed`."""
+    """What a run of a sweep did.
+
+    Args:
+        cells: The cells of the grid.
+        before: The cells that were in the store before.
+        computed: The cells that this run computed.
+        failed: Those of them that are rows with an error.
+        seconds: The time of the run.
+    """
 
     cells: int
     before: int
@@ -57,16 +65,40 @@ def run_sweep(
     retry: bool = False,
     progress: bool = False,
 ) -> Summary:
-    """Compute the cells of the grid that the store at `store` lacks, and return what was done.
+    """Compute the cells of a grid that a store lacks.
 
-    `workers` processes of this machine, by default one for each usable core, or those of the dask
-    `scheduler` at an address such as tcp://host:8786; neither changes a row. A cell that takes more
-    than `limit` seconds, or needs more than `memory` gigabytes, is a row with that error, as is any
-    other that fails; `retry` computes those of an earlier run again. `extend` allows a grid that
-    has more cells than the one that the store was made for. An interrupt keeps what is there.
+    A cell that takes too long, needs too much memory or fails in another way is a row with the
+    error. An interrupt keeps the rows that are there.
 
-    Raises ValueError for bad arguments, StoreError for a store that cannot be used or written,
-    CrewError for workers that cannot be reached.
+    Args:
+        grid: What to compute.
+        store: The file of the rows; it is made if it is not there.
+        workers: The number of processes of this machine, by default one for each usable core.
+        scheduler: The address of a dask scheduler whose workers compute instead, such as
+            tcp://host:8786. Neither workers nor scheduler change a row.
+        limit: Seconds that a cell may take.
+        memory: Gigabytes that a worker may use.
+        extend: Whether the grid may have more cells than the one that the store was made for.
+        retry: Whether to compute the cells that failed in an earlier run again.
+        progress: Whether to show a progress bar on stderr.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ValueError: If an argument is out of range.
+        StoreError: If the store cannot be used or written.
+        CrewError: If the workers cannot be reached.
+
+    Example:
+        >>> import tempfile
+        >>> from gradlab import sweep_rows
+        >>> grid = Grid(["quadratic"], ["4x3"], estimators=["ST", "ZGR"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     summary = run_sweep(grid, f"{folder}/rows.db", workers=1)
+        ...     rows = sweep_rows(f"{folder}/rows.db")
+        >>> summary.computed, summary.failed, list(rows["cell"])
+        (2, 0, ['quadratic/4x3/moderate/0/ST', 'quadratic/4x3/moderate/0/ZGR'])
     """
     for name, value in (("workers", workers), ("limit", limit), ("memory", memory)):
         if value is not None and not value > 0:
@@ -106,7 +138,7 @@ def _crew(
 
 
 def _tasks(grid: Grid, done: set[str]) -> Iterator[Task]:
-    """Yield what is not done, mixed, so that the time spent tells how much is left."""
+    """Yield the tasks that are left, shuffled, so that the time spent predicts the time left."""
     for index in random.Random(0).sample(range(grid.tasks), grid.tasks):
         task = grid.task(index).without(done)
         if task.cells:
@@ -176,8 +208,8 @@ class _Run:
             self.tries[task] += 1
             if self.tries[task] < _TRIES:
                 return []
-            told = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            return [blank_row(task, cell, told) for cell in task.cells]
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            return [blank_row(task, cell, reason) for cell in task.cells]
 
     def keep(self, rows: list[dict[str, Any]]) -> None:
         self.store.add(rows)

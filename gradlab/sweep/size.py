@@ -24,7 +24,15 @@ _BLOCKS, _TABLES = 6, 8
 
 
 def refused(task: Task, memory: float = MEMORY) -> dict[str, str]:
-    """Return why cells of the task cannot be begun with `memory` gigabytes, by their ids."""
+    """Return why cells of a task cannot be computed, by their ids.
+
+    Args:
+        task: The task.
+        memory: Gigabytes that a worker may use.
+
+    Returns:
+        The reasons; empty if all cells fit.
+    """
     log10 = _log10_configurations(task)
     if log10 > math.log10(MAX_CONFIGURATIONS) + 1e-9:
         count = f"{10**log10:,.0f}" if log10 < 12 else f"about 10^{log10:.1f}"
@@ -46,7 +54,22 @@ def refused(task: Task, memory: float = MEMORY) -> dict[str, str]:
 
 
 def needed_bytes(estimator: Estimator, N: int, C: int, method: str = "auto") -> float:
-    """Return about how many bytes a worker needs for one cell at this size."""
+    """Return about how many bytes a worker needs for one cell.
+
+    Args:
+        estimator: The estimator.
+        N: The number of variables.
+        C: The number of classes.
+        method: "exact", "monte-carlo" or "auto".
+
+    Returns:
+        The number of bytes.
+
+    Example:
+        >>> from gradlab import parse
+        >>> f"{needed_bytes(parse('ST'), 4, 3) / 2**30:.2f} GB"
+        '0.51 GB'
+    """
     block = block_size(estimator, N, C) * estimator.calls(C, N) * N * C
     # Larger tables than these are refused by the enumeration itself.
     tables = min(N * C**3, 2**25) if isinstance(estimator, PathwiseEstimator) else 0

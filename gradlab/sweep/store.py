@@ -15,6 +15,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from gradlab.sweep.database import (
+    FORMAT,
     TYPES,
     StoreError,
     about,
@@ -30,7 +31,15 @@ __all__ = ["Store", "StoreError", "opened", "sweep_rows", "read_settings", "vers
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of all that decides the bits of a row."""
+    """Return the versions of everything that decides the bits of a row.
+
+    Returns:
+        The versions of gradlab, torch, numpy and scipy.
+
+    Example:
+        >>> list(versions())
+        ['gradlab', 'torch', 'numpy', 'scipy']
+    """
     import numpy
     import scipy
     import torch
@@ -43,22 +52,45 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Store:
-    """An open store; see `opened`."""
+    """An open store of rows; `opened` yields one.
+
+    Args:
+        path: The file.
+        connection: The connection to its database.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with opened(Path(folder) / "rows.db", {"problems": ["quadratic"]}) as store:
+        ...         store.done()
+        set()
+    """
 
     path: Path
     connection: sqlite3.Connection
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add rows, all or none of them. Raises StoreError if one is there, or the disk is full."""
+        """Add rows, all or none of them.
+
+        Args:
+            rows: Rows with the columns `gradlab.sweep.cells.ROW`.
+
+        Raises:
+            StoreError: If a row is already there, or the disk is full.
+        """
         with blaming(self.path), self.connection:
             insert(self.connection, rows)
 
     def done(self) -> set[str]:
-        """Return the ids of the cells that are there."""
+        """Return the ids of the cells that have a row."""
         return {cell for (cell,) in self.connection.execute("SELECT cell FROM cells")}
 
     def remove_failed(self) -> int:
-        """Remove the rows with an error, so that they are computed again; return how many."""
+        """Remove the rows with an error, so that they are computed again.
+
+        Returns:
+            The number of rows that were removed.
+        """
         with blaming(self.path), self.connection:
             return self.connection.execute("DELETE FROM cells WHERE error IS NOT NULL").rowcount
 
@@ -67,17 +99,30 @@ class Store:
 def opened(
     path: Path, settings: Mapping[str, Any] | None = None, *, extend: bool = False
 ) -> Iterator[Store]:
-    """Yield the store at `path` for writing, made if it is not there.
+    """Yield the store at `path` for writing; it is made if it is not there.
 
-    `settings` are of the grid (None: those that are there). Raises StoreError if the file is
-    damaged or no store, belongs to another version or another grid, cannot be written, or is open
-    in another process. With `extend` the grid may have more cells than before, else it must be the
-    same.
+    Args:
+        path: The file.
+        settings: The settings of the grid, or None for those in the store.
+        extend: Whether the grid may have more cells than before; otherwise it must be the same.
+
+    Yields:
+        The store.
+
+    Raises:
+        StoreError: If the file is damaged or is not a store, belongs to another version or another
+            grid, cannot be written, or is open in another process.
+
+    Example:
+        >>> with opened(Path("missing.db")) as store:
+        ...     store.done()
+        Traceback (most recent call last):
+        gradlab.sweep.database.StoreError: there is no file missing.db
     """
     if settings is None and not path.exists():
-        raise StoreError(f"there is no {path}")
+        raise StoreError(f"there is no file {path}")
     if path.is_dir():
-        raise StoreError(f"{path} is a folder, no store")
+        raise StoreError(f"{path} is a folder, not a store")
     lock = FileLock(f"{path}.lock")
     try:
         lock.acquire(timeout=0)
@@ -91,7 +136,11 @@ def opened(
                 if not path.exists():
                     make(path, {"settings": settings, "versions": versions()})
                 connection = stack.enter_context(closing(connected(path)))
-                check(path, connection)
+                if check(path, connection) < FORMAT:
+                    raise StoreError(
+                        f"{path} has format 1, of a gradlab up to 0.4: it is read, not written; "
+                        "name another store"
+                    )
                 _check_versions(path, connection)
                 if settings is not None:
                     _check_settings(path, connection, settings, extend)
@@ -101,22 +150,55 @@ def opened(
 
 
 def read_settings(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the settings of the grid, and the versions, of the store at `path`.
+    """Return the settings of the grid of a store, and the versions that made it.
 
-    Raises StoreError if there is none, or it is damaged.
+    Args:
+        path: The file.
+
+    Returns:
+        The settings and the versions.
+
+    Raises:
+        StoreError: If the file is missing or damaged.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "rows.db"
+        ...     with opened(path, {"problems": ["quadratic"]}):
+        ...         settings, made_with = read_settings(path)
+        >>> settings
+        {'problems': ['quadratic']}
     """
     with _read(path) as connection:
         return about(connection, "settings"), about(connection, "versions")
 
 
 def sweep_rows(path: str | Path) -> pd.DataFrame:
-    """Return the rows of the store at `path`, in the order of its grid; it may be in use.
+    """Return the rows of a store, in the order of its grid; a sweep may be writing to it.
 
-    Raises StoreError if there is none, or it is damaged.
+    Args:
+        path: The file.
+
+    Returns:
+        One row per cell that is there.
+
+    Raises:
+        StoreError: If the file is missing or damaged.
+
+    Example:
+        >>> import tempfile
+        >>> from gradlab import Grid, run_sweep
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     store = f"{folder}/rows.db"
+        ...     _ = run_sweep(Grid(["linear"], ["2x3"], estimators=["ST"]), store, workers=1)
+        ...     rows = sweep_rows(store)
+        >>> rows[["problem", "N", "C", "estimator", "method"]].to_dict("records")
+        [{'problem': 'linear', 'N': 2, 'C': 3, 'estimator': 'ST', 'method': 'exact'}]
     """
     with _read(path) as connection:
         settings = about(connection, "settings")
-        rows = pd.read_sql_query("SELECT * FROM cells", connection)[list(TYPES)]
+        rows = pd.read_sql_query("SELECT * FROM cells", connection).reindex(columns=list(TYPES))
     # Of the same type whether or not a cell failed.
     kinds = {name: _KINDS[kind] for name, kind in TYPES.items()}
     rows = rows.astype(kinds | dict.fromkeys(("calls", "draws"), "float64"))
@@ -141,7 +223,7 @@ def _read(store: str | Path) -> Iterator[sqlite3.Connection]:
     """Yield a connection to a checked store, which reads one state of it whoever writes."""
     path = Path(store)
     if not path.exists():
-        raise StoreError(f"there is no {path}")
+        raise StoreError(f"there is no file {path}")
     with blaming(path), closing(connected(path, reading=True)) as connection:
         connection.execute("BEGIN")
         check(path, connection)
@@ -151,14 +233,14 @@ def _read(store: str | Path) -> Iterator[sqlite3.Connection]:
 def _check_versions(path: Path, connection: sqlite3.Connection) -> None:
     there, here = about(connection, "versions"), versions()
     if there != here:
-        told = ", ".join(
+        differences = ", ".join(
             f"{name} {there.get(name)} (here {here.get(name)})"
             for name in dict.fromkeys([*there, *here])
             if there.get(name) != here.get(name)
         )
         raise StoreError(
-            f"{path} was made with {told}: rows of two versions are never mixed. Finish it with "
-            "those versions, or name another store"
+            f"{path} was made with {differences}. Rows of two versions are never mixed: finish it "
+            "with those versions, or name another store"
         )
 
 
@@ -174,11 +256,11 @@ def _check_settings(
         for key in differing
     )
     if not grown or not extend:
-        told = "; ".join(
+        differences = "; ".join(
             f"{key} {_short(there.get(key))}, here {_short(settings[key])}" for key in differing
         )
         advice = "--extend adds what is new" if grown else "name another store"
-        raise StoreError(f"{path} is of another grid: {told}. {advice.capitalize()}")
+        raise StoreError(f"{path} is of another grid: {differences}. {advice.capitalize()}")
     with connection:
         put_about(connection, "settings", settings)
 

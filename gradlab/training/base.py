@@ -1,7 +1,7 @@
 """The contract of a training run: its settings, its model, what a step and an evaluation are.
 
-All random numbers are a function of the seed and of the number of the step, epoch or evaluation, so
-that neither an interruption nor a measurement in between can change what follows.
+All random numbers are a function of the seed and of the number of the step, epoch or evaluation.
+So neither an interruption nor a measurement in between can change what follows.
 """
 
 import math
@@ -18,7 +18,10 @@ __all__ = ["Settings", "Training"]
 
 
 class Settings(Protocol):
-    """What decides the curve of a training: a frozen dataclass of plain values."""
+    """What decides the curve of a training: a frozen dataclass of plain values.
+
+    `VAESettings` and `NetworkSettings` are such classes.
+    """
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -36,18 +39,29 @@ class Settings(Protocol):
 
     @property
     def batch(self) -> int:
-        """Images a step."""
+        """Images per step."""
 
     @property
     def seed(self) -> int:
-        """Chooses weights, order of images and samples."""
+        """The seed of weights, order of images and samples."""
 
 
 class Training(ABC):
     """A model with its optimizer, and what one step and one evaluation of it are.
 
     A subclass sets the attributes and writes `loss`, `evaluate` and, for a schedule,
-    `learning_rate`.
+    `learning_rate`. `gradlab.training.loop.train` runs it.
+
+    Attributes:
+        kind: The name of this kind of training, such as "vae".
+        settings: What decides the curve.
+        model: What is trained.
+        optimizer: The optimizer of its parameters.
+        images: The number of training images.
+        device: The device that computes.
+        probe: The probe that measures estimators during the training, or None.
+        baseline: The present value of a moving average, the only thing that an estimator carries
+            from step to step; None where there is no such average.
     """
 
     kind: ClassVar[str]
@@ -62,16 +76,31 @@ class Training(ABC):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps an epoch: the last batch may be smaller."""
+        """Optimizer steps per epoch; the last batch may be smaller."""
         return math.ceil(self.images / self.settings.batch)
 
     def generator(self, what: str, number: int) -> Generator:
-        """Return the generator for `what` (step, epoch, evaluation) of this number."""
+        """Return the generator of one step, epoch or evaluation.
+
+        Args:
+            what: What draws from it: "step", "epoch" or "evaluation".
+            number: The number of the step, epoch or evaluation.
+
+        Returns:
+            A new generator on the device of the training.
+        """
         source = block_generator(self.settings.seed, f"{self.kind} {what}", number)
         return generator_on(self.device, source)
 
     def batch(self, step: int) -> Tensor:
-        """Return the indices of the images of this step; each image once an epoch."""
+        """Return the indices of the images of this step; each image comes once per epoch.
+
+        Args:
+            step: The number of the optimizer step, from 0.
+
+        Returns:
+            Indices of training images, int64.
+        """
         epoch, number = divmod(step, self.steps_per_epoch)
         if getattr(self, "_order", (None,))[0] != epoch:
             # On the CPU, so that every device sees the same order.
@@ -82,15 +111,37 @@ class Training(ABC):
 
     @abstractmethod
     def loss(self, step: int) -> Tensor:
-        """Return the mean loss of the batch of this step, with its graph."""
+        """Return the mean loss of the batch of this step, with its graph.
+
+        Args:
+            step: The number of the optimizer step, from 0.
+
+        Returns:
+            A scalar whose backward is the estimate of the gradient.
+        """
 
     def advance(self) -> None:  # noqa: B027 (nothing is left, as a rule)
-        """Take over what the `loss` of a step that was done leaves for the next one."""
+        """Take over what the `loss` of this step leaves for the next one, once the step is done."""
 
     @abstractmethod
     def evaluate(self, epoch: int, last: bool) -> dict[str, float]:
-        """Return what the row of an epoch holds beside the training loss; `last` may cost more."""
+        """Return what the row of an epoch holds beside the training loss.
+
+        Args:
+            epoch: The number of epochs done.
+            last: Whether it is the last epoch, at which an evaluation may cost more.
+
+        Returns:
+            The numbers by the names of their columns.
+        """
 
     def learning_rate(self, epoch: int) -> float | None:
-        """Return the learning rate of this epoch, counted from 0, or None to leave it."""
+        """Return the learning rate of this epoch.
+
+        Args:
+            epoch: The number of the epoch, from 0.
+
+        Returns:
+            The rate, or None to leave it as it is.
+        """
         return None

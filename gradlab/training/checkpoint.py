@@ -22,8 +22,19 @@ class CheckpointError(ValueError):
 def write_checkpoint(state: Mapping[str, Any], path: Path) -> None:
     """Write the state so that `path` is the old file or the whole new one, whatever happens.
 
-    The state holds tensors, numbers, texts, lists and dicts. Raises OSError where the folder cannot
-    be written or the disk is full.
+    Args:
+        state: Tensors, numbers, texts, lists and dicts, by name.
+        path: The file to write.
+
+    Raises:
+        OSError: If the folder cannot be written, or the disk is full.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_checkpoint({"step": 3}, Path(folder) / "checkpoint.pt")
+        ...     read_checkpoint(Path(folder) / "checkpoint.pt")
+        {'step': 3}
     """
     with writing(path.parent) as new, open(new / path.name, "wb") as file:
         try:
@@ -35,8 +46,22 @@ def write_checkpoint(state: Mapping[str, Any], path: Path) -> None:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Return the state written by `write_checkpoint`; nothing in the file is executed.
 
-    Raises CheckpointError for a file that is damaged or no checkpoint, OSError for an unreadable
-    one.
+    Args:
+        path: The file to read.
+
+    Returns:
+        The state, with all tensors on the CPU.
+
+    Raises:
+        CheckpointError: If the file is damaged or is not a checkpoint.
+        OSError: If the file cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     read_checkpoint(Path(file.name))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        gradlab.training.checkpoint.CheckpointError: ...is damaged or is not a checkpoint...
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -45,13 +70,25 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError) as fault:
-        message = f"{path} is damaged or no checkpoint ({fault}); remove it to begin anew"
+        message = f"{path} is damaged or is not a checkpoint ({fault}); remove it to begin anew"
         raise CheckpointError(message) from None
     return state
 
 
 def check_settings(saved: Mapping[str, Any], asked: Mapping[str, Any], path: Path) -> None:
-    """Raise CheckpointError unless a checkpoint has these settings, naming those that differ."""
+    """Raise CheckpointError unless a checkpoint has these settings, naming those that differ.
+
+    Args:
+        saved: The settings in the checkpoint.
+        asked: The settings of this training.
+        path: The file of the checkpoint, for the message.
+
+    Raises:
+        CheckpointError: If they differ.
+
+    Example:
+        >>> check_settings({"seed": 0}, {"seed": 0}, Path("checkpoint.pt"))
+    """
     differing = [
         f"{name} = {saved.get(name)!r} there, {asked.get(name)!r} here"
         for name in dict.fromkeys([*asked, *saved])

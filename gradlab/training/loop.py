@@ -1,6 +1,6 @@
-"""The training loop: optimizer steps, a row an epoch, and checkpoints that it goes on from exactly.
+"""The training loop: optimizer steps, one row per epoch, and checkpoints to continue from exactly.
 
-An interrupt is obeyed between two steps, so that what is saved is always a whole step.
+An interrupt takes effect between two steps, so that a checkpoint always holds a whole step.
 """
 
 import math
@@ -36,7 +36,7 @@ CHECKPOINT = "checkpoint.pt"
 
 
 class TrainingError(RuntimeError):
-    """A training that cannot go on, with its step and estimator."""
+    """A training that cannot go on; the message names its step and estimator."""
 
 
 def train(
@@ -47,17 +47,39 @@ def train(
     progress: bool = False,
     after_step: Callable[[int], None] | None = None,
 ) -> pd.DataFrame:
-    """Train to the last epoch and return the curve: a row an epoch.
+    """Train to the last epoch and return the curve, one row per epoch.
 
-    `loss` is the mean over the epoch of the loss that was trained, `seconds` the time spent in
-    steps so far, without the probe's; all else is a function of the settings and, to the last bit,
-    of the machine and its number of threads. With a `folder` the state is saved there after every
-    epoch, `save_seconds` and on an interrupt, and a state that lies there is gone on from, also
-    with more epochs than it was begun with. `after_step` is told how many steps are done.
+    `loss` is the mean of the trained loss over the epoch. `seconds` is the time spent in steps so
+    far, without that of the probe. Everything else is a function of the settings and, to the last
+    bit, of the machine and its number of threads.
 
-    Raises TrainingError for a loss or gradient that is not finite, with the state before that step
-    saved, CheckpointError for a state that is damaged or of other settings, OSError where the
-    folder cannot be written or another process trains in it.
+    Args:
+        training: What is trained, as `gradlab.training.runs.begin` returns it.
+        folder: Where checkpoints are kept: after every epoch, every `save_seconds` and on an
+            interrupt. A training continues from a checkpoint that is there, also with more epochs
+            than before. None keeps nothing.
+        save_seconds: Seconds between two checkpoints within an epoch.
+        progress: Whether to show a progress bar on stderr.
+        after_step: A function that is called after each step with the number of steps done.
+
+    Returns:
+        The curve, with the settings beside each row.
+
+    Raises:
+        TrainingError: If a loss or gradient is not finite; the state before that step is saved.
+        CheckpointError: If a checkpoint is damaged or of other settings.
+        OSError: If the folder cannot be written, or another process trains in it.
+
+    Example:
+        >>> from gradlab.data import load_images
+        >>> from gradlab.training.runs import begin
+        >>> from gradlab.training.vae_training import VAESettings
+        >>> settings = VAESettings("ZGR", latent="2x3", epochs=2, hidden=8, bound_samples=2)
+        >>> curve = train(begin(settings, load_images("digits")))
+        >>> curve[["epoch", "step", "estimator"]]
+           epoch  step estimator
+        0      1     4       ZGR
+        1      2     8       ZGR
     """
     run = _Run(training, folder)
     total = training.settings.epochs * training.steps_per_epoch
@@ -109,7 +131,7 @@ def _interrupts() -> Iterator[list[int]]:
 
 
 class _Run:
-    """Where a training is, and how it gets on by one step."""
+    """The state of a training, and its steps."""
 
     def __init__(self, training: Training, folder: Path | None) -> None:
         self.training = training
@@ -153,7 +175,7 @@ class _Run:
             if self.training.probe is not None and state["probe"] is not None:
                 self.training.probe.load_state_dict(state["probe"])
         except (KeyError, TypeError) as fault:
-            raise CheckpointError(f"{path} is no checkpoint of a training ({fault})") from None
+            raise CheckpointError(f"{path} is not a checkpoint of a training ({fault})") from None
 
     def save(self, name: str = CHECKPOINT) -> Path | None:
         """Write the state into the folder, if there is one; return where."""

@@ -32,11 +32,29 @@ LEARNING_RATES = (1e-3, 3.3e-4, 1e-4)
 class NetworkSettings:
     """What decides the curve of a quantized network; epochs and rates of Shekhovtsov 2023 (ICML).
 
-    `model`: mlp or conv; `levels` L >= 2 of each quantized activation and/or weight; `lr`: of Adam,
-    divided by 10 after `first_drop` and again after `second_drop` epochs (absolute numbers, so that
-    more epochs go on from fewer); `samples`: of the ensemble after the last epoch; `checked`:
-    validation images after the other epochs. Raises ValueError for a bad value, and where a layer
-    would hold too many numbers at once.
+    Args:
+        estimator: The text of an estimator with a sample.
+        model: "mlp" or "conv".
+        levels: L >= 2, the levels of each quantized activation and/or weight.
+        activations: Whether the hidden units are quantized.
+        weights: Whether the weights are quantized.
+        data: The name of a data set with labels.
+        seed: The seed of weights, order of images and samples.
+        epochs: Passes over the training images.
+        batch: Images per step.
+        lr: The initial learning rate of Adam.
+        first_drop: The epochs after which the rate is divided by 10. The number is absolute, so
+            that a training may continue with more epochs.
+        second_drop: The epochs after which the rate is divided by 10 again.
+        samples: The samples of the ensemble after the last epoch.
+        checked: The validation images that are measured after the other epochs.
+
+    Raises:
+        ValueError: If a value is out of range, or a layer would hold too many numbers at once.
+
+    Example:
+        >>> NetworkSettings("GR(tau=0.5,k=10)", levels=4).estimator
+        'GR(tau=0.5, k=10)'
     """
 
     estimator: str = "ZGR"
@@ -101,7 +119,13 @@ _EVALUATED = 2**22
 class NetworkTraining(Training):
     """A stochastic quantized network on labelled images, trained by Adam.
 
-    Raises ValueError for images without labels.
+    Args:
+        settings: What decides the curve.
+        images: A data set with labels.
+        device: The device that computes.
+
+    Raises:
+        ValueError: If the images have no labels.
     """
 
     kind: ClassVar[str] = "network"
@@ -133,21 +157,41 @@ class NetworkTraining(Training):
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr, fused=True)
 
     def batch(self, step: int) -> Tensor:
-        """Return the indices of the images of this step, each image once an epoch.
+        """Return the indices of the images of this step; each image comes once per epoch.
 
-        Where the last batch would be one image, which has no variance to normalize by, the batch
-        before it comes again instead.
+        A last batch of one image would have no variance to normalize by. In its place the batch
+        before it comes again.
+
+        Args:
+            step: The number of the optimizer step, from 0.
+
+        Returns:
+            Indices of training images, int64.
         """
         found = super().batch(step)
         return found if len(found) > 1 else super().batch(step - 1)
 
     def learning_rate(self, epoch: int) -> float:
-        """Return the learning rate of this epoch, counted from 0."""
+        """Return the learning rate of this epoch.
+
+        Args:
+            epoch: The number of the epoch, from 0.
+
+        Returns:
+            The rate.
+        """
         drops = (epoch >= self.settings.first_drop) + (epoch >= self.settings.second_drop)
         return self.settings.lr / 10**drops
 
     def loss(self, step: int) -> Tensor:
-        """Return the mean cross-entropy of the batch of this step, in nats."""
+        """Return the mean cross-entropy of the batch of this step, in nats.
+
+        Args:
+            step: The number of the optimizer step, from 0.
+
+        Returns:
+            The loss, with its graph.
+        """
         self.model.draw_from(self.generator("step", step))
         chosen = self.batch(step)
         logits = self.model(self._pixels["train"][chosen].to(self.device))
@@ -156,10 +200,18 @@ class NetworkTraining(Training):
     def evaluate(self, epoch: int, last: bool) -> dict[str, float]:
         """Return error rates, in [0, 1], with their standard errors over images.
 
-        `mode`: each unit and weight at its most probable level; `sample`: one sample of all, anew
-        for every part of the images; `ensemble`, after the last epoch: the mean of the class
-        probabilities of `samples` such samples. `valid_images` are measured on: the first `checked`
-        ones, after the last epoch all; test images after the last epoch only.
+        `mode` takes the most probable level of each unit and weight. `sample` takes one sample of
+        all of them, drawn anew for every part of the images. `ensemble`, after the last epoch only,
+        is the mean of the class probabilities of `samples` such samples.
+
+        Args:
+            epoch: The number of epochs done.
+            last: Whether it is the last epoch. Then all validation and test images are measured,
+                before only the first `checked` validation images.
+
+        Returns:
+            The error rates by the names of their columns; `valid_images` counts the validation
+            images.
         """
         generator = self.generator("evaluation", epoch)
         count = len(self.data.valid) if last else min(self.settings.checked, len(self.data.valid))
@@ -202,10 +254,22 @@ class NetworkTraining(Training):
 
 
 def best_learning_rate(curves: pd.DataFrame, error: str = "valid_mode_error") -> float:
-    """Return the `lr` whose mean of `error` over seeds, at the last epoch of each, is smallest.
+    """Return the `lr` with the smallest mean of `error` over seeds, at the last epoch.
 
-    Of equal ones the largest. `curves`: rows of `train`, of one configuration otherwise. Raises
-    ValueError for other columns, no rows, or runs that end at different epochs.
+    Args:
+        curves: Rows of `train`, which differ in nothing but learning rate, seed and epoch.
+        error: The column of the error.
+
+    Returns:
+        The learning rate; of equal ones the largest.
+
+    Raises:
+        ValueError: If a column is missing, there are no rows, or the runs end at different epochs.
+
+    Example:
+        >>> curves = pd.DataFrame({"lr": [1e-3, 1e-4], "seed": 0, "epoch": 5})
+        >>> best_learning_rate(curves.assign(valid_mode_error=[0.2, 0.1]))
+        0.0001
     """
     missing = [name for name in ("lr", "seed", "epoch", error) if name not in curves]
     if missing or curves.empty:

@@ -27,8 +27,18 @@ MODELS: tuple[str, ...] = get_args(Model)
 class WeightLayer(nn.Module):
     """A linear layer, or a convolution that keeps the size, of real or quantized weights.
 
-    `shape`: outputs x inputs, or outputs x inputs x side x side. Quantized weights are levels
-    divided by sqrt(inputs of a unit), drawn once a call; what is trained is a latent number each.
+    Quantized weights are levels divided by sqrt(inputs of a unit), drawn once per call. What is
+    trained is one latent number for each weight.
+
+    Args:
+        shape: Outputs x inputs, or outputs x inputs x side x side for a convolution.
+        quantizer: Draws the weights; None for real weights.
+        bias: Whether to add a trained bias to each output.
+        generator: The source of the initial weights; torch's global generator by default.
+
+    Example:
+        >>> WeightLayer((2, 3))(torch.zeros(4, 3)).shape
+        torch.Size([4, 2])
     """
 
     def __init__(
@@ -48,7 +58,14 @@ class WeightLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
 
     def forward(self, h: Float[Tensor, "B ..."]) -> Float[Tensor, "B ..."]:
-        """Return the weighted sums."""
+        """Return the weighted sums.
+
+        Args:
+            h: Inputs [B, inputs], or [B, inputs, height, width] for a convolution.
+
+        Returns:
+            Sums [B, outputs], or [B, outputs, height, width].
+        """
         weight = self.weight
         if self.quantizer is not None:
             weight = self.quantizer(weight) * self.scale
@@ -58,15 +75,31 @@ class WeightLayer(nn.Module):
 
 
 class QuantizedNetwork(nn.Module):
-    """Images to class logits; hidden units and/or weights are random levels in [-1, 1].
+    """A classifier of images whose hidden units and/or weights are random levels in [-1, 1].
 
-    A hidden layer is: weighted sums, in a convolution the largest of each 2x2, batch normalization,
-    levels (or ReLU where `activations` is False). The maximum is taken before the quantizer, which
-    so draws 4 times fewer variables: 32 x 14 x 14 and not 32 x 28 x 28 an image in the first layer.
-    The normalization matches the sums to the fixed levels and noise; without it sums of hundreds of
-    levels would saturate nearly every unit, and its learned scale is the unit's inverse
-    temperature. `weights` quantizes those of all layers; the last sums and biases are always real.
-    Raises ValueError for an unknown model, and what `Quantizer` raises.
+    A hidden layer consists of weighted sums, batch normalization and levels, or ReLU where
+    `activations` is False. In a convolution the largest sum of each 2x2 is taken before the
+    quantizer, which so draws 4 times fewer variables. The normalization matches the sums to the
+    fixed levels and noise. Without it sums of hundreds of levels would saturate nearly every unit.
+    Its learned scale is the inverse temperature of the unit. The last sums and biases are always
+    real.
+
+    Args:
+        model: "mlp" or "conv", see `MODELS`.
+        estimator: An estimator with a sample, or its text such as "ZGR".
+        levels: L, the number of levels, at least 2.
+        activations: Whether the hidden units are quantized.
+        weights: Whether the weights of all layers are quantized.
+        classes: The number of classes of the images.
+        generator: The source of the initial weights; torch's global generator by default.
+
+    Raises:
+        ValueError: If the model is unknown, the estimator has no sample, or there are fewer than 2
+            levels.
+
+    Example:
+        >>> QuantizedNetwork("mlp", "ZGR")(torch.zeros(2, 784)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(
@@ -105,12 +138,24 @@ class QuantizedNetwork(nn.Module):
         self.layers = nn.Sequential(*hidden, weighted(classes, last, bias=True))
 
     def forward(self, images: Float[Tensor, "B 784"]) -> Float[Tensor, "B classes"]:
-        """Return the logits of the classes for grey images in [0, 1]."""
+        """Return the logits of the classes.
+
+        Args:
+            images: Grey images in [0, 1], [B, 784].
+
+        Returns:
+            Logits [B, classes].
+        """
         logits: Tensor = self.layers(2 * images - 1)
         return logits
 
     def draw_from(self, generator: Generator | None, evaluation: str = "sample") -> None:
-        """Make all layers draw from `generator`, in eval mode a "sample", or take the "mode"."""
+        """Make all layers draw from `generator`.
+
+        Args:
+            generator: The source of all samples.
+            evaluation: What eval mode takes: "sample", a draw, or "mode", the most probable level.
+        """
         for module in self.modules():
             if isinstance(module, Quantizer):
                 module.layer.generator = generator
@@ -118,7 +163,17 @@ class QuantizedNetwork(nn.Module):
 
     @staticmethod
     def variables(model: str, activations: bool, weights: bool, batch: int) -> int:
-        """Return how many variables the largest quantizer draws at once for `batch` images."""
+        """Return how many variables the largest quantizer draws at once.
+
+        Args:
+            model: "mlp" or "conv".
+            activations: Whether the hidden units are quantized.
+            weights: Whether the weights are quantized.
+            batch: The number of images.
+
+        Returns:
+            The number of variables.
+        """
         units, connections = _LARGEST[model]
         return max(activations * units * batch, weights * connections)
 

@@ -1,6 +1,6 @@
-"""Several training runs in parallel processes, a folder each; their curves, and a summary of them.
+"""Several training runs in parallel processes, one folder each; their curves, and their summary.
 
-The summary of an estimator over seeds: the mean, and half the distance of best and worst.
+The summary of an estimator over seeds is the mean, and half the distance of best and worst.
 """
 
 import multiprocessing
@@ -27,10 +27,15 @@ __all__ = ["Outcome", "Run", "at_best_rate", "begin", "run_all", "summary"]
 
 @dataclass(frozen=True)
 class Run:
-    """One run to be done: its settings, the folder of its state and the folder of its data.
+    """One run to be done.
 
-    `probe` holds the arguments of the `GradientProbe` that goes along, None for no probe; `device`
-    is cpu or cuda; `threads` of torch change the time and the last bits of the curve.
+    Args:
+        settings: `VAESettings` or `NetworkSettings`.
+        folder: The folder of its checkpoints.
+        data: The folder of the data sets; None for the default one.
+        device: "cpu", "cuda" or "cuda:1".
+        threads: The number of torch's threads; it changes the time and the last bits of the curve.
+        probe: Arguments of the `GradientProbe` that measures during the run, or None.
     """
 
     settings: Any
@@ -42,14 +47,28 @@ class Run:
 
     @staticmethod
     def name(settings: Any) -> str:
-        """Return the name of the run's folder, such as ZGR-lr0.0001-seed0."""
+        """Return the name of the run's folder, such as ZGR-lr0.0001-seed0.
+
+        Args:
+            settings: The settings of the run.
+
+        Returns:
+            A name from estimator, learning rate and seed.
+        """
         estimator = re.sub(r"[^\w.-]+", "-", settings.estimator).strip("-")
         return f"{estimator}-lr{settings.lr:g}-seed{settings.seed}"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: its curve and the rows of its probe, or why it stopped (`error`)."""
+    """How a run ended.
+
+    Args:
+        run: The run.
+        curve: Its curve, one row per epoch.
+        probed: The rows of its probe.
+        error: Why it stopped, or None.
+    """
 
     run: Run
     curve: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -73,6 +92,13 @@ def begin(
 
     Raises:
         ValueError: If the device is absent, or the settings do not fit the images.
+
+    Example:
+        >>> from gradlab.data import load_images
+        >>> from gradlab.training.vae_training import VAESettings
+        >>> training = begin(VAESettings("ZGR", latent="2x3"), load_images("digits"))
+        >>> training.kind, training.steps_per_epoch
+        ('vae', 4)
     """
     from gradlab.nn.device import check_device
     from gradlab.nn.probe import GradientProbe
@@ -87,28 +113,45 @@ def begin(
 
 
 def run_all(runs: Sequence[Run], workers: int, progress: bool = False) -> list[Outcome]:
-    """Do the runs in `workers` processes and return how they ended, in the same order.
+    """Do the runs in parallel processes and return how they ended, in the same order.
 
-    A run goes on from the state in its folder. One that stops does not stop the others. An
+    A run continues from the checkpoint in its folder. One that stops does not stop the others. An
     interrupt lets each run save its state first. A single worker is this process; others are
-    spawned: a script calls this under `if __name__ == "__main__"`.
+    spawned, so a script calls this under `if __name__ == "__main__"`.
+
+    Args:
+        runs: The runs.
+        workers: The number of processes.
+        progress: Whether to show a progress bar on stderr.
+
+    Returns:
+        One outcome per run.
+
+    Example:
+        >>> import tempfile
+        >>> from gradlab.training.vae_training import VAESettings
+        >>> settings = VAESettings("ZGR", latent="2x3", epochs=1, hidden=8, bound_samples=2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     (outcome,) = run_all([Run(settings, Path(folder))], workers=1)
+        >>> outcome.error, len(outcome.curve)
+        (None, 1)
     """
     with Progress(f"{len(runs)} runs", 0, "steps", shown=progress) as bar:
         totals: list[int] = []  # of the runs that have begun
 
-        def tell(total: int, more: int) -> None:
+        def report(total: int, more: int) -> None:
             if total:
                 totals.append(total)
                 bar.total = sum(totals) * len(runs) // len(totals)
             bar.add(more)
 
         if min(workers, len(runs)) == 1:
-            return [_do(run, tell) for run in runs]
-        return _in_processes(runs, workers, tell, progress)
+            return [_do(run, report) for run in runs]
+        return _in_processes(runs, workers, report, progress)
 
 
 def _in_processes(
-    runs: Sequence[Run], workers: int, tell: Callable[[int, int], None], progress: bool
+    runs: Sequence[Run], workers: int, report: Callable[[int, int], None], progress: bool
 ) -> list[Outcome]:
     ended: dict[int, Outcome] = {}
     context = multiprocessing.get_context("spawn")
@@ -120,10 +163,10 @@ def _in_processes(
         while waiting:
             done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
             while not steps.empty():
-                tell(*steps.get())
+                report(*steps.get())
             for future in done:
                 number = waiting.pop(future)
-                died = future.exception()  # the process, say for want of memory
+                died = future.exception()  # of the process, which may lack memory
                 ended[number] = (
                     Outcome(runs[number], error=f"{type(died).__name__}: {died}")
                     if died
@@ -139,7 +182,7 @@ def _put(steps: Any, total: int, more: int) -> None:
     steps.put((total, more))
 
 
-def _do(run: Run, tell: Callable[[int, int], None]) -> Outcome:
+def _do(run: Run, report: Callable[[int, int], None]) -> Outcome:
     """Do one run in this process; a fault is returned, not raised."""
     import torch
 
@@ -153,15 +196,15 @@ def _do(run: Run, tell: Callable[[int, int], None]) -> Outcome:
         images = load_images(run.settings.data, run.data)
         training = begin(run.settings, images, run.device, run.probe)
         total = training.settings.epochs * training.steps_per_epoch
-        tell(total, 0)
-        told = 0
+        report(total, 0)
+        reported = 0
 
         def after_step(step: int) -> None:
-            nonlocal told
-            # Telling another process costs as much as a small step.
-            if step - told >= _TOLD_EVERY or step == total:
-                tell(0, step - told)
-                told = step
+            nonlocal reported
+            # A message to another process costs as much as a small step.
+            if step - reported >= _REPORTED_EVERY or step == total:
+                report(0, step - reported)
+                reported = step
 
         curve = train(training, run.folder, after_step=after_step)
     except (TrainingError, CheckpointError, OSError, ValueError) as fault:
@@ -173,13 +216,25 @@ def _do(run: Run, tell: Callable[[int, int], None]) -> Outcome:
     return Outcome(run, curve, probed.assign(trained=run.settings.estimator, **settings))
 
 
-_TOLD_EVERY = 20
+_REPORTED_EVERY = 20
 
 
 def at_best_rate(curves: pd.DataFrame) -> pd.Series:
     """Return for each row whether its estimator is best at this learning rate.
 
-    By validation error, the mean over seeds, where an estimator was trained at several.
+    Best is the smallest mean over seeds of the validation error at the last epoch. An estimator
+    that was trained at one rate is best there.
+
+    Args:
+        curves: Rows of `train`.
+
+    Returns:
+        One bool per row.
+
+    Example:
+        >>> curves = pd.DataFrame({"estimator": "ZGR", "lr": [1e-3, 1e-4], "seed": 0, "epoch": 5})
+        >>> at_best_rate(curves.assign(valid_mode_error=[0.2, 0.1])).tolist()
+        [False, True]
     """
     from gradlab.training.network_training import best_learning_rate
 
@@ -191,9 +246,19 @@ def at_best_rate(curves: pd.DataFrame) -> pd.Series:
 
 
 def summary(curves: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Return a row an estimator: for each column its mean over seeds at the last epoch, and spread.
+    """Return one row per estimator, with the mean over seeds of each column at the last epoch.
 
-    The spread, `<column>_spread`, is (max - min) / 2 over the seeds; `seeds` counts them.
+    Args:
+        curves: Rows of `train`, of several estimators and seeds.
+        columns: The columns to summarize.
+
+    Returns:
+        The rows: `seeds` counts the seeds, and `<column>_spread` is (max - min) / 2 over them.
+
+    Example:
+        >>> curves = pd.DataFrame({"estimator": "ZGR", "seed": [0, 1], "epoch": 5, "step": 20})
+        >>> summary(curves.assign(loss=[1.0, 2.0]), ["loss"]).to_dict("records")
+        [{'estimator': 'ZGR', 'seeds': 2, 'epochs': 5, 'loss': 1.5, 'loss_spread': 0.5}]
     """
     last = curves.sort_values("step").groupby(["estimator", "seed"], sort=False).tail(1)
     groups = last.groupby("estimator", sort=False)

@@ -18,9 +18,20 @@ __all__ = ["DiscreteVAE", "read_latent"]
 
 
 def read_latent(text: str) -> tuple[int, int]:
-    """Return (N, C), the numbers of variables and of classes, from a text such as "30x10".
+    """Return (N, C), the numbers of variables and of classes, from a text.
 
-    Raises ValueError for a text of another form, N < 1 or C < 2.
+    Args:
+        text: Such as "30x10".
+
+    Returns:
+        N and C.
+
+    Raises:
+        ValueError: If the text has another form, or N < 1 or C < 2.
+
+    Example:
+        >>> read_latent("30x10")
+        (30, 10)
     """
     parts = text.lower().split("x")
     try:
@@ -40,10 +51,22 @@ class DiscreteVAE(nn.Module):
     .. math:: -\mathrm{ELBO} = E_{q(z|x)}[-\log p(x|z)] + \mathrm{KL}(q(z|x) \| p(z)),
         \quad p(z) = C^{-N}
 
-    Encoder 784-H-H-NC and decoder NC-H-H-784 with LeakyReLU; the encoder sees the image minus
-    `mean` [784], the mean training image, at which the decoder's bias starts. Only the first term
-    needs an estimator: the divergence is a function of the logits. Kingma & Welling 2014
-    (1312.6114), Jang et al. 2017 (1611.01144); sizes of Dong et al. 2021 (2106.10477).
+    The encoder 784-H-H-NC and the decoder NC-H-H-784 have LeakyReLU. Only the first term needs an
+    estimator: the divergence is a function of the logits. Kingma & Welling 2014 (1312.6114), Jang
+    et al. 2017 (1611.01144); sizes of Dong et al. 2021 (2106.10477).
+
+    Args:
+        variables: N, the number of latent variables.
+        classes: C, the number of classes of each.
+        mean: The mean training image [784]. The encoder sees the image minus it, and the decoder's
+            bias starts at it.
+        hidden: H, the units of each hidden layer.
+        generator: The source of the initial weights; torch's global generator by default.
+
+    Example:
+        >>> model = DiscreteVAE(2, 3, mean=torch.full((784,), 0.5))
+        >>> model.encode(torch.zeros(5, 784)).shape
+        torch.Size([5, 2, 3])
     """
 
     mean: Tensor
@@ -71,12 +94,26 @@ class DiscreteVAE(nn.Module):
             output.bias.copy_(torch.logit(mean.clamp(1e-3, 1 - 1e-3)))
 
     def encode(self, images: Float[Tensor, "B 784"]) -> Float[Tensor, "B N C"]:
-        """Return the logits of q(z | image)."""
+        """Return the logits of q(z | image).
+
+        Args:
+            images: Images [B, 784].
+
+        Returns:
+            Logits [B, N, C].
+        """
         logits: Tensor = self.encoder(images - self.mean)
         return logits.unflatten(-1, self.shape)
 
     def reconstruction(self, images: Float[Tensor, "B 784"]) -> Loss:
-        """Return f(z) = -log p(image | z) in nats: z [..., B, N, C] -> [..., B]."""
+        """Return the loss f(z) = -log p(image | z), in nats.
+
+        Args:
+            images: Binary images [B, 784].
+
+        Returns:
+            A function f: z [..., B, N, C] -> [..., B].
+        """
 
         def f(z: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch"]:
             pixels = self.decoder(z.flatten(-2))
@@ -85,7 +122,14 @@ class DiscreteVAE(nn.Module):
         return f
 
     def divergence(self, logits: Float[Tensor, "B N C"]) -> Float[Tensor, " B"]:
-        """Return KL(q || p) of each image in nats."""
+        """Return KL(q || p) of each image, in nats.
+
+        Args:
+            logits: Logits [B, N, C].
+
+        Returns:
+            Divergences [B].
+        """
         log_q = logits.log_softmax(-1)
         return (log_q.exp() * log_q).sum((-2, -1)) + logits.shape[-2] * math.log(logits.shape[-1])
 
@@ -93,7 +137,15 @@ class DiscreteVAE(nn.Module):
     def negative_elbo(
         self, images: Float[Tensor, "B 784"], generator: Generator | None = None
     ) -> Float[Tensor, " B"]:
-        """Return an unbiased estimate of -ELBO of each image from one sample of z, in nats."""
+        """Return an unbiased estimate of -ELBO of each image from one sample of z, in nats.
+
+        Args:
+            images: Binary images [B, 784].
+            generator: The source of the sample; torch's global generator by default.
+
+        Returns:
+            Estimates [B].
+        """
         logits = self.encode(images)
         z = draw_one_hot(probabilities(logits), generator).to(logits.dtype)
         return self.reconstruction(images)(z) + self.divergence(logits)
@@ -106,7 +158,15 @@ class DiscreteVAE(nn.Module):
 
         .. math:: -\log \tfrac1K \sum_k p(x, z_k) / q(z_k | x), \quad z_k \sim q
 
-        K = `samples`. Burda et al. 2016 (1509.00519).
+        Burda et al. 2016 (1509.00519).
+
+        Args:
+            images: Binary images [B, 784].
+            samples: K, the number of samples.
+            generator: The source of the samples; torch's global generator by default.
+
+        Returns:
+            Estimates of the bound [B].
         """
         logits = self.encode(images)
         log_q = log_probabilities(logits)

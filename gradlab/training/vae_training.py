@@ -30,10 +30,25 @@ PROBED = 10
 class VAESettings:
     """What decides the curve of a VAE; the defaults are those of Shekhovtsov 2023 (ICML).
 
-    `latent`: variables x classes; `lr`: of Adam; `hidden`: units of each hidden layer (as Dong et
-    al. 2021, 2106.10477); `bound_samples`: K of the importance-weighted bound after the last epoch.
-    Grey images are binarized anew at every use, binary ones stay as they are. Raises ValueError for
-    a bad value.
+    Grey images are binarized anew at every use; binary ones stay as they are.
+
+    Args:
+        estimator: The text of an estimator.
+        latent: Variables x classes, such as "30x10".
+        data: The name of a data set.
+        seed: The seed of weights, order of images and samples.
+        epochs: Passes over the training images.
+        batch: Images per step.
+        lr: The learning rate of Adam.
+        hidden: Units of each hidden layer (200 as in Dong et al. 2021, 2106.10477).
+        bound_samples: K of the importance-weighted bound after the last epoch.
+
+    Raises:
+        ValueError: If a value is out of range.
+
+    Example:
+        >>> VAESettings("GR(tau=0.5,k=10)").estimator
+        'GR(tau=0.5, k=10)'
     """
 
     estimator: str = "ZGR"
@@ -58,13 +73,21 @@ class VAESettings:
 
 
 class VAETraining(Training):
-    """A discrete VAE on images, its encoder trained by the estimator of the settings.
+    """A discrete VAE on images, whose encoder the estimator of the settings trains.
 
     A step decodes every image as often as the estimator evaluates f. A moving average follows the
-    loss from step to step; LEARNED and RELAX are fitted once, to the model before the first step,
-    and without a bias at every later one. A `probe` measures estimators
-    of the gradient of the reconstruction term on the first `PROBED` images of a batch. Raises
-    ValueError for an estimator that does not work on this latent.
+    loss from step to step. LEARNED and RELAX are fitted once, to the model before the first step;
+    they stay unbiased at every later one.
+
+    Args:
+        settings: What decides the curve.
+        images: The data set.
+        device: The device that computes.
+        probe: Measures estimators of the gradient of the reconstruction term, on the first `PROBED`
+            images of a batch; None for no probe.
+
+    Raises:
+        ValueError: If the estimator does not work on this latent.
     """
 
     kind: ClassVar[str] = "vae"
@@ -102,14 +125,21 @@ class VAETraining(Training):
             self.estimator = self._fitted()
 
     def loss(self, step: int) -> Tensor:
-        """Return the mean of the surrogate of -ELBO over the batch of this step, in nats."""
+        """Return the mean of the surrogate of -ELBO over the batch of this step, in nats.
+
+        Args:
+            step: The number of the optimizer step, from 0.
+
+        Returns:
+            The loss, with its graph.
+        """
         generator = self.generator("step", step)
         batch = self._pixels[self.batch(step)].to(self.device)
         images = self.data.binarized(batch, generator)
         logits = self.model.encode(images)
         f = self.model.reconstruction(images)
         if not self._passed:
-            # Once: an f that breaks its contract has no gradient that an estimator could estimate.
+            # Checked once: without the contract there is no gradient to estimate.
             checked(f, logits)
             self._passed = True
         if self.probe is not None and self.probe.is_due(step):
@@ -130,10 +160,19 @@ class VAETraining(Training):
             self.baseline = self._next_baseline
 
     def evaluate(self, epoch: int, last: bool) -> dict[str, float]:
-        """Return mean -ELBO of each split from one sample an image, and at last the bound.
+        """Return the mean -ELBO of each split from one sample per image, and at last the bound.
 
-        Nats an image; the training split is measured on as many images as the validation one has.
-        Samples are one-hot for every estimator, and pixels of grey images are drawn once for all.
+        All numbers are nats per image. Samples are one-hot for every estimator. Pixels of grey
+        images are drawn once for all evaluations. As many training images are measured as there are
+        validation images.
+
+        Args:
+            epoch: The number of epochs done.
+            last: Whether it is the last epoch, after which the bound is measured on the test
+                images.
+
+        Returns:
+            The numbers, with standard errors over images, by the names of their columns.
         """
         row = {}
         for split, images in self._evaluated.items():

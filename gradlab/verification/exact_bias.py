@@ -19,7 +19,7 @@ from gradlab.estimators import (
     SampleOnlyEstimator,
 )
 from gradlab.exact.mechanism import check_mechanism
-from gradlab.exact.moments import Enumeration
+from gradlab.exact.moments import Enumerated, Enumeration, enumerated
 from gradlab.exact.rounding import (
     DOUBLE,
     INNER_ULPS,
@@ -105,22 +105,39 @@ class ExactBias:
 @single_thread()
 def exact_bias(
     estimator: Estimator,
-    f: Loss,
-    logits: Float[Tensor, "N C"],
-    enumeration: Enumeration | None = None,
+    f: Loss | Enumeration,
+    logits: Float[Tensor, "N C"] | None = None,
+    enumeration: Enumerated | None = None,
 ) -> ExactBias:
     """Return the exact bias of one draw of `estimator`.
 
     The truth is p (E[f | x_i = c] - E f), which must equal sum_x p(x) f(x) differentiated through
-    log softmax. An `enumeration` of the same f and logits saves its sweeps.
+    log softmax.
 
-    Raises NotExactError where the mean is not known exactly (as of GS, ARSM; more than 2^20 tuples
-    of samples; a class that overrides what is enumerated), LossError for an f that breaks its
-    contract, TruthError where the two routes disagree, and what `exact_moments` raises.
+    Args:
+        estimator: The estimator.
+        f: The loss, or an `Enumeration` in place of f and logits, which serves several calls.
+        logits: The parameters [N, C].
+        enumeration: Deprecated: an enumeration of f at these logits, beside them.
+
+    Returns:
+        The bias, and how much of it rounding may be.
+
+    Raises:
+        NotExactError: If the mean is not known exactly (as of GS, ARSM; more than 2^20 tuples of
+            samples; a class that overrides what is enumerated).
+        TruthError: If the two routes disagree.
+        LossError: If f breaks its contract; and what `exact_moments` raises.
+
+    Example:
+        >>> from gradlab.estimators import DARN, ZGR
+        >>> from gradlab.problems import problem, regime
+        >>> on = Enumeration(problem("quadratic", 2, 3), regime("moderate", 2, 3))
+        >>> [exact_bias(estimator, on).is_zero for estimator in (ZGR(), DARN())]
+        [True, False]
     """
-    on = enumeration or Enumeration(f, logits)
-    if enumeration is not None:
-        enumeration.check_is_of(f, logits)
+    on = enumerated(f, logits, enumeration, batches=False)
+    assert isinstance(on, Enumeration)
     check_mechanism(estimator)
     if isinstance(estimator, PathwiseEstimator):
         found = _over_states(estimator, on)

@@ -74,10 +74,7 @@ def relation_rows(
 
 def _opposite(on: Enumeration) -> list[Relation]:
     """bias(DARN) = -bias(ST), and the mean of ZGR is that of the two."""
-    st, darn, zgr = (
-        exact_bias(estimator, on.f, on.logits, on)
-        for estimator in (StraightThrough(), DARN(), ZGR())
-    )
+    st, darn, zgr = (exact_bias(estimator, on) for estimator in (StraightThrough(), DARN(), ZGR()))
     length = float(torch.linalg.vector_norm(zgr.truth))
     limit = (st.bound + darn.bound) / length
     name = str(getattr(on.f, "name", on.f))
@@ -98,14 +95,12 @@ def _shared(
         for estimator in (GumbelSoftmaxST(tau), GumbelRao(tau, 10)):
             verdict = verify(
                 estimator,
-                on.f,
-                on.logits,
+                on,
                 against=GumbelRao(tau, None),
                 method="draws",
                 delta=delta,
                 alpha=alpha,
                 seed=seed,
-                enumeration=on,
             )
             size = verdict.limit / verdict.unit[0] if verdict.unbiased else math.inf
             relation = f"{estimator} = GR(tau={tau:g}, k=inf) in mean"
@@ -115,10 +110,8 @@ def _shared(
 
 def _cold(on: Enumeration, power: int) -> Relation:
     """The distance of the mean of GR from ZGR's falls like tau to the `power` as tau goes to 0."""
-    zgr = exact_bias(ZGR(), on.f, on.logits, on)
-    warm, cold = (
-        _norm(exact_bias(GumbelRao(tau, None), on.f, on.logits, on).mean - zgr.mean) for tau in COLD
-    )
+    zgr = exact_bias(ZGR(), on)
+    warm, cold = (_norm(exact_bias(GumbelRao(tau, None), on).mean - zgr.mean) for tau in COLD)
     slope = math.log(warm / cold) / math.log(COLD[0] / COLD[1])
     shown = f"GR = ZGR + O(tau{'' if power == 1 else f'^{power}'}) in mean"
     return Relation(shown, str(getattr(on.f, "name", on.f)), "exact", abs(slope - power), 0.1)

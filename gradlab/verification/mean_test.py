@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Bool, Float
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
 from scipy.special import betaincinv, chdtri, fdtrc
 from torch import Tensor
 
@@ -341,4 +341,4 @@ def _reach(wanted: float, n: int, m: int) -> float:
     high = 4 * wanted + 4
     while _log_mixture(high, n, m) < wanted:
         high *= 2
-    return float(brentq(lambda w: float(_log_mixture(w, n, m)) - wanted, 0, high))
+    return float(scipy.optimize.brentq(lambda w: float(_log_mixture(w, n, m)) - wanted, 0, high))

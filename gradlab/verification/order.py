@@ -342,9 +342,7 @@ def verify_order(
 
 
 def _verdict(code: Code, rung: Rung, **options: Any) -> Verdict:
-    on = rung.enumeration
-    logits = on.logits.to(on.objective.dtype)
-    return verify(code, on.f, logits, problem=rung.name, enumeration=on, **options)
+    return verify(code, rung.enumeration, problem=rung.name, **options)
 
 
 def _columns(pairs: Sequence[tuple[Rung, Verdict]]) -> tuple[Any, Any]:

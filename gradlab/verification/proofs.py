@@ -32,8 +32,8 @@ NOT_KNOWN = (NotExactError, QuadratureError, TooLargeError)
 def enumerated_bias(estimator: Estimator, on: Enumeration | EnumeratedBatch) -> ExactBias:
     """Return the exact bias; of a batch, of all its elements together."""
     if isinstance(on, Enumeration):
-        return exact_bias(estimator, on.f, on.logits, on)
-    each = [exact_bias(estimator, element.f, element.logits, element) for element in on.elements]
+        return exact_bias(estimator, on)
+    each = [exact_bias(estimator, element) for element in on.elements]
     return ExactBias(
         torch.stack([bias.truth for bias in each]),
         torch.stack([bias.mean for bias in each]),

@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import check_floating, draw_one_hot, probabilities
+from gradlab.categorical import draw_one_hot, probabilities
 from gradlab.checks import check_choice, check_int
 from gradlab.estimators import LeaveOneOut
 from gradlab.exact.enumeration import TooLargeError, check_states
 from gradlab.exact.mechanism import overrides
-from gradlab.exact.moments import EnumeratedBatch, Enumeration, NotExactError
+from gradlab.exact.moments import Enumerated, Enumeration, NotExactError, enumerated
 from gradlab.exact.rarity import rarity
 from gradlab.loss import Loss, NotDifferentiableError, evaluate
 from gradlab.loss.gate import name_of
@@ -55,8 +55,8 @@ _SOME = 64
 @single_thread()
 def verify(
     code: Code,
-    f: Loss,
-    logits: Float[Tensor, "*batch N C"],
+    f: Loss | Enumerated,
+    logits: Float[Tensor, "*batch N C"] | None = None,
     *,
     against: Code | Float[Tensor, "*batch N C"] | None = None,
     method: str = "auto",
@@ -68,7 +68,7 @@ def verify(
     alpha: float = 1e-3,
     seed: int = 0,
     problem: str | None = None,
-    enumeration: Enumeration | None = None,
+    enumeration: Enumerated | None = None,
     progress: bool = False,
 ) -> Verdict:
     """Return the verdict on whether the mean of `code` is the gradient of E f at `logits`.
@@ -80,7 +80,8 @@ def verify(
     Args:
         code: an Estimator, its class or text, a function or an nn.Module: see
             `gradlab.user_code.draws_of`.
-        f: the loss; for logits [B, N, C] it maps x [..., B, N, C] to [..., B].
+        f: the loss; for logits [B, N, C] it maps x [..., B, N, C] to [..., B]. Or an
+            `Enumeration`, in place of f and logits, which serves several calls.
         logits: [N, C], or [B, N, C]: then what trains is judged for all elements together. f and
             the code are given this dtype.
         against: another target than the gradient: a tensor, or an estimator, whose exact mean, or
@@ -97,7 +98,7 @@ def verify(
         alpha: rate at which unbiased code may be called biased.
         seed: of all draws, an int in [0, 2^63).
         problem: the name of f in the verdict.
-        enumeration: of f at the same logits, if it is there already.
+        enumeration: deprecated: an enumeration of f at these logits, beside them.
         progress: show a bar on stderr.
 
     Returns:
@@ -105,7 +106,7 @@ def verify(
 
     Raises:
         ValueError: for bad arguments.
-        TypeError: if nothing can be drawn from `code`.
+        TypeError: if nothing can be drawn from `code`, or there are both logits and an enumeration.
         EstimatorError: if the code is faulty.
         LossError: if f breaks its contract.
         NotExactError, TooLargeError: if `method` is "exact" and that is not possible.
@@ -117,12 +118,11 @@ def verify(
         'BIASED'
     """
     check_options(method, draws, max_draws, delta, alpha, seed)
-    check_floating(logits)
-    drawn = _asked(draws_of(code), judge, batch, logits)
-    on = _enumerated(f, logits, enumeration)
-    name = problem or name_of(f)
-    claimed = _claimed(drawn, f) if against is None else True
-    at = drawn.at(logits.detach())
+    on = enumerated(f, logits, enumeration)
+    drawn = _asked(draws_of(code), judge, batch, on.logits)
+    name = problem or name_of(on.objective)
+    claimed = _claimed(drawn, on.objective) if against is None else True
+    at = drawn.at(on.caller_logits)
     question = Question(drawn, on.objective, on.logits, at, name, claimed, delta, alpha, seed)
     one = on if isinstance(on, Enumeration) else on.elements[0]
     wanted: Draws | Tensor | None = None
@@ -196,16 +196,7 @@ def _asked(drawn: Draws, judge: str, batch: int | None, logits: Tensor) -> Draws
     return batched(drawn, batch)
 
 
-def _enumerated(
-    f: Loss, logits: Tensor, enumeration: Enumeration | None
-) -> Enumeration | EnumeratedBatch:
-    if enumeration is None:
-        return EnumeratedBatch(f, logits) if logits.ndim == 3 else Enumeration(f, logits)
-    enumeration.check_is_of(f, logits)
-    return enumeration
-
-
-def _with_sizes(question: Question, on: Enumeration | EnumeratedBatch) -> Question:
+def _with_sizes(question: Question, on: Enumerated) -> Question:
     """Return the question with the size of f, and how rare its states are, where it is enumerated.
 
     Else the size is that of some values.
@@ -332,7 +323,7 @@ def _not_applicable(question: Question, reason: str) -> Verdict:
 
 
 def _exact(
-    question: Question, on: Enumeration | EnumeratedBatch, method: str, judge: str
+    question: Question, on: Enumerated, method: str, judge: str
 ) -> tuple[Verdict | None, tuple[str, ...]]:
     """Return the verdict by enumeration if wanted and known, and notes if it is given up."""
     drawn = question.drawn
@@ -362,7 +353,7 @@ def _exact(
     return _together(verdict, of_training), ()
 
 
-def _trained(question: Question, exact: ExactBias, on: Enumeration | EnumeratedBatch) -> Verdict:
+def _trained(question: Question, exact: ExactBias, on: Enumerated) -> Verdict:
     """Return the verdict on what trains, beside the exact mean of what is analysed."""
     drawn = question.drawn.training
     question = replace(question, drawn=drawn)

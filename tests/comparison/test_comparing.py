@@ -10,12 +10,12 @@ from cases import logits_of, loss_of
 from gradlab import __version__
 from gradlab.comparison.comparing import (
     DEFAULT_DRAWS,
-    METHODS,
     compare,
     reproducible_columns,
     with_temperatures,
 )
-from gradlab.comparison.rows import measure
+from gradlab.comparison.measuring import measure
+from gradlab.comparison.rows import METHODS
 from gradlab.estimators import (
     ARSM,
     ZGR,
@@ -42,8 +42,9 @@ def rows_of(name: str = "cubic", texts=TEXTS, logits: str = "moderate", **option
 def test_columns():
     rows = rows_of(method="both", logits_seed=7)
     assert list(rows.columns) == [
-        *["problem", "N", "C", "logits_seed", "estimator", "series", "tau", "calls", "seed"],
-        *["method", "draws", "reason", "truth2"],
+        *["problem", "batch", "N", "C", "logits_seed", "estimator", "series", "tau", "calls"],
+        *["cost", "seed", "method", "draws", "reason", "note", "draws_needed", "truth"],
+        *["truth2", "truth2_se"],
         *(column for number in NUMBERS for column in (number, f"{number}_se")),
         *["effective_draws", "seconds", "version", "dtype"],
     ]
@@ -76,7 +77,7 @@ def test_methods(method, expected):
     assert rows.drop(unknown.index)[["bias2", "variance", "mse"]].notna().all(axis=None)
     assert rows[rows.method == "exact"].draws.isna().all()
     assert (rows[rows.method == "monte carlo"].draws == 1000).all()
-    assert method in METHODS
+    assert method in (*METHODS, "both")
 
 
 def test_an_exact_row_holds_the_exact_moments():
@@ -178,9 +179,9 @@ def test_time_is_what_is_not_reproducible():
 def test_one_enumeration_is_shared(monkeypatch):
     f, logits = loss_of("cubic"), logits_of("moderate")
     shared = Enumeration(f, logits)
-    first = compare(f, logits, ["ZGR", "RF"], enumeration=shared)
+    first = compare(shared, estimators=["ZGR", "RF"])
     values = shared.values
-    second = compare(f, logits, ["ZGR", "RF"], enumeration=shared)
+    second = compare(shared, estimators=["ZGR", "RF"])
     assert shared.values is values
     assert reproducible_columns(first).equals(reproducible_columns(second))
 
@@ -279,8 +280,13 @@ def test_a_measured_truth_agrees_with_the_exact_one(method):
     assert scores(measured.bias2, 0.0, measured.bias2_se).abs().max() > bound
 
 
-def test_without_a_reference_the_columns_stay():
-    assert list(against_reference().columns) == [*rows_of().columns, "truth", "truth2_se"]
+def test_with_a_reference_the_columns_are_the_same():
+    known, measured = rows_of(), against_reference()
+    assert list(known.columns) == list(measured.columns)
+    assert known.dtypes.equals(measured.dtypes)
+    assert set(known["truth"]) == {"enumeration"}
+    assert set(known["truth2_se"].dropna()) == {0.0}
+    assert (measured["truth2_se"].dropna() > 0).all()
 
 
 def test_the_reference_has_random_numbers_of_its_own():

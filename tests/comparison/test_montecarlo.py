@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 
 import pytest
+import scipy
 import torch
-from scipy.stats import chisquare, ks_2samp, kstest, t
 
 from cases import (
     CLAIMS,
@@ -279,7 +279,7 @@ def class_p_value(p: torch.Tensor, claimed: torch.Tensor, n: int | None) -> floa
     counts = torch.nn.functional.one_hot(drawn, p.shape[-1]).sum(0)
     assert (counts[claimed == 0] == 0).all()
     return min(
-        chisquare(count[row > 0].numpy(), (rows * row[row > 0]).numpy()).pvalue
+        scipy.stats.chisquare(count[row > 0].numpy(), (rows * row[row > 0]).numpy()).pvalue
         for count, row in zip(counts, claimed, strict=True)
         if (row > 0).sum() > 1
     )
@@ -318,7 +318,7 @@ def test_one_hot_samples_are_one_hot_and_avoid_masked_classes(dtype, classes):
 def test_variables_are_drawn_independently():
     p = torch.full((3, 2), 0.5, dtype=torch.float64)
     joint = draw_classes(p, generator(), 40_000) @ torch.tensor([4, 2, 1])
-    assert chisquare(joint.bincount(minlength=8).numpy()).pvalue > P_VALUE
+    assert scipy.stats.chisquare(joint.bincount(minlength=8).numpy()).pvalue > P_VALUE
 
 
 def relaxed_p_value(tau: float, claimed: float) -> float:
@@ -327,7 +327,9 @@ def relaxed_p_value(tau: float, claimed: float) -> float:
     y = relaxed_given(p, draw_one_hot(p, generator(1)), tau, generator=generator(2))
     noise = torch.empty_like(p).exponential_(generator=generator(3)).log().neg()
     plain = torch.softmax((p.log() + noise) / claimed, -1)
-    return min(ks_2samp(a.numpy(), b.numpy()).pvalue for a, b in zip(y.T, plain.T, strict=True))
+    return min(
+        scipy.stats.ks_2samp(a.numpy(), b.numpy()).pvalue for a, b in zip(y.T, plain.T, strict=True)
+    )
 
 
 @pytest.mark.parametrize("tau", [0.1, 0.5, 1.0, 3.0])
@@ -367,10 +369,10 @@ def repeated_scores() -> dict[str, list[float]]:
 @pytest.mark.parametrize("quantity", ["mean", "variance", "bias2", "mse"])
 def test_standard_errors_are_calibrated(quantity):
     z = repeated_scores()[quantity]
-    law = t(639 if quantity == "mean" else GROUPS - 1).cdf
-    assert kstest(z, law).pvalue > P_VALUE
+    law = scipy.stats.t(639 if quantity == "mean" else GROUPS - 1).cdf
+    assert scipy.stats.kstest(z, law).pvalue > P_VALUE
     # The same with a standard error of a third of the size.
-    assert kstest([3 * value for value in z], law).pvalue < ALPHA
+    assert scipy.stats.kstest([3 * value for value in z], law).pvalue < ALPHA
 
 
 def same(first: Moments, second: Moments) -> bool:

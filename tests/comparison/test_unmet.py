@@ -89,7 +89,7 @@ def without_top_up(monkeypatch):
 def test_rows_of_few_draws_are_marked(name):
     f, logits = SPARSE[name]
     on = Enumeration(f, logits)
-    rows = compare(f, logits, [*DRAWN, *EXACT], draws=320, enumeration=on)
+    rows = compare(on, estimators=[*DRAWN, *EXACT], draws=320)
     drawn = rows["method"] == "monte carlo"
     assert set(rows["series"][~drawn]) == {"RF(m=4)", "REINFORCE(baseline=0)"}
     marked = rows[drawn]
@@ -105,7 +105,7 @@ def test_rows_of_few_draws_are_marked(name):
 def test_the_errors_of_draws_cover_what_is_exact(name, seed):
     f, logits = SPARSE[name]
     on = Enumeration(f, logits)
-    rows = compare(f, logits, EXACT, draws=2000, method="both", seed=seed, enumeration=on)
+    rows = compare(on, estimators=EXACT, draws=2000, method="both", seed=seed)
     for _, part in rows.groupby("series"):
         exact, drawn = part.to_dict("records")
         for column in ("variance", "mse"):
@@ -118,9 +118,9 @@ def test_the_errors_of_draws_cover_what_is_exact(name, seed):
 def test_others_are_not_marked(name):
     f, logits = NOT_SPARSE[name]
     rows = compare(f, logits, ["ARSM", *EXACT], draws=2000, method="monte-carlo")
-    assert "draws_needed" not in rows
+    assert rows["draws_needed"].isna().all()
     if name == "zero":
-        assert "note" not in rows
+        assert rows["note"].isna().all()
 
 
 def test_a_batch_is_marked_by_its_rarest_elements():
@@ -139,7 +139,7 @@ def test_the_exact_gradient_has_missed_nothing():
         return truth.expand(n, *truth.shape)
 
     rows = compare(at_first, uniform(6), [exact], draws=64)
-    assert "draws_needed" not in rows
+    assert rows["draws_needed"].isna().all()
 
 
 def exact_moments_of_reference():

@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import scipy
 import torch
 from PIL import Image
-from scipy.io import savemat
 
 from gradlab.data import download
 from gradlab.data.datasets import DATA_SETS, SPLITS, load_images
@@ -52,7 +52,7 @@ def idx(array):
 
 def matlab(**arrays):
     file = io.BytesIO()
-    savemat(file, arrays)
+    scipy.io.savemat(file, arrays)
     return file.getvalue()
 
 

@@ -31,10 +31,12 @@ def test_there_are_ten_questions() -> None:
     assert len(re.findall(r"^\| .*\? \| `gradlab/.*` \|$", TEXT, re.M)) == 10
 
 
-@pytest.mark.parametrize("old", MOVED)
-def test_the_changelog_lists_moved_modules(old: str) -> None:
-    new = ", ".join(f"`gradlab.{name}`" for name in MOVED[old].split())
-    assert f"| `gradlab.{old}` | {new} |" in CHANGELOG
+def test_the_changelog_lists_moved_modules() -> None:
+    lines = [
+        f"| `gradlab.{old}` | {', '.join(f'`gradlab.{name}`' for name in new.split())} |"
+        for old, new in MOVED.items()
+    ]
+    assert [line for line in lines if line not in CHANGELOG] == []
 
 
 def test_the_version_is_that_of_the_citation() -> None:

@@ -9,9 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 STEMS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
@@ -36,6 +34,8 @@ executed = pytest.mark.parametrize(
 
 
 def read(stem: str) -> Any:
+    import nbformat
+
     return nbformat.read(FOLDER / f"{stem}.ipynb", as_version=4)
 
 
@@ -87,6 +87,8 @@ def test_every_code_cell_is_stored_with_a_clean_output(stem: str) -> None:
 def test_fresh_outputs_are_the_stored_ones(
     stem: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    from nbclient import NotebookClient
+
     stored, fresh = read(stem), read(stem)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("MPLBACKEND", raising=False)  # else no picture is shown

@@ -156,7 +156,7 @@ PROVED = [(name, estimator) for name, (*_, each) in FIXED.items() for estimator 
 @pytest.mark.parametrize(("name", "estimator"), PROVED, ids=str)
 def test_a_correct_estimator_is_within_a_bound_that_means_something(name, estimator):
     on = enumerated(name)
-    result = exact_bias(estimator, on.f, on.logits, on)
+    result = exact_bias(estimator, on)
     assert result.size <= 0.25 * result.bound
     assert result.bound <= 0.05 * result.unit
 
@@ -180,8 +180,8 @@ class Planted(LeaveOneOut):
 )
 def test_an_error_of_thrice_the_bound_is_seen(name):
     on = enumerated(name)
-    bound = exact_bias(LeaveOneOut(2), on.f, on.logits, on).bound
-    planted = exact_bias(Planted(2, 3 * bound), on.f, on.logits, on)
+    bound = exact_bias(LeaveOneOut(2), on).bound
+    planted = exact_bias(Planted(2, 3 * bound), on)
     assert not planted.is_zero
     assert planted.size == pytest.approx(3 * bound, rel=0.3)
 
@@ -190,7 +190,7 @@ def test_float32_around_5000_is_known_to_its_last_bits():
     on = enumerated("float32 around 5,000")
     sizes, unit = on.values.sizes, torch.finfo(torch.float32).eps
     assert sizes.f == pytest.approx(5000, rel=1e-2)
-    result = exact_bias(LeaveOneOut(2), on.f, on.logits, on)
+    result = exact_bias(LeaveOneOut(2), on)
     assert result.bound == pytest.approx(
         VALUE_ULPS * unit * sizes.f_score + 2 * on.second_route.values, rel=1e-3
     )
@@ -266,7 +266,7 @@ def test_what_changes_below_the_limit_widens_the_bound():
     on = Enumeration(f, moderate(3, 4))
     steady = Enumeration(mlp(3, 4, 100.0), moderate(3, 4))
     assert on.second_route.values > 1e-5
-    result, other = (exact_bias(LeaveOneOut(2), e.f, e.logits, e) for e in (on, steady))
+    result, other = (exact_bias(LeaveOneOut(2), e) for e in (on, steady))
     assert result.is_zero
     assert result.bound > other.bound + 1.9 * on.second_route.values
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import gradlab
 from gradlab.comparison.comparing import compare
 from gradlab.comparison.dominance import MomentCurve, dominated_share
 from gradlab.estimators import STZGR, GumbelRao
@@ -38,8 +39,8 @@ def exact(case: tuple[str, int, int, str, int]) -> Enumeration:
 @functools.cache
 def rows(case: tuple[str, int, int, str, int]) -> pd.DataFrame:
     name, _, _, logits, seed = case
-    given = {"problem": name, "logits_seed": seed, "enumeration": exact(case)}
-    table = compare(exact(case).f, exact(case).logits, SERIES, TEMPERATURES, **given)
+    given = {"problem": name, "logits_seed": seed}
+    table = compare(exact(case), None, SERIES, TEMPERATURES, **given)
     return table.assign(regime=logits, error=None)
 
 
@@ -167,16 +168,27 @@ def test_linear_f_has_shares_although_nothing_is_biased() -> None:
 
 def test_best_rows_are_the_least_errors_of_the_table() -> None:
     table = rows(CASES[0])
-    found = summary(table).query("kind == 'best'").set_index(["cost", "series"])
+    found = summary(table).query("kind == 'best'").set_index(["criterion", "series"])
     rao = table[table["series"] == "GR(k=inf)"]
-    for cost, share in (("one draw", 1), ("12 evaluations", 1 / 12)):
+    for cost, share in (("one draw", 1), ("12 evaluations", 3 / 12)):
         error = (rao["bias2"] + share * rao["variance"]) / rao["truth2"]
         assert found.loc[(cost, "GR(k=inf)"), "error"] == pytest.approx(error.min())
         assert found.loc[(cost, "GR(k=inf)"), "tau"] == rao.loc[error.idxmin(), "tau"]
     le = table[table["series"] == "LE"].iloc[0]
-    expected = (le["bias2"] + le["variance"] * le["calls"] / 12) / le["truth2"]
+    expected = (le["bias2"] + le["variance"] * le["cost"] / 12) / le["truth2"]
     assert found.loc[("12 evaluations", "LE"), "error"] == pytest.approx(expected)
-    assert found.groupby("cost")["wins"].sum().eq(1).all()
+    assert found.groupby("criterion")["wins"].sum().eq(1).all()
+
+
+def test_progress_counts_what_is_averaged_at_equal_cost() -> None:
+    f, logits = problem("cubic", 3, 3), regime("moderate", 3, 3)
+    table = compare(f, logits, ["ST", "RF(m=4)", "LE"], logits_seed=0)
+    table = table.assign(regime="moderate", error=None)
+    found = summary(table).query("criterion == 'progress'").set_index("series")["error"]
+    truth = gradlab.exact_gradient(f, logits)
+    for text, cost in (("ST", 3), ("RF(m=4)", 4), ("LE", 7)):
+        moments = gradlab.exact_moments(gradlab.parse(text), f, logits)
+        assert found[text] == pytest.approx(1 - moments.progress(truth, 100 * 12 / cost), abs=1e-10)
 
 
 def test_medians_wins_and_seeds_are_over_seeds() -> None:
@@ -184,22 +196,22 @@ def test_medians_wins_and_seeds_are_over_seeds() -> None:
     table = pd.concat(
         base.assign(logits_seed=seed, variance=base["variance"] * (1 + seed)) for seed in range(3)
     )
-    found = summary(table).query("kind == 'best' and cost == 'one draw'").set_index("series")
+    found = summary(table).query("kind == 'best' and criterion == 'one draw'").set_index("series")
     assert (found["seeds"] == 3).all()
-    middle = summary(table[table["logits_seed"] == 1]).query("cost == 'one draw'")
+    middle = summary(table[table["logits_seed"] == 1]).query("criterion == 'one draw'")
     pd.testing.assert_series_equal(found["error"], middle.set_index("series")["error"])
     assert found["wins"].sum() == 3
 
 
 def test_a_lucky_noisy_estimate_does_not_win() -> None:
     table = rows(CASES[0])
-    least = summary(table).query("kind == 'best' and cost == 'one draw'")["error"].min()
+    least = summary(table).query("kind == 'best' and criterion == 'one draw'")["error"].min()
     noisy = table[table["series"] == "ZGR"].assign(series="noisy", method="monte carlo")
     truth2 = noisy["truth2"]
     noisy["variance"] = 0.9 * least * truth2
     noisy["variance_se"] = noisy["mse_se"] = 0.2 * least * truth2
     noisy["bias2"] = 0.0
-    found = summary(pd.concat([table, noisy])).query("cost == 'one draw'").set_index("series")
+    found = summary(pd.concat([table, noisy])).query("criterion == 'one draw'").set_index("series")
     assert found.loc["noisy", "wins"] == 0
     assert found.loc["noisy", "error_se"] == pytest.approx(0.2 * least)
     assert found["wins"].sum() == 1
@@ -213,8 +225,8 @@ def test_what_is_left_out_is_counted() -> None:
     found = summary(table).query("kind == 'left out'").set_index("series")
     assert found.loc["LE", "reason"] == "OverflowError"
     assert found.loc["LE", "count"] == 1
-    assert found.loc["MVE-INT", "count"] == 1  # its penalty is not a temperature
-    assert "2 rows left out: LE 1, MVE-INT 1." in findings(summary(table))
+    assert found.loc["MVE-INT(tau=1)", "count"] == 1  # its penalty is not a temperature
+    assert "2 rows left out: LE 1, MVE-INT(tau=1) 1." in findings(summary(table))
 
 
 @pytest.mark.parametrize(

@@ -212,20 +212,6 @@ def test_batch_norm_in_training_is_told_with_the_way_out_and_keeps_its_statistic
     assert len(compare(f, LOGITS, ["ZGR"])) == 1
 
 
-def test_an_enumeration_of_another_f_or_other_logits_is_refused():
-    f, g = (problem("quadratic", 2, 3, seed) for seed in (0, 1))
-    on = Enumeration(g, LOGITS)
-    for call in (
-        lambda **given: compare(given["f"], given["logits"], ["ST"], enumeration=on),
-        lambda **given: verify("ST", given["f"], given["logits"], enumeration=on),
-    ):
-        with pytest.raises(ValueError, match=r"enumeration is of quadratic.*not of the f"):
-            call(f=f, logits=LOGITS)
-        with pytest.raises(ValueError, match="at other logits"):
-            call(f=g, logits=LOGITS + torch.eye(2, 3, dtype=torch.float64))
-        call(f=g, logits=LOGITS)
-
-
 def test_a_fault_that_shows_late_is_found_by_the_sweep():
     calls = []
 

@@ -138,21 +138,21 @@ MUTANTS = {
     ),
     # ---- draws --------------------------------------------------------------------------------
     "classes drawn one too low": Mutant(
-        "categorical.py",
+        "samples.py",
         "u = u * cumulated[..., -1:]",
         "u = u * u * cumulated[..., -1:]",
         "the law of x is not p",
         (*_MONTE_CARLO, "tests/estimators/test_conformance.py"),
     ),
     "probabilities not in double": Mutant(
-        "categorical.py",
+        "samples.py",
         "cumulated = p.detach().cumsum(-1, dtype=torch.float64)",
         "cumulated = p.detach().cumsum(-1, dtype=torch.bfloat16).double()",
         "small probabilities are distorted",
         _MONTE_CARLO + _CONFORMANCE,
     ),
     "relaxed sample at tau squared": Mutant(
-        "categorical.py",
+        "samples.py",
         "ratio.log1p_().mul_(-1 / tau).exp_()",
         "ratio.log1p_().mul_(-1 / tau**2).exp_()",
         "a relaxed sample of another temperature",
@@ -245,7 +245,7 @@ MUTANTS = {
         (*_MONTE_CARLO, "tests/verification/test_coverage.py"),
     ),
     "groups merged by halves": Mutant(
-        "moments.py",
+        "draw_sums.py",
         "self.mean + share * delta,",
         "self.mean + 0.5 * delta,",
         "the mean over blocks of different lengths",

@@ -1,5 +1,6 @@
 """The same sweep on a dask cluster: a real scheduler and real workers, which may die."""
 
+import importlib.util
 import signal
 import socket
 import subprocess
@@ -18,7 +19,9 @@ from gradlab.sweep.grid import Grid
 from gradlab.sweep.running import run_sweep
 from gradlab.sweep.store import sweep_rows
 
-pytest.importorskip("distributed", reason="the extra cluster is not installed")
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("distributed") is None, reason="the extra cluster is not installed"
+)
 
 GRID = Grid(
     *(["quadratic", "cubic"], ["2x3"]),

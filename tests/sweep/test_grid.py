@@ -131,7 +131,7 @@ def test_what_could_not_be_run_is_told_before_anything_runs(field, value, messag
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("problems = [", "is no TOML"),
+        ("problems = [", "is not TOML"),
         ('problems = ["mlp"]', "the key sizes is missing"),
         ('problems = ["mlp"]\nsizes = ["2x2"]\nregime = ["uniform"]', "did you mean 'regimes'"),
         ('problems = ["mlp"]\nsizes = ["2x2"]\nfolder = "/"', "unknown key 'folder'"),

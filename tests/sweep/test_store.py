@@ -10,8 +10,10 @@ from contextlib import closing
 import pandas as pd
 import pytest
 
+from gradlab.comparison.rows import SWEPT
+from gradlab.sweep import database
 from gradlab.sweep import store as store_module
-from gradlab.sweep.cells import ROW, blank_row
+from gradlab.sweep.cells import blank_row
 from gradlab.sweep.grid import Grid
 from gradlab.sweep.store import StoreError, opened, read_settings, sweep_rows, versions
 
@@ -49,8 +51,8 @@ def test_rows_come_back_to_the_last_bit_in_the_order_of_the_grid(tmp_path):
         kept.add(shuffled[5:])
         assert kept.done() == {row["cell"] for row in rows}
     found = sweep_rows(str(path))
-    assert list(found) == ROW
-    expected = pd.DataFrame(rows, columns=ROW)
+    assert list(found) == SWEPT
+    expected = pd.DataFrame(rows, columns=SWEPT)
     assert list(found["cell"]) == list(expected["cell"])
     for column in ("mse", "bias2", "truth2", "effective_draws", "seed", "draws", "logits_seed"):
         assert list(found[column]) == list(expected[column]), column
@@ -150,7 +152,7 @@ def test_another_version_is_refused_for_writing_and_read(full, package, monkeypa
 def test_another_format_is_refused(full):
     with closing(sqlite3.connect(full)) as connection, connection:
         connection.execute("PRAGMA user_version = 7")
-    with pytest.raises(StoreError, match="has format 7, this gradlab reads format 1"):
+    with pytest.raises(StoreError, match="has format 7, this gradlab reads formats 1 to 2"):
         sweep_rows(full)
 
 
@@ -193,12 +195,50 @@ def test_what_is_no_store_is_told(tmp_path):
     other = tmp_path / "other.db"
     with closing(sqlite3.connect(other)) as connection, connection:
         connection.execute("CREATE TABLE songs (name TEXT)")
-    for path, message in ((text, "damaged"), (other, "is no store"), (tmp_path / "x.db", "no")):
+    for path, message in ((text, "damaged"), (other, "is not a store"), (tmp_path / "x.db", "no")):
         with pytest.raises(StoreError, match=message):
             sweep_rows(path)
-    with pytest.raises(StoreError, match="is no store"), opened(other, GRID.settings):
+    with pytest.raises(StoreError, match="is not a store"), opened(other, GRID.settings):
         pytest.fail("it was opened")
     assert text.read_text().startswith("no database")
+
+
+def as_format_1(path) -> None:
+    """Turn a store into one as versions up to 0.4 wrote it: fewer columns, tables of format 1."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        rows = pd.read_sql_query("SELECT * FROM cells", connection)
+        old = rows.drop(columns=["cost", "note", "draws_needed", "truth", "truth2_se", "checksum"])
+        connection.execute("DROP TABLE cells")
+        connection.execute(database._tables(1)["cells"])
+        for values in old.astype(object).where(old.notna(), None).itertuples(index=False):
+            values = tuple(
+                int(v) if database.TYPES[name] == "INTEGER" and v is not None else v
+                for name, v in zip(old, values, strict=True)
+            )
+            marks = ", ".join("?" * (len(values) + 1))
+            row = (*values, database._checksum(values))
+            connection.execute(f"INSERT INTO cells VALUES ({marks})", row)
+        connection.execute("PRAGMA user_version = 1")
+
+
+def test_a_store_of_format_1_is_read(full):
+    rows = sweep_rows(full)
+    as_format_1(full)
+    found = sweep_rows(full)
+    assert list(found) == SWEPT
+    new = ["cost", "note", "draws_needed", "truth", "truth2_se"]
+    assert found[new].isna().all(axis=None)
+    pd.testing.assert_frame_equal(found.drop(columns=new), rows.drop(columns=new))
+    with closing(sqlite3.connect(full)) as connection, connection:
+        connection.execute("UPDATE cells SET bias2 = 2 * bias2 + 1")
+    with pytest.raises(StoreError, match="wrong checksum"):
+        sweep_rows(full)
+
+
+def test_a_store_of_format_1_is_not_written(full):
+    as_format_1(full)
+    with pytest.raises(StoreError, match="format 1"), opened(full, None):
+        pytest.fail("it was opened")
 
 
 def test_a_second_writer_is_refused_and_readers_are_not(full):

@@ -160,7 +160,7 @@ def test_a_damaged_checkpoint_is_named(damage, tmp_path):
     flipped = whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :]
     damaged = {"half": whole[: len(whole) // 2], "flipped": flipped, "text": b"no", "empty": b""}
     path.write_bytes(damaged[damage])
-    with pytest.raises(CheckpointError, match=r"is damaged or no checkpoint .* remove it"):
+    with pytest.raises(CheckpointError, match=r"is damaged or is not a checkpoint .* remove it"):
         train(begun(), tmp_path)
     assert path.read_bytes() == damaged[damage]
 
@@ -177,7 +177,7 @@ def test_a_checkpoint_is_data_only(tmp_path):
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     torch.save({"step": 3}, tmp_path / CHECKPOINT)
-    with pytest.raises(CheckpointError, match="is no checkpoint of a training"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint of a training"):
         train(begun(), tmp_path)
 
 

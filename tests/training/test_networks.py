@@ -6,8 +6,8 @@ import signal
 
 import pandas as pd
 import pytest
+import scipy
 import torch
-from scipy.stats import logistic
 
 from cases import generator
 from gradlab.cli import main
@@ -46,7 +46,7 @@ def test_probabilities_are_of_the_discretized_logistic(levels):
     half = 1 / (levels - 1)
     values = level_values(levels, torch.float64)
     assert values[[0, -1]].tolist() == [-1, 1]
-    noise = logistic(loc=NUMBERS[:, None], scale=half / 2)
+    noise = scipy.stats.logistic(loc=NUMBERS[:, None], scale=half / 2)
     upper, lower = noise.cdf(values + half), noise.cdf(values - half)
     upper[:, -1], lower[:, 0] = 1, 0
     p = level_logits(NUMBERS, levels).softmax(-1)

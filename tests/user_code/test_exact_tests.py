@@ -1,8 +1,8 @@
 """The exact tests keep their level for every law, and find small differences at it."""
 
 import pytest
+import scipy
 import torch
-from scipy.stats import binom, fisher_exact
 
 from gradlab.user_code.exact_tests import cuts_of, law_test, pairs_test
 from significance import P_VALUE
@@ -51,15 +51,16 @@ def rejected(test, law, wrong):
     return count
 
 
-# More rejections than this are a rate above the level, at the threshold that all tests share.
-MOST = int(binom.isf(P_VALUE, SEEDS, LEVEL))
+def most():
+    """More rejections are a rate above the level, at the threshold that all tests share."""
+    return int(scipy.stats.binom.isf(P_VALUE, SEEDS, LEVEL))
 
 
 @pytest.mark.parametrize("law", [normal, heavy, atoms, mostly_zero], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("test", TESTS)
 @pytest.mark.usefixtures("unchecked")
 def test_rate_of_false_alarms_is_below_the_level(test, law):
-    assert rejected(test, law, wrong=False) <= MOST
+    assert rejected(test, law, wrong=False) <= most()
 
 
 @pytest.mark.parametrize("law", [normal, heavy], ids=lambda f: f.__name__)
@@ -67,18 +68,18 @@ def test_rate_of_false_alarms_is_below_the_level(test, law):
 @pytest.mark.usefixtures("unchecked")
 def test_a_small_difference_is_found_at_that_level(test, law):
     """The negative control: the same count and threshold, by draws that are wrong."""
-    assert rejected(test, law, wrong=True) > MOST
+    assert rejected(test, law, wrong=True) > most()
 
 
 def test_p_values_are_those_of_fisher():
     g = torch.tensor([0.0, 1, 1, 1, 1, 0, 1, 0])[:, None, None]
     cuts = cuts_of(g)
     inside = torch.arange(8) < 3
-    p = 2 * fisher_exact([[2, 1], [3, 2]], alternative="greater").pvalue
+    p = 2 * scipy.stats.fisher_exact([[2, 1], [3, 2]], alternative="greater").pvalue
     assert law_test(cuts, inside).p_value == pytest.approx(min(1.0, p * len(cuts.labels)))
     g = torch.tensor([0.0, 1, 1] * 8 + [0, 1, 1] * 8)[:, None, None]
     cuts = cuts_of(g)
-    p = 2 * fisher_exact([[16, 0], [0, 8]], alternative="greater").pvalue
+    p = 2 * scipy.stats.fisher_exact([[16, 0], [0, 8]], alternative="greater").pvalue
     assert len(cuts.middle) > 1
     several = len(cuts.labels) + len(cuts.middle) * (len(cuts.middle) - 1)
     place = torch.arange(24)

@@ -13,8 +13,8 @@ from pathlib import Path
 from unittest import mock
 
 import pandas as pd
+import scipy
 import torch
-from scipy.stats import binom
 
 from gradlab.exact.moments import Enumeration
 from gradlab.user_code.under_test import Draws, EstimatorError
@@ -51,7 +51,7 @@ def case(name: str) -> Hard:
 
 def most(alpha: float, runs: int) -> int:
     """Return what the number of errors at a rate of alpha exceeds by chance only."""
-    return int(binom.isf(P_VALUE, runs, alpha))
+    return int(scipy.stats.binom.isf(P_VALUE, runs, alpha))
 
 
 @cache
@@ -69,15 +69,13 @@ def verdict(hard: Hard, alpha: float, seed: int, *, replicates: bool = False) ->
     with mock.patch.object(Draws, "check_randomness", check):
         return verify(
             hard.code,
-            hard.setting.f,
-            hard.setting.logits,
-            against=hard.target,
+            _enumeration(hard.setting),
+            against=hard.against,
             method="draws",
             judge="draw",
             max_draws=hard.max_draws,
             alpha=alpha,
             seed=seed,
-            enumeration=_enumeration(hard.setting),
         )
 
 

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
+import scipy
 import torch
-from scipy.stats import norm
 from torch import Generator, Tensor
 
 __all__ = ["Chi2", "Exponential", "Law", "Lognormal", "Pareto", "TwoSided"]
@@ -64,8 +64,10 @@ class Lognormal(Law):
         if self.cap == math.inf:
             return 1.0 - float(self.centred)
         log = math.log(self.cap) / self.sigma
-        inside = norm.cdf(log - self.sigma / 2)
-        return float(inside + self.cap * norm.sf(log + self.sigma / 2)) - float(self.centred)
+        inside = scipy.stats.norm.cdf(log - self.sigma / 2)
+        return float(inside + self.cap * scipy.stats.norm.sf(log + self.sigma / 2)) - float(
+            self.centred
+        )
 
     def quantile(self, u: Tensor) -> Tensor:
         """Return the quantiles."""

@@ -1,6 +1,7 @@
 """Hard cases of cold relaxations, of rounding, and of draws that depend on each other."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -38,9 +39,9 @@ def rao(tau: float, setting: Setting) -> Tensor:
 COLD = [
     right("GS-ST(.001)", "cold", "GS-ST(tau=0.001)", BENT, target=own(1e-3, BENT)),
     right("GS-ST(.0001)", "cold", "GS-ST(tau=0.0001)", BENT, target=own(1e-4, BENT)),
-    right("GS-ST(.01)", "cold", "GS-ST(tau=0.01)", CURVED, target=rao(0.01, CURVED)),
+    right("GS-ST(.01)", "cold", "GS-ST(tau=0.01)", CURVED, target=partial(rao, 0.01, CURVED)),
     right("GS(.01) on a linear loss", "cold", "GS(tau=0.01)", COINS, target=own(0.01, COINS)),
-    right("GR(.01, k=1)", "cold", "GR(tau=0.01, k=1)", CURVED, target=rao(0.01, CURVED)),
+    right("GR(.01, k=1)", "cold", "GR(tau=0.01, k=1)", CURVED, target=partial(rao, 0.01, CURVED)),
     right("own GS-ST(.003)", "cold", Cold(0.003), BENT, target=own(0.003, BENT)),
     right("REBAR(.01)", "cold", "REBAR(tau=0.01)", BENT),
     right("RELAX(.05)", "cold", "RELAX(temperature=0.05)", CURVED),

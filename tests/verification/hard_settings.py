@@ -1,6 +1,7 @@
 """The settings of the hard cases, small enough for the sum over all states, and what a case is."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -124,7 +125,8 @@ KINDS = ("rare", "skew", "cold", "rounding", "dependence")
 class Hard:
     """A case: a code in a setting, right or wrong.
 
-    `target`: the mean that it is compared with, if that is not the gradient. `hidden_rate`: how
+    `target`: the mean that it is compared with, if that is not the gradient, or a function that
+    computes this mean when it is asked for. `hidden_rate`: how
     often the events are met that carry the bias, or make up for one; a verdict that excludes no
     events as rare as that is no error. `dependent`: the draws of a call are not independent
     replicates, so that to be refused is right. `rounding`: how far a right code is off, relative to
@@ -137,7 +139,7 @@ class Hard:
     setting: Setting
     right: bool
     max_draws: int = 2**12
-    target: Tensor | None = None
+    target: Tensor | Callable[[], Tensor] | None = None
     hidden_rate: float | None = None
     dependent: bool = False
     rounding: float = 1e-12
@@ -146,7 +148,12 @@ class Hard:
     @property
     def truth(self) -> Tensor:
         """What the mean should be."""
-        return self.setting.g if self.target is None else self.target
+        return self.setting.g if self.against is None else self.against
+
+    @cached_property
+    def against(self) -> Tensor | None:
+        """The target as a tensor."""
+        return self.target() if callable(self.target) else self.target
 
     @cached_property
     def bias(self) -> float | None:

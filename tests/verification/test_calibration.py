@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable, Iterator
 
 import pytest
+import scipy
 import torch
-from scipy.stats import binom, chi2, kstest
 from torch import Tensor
 
 from gradlab import exact_gradient, exact_moments
@@ -51,7 +51,10 @@ UNBIASED = {
 
 def band(alpha: float, runs: int = RUNS) -> tuple[int, int]:
     """Return between which numbers of rejections at rate alpha must lie."""
-    low, high = binom.ppf(P_VALUE / 2, runs, alpha), binom.isf(P_VALUE / 2, runs, alpha)
+    low, high = (
+        scipy.stats.binom.ppf(P_VALUE / 2, runs, alpha),
+        scipy.stats.binom.isf(P_VALUE / 2, runs, alpha),
+    )
     return int(low), int(high)
 
 
@@ -91,7 +94,7 @@ def test_false_alarms_at_one_number_of_draws(text):
         low, high = band(alpha)
         assert low <= int((p <= alpha).sum()) <= high
     # At 2,000 runs this catches a distribution function that is off by 0.08 anywhere.
-    assert kstest(p.numpy(), "uniform").pvalue > P_VALUE
+    assert scipy.stats.kstest(p.numpy(), "uniform").pvalue > P_VALUE
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -139,7 +142,9 @@ def test_draws_may_be_added_until_the_e_value_decides(text):
     for d in deviations(text, UNBIASED[text], LOOKS[-1]):
         # log e is at most W/2; Hotelling's quantile is at least that of chi-square.
         by_e_value += ever(d, lambda test: test.log_e_value >= wanted, 2 * wanted, alpha)
-        by_p_value += ever(d, lambda test: test.p_value <= alpha, chi2.isf(alpha, 4), alpha)
+        by_p_value += ever(
+            d, lambda test: test.p_value <= alpha, scipy.stats.chi2.isf(alpha, 4), alpha
+        )
     assert by_e_value <= band(alpha)[1]
     # The p-value of a test at one n does not allow it: .05 become .2 within eight looks.
     assert by_p_value > band(alpha)[1]
@@ -213,7 +218,7 @@ def test_without_setting_rare_classes_aside_they_would():
     covariance = (d - mean).mT @ (d - mean) / 2047
     inverse = torch.linalg.pinv(covariance, rtol=1e-9, hermitian=True)
     w = 2048 * (mean @ inverse @ mean.mT).flatten()
-    assert int((w > chi2.isf(0.05, 4)).sum()) > band(0.05, 200)[1]
+    assert int((w > scipy.stats.chi2.isf(0.05, 4)).sum()) > band(0.05, 200)[1]
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -11,8 +11,8 @@ from functools import cache
 
 import numpy as np
 import pytest
+import scipy
 import torch
-from scipy.stats import binom, chi2, ncx2, norm, t
 
 from cases import generator
 from gradlab.estimators import (
@@ -80,10 +80,12 @@ STATISTICS = {
     "mse": lambda m, g: m.mse(g),
     "mse of 100": lambda m, g: m.mse(g, 100),
     "cosine": lambda m, g: m.cosine(g),
+    "progress": lambda m, g: m.progress(g),
+    "progress of 100": lambda m, g: m.progress(g, 100),
     "scale-free bias2": lambda m, g: m.scale_free_bias2(g),
     "scale-free variance": lambda m, g: m.scale_free_variance(g),
 }
-RATIOS = ["cosine", "scale-free bias2", "scale-free variance"]
+RATIOS = ["cosine", "progress", "progress of 100", "scale-free bias2", "scale-free variance"]
 AGAINST = ["bias2", "mse", *RATIOS]
 MEASURED_TRUTH = [f"{name}, truth measured" for name in AGAINST]
 
@@ -96,10 +98,10 @@ def of_squared_length(d: int, b: float, widening: float, bend: float) -> float:
     and by `bend`, both as the errors of ratios are. That the variances are estimated from GROUPS
     groups is reckoned with by Student's t.
     """
-    errors = float(norm.isf(t.sf(2 * widening, GROUPS - 1)))
+    errors = float(scipy.stats.norm.isf(scipy.stats.t.sf(2 * widening, GROUPS - 1)))
     x = np.linspace(0, (b + math.sqrt(d) + 8) ** 2, 20_001)
     covered = np.abs(x - d - b * b) <= errors * np.sqrt(4 * x + bend)
-    law = ncx2.cdf(x, d, b * b) if b > 0 else chi2.cdf(x, d)
+    law = scipy.stats.ncx2.cdf(x, d, b * b) if b > 0 else scipy.stats.chi2.cdf(x, d)
     return float(np.diff(law)[covered[1:]].sum())
 
 
@@ -113,20 +115,24 @@ def expected(name: str) -> tuple[float, float, float]:
     """
     kind = name.removesuffix(", truth measured")
     if kind == "mean":
-        nominal = 1 - 2 * float(norm.sf(2))
+        nominal = 1 - 2 * float(scipy.stats.norm.sf(2))
         return nominal, nominal - 0.01, nominal + 0.01
-    widening = float(t.isf(0.025, GROUPS - 1)) / 2 if kind in RATIOS else 1.0
+    widening = float(scipy.stats.t.isf(0.025, GROUPS - 1)) / 2 if kind in RATIOS else 1.0
     bend = float(kind in RATIOS)
     sizes = [
         of_squared_length(d, b, widening, bend) for d in (3, 5, 8, 12) for b in (0, 1, 2, 4, 8)
     ]
-    return 1 - 2 * float(t.sf(2 * widening, GROUPS - 1)), min(sizes), max(sizes)
+    return 1 - 2 * float(scipy.stats.t.sf(2 * widening, GROUPS - 1)), min(sizes), max(sizes)
 
 
 def is_covered(z: torch.Tensor, low: float, high: float) -> bool:
     """Return whether |z| <= 2 about as often as `low` to `high`, a NaN counted as a miss."""
     hits = int((z.abs() <= 2).sum())
-    return bool(binom.cdf(hits, len(z), low) > P_VALUE < binom.sf(hits - 1, len(z), high))
+    return bool(
+        scipy.stats.binom.cdf(hits, len(z), low)
+        > P_VALUE
+        < scipy.stats.binom.sf(hits - 1, len(z), high)
+    )
 
 
 # Over all pairs together the shares too high and too low nearly cancel.

@@ -4,8 +4,8 @@ import math
 from functools import reduce
 
 import pytest
+import scipy
 import torch
-from scipy.stats import binom, kstest
 from torch import Generator, Tensor
 
 from gradlab import exact_gradient
@@ -106,10 +106,10 @@ def test_the_p_value_is_uniform_for_normal_draws():
         torch.tensor([spreads(None, normal, seed)[length].p_value for seed in range(400)])
         for length in range(3)
     )
-    assert kstest(pairs.numpy(), "uniform").pvalue > P_VALUE
+    assert scipy.stats.kstest(pairs.numpy(), "uniform").pvalue > P_VALUE
     for found in few:
-        assert binom.ppf(P_VALUE, 400, 0.05) <= int((found <= 0.1).sum())
-        assert int((found <= 0.1).sum()) <= binom.isf(P_VALUE, 400, 0.05)
+        assert scipy.stats.binom.ppf(P_VALUE, 400, 0.05) <= int((found <= 0.1).sum())
+        assert int((found <= 0.1).sum()) <= scipy.stats.binom.isf(P_VALUE, 400, 0.05)
 
 
 def test_rounding_noise_that_depends_on_the_place_is_not_looked_at():

@@ -9,8 +9,8 @@ import math
 from collections import Counter
 
 import pytest
+import scipy
 import torch
-from scipy.integrate import quad
 
 import gradlab
 from gradlab import exact_gradient
@@ -113,8 +113,10 @@ def test_the_mean_of_noise_is_the_integral_of_its_quantiles(law):
     def above(s: float) -> float:
         return float(law.quantile(torch.tensor(-math.expm1(-s), dtype=torch.float64)))
 
-    low, _ = quad(lambda u: float(law.quantile(torch.tensor(u).double())), 1e-12, 0.5, limit=200)
-    high, _ = quad(lambda s: above(s) * math.exp(-s), math.log(2), 30, limit=400)
+    low, _ = scipy.integrate.quad(
+        lambda u: float(law.quantile(torch.tensor(u).double())), 1e-12, 0.5, limit=200
+    )
+    high, _ = scipy.integrate.quad(lambda s: above(s) * math.exp(-s), math.log(2), 30, limit=400)
     if isinstance(law, TwoSided):
         assert low == pytest.approx(-high, rel=1e-4)
     else:

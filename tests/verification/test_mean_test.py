@@ -4,9 +4,8 @@ import math
 
 import numpy as np
 import pytest
+import scipy
 import torch
-from scipy.integrate import quad
-from scipy.stats import chi2, f, t
 from torch import Tensor
 
 from gradlab.verification.deviation_sums import DeviationSums
@@ -79,7 +78,7 @@ def test_hotelling_by_the_textbook(bias):
     d = light(n, m) + bias
     mean, covariance = d.mean(0).numpy(), np.cov(d.numpy(), rowvar=False)
     t2 = n * mean @ np.linalg.solve(covariance, mean)
-    expected = f.sf((n - m) / (m * (n - 1)) * t2, m, n - m)
+    expected = scipy.stats.f.sf((n - m) / (m * (n - 1)) * t2, m, n - m)
     test = mean_test(d)
     assert test.degrees == n - 1
     assert test.joint
@@ -90,7 +89,7 @@ def test_hotelling_by_the_textbook(bias):
 def test_in_one_dimension_it_is_the_t_test():
     d = light(64, 1) + 0.2
     score = float(d.mean() / d.std()) * 8
-    assert mean_test(d).p_value == pytest.approx(2 * t.sf(score, 63), rel=1e-10)
+    assert mean_test(d).p_value == pytest.approx(2 * scipy.stats.t.sf(score, 63), rel=1e-10)
 
 
 def test_it_does_not_depend_on_units_or_axes():
@@ -206,7 +205,7 @@ def test_few_draws_are_tested_one_coordinate_at_a_time():
     test = mean_test(d)
     assert not test.joint
     scores = d.mean(0) / d.std(0) * math.sqrt(40)
-    each = 2 * t.sf(scores.abs().numpy(), 39)
+    each = 2 * scipy.stats.t.sf(scores.abs().numpy(), 39)
     assert test.p_value == pytest.approx(min(1.0, 8 * each.min()), rel=1e-9)
 
 
@@ -240,7 +239,11 @@ def test_the_e_value_is_one_on_average(m):
     """E e = 1 for normal means of known covariance, by integration over W ~ chi-square."""
     # Its tail is as long as the largest effect size allows.
     parts = [
-        quad(lambda w: math.exp(_log_mixture(w, 1000, m) + chi2.logpdf(w, m)), *ends, limit=200)[0]
+        scipy.integrate.quad(
+            lambda w: math.exp(_log_mixture(w, 1000, m) + scipy.stats.chi2.logpdf(w, m)),
+            *ends,
+            limit=200,
+        )[0]
         for ends in ((0, 1), (1, 100), (100, 5000))
     ]
     assert sum(parts) == pytest.approx(1, abs=1e-6)

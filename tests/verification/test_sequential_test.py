@@ -4,8 +4,8 @@ import math
 from dataclasses import replace
 
 import pytest
+import scipy
 import torch
-from scipy.stats import binom
 
 import gradlab
 from gradlab import exact_gradient
@@ -208,7 +208,7 @@ def the_e_value_of_coordinates_is_their_average() -> None:
         test = MeanTest(DeviationSums.from_draws(d), 0.05, 1e-12)
         assert not test.joint
         reached += test.log_e_value >= math.log(20)
-    assert reached <= binom.isf(P_VALUE, 200, 0.05)
+    assert reached <= scipy.stats.binom.isf(P_VALUE, 200, 0.05)
 
 
 def the_variance_is_widened_by_the_kurtosis() -> None:
@@ -246,7 +246,7 @@ def errors_of_the_squared_bias_cover() -> None:
         d = bias + torch.randn(400, 4, generator=generator, dtype=torch.float64)
         found = DeviationSums.from_draws(d).bias2
         covered += abs(found.value - truth) <= 2 * found.se
-    low, high = binom.ppf(1e-6, 2000, 0.95), binom.isf(1e-6, 2000, 0.95)
+    low, high = scipy.stats.binom.ppf(1e-6, 2000, 0.95), scipy.stats.binom.isf(1e-6, 2000, 0.95)
     assert low <= covered <= high
 
 

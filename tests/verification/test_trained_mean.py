@@ -36,7 +36,7 @@ def enumerated(dtype, logits, offset, *size):
 def test_rounding_of_what_trains_is_within_its_bound(claim, dtype, logits, offset):
     on = enumerated(dtype, logits, offset, *((3, 2) if claim.binary else (2, 3)))
     found = trained_mean(claim.estimator, on, dtype)
-    drawn = exact_bias(claim.estimator, on.f, on.logits, on)
+    drawn = exact_bias(claim.estimator, on)
     assert float((found.mean - drawn.mean).norm()) <= 0.7 * found.bound
     assert abs(found.share - 1) <= 0.3 * found.share_bound
 

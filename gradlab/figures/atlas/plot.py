@@ -41,21 +41,21 @@ def plot(summary: pd.DataFrame) -> Figure:
     places = list(kept[_PLACE].drop_duplicates().itertuples(index=False, name=None))
     regimes = list(kept["regime"].unique())
     of_rival = shares[shares["dominated_by"] == _LINE]
-    # One draw of each would compare what costs one evaluation with what costs many.
-    paid = best[best["cost"] != "one draw"]
+    # By what training needs; the errors of one draw and at equal cost stay in the rows.
+    paid = best[best["criterion"] == "progress"]
     panels = list(of_rival.groupby(["series", "scale"], sort=False).groups)
     with styled():
         figure = Figure(figsize=(15, 2.2 + 0.4 * len(places)))
-        widths = [1.0] * len(panels) + [2.1] * paid["cost"].nunique()
+        widths = [1.0] * len(panels) + [2.1] * paid["criterion"].nunique()
         axes = figure.subplots(1, len(widths), sharey=True, squeeze=False, width_ratios=widths)[0]
         for ax, (rival, scale) in zip(axes, panels, strict=False):
             pairs = _pairs(shares[shares["scale"] == scale], rival)
             _draw_shares(ax, pairs, places, regimes)
             ax.set_title(f"{label(rival)}, {scale}\n{_overall(pairs)}", size=8.5)
-        for ax, (cost, part) in zip(axes[len(panels) :], paid.groupby("cost"), strict=True):
+        for ax, (_, part) in zip(axes[len(panels) :], paid.groupby("criterion"), strict=True):
             _draw_winners(ax, part, places, regimes)
-            what = f"least (bias² + variance) / |g|² at {cost} of f, each at its best τ"
-            how = "wins / seeds (ties: the least); median error ± s.e. of one seed if not exact"
+            what = "most progress by 100 gradients of 12 evaluations of f, each at its best τ"
+            how = "wins / seeds (ties: the least); median of 1 - progress ± s.e. if not exact"
             ax.set_title(f"{what}\n{how}", size=8.5)
         axes[0].set_yticks(range(len(places)), [f"{p}  {n}×{c}" for p, n, c in places])
         axes[0].set_ylabel("problem, N variables × C classes")

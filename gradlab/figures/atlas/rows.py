@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import CubicSpline
 
 from gradlab.comparison.dominance import dominated, dominated_share
+from gradlab.comparison.ranking import progress_at
+from gradlab.comparison.rows import AVERAGED
 
 __all__ = ["BUDGET", "findings", "st_zgr_plane", "summary"]
 
 BUDGET = 12
-"""Evaluations of f that each estimator may spend where they are compared at equal cost."""
+"""Evaluations of f that a gradient may cost where estimators are compared at equal cost."""
 
 SCALES = {"raw": "", "scale-free": "scale_free_"}
 GUMBEL_RAO = ("GR(k=inf)", "GR(k=10)")
@@ -30,11 +32,13 @@ TEMPERATURES = 151
 MARGIN = 1e-6  # well above rounding
 ROUNDING = 1e-20  # squares below this share of |g|^2 are zero up to it
 
+EQUAL_COST = f"{BUDGET} evaluations"
+
 KIND = ["problem", "N", "C", "regime"]
 CASE = [*KIND, "logits_seed"]
 COLUMNS = [
     *("kind", *CASE, "scale", "series", "dominated_by", "share", "points", "tau_low", "tau_high"),
-    *("cost", "error", "error_se", "tau", "wins", "seeds", "method", "reason", "count"),
+    *("criterion", "error", "error_se", "tau", "wins", "seeds", "method", "reason", "count"),
 ]
 
 _COUNTS = dict.fromkeys(["N", "C", "logits_seed", "points", "wins", "seeds", "count"], "Int64")
@@ -60,13 +64,15 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     At uniform logits both are one curve, up to scale: the shares say nothing there. A share that
     does not exist is NaN, with the `reason`.
 
-    "best": for each problem, size, regime and series, at the `cost` "one draw" and "12
-    evaluations" of f, the `error` in units of |g|^2: the median over `seeds` seeds, each at its own
-    best temperature, of which `tau` is the median. At equal cost it is bias2 + variance calls / 12,
-    a rate: the number of draws need not be whole; the gradient of f counts as no extra. In `wins`
-    seeds no other series has less; those that tie all win. The least of noisy Monte Carlo errors is
-    too small on average: temperatures and winners are chosen by the error + 2 standard errors.
-    `error_se`: the median standard error of the chosen, 0 if exact.
+    "best": for each problem, size, regime and series, by three criteria, the `error`: the median
+    over `seeds` seeds, each at its own best temperature, of which `tau` is the median. The criteria
+    are the mean squared error in units of |g|^2 of "one draw" and of "12 evaluations" of f, and
+    "progress": 1 - progress of the mean of 100 gradients of 12 evaluations each. A draw counts as
+    `cost` evaluations of the row, so that bias2 + variance cost / 12 is the error at equal cost, a
+    rate: the number of draws need not be whole. In `wins` seeds no other series has less; those
+    that tie all win. The least of noisy Monte Carlo errors is too small on average: temperatures
+    and winners are chosen by the error + 2 standard errors. `error_se`: the median standard error
+    of the chosen, 0 if exact.
 
     "left out": `count` of rows of a series that are not in "best", by their `reason`.
 
@@ -162,7 +168,8 @@ def _domination(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 _SQUARES = ["truth2", "bias2", "variance", "scale_free_bias2", "scale_free_variance"]
 _MOMENTS = [*CASE, "series", "tau", *_SQUARES]
-_OTHERS = ["calls", "method", "bias2_se", "variance_se", "mse_se", "reason", "error"]
+_OTHERS = ["cost", "method", "bias2_se", "variance_se", "mse_se", "cosine", "cosine_se"]
+_OTHERS += ["scale_free_variance_se", "reason", "error"]
 
 
 def _shares(
@@ -170,7 +177,7 @@ def _shares(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the shares of Gumbel-Rao, with its temperatures, and of ST-ZGR; below `zero` is 0."""
     grid = np.linspace(log_tau[0], log_tau[-1], TEMPERATURES)
-    curve = np.exp(CubicSpline(log_tau, np.log(rao.clip(zero / 2)))(grid))
+    curve = np.exp(scipy.interpolate.CubicSpline(log_tau, np.log(rao.clip(zero / 2)))(grid))
     curve, even, fine = (np.where(plane < zero, 0.0, plane) for plane in (curve, even, fine))
     worse = dominated(curve, fine, margin=MARGIN)
     of_rao = {"share": worse.mean()}
@@ -181,16 +188,11 @@ def _shares(
 
 def _best(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the least errors of each series, medians over seeds, and how often they win."""
-    # The error at one draw tells how those of its two parts go together.
-    both = rows["mse_se"] ** 2 - rows["bias2_se"] ** 2 - rows["variance_se"] ** 2
     found = []
-    for cost, share in (("one draw", 1.0), (f"{BUDGET} evaluations", rows["calls"] / BUDGET)):
-        square = rows["bias2_se"] ** 2 + (share * rows["variance_se"]) ** 2 + share * both
-        table = rows[[*CASE, "series", "tau", "method"]].assign(
-            cost=cost,
-            error=(rows["bias2"] + share * rows["variance"]) / rows["truth2"],
-            error_se=np.sqrt(square.clip(lower=0.0)) / rows["truth2"],
-        )
+    for criterion, (error, error_se) in _errors(rows).items():
+        table = rows[[*CASE, "series", "tau", "method"]]
+        table = table.assign(criterion=criterion, error=error, error_se=error_se)
+        table = table.dropna(subset=["error", "error_se"])  # a length is lost in noise
         table["limit"] = table["error"] + 2 * table["error_se"]
         of_series = table.groupby([*CASE, "series"], sort=False, dropna=False)["limit"]
         best = table.loc[of_series.idxmin()]
@@ -198,7 +200,7 @@ def _best(rows: pd.DataFrame) -> pd.DataFrame:
         found.append(best.assign(wins=best["limit"] <= least * (1 + MARGIN)))
     return (
         pd.concat(found)
-        .groupby([*KIND, "cost", "series"], sort=False)
+        .groupby([*KIND, "criterion", "series"], sort=False)
         .agg(
             error=("error", "median"),
             error_se=("error_se", "median"),
@@ -209,6 +211,19 @@ def _best(rows: pd.DataFrame) -> pd.DataFrame:
         )
         .reset_index()
     )
+
+
+def _errors(rows: pd.DataFrame) -> dict[str, tuple[Any, Any]]:
+    """Return each row's error and its standard error, by every criterion."""
+    # The error at one draw tells how those of its two parts go together.
+    both = rows["mse_se"] ** 2 - rows["bias2_se"] ** 2 - rows["variance_se"] ** 2
+    found = {}
+    for criterion, share in (("one draw", 1.0), (EQUAL_COST, rows["cost"] / BUDGET)):
+        square = rows["bias2_se"] ** 2 + (share * rows["variance_se"]) ** 2 + share * both
+        error = (rows["bias2"] + share * rows["variance"]) / rows["truth2"]
+        found[criterion] = error, np.sqrt(square.clip(lower=0.0)) / rows["truth2"]
+    progress, progress_se = progress_at(rows, AVERAGED * BUDGET / rows["cost"])
+    return found | {"progress": (1 - progress, progress_se)}
 
 
 def findings(summary: pd.DataFrame) -> list[str]:
@@ -237,10 +252,10 @@ def findings(summary: pd.DataFrame) -> list[str]:
             f"problems and trails in {(kinds < 0).sum()}; median lead in points: {told}. Dominated "
             f"temperatures: {part['tau_low'].median():.2g} to {part['tau_high'].median():.2g}.",
         ]
-    for cost, part in best.groupby("cost", sort=False):
+    for criterion, part in best.groupby("criterion", sort=False):
         wins = part.groupby("series")["wins"].sum().nlargest(6)
         told = ", ".join(f"{series} {number:.0f}" for series, number in wins.items() if number)
-        found.append(f"{cost}: least error in how many of the problems: {told}.")
+        found.append(f"{criterion}: least error in how many of the problems: {told}.")
     counts = left.groupby("series")["count"].sum().sort_values(ascending=False)
     if len(counts):
         told = ", ".join(f"{series} {number:,.0f}" for series, number in counts.items())

@@ -2,8 +2,9 @@
 
 Three bits of one shared logit with targets .6, .51 and .48 (Liu et al. 2019, 1810.04777; Kool et
 al. 2020, 2002.06043) and one with target .45 (Tucker et al. 2017, 1703.07370): the derivative in
-that one logit, its variance times `calls`, so that each spends one evaluation of f on average. What
-a fit costs is not counted. Estimators that are unbiased on quadratics only are dashed.
+that one logit, its variance times `cost`, so that each spends one evaluation of f on average (f
+with its gradient counts as 3). What a fit costs is not counted. Estimators that are unbiased on
+quadratics only are dashed.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.categorical import one_hot, probabilities
-from gradlab.comparison.eligibility import why_not
-from gradlab.comparison.rows import measure
+from gradlab.comparison.eligibility import cost, why_not
+from gradlab.comparison.measuring import measure
 from gradlab.estimators import RELAX, Estimator, SampledValueEstimator, SampleOnlyEstimator
 from gradlab.estimators.values import joint_probabilities
 from gradlab.exact.enumeration import value_moments
@@ -54,7 +55,7 @@ class SquaredDistance:
 PROBLEMS = (SquaredDistance("three bits", (0.6, 0.51, 0.48)), SquaredDistance("one bit", (0.45,)))
 
 COLUMNS = [
-    *("problem", "N", "C", "logit", "estimator", "family", "fits", "unbiased", "calls"),
+    *("problem", "N", "C", "logit", "estimator", "family", "fits", "unbiased", "calls", "cost"),
     *("seed", "method", "draws", "reason", "truth2", "bias2", "bias2_se", "variance"),
     *("variance_se", "cost_variance", "cost_variance_se"),
 ]
@@ -70,7 +71,7 @@ def rows(
 ) -> pd.DataFrame:
     """Return a row for each problem, unbiased estimator and logit; one for each that is biased.
 
-    Units: `cost_variance` is variance * calls, of the derivative in the shared logit. Exact where
+    Units: `cost_variance` is variance * cost, of the derivative in the shared logit. Exact where
     the noise is discrete, else from `draws` draws. What can be fitted is there twice, once with
     what `fit` finds from `fits` draws (0 where nothing was fitted); RELAX is fitted at each fifth
     logit only. `unbiased`: for every f. The seed decides draws and fits.
@@ -140,8 +141,8 @@ def _measured(
             moments = Moments.from_groups(Groups.from_draws(g[:, None, None]))
             method, number = "monte carlo", draws
         row = _row(estimator, f) | measure(moments, truth) | {"method": method, "draws": number}
-        cost = {f"cost_{c}": row["calls"] * row[c] for c in ("variance", "variance_se")}
-        yield row | cost
+        paid = {f"cost_{c}": row["cost"] * row[c] for c in ("variance", "variance_se")}
+        yield row | paid
 
 
 def _row(estimator: Estimator, f: SquaredDistance) -> dict[str, Any]:
@@ -154,4 +155,5 @@ def _row(estimator: Estimator, f: SquaredDistance) -> dict[str, Any]:
         "fits": 0,
         "unbiased": estimator.order == np.inf,
         "calls": estimator.calls(2, len(f.targets)),
+        "cost": cost(estimator, 2, variables=len(f.targets)),
     }

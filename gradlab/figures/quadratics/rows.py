@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import scipy
 import torch
-from scipy.stats import beta, kstest, norm
 from torch import Tensor
 
 from gradlab.comparison.comparing import compare, reproducible_columns
@@ -58,13 +58,11 @@ def rows(
         f, logits = problem("quadratic", *size, number), regime("moderate", *size, number)
         enumeration = Enumeration(f, logits)
         table = compare(
-            f,
-            logits,
-            estimators,
+            enumeration,
+            estimators=estimators,
             seed=seed,
             method="exact",
             logits_seed=number,
-            enumeration=enumeration,
         )
         exact.append(reproducible_columns(table)[COLUMNS])
         truth = enumeration.values.gradient
@@ -98,6 +96,11 @@ def _ranked(part: pd.DataFrame) -> pd.DataFrame:
     part = part.sort_values("z")
     count = len(part)
     rank = np.arange(1, count + 1)
-    low, high = (norm.ppf(beta.ppf(q, rank, count + 1 - rank)) for q in (0.025, 0.975))
-    p_value = float(kstest(part["z"], "norm").pvalue)
-    return part.assign(normal=norm.ppf((rank - 0.5) / count), low=low, high=high, p_value=p_value)
+    low, high = (
+        scipy.stats.norm.ppf(scipy.stats.beta.ppf(q, rank, count + 1 - rank))
+        for q in (0.025, 0.975)
+    )
+    p_value = float(scipy.stats.kstest(part["z"], "norm").pvalue)
+    return part.assign(
+        normal=scipy.stats.norm.ppf((rank - 0.5) / count), low=low, high=high, p_value=p_value
+    )

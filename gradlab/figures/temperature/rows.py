@@ -59,22 +59,22 @@ def rows(
     steps = np.arange(REFINED * (len(log_tau) - 1) + 1) / REFINED
     fine = np.exp(np.interp(steps, np.arange(len(log_tau)), log_tau))
     exact = [series for series in draws if series != "GS"]
-    tempered = [series for series in exact if hasattr(parse(series), "tau")]
+    tempered = [series for series in exact if parse(series).temperature_field]
     free = [series for series in exact if series not in tempered]
     tables = []
     for f, logits in problems(seed):
+        on = Enumeration(f, logits)
         given: dict[str, Any] = {"seed": seed, "logits_seed": seed}
-        given["enumeration"] = Enumeration(f, logits)
         # One temperature after the other: its table serves all series.
         for tau in fine.tolist():
-            tables.append(compare(f, logits, tempered, [tau], method="exact", **given))
+            tables.append(compare(on, None, tempered, [tau], method="exact", **given))
         if free:
-            tables.append(compare(f, logits, free, method="exact", **given))
+            tables.append(compare(on, None, free, method="exact", **given))
         for series, n in draws.items():
             # One evaluation of the decoder of 784 pixels costs as much as many of the others.
             n = n // 2 if isinstance(f, TinyVAE) else n
             tables.append(
-                compare(f, logits, [series], temperatures, n, method="monte-carlo", **given)
+                compare(on, None, [series], temperatures, n, method="monte-carlo", **given)
             )
     return pd.DataFrame(
         [row for table in tables for row in table.to_dict("records")], columns=COLUMNS

@@ -63,17 +63,14 @@ def rows(
     """
     found: list[dict[str, Any]] = []
     for f, logits in problems(seed):
-        given: dict[str, Any] = {
-            "seed": seed,
-            "logits_seed": seed,
-            "enumeration": Enumeration(f, logits),
-        }
+        on = Enumeration(f, logits)
+        given: dict[str, Any] = {"seed": seed, "logits_seed": seed}
         free: list[Estimator | str] = [*(STZGR(alpha) for alpha in alphas), "RF(m=4)"]
         for table in (
             # One temperature after the other: its table serves all families.
-            *(compare(f, logits, FAMILIES, [t], method="exact", **given) for t in temperatures),
-            compare(f, logits, free, method="exact", **given),
-            compare(f, logits, ["GS"], temperatures[::2], draws, method="monte-carlo", **given),
+            *(compare(on, None, FAMILIES, [t], method="exact", **given) for t in temperatures),
+            compare(on, None, free, method="exact", **given),
+            compare(on, None, ["GS"], temperatures[::2], draws, method="monte-carlo", **given),
         ):
             alpha = [getattr(parse(text), "alpha", None) for text in table["estimator"]]
             found += table.assign(kind="curve", alpha=alpha).to_dict("records")

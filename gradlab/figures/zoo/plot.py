@@ -44,7 +44,7 @@ def plot(rows: pd.DataFrame) -> Figure:
             draw_zoo(panel, rows[rows["problem"] == name])
             panel.set_title(problem_title(name))
             if place % 2 == 0:
-                spent = f"{rows['budget'].iloc[0]} evaluations of f (with or without its gradient)"
+                spent = f"{rows['budget'].iloc[0]} evaluations of f (3 for f with its gradient)"
                 panel.set_ylabel(f"variance / |g|² of the mean of as many draws as take\n{spent}")
         figure.legend(handles=zoo_key(rows), loc="outside lower center", ncols=4)
     return figure

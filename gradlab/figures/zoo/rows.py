@@ -1,9 +1,9 @@
 """Every estimator at equal cost: squared bias against the variance of as many as a budget pays.
 
-Each spends the same number of evaluations of f: a draw that costs `calls` of them is averaged
-budget / calls times, so that its variance is multiplied by calls / budget (a rate: the ratio need
-not be whole) and its bias stays. An evaluation with the gradient of f counts as one, and what a fit
-of coefficients costs is not counted. Estimators with a temperature are curves over it.
+Each spends the same number of evaluations of f: a draw that counts as `cost` of them is averaged
+budget / cost times. Its variance is multiplied by cost / budget, a rate that need not be whole, and
+its bias stays. f with its gradient counts as 3 evaluations; what a fit of coefficients costs is not
+counted. Estimators with a temperature are curves over it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -43,7 +43,17 @@ MORE: dict[str, dict[str, float | None]] = {
 
 COLUMNS = [
     *("problem", "N", "C", "logits_seed", "estimator", "series", "family", "fits", "tau"),
-    *("calls", "budget", "seed", "method", "draws", "reason", "declared_unbiased", "truth2"),
+    *(
+        "calls",
+        "cost",
+        "budget",
+        "seed",
+        "method",
+        "draws",
+        "reason",
+        "declared_unbiased",
+        "truth2",
+    ),
     *("bias2", "bias2_se", "variance", "variance_se", "cost_variance", "cost_variance_se"),
     *("version", "dtype"),
 ]
@@ -61,7 +71,7 @@ def rows(
     """Return a row for each estimator of `ESTIMATORS`, variant, temperature and problem.
 
     From `compare`: exact moments where they are known, else `draws` draws with standard errors.
-    `cost_variance` = variance * calls / budget. What can be fitted is there twice, once with what
+    `cost_variance` = variance * cost / budget. What can be fitted is there twice, once with what
     `fit` finds from `fits` draws (0 where nothing was fitted). An estimator that cannot be used on
     a problem is a row with the `reason`. The seed chooses problems, logits and draws.
     """
@@ -71,15 +81,15 @@ def rows(
             "draws": draws,
             "seed": seed,
             "logits_seed": seed,
-            "enumeration": Enumeration(f, logits),
         }
+        on = Enumeration(f, logits)
         plain, better = variants(temperatures), list(fitted(variants(), f, logits, fits, seed))
         for number, estimators in ((0, plain), (fits, better)):
-            table = compare(f, logits, estimators, **given).assign(fits=number)
+            table = compare(on, estimators=estimators, **given).assign(fits=number)
             declared = [is_declared_exact(estimator, f) for estimator in estimators]
             found.append(table.assign(declared_unbiased=declared))
     table = reproducible_columns(pd.concat(found, ignore_index=True))
-    share = table["calls"] / budget
+    share = table["cost"] / budget
     return table.assign(
         budget=budget,
         family=table["series"].map(family),
