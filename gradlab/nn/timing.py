@@ -198,7 +198,7 @@ def _of_size(
     rows: list[dict[str, Any]] = []
     for name, series, timed in [
         (REFERENCE, REFERENCE, "layer"),
-        *((str(e), e.text(without=e.temperature_field), _timed(e, f)) for e in estimators),
+        *((str(e), e.series, _timed(e, f)) for e in estimators),
     ]:
         row: dict[str, Any] = {"estimator": name, "series": series, "timed": timed, "mode": mode}
         row |= {"N": shape[1], "C": shape[2], "reason": reasons.get(name)}

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.problems.base import Problem, normal, seeded
+from gradlab.problems.base import Problem, normal
+from gradlab.reproducible import seeded
 
 __all__ = ["NormPower"]
 

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.problems.base import Problem, check_size, normal, seeded
+from gradlab.problems.base import Problem, check_size, normal
+from gradlab.reproducible import seeded
 
 __all__ = ["Polynomial", "Softplus"]
 

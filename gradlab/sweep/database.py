@@ -33,7 +33,8 @@ TYPES = {name: _SQL[COLUMNS[name].type] for name in SWEPT}
 """SQLite types of the columns of a row."""
 
 FORMAT = 2  # of the tables; stores of format 1, of versions up to 0.4, are read, not written
-_NEW = {"cost", "note", "draws_needed", "truth", "truth2_se"}  # in format 2
+# Columns of format 2 that format 1 lacks.
+_NEW = {"cost", "note", "draws_needed", "truth", "truth2_se", "averaged", "progress", "progress_se"}
 
 
 def _tables(format: int) -> dict[str, str]:

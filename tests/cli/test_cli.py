@@ -122,7 +122,7 @@ BAD_USAGE = {
     "compare GS --tau 1,-1": "--tau: tau must be a positive finite number, not -1.0",
     "compare GS --tau nan": "--tau: tau must be a positive finite number, not nan",
     "compare GS --tau 1e-320": "--tau: tau = 1e-320 is so small",
-    "compare GS --tau 0.1,x": "--tau: 'x' is no number",
+    "compare GS --tau 0.1,x": "--tau: 'x' is not a number",
     "compare --method exacct": "'exact', 'monte-carlo', 'both'",
     "compare --draws 31": "--draws",
     "compare --draws many": "--draws",

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gradlab.figures.depth.network import DeepNetwork, Layer, expected_loss
-from gradlab.problems.base import normal, seeded
-from gradlab.reproducible import single_thread
+from gradlab.problems.base import normal
+from gradlab.reproducible import seeded, single_thread
 
 __all__ = ["Readout", "classification", "training"]
 
