@@ -152,7 +152,20 @@ def configurations_at(
 def probabilities_of(
     p: Float[Tensor, "N C"], classes: Int[Tensor, "*shape N"]
 ) -> Float[Tensor, "*shape"]:
-    """Return p(x) of each configuration, the product over its variables."""
+    """Return p(x) of each configuration, the product over its variables.
+
+    Args:
+        p: Probabilities [N, C].
+        classes: Class indices [..., N].
+
+    Returns:
+        The joint probabilities [...].
+
+    Example:
+        >>> p = torch.tensor([[0.5, 0.5], [0.25, 0.75]])
+        >>> probabilities_of(p, torch.tensor([[0, 1], [1, 0]])).tolist()
+        [0.375, 0.125]
+    """
     return p[torch.arange(len(p)), classes].prod(-1)
 
 
@@ -265,6 +278,11 @@ def log_noise_ratio(
 
     Returns:
         The log ratios [..., C]; at the class of x it is -log p, not -inf.
+
+    Example:
+        >>> log_e = torch.tensor([0.0, 1.0])
+        >>> log_noise_ratio(0.0, torch.tensor([1.0, 0.0]), log_e).tolist()
+        [0.0, 1.0]
     """
     return log_e - log_p - (log_e * x).sum(-1, keepdim=True)
 
@@ -292,6 +310,12 @@ def relaxed_given(
 
     Returns:
         The relaxed samples y [..., C], in the layout of x.
+
+    Example:
+        >>> p, x = torch.tensor([0.7, 0.3, 0.0]), torch.tensor([0.0, 1.0, 0.0])
+        >>> y = relaxed_given(p, x, tau=0.5)
+        >>> int(y.argmax()), float(y[2])
+        (1, 0.0)
     """
     weight = noise_ratio(p, x, generator).log1p_().mul_(-1 / tau).exp_()
     return weight / weight.sum(-1, keepdim=True)

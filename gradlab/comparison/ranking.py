@@ -191,6 +191,13 @@ def progress_at(rows: pd.DataFrame, averaged: "float | pd.Series[float]") -> tup
     Returns:
         Two arrays. Exact rows of a mean of 0 have no progress and no error; NaN where a length is
         lost in noise.
+
+    Example:
+        >>> from gradlab import compare
+        >>> from gradlab.problems import problem, regime
+        >>> rows = compare(problem("linear", 2, 3), regime("moderate", 2, 3), ["ST"])
+        >>> progress_at(rows, 10)[0].round(6).tolist()
+        [1.0]
     """
     cosine, cosine_se, v, v_se, truth2 = (
         rows[column].to_numpy(float)

@@ -156,7 +156,15 @@ def time_layers(
 
 
 def every_estimator() -> list[Estimator]:
-    """Return what is timed by default: all estimators, and Gumbel-Rao with many samples."""
+    """Return what is timed by default: all estimators, and Gumbel-Rao with many samples.
+
+    Returns:
+        One estimator of each class with its default arguments, and GR(k=100).
+
+    Example:
+        >>> every_estimator()[-1].k
+        100
+    """
     return [*(cls() for cls in ESTIMATORS.values()), GumbelRao(k=100)]
 
 

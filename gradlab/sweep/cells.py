@@ -81,6 +81,7 @@ class Task:
         draws: The draws of a cell that is measured.
         method: "exact", "monte-carlo" or "auto".
         folder: The folder that FILE.py is relative to.
+        gradient_cost: Evaluations of f that f with its gradient counts as.
     """
 
     problem: str
