@@ -24,6 +24,7 @@ from gradlab.catalogue import problem_rows
 from gradlab.cli import main
 from gradlab.cli.comparing import Method, compare
 from gradlab.comparison import comparing
+from gradlab.comparison.rows import METHODS
 from gradlab.estimators import ESTIMATORS
 from gradlab.moments import GROUPS
 from gradlab.problems import PROBLEMS, REGIMES, problem, regime
@@ -73,7 +74,7 @@ def test_version(capsys) -> None:
 
 
 def test_options_agree_with_the_library() -> None:
-    assert [*Method] == [*comparing.METHODS]
+    assert [*Method] == [*METHODS, "both"]
     draws = inspect.signature(compare).parameters["draws"]
     assert draws.default == comparing.DEFAULT_DRAWS
     assert draws.annotation.__metadata__[0].min == 2 * GROUPS

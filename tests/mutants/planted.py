@@ -274,7 +274,7 @@ MUTANTS = {
         _MONTE_CARLO,
     ),
     "purpose without a stream": Mutant(
-        "problems/base.py",
+        "reproducible.py",
         'f"{purpose}:{seed}"',
         'f"{seed}"',
         "a problem and its logits share their random numbers",
@@ -419,8 +419,8 @@ MUTANTS = {
     ),
     "seed of a cell": Mutant(
         "sweep/cells.py",
-        'digest()[:8], "big") >> 1',
-        'digest()[:1], "big") >> 1',
+        "return seed_of(self.id)",
+        "return seed_of(self.id, bits=6)",
         "cells share their seeds",
         (*_STORE, "tests/sweep/test_grid.py"),
     ),
