@@ -90,6 +90,7 @@ def test_a_cluster_gives_the_same_rows(address, local, tmp_path):
     assert_same(tmp_path / "s.db", local)
 
 
+@pytest.mark.slow  # it starts a scheduler and a worker, four processes that import torch
 def test_other_versions_of_the_workers_are_refused(address, tmp_path, monkeypatch):
     monkeypatch.setattr(running, "versions", lambda: {"gradlab": "9.9"})
     with pytest.raises(CrewError, match=r"a worker has .*, the driver has \{'gradlab': '9.9'\}"):
