@@ -1,7 +1,7 @@
 """Mean and variance of an estimator, exact or from draws: one type for both.
 
-Against the true gradient they give squared bias, mean squared error and cosine, each with a
-standard error that is 0 when the moments are exact. Ratios of measured numbers are corrected for
+Against the true gradient they give squared bias, mean squared error, cosine and progress, each with
+a standard error that is 0 when the moments are exact. Ratios of measured numbers are corrected for
 the bias of a ratio, and their errors for its skewness.
 """
 
@@ -182,8 +182,7 @@ class Moments:
 
     def mse(self, truth: "Truth", averaged: float = 1) -> Measured:
         """Mean squared error of the mean of `averaged` draws: bias2 + variance / averaged."""
-        if not averaged >= 1:
-            raise ValueError(f"averaged must be at least 1 draw, not {averaged!r}")
+        _check_averaged(averaged)
         return self._against(
             truth, lambda m, t: m._bias2(t) + float(m.variance_per_variable.sum()) / averaged
         )
@@ -206,6 +205,59 @@ class Moments:
         the value is then not corrected, and its error is NaN.
         """
         return self._ratio(truth, lambda m, t: m._inner(t) / _root(m._length2() * _length2_of(t)))
+
+    def progress(self, truth: "Truth", averaged: float = 1) -> Measured:
+        r"""Progress of a step along the mean of `averaged` draws, relative to the true gradient's.
+
+        .. math:: P(B) = \operatorname{sign}(m \cdot g)
+            \frac{(m \cdot g)^2}{|g|^2 (|m|^2 + V / B)},
+
+        with the mean m and the total variance V of one draw, the truth g and B = `averaged`. A step
+        of length s along the mean of B draws lowers a loss of curvature L by s m.g - L s^2 (|m|^2 +
+        V / B) / 2 on average: P is what the best s brings, relative to a step along g. It lies in
+        [-1, 1], does not depend on the scale of the estimates and is the squared cosine with its
+        sign where B is infinite. A batch counts as one vector, all its elements together.
+
+        From n draws, |m|^2 is replaced by its unbiased estimate, and the jackknife takes off what
+        noise adds to (m.g)^2. The result is not truncated: it may exceed 1, and its sign may be
+        wrong where m.g is smaller than its error. The standard error is sqrt(4 r^2 e^2 + 2 e^4),
+        with e the error of the signed root r: so it does not vanish where r does. Two of them cover
+        the truth in 90 to 97 %, and nearly always where m.g is 0.
+
+        Args:
+            truth: The gradient [N, C] ([B, N, C] for a batch) in the units of the moments, or the
+                moments of unbiased draws of it that are independent of these.
+            averaged: How many draws are averaged, at least 1. It need not be an integer, and
+                `math.inf` asks for the mean itself.
+
+        Returns:
+            The progress with its standard error: 0 for exact moments and an exact truth. Value or
+            error are NaN where the truth is 0 or lost in noise, or where mean and V / B both are.
+
+        Raises:
+            ValueError: If `averaged` is less than 1 or NaN.
+
+        Example:
+            A mean that points along the truth, with as much variance as squared length.
+
+            >>> import torch
+            >>> from gradlab.moments import Moments
+            >>> truth = torch.tensor([[3.0, -4.0]], dtype=torch.float64)
+            >>> moments = Moments(2 * truth, torch.tensor([100.0], dtype=torch.float64))
+            >>> [round(moments.progress(truth, B), 3) for B in (1, 10, float("inf"))]
+            [0.5, 0.909, 1.0]
+            >>> round(Moments(-truth, torch.tensor([25.0])).progress(truth), 3)
+            -0.5
+        """
+        _check_averaged(averaged)
+
+        def root(m: Moments, t: Truth) -> float:
+            second_moment = m._length2() + float(m.variance_per_variable.sum()) / averaged
+            return m._inner(t) / (_root(second_moment) * _root(_length2_of(t)))
+
+        r = self._ratio(truth, root)
+        value = self._ratio(truth, lambda m, t: root(m, t) * abs(root(m, t))).value
+        return Measured(value, math.hypot(2 * r.value * r.se, math.sqrt(2) * r.se**2))
 
     def scale_free_bias2(self, truth: "Truth") -> Measured:
         """Squared bias after every draw is rescaled so that its mean has the length of the truth.
@@ -326,6 +378,11 @@ class Moments:
         assert self.groups is not None
         pooled = (self.groups.pooled(torch.arange(GROUPS) != g) for g in range(GROUPS))
         return [Moments(mean, (square / (n - 1)).sum(-1), n) for mean, square, n in pooled]
+
+
+def _check_averaged(averaged: float) -> None:
+    if not averaged >= 1:
+        raise ValueError(f"averaged must be at least 1 draw, not {averaged!r}")
 
 
 def _root(square: float) -> float:

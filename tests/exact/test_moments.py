@@ -195,8 +195,9 @@ def test_few_draws_that_carry_the_variance_are_told():
 
 @pytest.mark.parametrize("averaged", [0, 0.5, -1, math.nan])
 def test_an_average_over_less_than_one_draw_is_refused(averaged):
-    with pytest.raises(ValueError, match="averaged must be at least 1 draw"):
-        exact(TRUTH, [1.0, 1.0]).mse(TRUTH, averaged)
+    for verb in (exact(TRUTH, [1.0, 1.0]).mse, exact(TRUTH, [1.0, 1.0]).progress):
+        with pytest.raises(ValueError, match="averaged must be at least 1 draw"):
+            verb(TRUTH, averaged)
 
 
 def test_too_few_draws_for_a_standard_error_say_nan():
@@ -231,6 +232,7 @@ NUMBERS = {
     "bias2": lambda m, t: m.bias2(t),
     "mse": lambda m, t: m.mse(t, 3),
     "cosine": lambda m, t: m.cosine(t),
+    "progress": lambda m, t: m.progress(t, 3),
     "scale-free bias2": lambda m, t: m.scale_free_bias2(t),
     "scale-free variance": lambda m, t: m.scale_free_variance(t),
 }
@@ -270,7 +272,10 @@ def test_ratios_take_the_noise_of_a_measured_truth_off():
         assert both == pytest.approx(together, rel=1e-9)
 
 
-@pytest.mark.parametrize("number", NUMBERS.values(), ids=NUMBERS)
+ADDING = {name: number for name, number in NUMBERS.items() if name != "progress"}
+
+
+@pytest.mark.parametrize("number", ADDING.values(), ids=ADDING)
 def test_the_standard_error_is_that_of_both(number):
     moments, truth = measured_pair(0, BIAS)
     frozen_moments, frozen_truth = (

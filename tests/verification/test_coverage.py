@@ -80,10 +80,12 @@ STATISTICS = {
     "mse": lambda m, g: m.mse(g),
     "mse of 100": lambda m, g: m.mse(g, 100),
     "cosine": lambda m, g: m.cosine(g),
+    "progress": lambda m, g: m.progress(g),
+    "progress of 100": lambda m, g: m.progress(g, 100),
     "scale-free bias2": lambda m, g: m.scale_free_bias2(g),
     "scale-free variance": lambda m, g: m.scale_free_variance(g),
 }
-RATIOS = ["cosine", "scale-free bias2", "scale-free variance"]
+RATIOS = ["cosine", "progress", "progress of 100", "scale-free bias2", "scale-free variance"]
 AGAINST = ["bias2", "mse", *RATIOS]
 MEASURED_TRUTH = [f"{name}, truth measured" for name in AGAINST]
 
