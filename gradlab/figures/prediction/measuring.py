@@ -9,13 +9,15 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from gradlab.categorical import draw_one_hot, probabilities
 from gradlab.estimators import Estimator, QuadratureError, parse
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import EnumeratedBatch, NotExactError
 from gradlab.figures.prediction.tasks import Snapshot
 from gradlab.loss.gate import checked
-from gradlab.moments import Moments, Truth
+from gradlab.moments import Moments
 from gradlab.montecarlo import monte_carlo
 from gradlab.reproducible import block_generator
 
@@ -63,13 +65,15 @@ def measured(
             "reference_loss": snapshot.loss,
             "method": "exact" if exact else "monte carlo",
         }
-        for part in PARTS if snapshot.known is not None else PARTS[:1]:
-            known = 0.0 if part == "estimated" else snapshot.known.to(torch.float64)
-            rows.append(row | {"part": part} | _criteria(_shifted(moments, known), truth + known))
+        rows.append(row | {"part": PARTS[0]} | _criteria(moments, truth))
+        if snapshot.known is not None:
+            known = snapshot.known.to(torch.float64)
+            whole = _criteria(_shifted(moments, known), truth + known)
+            rows.append(row | {"part": PARTS[1]} | whole)
     return rows
 
 
-def _criteria(moments: Moments, truth: Truth) -> dict[str, float]:
+def _criteria(moments: Moments, truth: Tensor) -> dict[str, float]:
     truth2 = float(truth.square().sum())
     row = {"truth2": truth2, "cosine": float(moments.cosine(truth))}
     for averaged in AVERAGED:
@@ -79,7 +83,7 @@ def _criteria(moments: Moments, truth: Truth) -> dict[str, float]:
     return row
 
 
-def _shifted(moments: Moments, known: torch.Tensor | float) -> Moments:
+def _shifted(moments: Moments, known: Tensor) -> Moments:
     """Return the moments of draws to which `known` is added."""
     if moments.groups is None:
         return replace(moments, mean=moments.mean + known)
@@ -90,8 +94,6 @@ def _settled(estimator: Estimator, snapshot: Snapshot, seed: int) -> Estimator:
     """Return a moving average that has come to the loss of the snapshot; others as they are."""
     if estimator.running_field is None:
         return estimator
-    from gradlab.categorical import draw_one_hot, probabilities
-
     source = block_generator(seed, f"prediction {snapshot.step} baseline")
     x = draw_one_hot(probabilities(snapshot.logits), source, 64).to(snapshot.logits.dtype)
     with torch.no_grad():

@@ -1,11 +1,13 @@
 """The runs of the study: what there is to do, a store that it resumes from, and doing it.
 
 Every job writes one file at once and whole, so that an interrupt loses the job in hand alone.
+`python -m gradlab.figures.prediction.study STORE` does what is left.
 """
 
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -197,3 +199,12 @@ def _expected_seconds(jobs: Sequence[Job], todo: Sequence[Job], store: Path) -> 
         return _REFERENCE_SECONDS if job.estimator is None else _RUN_SECONDS
 
     return sum(expected(job) for job in todo)
+
+
+if __name__ == "__main__":
+    try:
+        perform(Study(), Path(*sys.argv[1:]) if sys.argv[1:] else default_store(), progress=True)
+    except KeyboardInterrupt:
+        sys.exit("interrupted: the same command goes on")
+    except (ValueError, OSError) as fault:
+        sys.exit(str(fault))

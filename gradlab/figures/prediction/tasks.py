@@ -8,7 +8,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gradlab.categorical import configurations
+from gradlab.comparison.eligibility import GRADIENT_COST, cost
 from gradlab.data.datasets import Images, load_images
 from gradlab.estimators import Estimator, parse
 from gradlab.figures.depth.network import state_probabilities
@@ -31,10 +32,13 @@ from gradlab.training.loop import train
 from gradlab.training.vae import read_latent
 from gradlab.training.vae_training import PROBED, VAESettings, VAETraining
 
-__all__ = ["REFERENCE", "TASKS", "Snapshot", "Task"]
+__all__ = ["COST", "REFERENCE", "TASKS", "Snapshot", "Task"]
 
 REFERENCE = "ZGR"
 """The estimator of the run on which all are measured."""
+
+COST = GRADIENT_COST
+"""Evaluations of f that one gradient of a pathwise estimator counts as."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,15 @@ class Task(ABC):
 
     @abstractmethod
     def curve(self, estimator: str, lr: float, seed: int) -> list[tuple[int, float]]:
-        """Return the exact training loss at some steps, from the first to the last."""
+        """Return the exact training loss at some steps, from the first to that of `length`."""
+
+    def length(self, estimator: str) -> int:
+        """Return the steps of a run: more than `steps` where a gradient costs less than `COST`.
+
+        So that every run spends as much as `steps` gradients of a pathwise estimator.
+        """
+        spent = cost(parse(estimator), self.C, variables=self.N)
+        return math.ceil(self.steps * max(1.0, COST / spent))
 
     @abstractmethod
     def snapshots(self, shares: Sequence[float], lr: float, seed: int) -> list[Snapshot]:
@@ -95,7 +107,7 @@ class _Recorded(Training):
 
     def evaluate(self, epoch: int, last: bool) -> dict[str, float]:
         """Return the exact loss at some epochs."""
-        due = last or epoch in _recorded(self.settings.epochs)
+        due = last or epoch in _recorded(self.settings.epochs) or epoch % 20 == 0
         return {"train_loss": self.exact_loss()} if due else {}
 
 
@@ -129,7 +141,8 @@ class _VAE(_Recorded, VAETraining):
         """Return the reconstruction term; the divergence is known."""
         images = self._pixels[:PROBED]
         logits = self.model.encode(images).detach().requires_grad_()
-        (known,) = torch.autograd.grad(self.model.divergence(logits).sum(), logits)
+        with torch.enable_grad():
+            (known,) = torch.autograd.grad(self.model.divergence(logits).sum(), logits)
         return self.model.reconstruction(images), logits.detach(), known
 
 
@@ -149,6 +162,8 @@ class QuantizedSettings:
 
 class _Bottleneck(nn.Module):
     """Images to class logits through a layer of N quantized units."""
+
+    values: Tensor
 
     def __init__(self, units: int, levels: int, hidden: int, source: torch.Generator) -> None:
         super().__init__()
@@ -266,8 +281,9 @@ class NetworkTask(Task):
         return _VAE(of_vae, self.images)
 
     def curve(self, estimator: str, lr: float, seed: int) -> list[tuple[int, float]]:
-        """Return the exact training loss at some steps, from the first to the last."""
-        training = self.training(estimator, lr, seed)
+        """Return the exact training loss at some steps, from the first to that of `length`."""
+        epochs = math.ceil(self.epochs * self.length(estimator) / self.steps)
+        training = replace(self, epochs=epochs).training(estimator, lr, seed)
         start = (0, training.exact_loss())
         rows = train(training).dropna(subset="train_loss")
         return [start, *zip(rows["step"].astype(int), rows["train_loss"], strict=True)]
@@ -309,22 +325,22 @@ class ToyTask(Task):
     def N(self) -> int:  # type: ignore[override]
         return TOYS[self.toy].N
 
-    def _records(self, estimator: Estimator, lr: float, seed: int, every: int) -> Tensor:
+    def _records(self, estimator: Estimator, lr: float, seed: int, steps: int) -> Tensor:
         f = TOYS[self.toy]
         source = block_generator(seed, f"prediction|{f.name}")
         start = (torch.rand(self.runs, f.N, 2, generator=source) - 0.5) / 50
-        return optimize(estimator, f, start, self.steps, lr, self.averaged, seed, every=every)
+        return optimize(estimator, f, start, steps, lr, self.averaged, seed)
 
     def curve(self, estimator: str, lr: float, seed: int) -> list[tuple[int, float]]:
-        """Return the exact loss, a mean over runs, at some steps from the first to the last."""
-        records = self._records(parse(estimator), lr, seed, 1)
+        """Return the exact loss, a mean over runs, at all steps from the first to `length`."""
+        records = self._records(parse(estimator), lr, seed, self.length(estimator))
         losses = expected_loss(TOYS[self.toy], records).mean(-1).tolist()
         return list(enumerate(losses))
 
     def snapshots(self, shares: Sequence[float], lr: float, seed: int) -> list[Snapshot]:
         """Return the moments at these shares of the reference run."""
         f, found = TOYS[self.toy], []
-        records = self._records(parse(REFERENCE), lr, seed, 1)
+        records = self._records(parse(REFERENCE), lr, seed, self.steps)
         for share in shares:
             logits = records[self.at(share)].to(torch.float64).requires_grad_()
             loss = _expected(f, logits)
