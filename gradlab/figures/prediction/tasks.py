@@ -368,7 +368,7 @@ TASKS: dict[str, Task] = {
         ToyTask("polynomial, p = 1.5", "polynomial, p = 1.5"),
         ToyTask("polynomial, p = 2", "polynomial, p = 2"),
         ToyTask("polynomial, p = 3", "polynomial, p = 3"),
-        NetworkTask("quantized 5x4", "5x4", quantized=True),
+        NetworkTask("quantized 5x4", "5x4", quantized=True, rates=(3e-4, 1e-3, 2e-3)),
         NetworkTask("VAE 6x2", "6x2"),
     )
 }
