@@ -224,7 +224,9 @@ def _errors(rows: pd.DataFrame) -> dict[str, tuple[Any, Any]]:
         error = (rows["bias2"] + share * rows["variance"]) / rows["truth2"]
         found[criterion] = error, np.sqrt(square.clip(lower=0.0)) / rows["truth2"]
     progress, progress_se = progress_at(rows, GRADIENTS * BUDGET / rows["cost"])
-    return found | {"progress": (1 - progress, progress_se)}
+    lost = 1 - progress
+    # All that is lost to rounding is lost alike.
+    return found | {"progress": (np.where(abs(lost) < 1e-12, 0.0, lost), progress_se)}
 
 
 def findings(summary: pd.DataFrame) -> list[str]:
