@@ -1,6 +1,6 @@
 """Which estimator, at which temperature, for a loss and a budget of evaluations.
 
-`recommend` measures what can be used and ranks it at equal cost.
+`recommend` measures what can be used and ranks it by progress at equal cost.
 """
 
 import math
@@ -22,14 +22,15 @@ from gradlab.comparison.eligibility import (
     is_declared_exact,
     why_not,
 )
-from gradlab.comparison.ranking import is_unmet, ranking
+from gradlab.comparison.ranking import is_no_better_than_0, is_unmet, progress_at, ranking
 from gradlab.comparison.recommendation import UNMEASURED, Recommendation
+from gradlab.comparison.rows import AVERAGED
 from gradlab.estimators import ESTIMATORS, Estimator, LeaveOneOut
 from gradlab.exact.enumeration import TooLargeError, check_states
 from gradlab.exact.mechanism import is_shipped, overrides
-from gradlab.exact.moments import Enumeration, enumerated
+from gradlab.exact.moments import Enumerated, Enumeration, enumerated
 from gradlab.loss import Loss
-from gradlab.moments import GROUPS, Measured
+from gradlab.moments import GROUPS, Measured, check_averaged
 from gradlab.reproducible import check_seed, single_thread
 from gradlab.user_code.under_test import Code
 
@@ -42,6 +43,8 @@ TEMPERATURES = (0.032, 0.056, 0.1, 0.18, 0.32, 0.56, 1.0, 1.8, 3.2, 5.6, 10.0)
 _REACH, _WIDEST = 16, 64
 # Rankings are made up to this budget, or the one asked for.
 _LARGEST_BUDGET = 2**14
+# Numbers of gradients for which rankings are made besides.
+_NUMBERS = tuple(float(round(10 ** (k / 4))) for k in range(0, 21))
 # Seconds that a sweep of f may take; numbers that all draws may make before fewer are made of some,
 # what share then, and how many temperatures on each side of the best are measured by all.
 _PATIENCE, _WORK, _FEWER, _NEAR = 60.0, 2**29, 16, 1
@@ -62,10 +65,11 @@ _BLIND = (
 
 @single_thread()
 def recommend(
-    f: Loss | Enumeration,
-    logits: Float[Tensor, "N C"] | None = None,
+    f: Loss | Enumerated,
+    logits: Float[Tensor, "*batch N C"] | None = None,
     *,
     evaluations: int,
+    averaged: float = AVERAGED,
     must_be_unbiased: bool = False,
     estimators: Iterable[Code] | None = None,
     temperatures: Sequence[float] | None = None,
@@ -78,16 +82,22 @@ def recommend(
     workers: int = 1,
     progress: bool = False,
 ) -> Recommendation:
-    """Return estimators in the order of their error at equal cost, for f at these logits.
+    """Return estimators in the order of their progress at equal cost, for f at these logits.
 
-    An estimator averages as many draws as it can pay; your own code that declares no cost pays for
-    what it is seen to evaluate. What cannot be used is listed with its reason. What is declared
-    exact counts as unbiased unless its draws contradict this.
+    A gradient is the mean of as many draws as the budget pays; your own code that declares no cost
+    pays for what it is seen to evaluate. Progress, in [-1, 1], is what a step along the mean of
+    `averaged` gradients gains, relative to a step along the true one (`Moments.progress`). What
+    cannot be used is listed with its reason. What is declared exact counts as unbiased unless its
+    draws contradict this. What is not shown to make progress is ranked below a line, never first.
 
     Args:
-        f: The loss, x [..., N, C] -> values [...].
-        logits: Logits [N, C].
+        f: The loss, x [..., N, C] -> values [...]. For logits [B, N, C] it maps x [..., B, N, C] to
+            [..., B], and all numbers are of the B elements together. An `Enumeration` or an
+            `EnumeratedBatch` stands in place of f and logits.
+        logits: Logits [N, C] or [B, N, C].
         evaluations: The budget: evaluations of f for one gradient.
+        averaged: How many gradients are averaged, at least 1: those of a batch, and of the memory
+            of an optimizer.
         must_be_unbiased: Whether to rank only what is declared exact, for every f or this problem.
         estimators: Estimators, texts or your own code; by default all, and RF of several sizes.
         temperatures: The grid of temperatures; by default `TEMPERATURES`.
@@ -113,12 +123,13 @@ def recommend(
         >>> recommend(f, logits, evaluations=16, estimators=["ST", "RF(m=4)"]).best
         ['ST']
     """
-    _check(evaluations, gradient_cost, seed)
-    on = enumerated(f, logits, batches=False)
-    assert isinstance(on, Enumeration)
+    _check(evaluations, averaged, gradient_cost, seed)
+    on = enumerated(f, logits)
+    # Whether it can be used, and what it costs, is asked at the first element of a batch.
+    f = on.objective if isinstance(on, Enumeration) else on.objective.element(0)
+    logits = on.logits.reshape(-1, *on.logits.shape[-2:])[0]
     # Code of the user's is run in the precision that it trains in.
-    caller = on.caller_logits
-    f, logits = on.objective, on.logits
+    caller = on.caller_logits.reshape(-1, *on.logits.shape[-2:])[0]
     grid = TEMPERATURES if temperatures is None else temperatures
     chosen = _all_estimators(evaluations) if estimators is None else estimators
     cells = list(dict.fromkeys(with_temperatures(chosen, grid)))
@@ -149,6 +160,7 @@ def recommend(
         "workers": workers,
         "progress": progress,
         "gradient_cost": gradient_cost,
+        "averaged": averaged,
         "reference": reference,
         "reference_draws": 20 * draws if reference_draws is None else reference_draws,
         "method": "auto" if left is None else "monte-carlo",
@@ -178,9 +190,17 @@ def recommend(
         notes = (_BLIND.format(rows[is_unmet(rows)]["note"].iloc[0]), *notes)
     elif blind:
         raise ValueError(_nothing_seen(rows, unseen))
-    curves = ranking(trusted, _budgets(evaluations))
-    curves["asked"] = curves["evaluations"] == evaluations
+    curves = pd.concat(
+        [
+            ranking(trusted, _budgets(evaluations), [averaged]),
+            ranking(trusted, [evaluations], [n for n in _NUMBERS if n != averaged]),
+        ],
+        ignore_index=True,
+    )
+    curves["asked"] = (curves["evaluations"] == evaluations) & (curves["averaged"] == averaged)
     ranked = curves[curves["asked"]].drop(columns="asked")
+    if (hopeless := _hopeless(ranked)) is not None:
+        raise ValueError(hopeless)
     failed = dict(rows.loc[rows["reason"].notna(), ["series", "reason"]].itertuples(index=False))
     unused = [
         {
@@ -200,7 +220,9 @@ def recommend(
     return Recommendation(
         problem=first["problem"],
         size=(logits.shape[0], logits.shape[1]),
+        batch=len(on.logits) if on.logits.ndim == 3 else None,
         evaluations=evaluations,
+        averaged=float(averaged),
         gradient_cost=gradient_cost,
         must_be_unbiased=must_be_unbiased,
         truth=first["truth"],
@@ -212,8 +234,9 @@ def recommend(
     )
 
 
-def _check(evaluations: int, gradient_cost: float, seed: int) -> None:
+def _check(evaluations: int, averaged: float, gradient_cost: float, seed: int) -> None:
     check_int("evaluations", evaluations, 1)
+    check_averaged(averaged)
     check_gradient_cost(gradient_cost)
     check_seed(seed)
 
@@ -228,15 +251,30 @@ def _unaffordable(cost: float, evaluations: int) -> str:
     return f"one draw counts as {cost:g} evaluations of f, more than {evaluations}"
 
 
-def _left_to_draws(enumeration: Enumeration) -> str | None:
+def _hopeless(ranked: pd.DataFrame) -> str | None:
+    """Return why nothing is recommended, where no estimator is shown to make progress."""
+    if not ranked["progress"].notna().any() or not is_no_better_than_0(ranked).all():
+        return None
+    first = ranked.iloc[0]
+    error = f" ± {first['progress_se']:.1g}" if first["progress_se"] > 0 else ""
+    return (
+        "no estimator is shown to make progress: the most has "
+        f"{first['estimator']}, {first['progress']:.2g}{error}, where an answer of 0 has 0; allow "
+        "more evaluations, average more gradients (averaged), or measure with more draws"
+    )
+
+
+def _left_to_draws(on: Enumerated) -> str | None:
     """Return why all is left to draws, in words, or None if f is enumerated."""
+    elements = [on] if isinstance(on, Enumeration) else on.elements
     try:
-        check_states(enumeration.logits)
+        for element in elements:
+            check_states(element.logits)
     except TooLargeError:
-        states = sum(math.log10(int(n)) for n in (probabilities(enumeration.logits) > 0).sum(-1))
+        states = sum(math.log10(int(n)) for n in (probabilities(element.logits) > 0).sum(-1))
         why = f"f has about 10^{states:.1f} configurations"
     else:
-        seconds = enumeration.sweep_seconds()
+        seconds = len(elements) * elements[0].sweep_seconds()
         if seconds <= _PATIENCE:
             return None
         why = f"one evaluation of f at all configurations would take about {seconds:.0f} s"
@@ -270,7 +308,7 @@ def _nothing_seen(rows: pd.DataFrame, unseen: dict[str, str]) -> str:
 
 
 def _measured(
-    on: Enumeration,
+    on: Enumerated,
     cells: list[Estimator],
     draws: int,
     settings: dict[str, Any],
@@ -292,9 +330,9 @@ def _measured(
     near: set[str] = set()
     for series, part in first[first["reason"].isna()].groupby("series", sort=False):
         part = part.sort_values("tau")
-        averaged = max(1, int(evaluations // costs[series]))
-        error = (part["bias2"] + part["variance"] / averaged).to_numpy(float)
-        noise = np.hypot(part["bias2_se"], part["variance_se"] / averaged).to_numpy(float)
+        draws_each = max(1, int(evaluations // costs[series]))
+        value, noise = progress_at(part, draws_each * settings["averaged"])
+        error = -value
         best = int(np.nanargmin(error)) if np.isfinite(error).any() else 0
         alike = error - error[best] <= 2 * np.hypot(noise, noise[best])
         alike[max(0, best - 1) : best + 2] = True
@@ -313,7 +351,7 @@ def _measured(
 
 def _with_more_draws(
     rows: pd.DataFrame,
-    on: Enumeration,
+    on: Enumerated,
     cells: list[Estimator],
     settings: dict[str, Any],
 ) -> pd.DataFrame:
@@ -378,8 +416,10 @@ def _as_declared(rows: pd.DataFrame, replaced: set[str]) -> tuple[pd.DataFrame, 
     trusted = rows.copy()
     believed = drawn & ~refuted & ~rows["estimator"].isin(replaced)
     trusted.loc[believed, ["bias2", "bias2_se"]] = 0.0
+    trusted.loc[believed, ["cosine", "cosine_se"]] = 1.0, 0.0
     for column in ("", "_se"):
         trusted.loc[believed, f"mse{column}"] = trusted[f"variance{column}"]
+        trusted.loc[believed, f"scale_free_variance{column}"] = trusted[f"variance{column}"]
     return trusted, told
 
 
