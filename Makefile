@@ -20,13 +20,15 @@ figures: $(READY) ## the main job: every figure and its rows, into figures/
 # One thread a worker: more only makes the workers wait for each other.
 test test-all: export OMP_NUM_THREADS := 1
 test test-all: export MPLBACKEND := Agg
+# Without stored bytecode every process rewrites the assertions of all files anew.
+test test-all: PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest
 test-all: export GRADLAB_CHECK_SHAPES := 1
 
 test: $(READY) ## the tests, without the slow ones
-	@$(BIN)/pytest -n $(JOBS) --dist worksteal
+	@$(PYTEST) -n $(JOBS) --dist worksteal
 
 test-all: $(READY) ## all tests, with the slow ones and those on full data sets
-	@$(BIN)/pytest -n $(JOBS) -m ""
+	@$(PYTEST) -n $(JOBS) -m ""
 
 test-mutants: $(READY) ## plant each mutant of tests/mutants and see whether its tests fail
 	@$(BIN)/python -m tests.mutants

@@ -368,7 +368,16 @@ class Moments:
 
 
 def check_averaged(averaged: float) -> None:
-    """Raise ValueError unless `averaged` is a number of draws of at least 1."""
+    """Raise ValueError unless `averaged` is a number of draws of at least 1.
+
+    Args:
+        averaged: A number; infinity is one.
+
+    Example:
+        >>> check_averaged(0.5)
+        Traceback (most recent call last):
+        ValueError: averaged must be at least 1 draw, not 0.5
+    """
     if not averaged >= 1:
         raise ValueError(f"averaged must be at least 1 draw, not {averaged!r}")
 

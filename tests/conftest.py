@@ -58,6 +58,17 @@ def unchecked(monkeypatch):
 
 
 @pytest.fixture
+def few_calls(request, monkeypatch):
+    """Ask by few calls whether your own code draws replicates, for tests of what comes after that.
+
+    The 640 calls of the full check cost more than most trials. tests/user_code/test_replicates.py
+    and the slow tests make all of them.
+    """
+    if request.node.get_closest_marker("slow") is None:
+        monkeypatch.setattr("gradlab.user_code.replicates._SMALL", (16,))
+
+
+@pytest.fixture
 def interruptible():
     """Let SIGINT arrive also where the tests run in the background of a shell."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -189,7 +189,9 @@ def test_bad_baseline(baseline):
 @pytest.mark.parametrize("dim", [2, -3, 5])
 @pytest.mark.parametrize(("function", "arguments", "estimator"), DROP_IN)
 def test_bad_dim(function, arguments, estimator, dim):
-    with pytest.raises(ValueError, match=rf"dim = {dim} is no axis of logits of shape \[2, 3\]"):
+    with pytest.raises(
+        ValueError, match=rf"dim = {dim} is not an axis of logits of shape \[2, 3\]"
+    ):
         function(LOGITS, **arguments, dim=dim)
 
 

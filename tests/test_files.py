@@ -113,6 +113,6 @@ def test_only_one_module_moves_files():
     moving = {
         file.relative_to(package).as_posix()
         for file in package.rglob("*.py")
-        if re.search(r"os\.replace|NamedTemporary|Directory\(dir", file.read_text())
+        if re.search(r"os\.replace|NamedTemporaryFile\(dir|Directory\(dir", file.read_text())
     }
     assert moving == {"files.py"}

@@ -53,12 +53,12 @@ def list_(
     rows_of = dict(
         zip(Kind, (estimator_rows, problem_rows, regime_rows, _figure_rows), strict=True)
     )
-    tables = {kind: rows_of[kind]() for kind in Kind if kind in (kinds or Kind)}
+    tables = {str(kind): rows_of[kind]() for kind in Kind if kind in (kinds or Kind)}
     parts = []
     for kind, rows in tables.items():
-        if kind is Kind.estimators:
+        if kind == Kind.estimators:
             parts += [aligned([list(rows), *rows.itertuples(index=False)]), aligned(KEY)]
-        elif kind is Kind.regimes:
+        elif kind == Kind.regimes:
             for of, part in rows.groupby("of", sort=False):
                 parts.append(f"{of}\n{filled(', '.join(part['regime']), indent='')}")
         else:

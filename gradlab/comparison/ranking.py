@@ -17,6 +17,7 @@ from gradlab.comparison.rows import AVERAGED, RANKED
 from gradlab.moments import check_averaged
 
 __all__ = [
+    "averaged_error",
     "best_temperature",
     "is_no_better_than_0",
     "is_unmet",
@@ -135,7 +136,7 @@ def _nothing(rows: pd.DataFrame) -> str:
 
 def _best(part: pd.DataFrame, n: float) -> dict[str, Any]:
     """Return the best row of one series, by increasing temperature, for the mean of n draws."""
-    mse, se = _mse(part, n)
+    mse, se = averaged_error(part, n)
     at = int(mse.argmin())
     noise = np.hypot(se, se[at])
     alike = mse - mse[at] <= np.where(noise > 0, 2 * noise, _SAME * abs(mse[at]))
@@ -152,13 +153,30 @@ def _best(part: pd.DataFrame, n: float) -> dict[str, Any]:
     }
 
 
-def _mse(part: pd.DataFrame, n: float) -> tuple[Array, Array]:
-    """Return bias2 + variance / n of each row and its standard error."""
+def averaged_error(rows: pd.DataFrame, n: float) -> tuple[Array, Array]:
+    r"""Return the mean squared error of the mean of n draws, for each row, and its standard error.
+
+    .. math:: e = b + v / n, \quad s_e^2 = s_b^2 + s_v^2 / n^2 + (s_{mse}^2 - s_b^2 - s_v^2) / n
+
+    The error at n = 1, `mse_se`, shows how the errors of the two parts go together.
+
+    Args:
+        rows: From `gradlab.compare`: b is `bias2`, v is `variance`.
+        n: How many draws are averaged; it need not be a whole number.
+
+    Returns:
+        The errors and their standard errors, one for each row, in units of f squared.
+
+    Example:
+        >>> row = {"bias2": 1.0, "bias2_se": 0.3, "variance": 8.0, "variance_se": 0.4}
+        >>> error, se = averaged_error(pd.DataFrame([row | {"mse_se": 0.5}]), 4)
+        >>> error.round(3).tolist(), se.round(3).tolist()
+        ([3.0], [0.316])
+    """
     bias2, variance, b, v, both = (
-        part[column].to_numpy(float)
+        rows[column].to_numpy(float)
         for column in ("bias2", "variance", "bias2_se", "variance_se", "mse_se")
     )
-    # The error at n = 1 tells how the errors of the two parts go together.
     covariance = (both**2 - b**2 - v**2) / 2
     square = b**2 + (v / n) ** 2 + 2 * covariance / n
     return bias2 + variance / n, np.sqrt(square.clip(min=0.0))
@@ -179,6 +197,13 @@ def progress_at(rows: pd.DataFrame, averaged: "float | pd.Series[float]") -> tup
     Returns:
         Two arrays. Exact rows of a mean of 0 have no progress and no error; NaN where a length is
         lost in noise.
+
+    Example:
+        >>> from gradlab import compare
+        >>> from gradlab.problems import problem, regime
+        >>> rows = compare(problem("linear", 2, 3), regime("moderate", 2, 3), ["ST"])
+        >>> progress_at(rows, 10)[0].round(6).tolist()
+        [1.0]
     """
     cosine, cosine_se, v, v_se, truth2 = (
         rows[column].to_numpy(float)
@@ -261,7 +286,7 @@ def _most(part: pd.DataFrame, draws: int, averaged: float, truth2: float) -> dic
 
     By progress, or by the error where `truth2` is 0.
     """
-    mse, mse_se = _mse(part, draws)
+    mse, mse_se = averaged_error(part, draws)
     if truth2 > 0:
         value, se = progress_at(part, draws * averaged)
         lost = np.isnan(value) | np.isnan(se)

@@ -136,7 +136,7 @@ def _is_by_progress(table: pd.DataFrame) -> bool:
 
 def _table(answer: Recommendation) -> str:
     ranked = answer.table[answer.table["rank"].notna()]
-    lines = [
+    lines: list[tuple[str, ...]] = [
         ("#", "estimator", "cost", "n", "progress", "error", "bias", "sd", "cosine", "τ alike")
     ]
     last = is_no_better_than_0(ranked)
@@ -196,7 +196,7 @@ def _meaning(answer: Recommendation) -> Iterator[str]:
         yield "The gradient is 0 or lost in noise, so that the order is that of the error alone."
     yield _holds(answer)
     if is_no_better_than_0(ranked).any():
-        yield "no better than 0: not shown to have more progress than an answer of 0; never take it."
+        yield "no better than 0: not shown to have more progress than an answer of 0."
     if ranked["at_edge"].any():
         yield "!: the best temperature is at the end of the grid; the best may lie outside."
     drawn = ranked[ranked["method"] != "exact"]

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from gradlab.categorical import probabilities
 from gradlab.checks import check_int
-from gradlab.comparison.comparing import DEFAULT_DRAWS, compare, with_temperatures
+from gradlab.comparison.comparing import DEFAULT_DRAWS, with_temperatures
+from gradlab.comparison.draws_enough import measured_cells, with_more_draws
 from gradlab.comparison.eligibility import (
     GRADIENT_COST,
     check_gradient_cost,
@@ -22,7 +23,7 @@ from gradlab.comparison.eligibility import (
     is_declared_exact,
     why_not,
 )
-from gradlab.comparison.ranking import is_no_better_than_0, is_unmet, progress_at, ranking
+from gradlab.comparison.ranking import is_no_better_than_0, is_unmet, ranking
 from gradlab.comparison.recommendation import UNMEASURED, Recommendation
 from gradlab.comparison.rows import AVERAGED
 from gradlab.estimators import ESTIMATORS, Estimator, LeaveOneOut
@@ -30,7 +31,7 @@ from gradlab.exact.enumeration import TooLargeError, check_states
 from gradlab.exact.mechanism import is_shipped, overrides
 from gradlab.exact.moments import Enumerated, Enumeration, enumerated
 from gradlab.loss import Loss
-from gradlab.moments import GROUPS, Measured, check_averaged
+from gradlab.moments import Measured, check_averaged
 from gradlab.reproducible import check_seed, single_thread
 from gradlab.user_code.under_test import Code
 
@@ -41,14 +42,14 @@ TEMPERATURES = (0.032, 0.056, 0.1, 0.18, 0.32, 0.56, 1.0, 1.8, 3.2, 5.6, 10.0)
 
 # What costs more than so many budgets is not measured, nor a wider RF proposed.
 _REACH, _WIDEST = 16, 64
-# Rankings are made up to this budget, or the one asked for.
+# Rankings are made up to this budget, or the given one.
 _LARGEST_BUDGET = 2**14
 # Numbers of gradients for which rankings are made besides.
 _NUMBERS = tuple(float(round(10 ** (k / 4))) for k in range(0, 21))
 # Seconds that a sweep of f may take; numbers that all draws may make before fewer are made of some,
 # what share then, and how many temperatures on each side of the best are measured by all.
 _PATIENCE, _WORK, _FEWER, _NEAR = 60.0, 2**29, 16, 1
-# Numbers that draws may make in all beyond those asked for, to meet rare states: half a minute.
+# Numbers that draws may make in all beyond the given number, to meet rare states: half a minute.
 _EXTRA = 2**26
 # A declared exactness is doubted when the measured squared bias is so many standard errors, and
 # more than rounding of the squared gradient.
@@ -170,9 +171,9 @@ def recommend(
         for cell in cells
         if cell.series not in reasons and (is_declared_exact(cell, f) or not must_be_unbiased)
     ]
-    rows, narrowed = _measured(on, usable, draws, settings, evaluations, costs)
+    rows, narrowed = measured_cells(on, usable, draws, settings, evaluations, costs)
     if left is None:
-        rows = _with_more_draws(rows, on, usable, settings)
+        rows = with_more_draws(rows, on, usable, settings)
     declared = {str(cell): is_declared_exact(cell, f) for cell in cells}
     # A class that overrides what runs is not taken at its word: its draws count as they are.
     replaced = {str(cell) for cell in cells if overrides(cell)}
@@ -290,7 +291,7 @@ def _notes(rows: pd.DataFrame) -> Iterator[str]:
 
 
 def _unseen(rows: pd.DataFrame) -> dict[str, str]:
-    """Return which series were measured by draws that met too little, and why that is no error."""
+    """Return which series have draws that met too little, and why that is not an error."""
     drawn = rows[is_unmet(rows)].groupby("series", sort=False)
     return {series: f"{UNMEASURED}{part['note'].iloc[0]}" for series, part in drawn}
 
@@ -305,96 +306,6 @@ def _nothing_seen(rows: pd.DataFrame, unseen: dict[str, str]) -> str:
         + (", or draws=" if unseen else "")
         + (f"{rows['draws_needed'].min():.0f}" if unseen else "")
     )
-
-
-def _measured(
-    on: Enumerated,
-    cells: list[Estimator],
-    draws: int,
-    settings: dict[str, Any],
-    evaluations: int,
-    costs: dict[str, float],
-) -> tuple[pd.DataFrame, str | None]:
-    """Return the rows of all cells; large ones with few draws where the temperature is far off.
-
-    Where all draws of all temperatures are too many numbers, a sixteenth of them shows which
-    temperatures of a series may be the best; only these are measured by all. Counted, not timed, so
-    that the rows are the same on every machine.
-    """
-    numbers = on.logits.numel() * draws
-    work = sum(numbers * _copies(cell, on.logits) for cell in cells)
-    few = max(2 * GROUPS, draws // _FEWER)
-    if settings["method"] == "auto" or work <= _WORK or few >= draws:
-        return compare(on, estimators=cells, draws=draws, **settings), None
-    first = compare(on, estimators=cells, draws=few, **settings)
-    near: set[str] = set()
-    for series, part in first[first["reason"].isna()].groupby("series", sort=False):
-        part = part.sort_values("tau")
-        draws_each = max(1, int(evaluations // costs[series]))
-        value, noise = progress_at(part, draws_each * settings["averaged"])
-        error = -value
-        best = int(np.nanargmin(error)) if np.isfinite(error).any() else 0
-        alike = error - error[best] <= 2 * np.hypot(noise, noise[best])
-        alike[max(0, best - 1) : best + 2] = True
-        # Of many that noise makes alike the ones around the best are enough.
-        alike[: max(0, best - _NEAR)] = alike[best + _NEAR + 1 :] = False
-        near |= set(part["estimator"][alike])
-    again = [cell for cell in cells if str(cell) in near]
-    second = compare(on, estimators=again, draws=draws, **settings)
-    rows = pd.concat([second, first[~first["estimator"].isin(near)]])
-    told = (
-        f"Temperatures far from the best of their series were measured by {few:,} draws, the "
-        f"others by {draws:,}."
-    )
-    return _in_order(rows, cells), told
-
-
-def _with_more_draws(
-    rows: pd.DataFrame,
-    on: Enumerated,
-    cells: list[Estimator],
-    settings: dict[str, Any],
-) -> pd.DataFrame:
-    """Return the rows, those of too few draws measured by as many as are needed.
-
-    As far as `_EXTRA` numbers last: the cheapest series first, all its temperatures or none.
-    """
-    if not is_unmet(rows).any():
-        return rows
-    needed = rows[is_unmet(rows)].set_index("estimator")["draws_needed"]
-    waiting: dict[str, list[Estimator]] = {}
-    for cell in cells:
-        if str(cell) in needed.index:
-            waiting.setdefault(cell.series, []).append(cell)
-
-    def work(some: list[Estimator]) -> float:
-        numbers = (needed[str(cell)] * _copies(cell, on.logits) for cell in some)
-        return on.logits.numel() * float(sum(numbers))
-
-    left, parts = float(_EXTRA), []
-    for some in sorted(waiting.values(), key=work):
-        left -= work(some)
-        if left < 0:
-            break
-        draws = int(max(needed[str(cell)] for cell in some))
-        parts.append(compare(on, estimators=some, draws=draws, **settings))
-    if not parts:
-        return rows
-    again = pd.concat(parts)
-    rows = pd.concat([again, rows[~rows["estimator"].isin(again["estimator"])]])
-    return _in_order(rows, cells)
-
-
-def _in_order(rows: pd.DataFrame, cells: list[Estimator]) -> pd.DataFrame:
-    order = {str(cell): place for place, cell in enumerate(cells)}
-    ordered = rows.sort_values("estimator", key=lambda names: names.map(order), kind="stable")
-    return ordered.reset_index(drop=True)
-
-
-def _copies(cell: Estimator, logits: Tensor) -> int:
-    """Return how many numbers a draw makes for each logit."""
-    variables, classes = logits.shape[-2:]
-    return cell.footprint(variables, classes) // (variables * classes)
 
 
 def _as_declared(rows: pd.DataFrame, replaced: set[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -424,6 +335,6 @@ def _as_declared(rows: pd.DataFrame, replaced: set[str]) -> tuple[pd.DataFrame, 
 
 
 def _budgets(evaluations: int) -> list[int]:
-    """Return budgets, two to each doubling, and the one asked for."""
+    """Return budgets, two to each doubling, and the given one."""
     steps = range(max(_LARGEST_BUDGET, evaluations).bit_length())
     return sorted({evaluations, *(2**k for k in steps), *(3 * 2**k // 2 for k in steps[1:-1])})

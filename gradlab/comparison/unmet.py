@@ -1,7 +1,7 @@
 """What draws have not met: states so rare, and so large, that a sample without them says little.
 
 A tiny standard error is then one of the rest alone. What f is known to have, or what draws of a
-reference have shown, tells how many draws would meet it.
+reference have shown, says how many draws would meet it.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Image data sets of 28x28 pixels by name, split for training, validation and test.
 
 The package's own digits are always there; the public sets are read from a data folder or
-downloaded. Images stay bytes until a batch is asked for.
+downloaded. Images stay bytes until `as_floats`.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from gradlab.data.image_files import (
     read_idx,
     read_silhouettes,
 )
-from gradlab.data.sources import SOURCES
+from gradlab.data.sources import PUBLIC, SOURCES
 
 __all__ = ["DATA_SETS", "SPLITS", "Images", "load_images"]
 
@@ -32,12 +32,7 @@ SPLITS = ("train", "valid", "test")
 
 DATA_SETS = {
     "digits": "300 binarized MNIST digits that travel with the package (200 / 50 / 50)",
-    "mnist": "grey handwritten digits (54,000 / 6,000 / 10,000)",
-    "fashion-mnist": "grey pieces of clothing (54,000 / 6,000 / 10,000)",
-    "binarized-mnist": "digits with Larochelle's fixed binarization (50,000 / 10,000 / 10,000)",
-    "omniglot": "grey characters, 28x28 by Burda et al. (21,911 / 2,434 / 8,070)",
-    "omniglot-105": "grey characters, reduced here from Lake's 105x105 (17,352 / 1,928 / 13,180)",
-    "silhouettes": "binary Caltech-101 silhouettes, a split of our own (6,937 / 867 / 867)",
+    **{name: one.about for name, one in PUBLIC.items()},
 }
 
 
@@ -145,7 +140,7 @@ def load_images(
     check_known("data set", name, DATA_SETS)
     if name == "digits":
         return _digits()
-    return _LOADERS[name](_Reader(name, folder, download))
+    return _LAYOUTS[PUBLIC[name].layout](_Reader(name, folder, download))
 
 
 T = TypeVar("T")
@@ -194,7 +189,7 @@ def _idx_images(read: _Reader) -> Images:
     )
 
 
-def _binarized_mnist(read: _Reader) -> Images:
+def _binary_rows(read: _Reader) -> Images:
     train, valid, test = (_bytes(read(split, read_binary_rows)) for split in SPLITS)
     return Images(read.name, train, valid, test, labels=None, binary=True)
 
@@ -242,11 +237,11 @@ def _classes(array: UInt8[np.ndarray, " n"]) -> Int64[Tensor, " n"]:
     return torch.tensor(array, dtype=torch.int64)
 
 
-_LOADERS: dict[str, Callable[[_Reader], Images]] = {
-    "mnist": _idx_images,
-    "fashion-mnist": _idx_images,
-    "binarized-mnist": _binarized_mnist,
-    "omniglot": _characters,
-    "omniglot-105": _drawings,
+# How the files of a data set become images, by its `layout`.
+_LAYOUTS: dict[str, Callable[[_Reader], Images]] = {
+    "idx": _idx_images,
+    "binary rows": _binary_rows,
+    "characters": _characters,
+    "drawings": _drawings,
     "silhouettes": _silhouettes,
 }

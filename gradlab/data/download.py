@@ -15,7 +15,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from gradlab.data.cache import cache_folder
-from gradlab.data.sources import SOURCES, SUBFOLDERS, Source
+from gradlab.data.sources import PUBLIC, SOURCES, Source
 from gradlab.files import move
 
 __all__ = ["data_folder", "read_source"]
@@ -62,7 +62,7 @@ def read_source(
         ValueError: If the file does not have its checksum.
     """
     source, root = SOURCES[name][part], data_folder(folder)
-    home = root / SUBFOLDERS[name]
+    home = root / PUBLIC[name].folder
     for path in (place / form for place in (home, root) for form in source.forms):
         if path.is_file():
             return path, _checked(path, source)
@@ -152,7 +152,7 @@ def _transfer(address: str, part: Path, before: int) -> None:
     with urlopen(Request(address, headers=headers), timeout=TIMEOUT) as answer:
         resumed = answer.status == 206
         if resumed and not answer.headers.get("Content-Range", "").startswith(f"bytes {before}-"):
-            raise ConnectionError("the server sent another range than it was asked for")
+            raise ConnectionError("the server sent another range than requested")
         done = before if resumed else 0
         length = answer.headers.get("Content-Length")
         total = None if length is None else done + int(length)

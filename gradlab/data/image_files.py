@@ -32,7 +32,7 @@ DRAWING = 105  # side of Lake's drawings
 def read_idx(content: bytes, rows: int) -> UInt8[np.ndarray, "{rows} ..."]:
     """Return the images [rows, 784] or labels [rows] of an idx file, gzipped or not.
 
-    Raises ValueError if it is no idx file of unsigned bytes, or has other sizes than expected.
+    Raises ValueError if it is not an idx file of unsigned bytes, or has other sizes than expected.
     Source: the description of the format by LeCun, Cortes and Burges beside MNIST.
     """
     if content.startswith(b"\x1f\x8b"):
@@ -41,7 +41,7 @@ def read_idx(content: bytes, rows: int) -> UInt8[np.ndarray, "{rows} ..."]:
         except (EOFError, OSError) as error:
             raise ValueError(f"the gzip archive is broken: {error}") from error
     if content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
-        raise ValueError(f"no idx file of unsigned bytes: it begins with {content[:4]!r}")
+        raise ValueError(f"not an idx file of unsigned bytes: it begins with {content[:4]!r}")
     sizes = struct.unpack_from(f">{content[3]}I", content, 4)
     array = np.frombuffer(content, np.uint8, offset=4 + 4 * len(sizes))
     if sizes not in ((rows,), (rows, SIDE, SIDE)) or array.size != np.prod(sizes):

@@ -10,7 +10,9 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from gradlab.categorical import (
+    configurations_at,
     draw_exponentials,
+    joint_of_all,
     log_probabilities,
     masked_logits,
     one_hot,
@@ -42,10 +44,7 @@ class StatesEstimator(SampledValueEstimator):
     def log_joint(self, logits: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch S"]:
         """Return log p(x) of all configurations, float64."""
         log_p = log_probabilities(masked_logits(logits.detach())).to(torch.float64)
-        joint = log_p.new_zeros(*log_p.shape[:-2], 1)
-        for of_one in log_p.unbind(-2):
-            joint = (joint.unsqueeze(-1) + of_one.unsqueeze(-2)).flatten(-2)
-        return joint
+        return joint_of_all(log_p, logs=True)
 
 
 def race(
@@ -67,8 +66,7 @@ def race(
 def classes_of(states: Int[Tensor, "*shape"], logits: Tensor) -> Int[Tensor, "*shape N"]:
     """Return the classes of the configurations with these indices."""
     variables, classes = logits.shape[-2:]
-    place = classes ** torch.arange(variables - 1, -1, -1, device=states.device)
-    return states.unsqueeze(-1) // place % classes
+    return configurations_at(states, [torch.arange(classes, device=states.device)] * variables)
 
 
 def states_of(classes: Int[Tensor, "*shape N"], logits: Tensor) -> Int[Tensor, "*shape"]:

@@ -19,6 +19,7 @@ from torch.nn.functional import softplus
 from gradlab.categorical import (
     check_tau,
     draw_exponentials,
+    log_noise_ratio,
     log_probabilities,
     masked_logits,
     one_hot,
@@ -49,7 +50,7 @@ class RelaxedPair:
         z = log_p - noise[0]
         x = one_hot(z.argmax(-1), log_p)
         # The ratio form keeps its digits at small tau; masked classes have ratio inf, weight 0.
-        ratio = noise[1] - log_p - (noise[1] * x).sum(-1, keepdim=True)
+        ratio = log_noise_ratio(log_p, x, noise[1])
         log_weight = torch.where(x > 0, 0.0, -softplus(ratio) / tau)
         given = torch.softmax(log_weight, -1)
         omega = torch.where(x > 0, 0.0, torch.sigmoid(ratio))

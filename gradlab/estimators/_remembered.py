@@ -14,7 +14,7 @@ _Value = TypeVar("_Value")
 
 
 class Remembered(Generic[_Value]):
-    """The values that were asked for last, as many as fit `budget` bytes; a larger one is not kept.
+    """The values that were used last, as many as fit `budget` bytes; a larger one is not kept.
 
     `size` returns the bytes of a value. Threads may share it.
     """
@@ -36,7 +36,7 @@ class Remembered(Generic[_Value]):
             return self._values[key]
 
     def put(self, key: Hashable, value: _Value) -> None:
-        """Remember a value, and forget those that were not asked for the longest."""
+        """Remember a value, and forget those that were not used for the longest time."""
         with self._lock:
             if key in self._values or self._size(value) > self.budget:
                 return

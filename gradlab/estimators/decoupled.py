@@ -14,6 +14,7 @@ from gradlab.categorical import (
     check_tau,
     draw_exponentials,
     draw_one_hot,
+    log_noise_ratio,
     log_probabilities,
     masked_logits,
 )
@@ -89,13 +90,13 @@ class DecoupledGumbelSoftmaxST(GumbelEstimator):
         # A given x may be of a class whose probability underflows.
         log_p = torch.where(x > 0, raw, log_p)
         log_of_x = torch.where(x > 0, torch.log_softmax(raw / self.forward, -1), log_of_x)
-        log_e = draw_exponentials(x, generator).log()
-        own, own_of_x, own_log_e = (
-            torch.where(x > 0, t, 0.0).sum(-1, keepdim=True) for t in (log_p, log_of_x, log_e)
+        own, own_of_x = (
+            torch.where(x > 0, t, 0.0).sum(-1, keepdim=True) for t in (log_p, log_of_x)
         )
-        # Given x, the noise of relaxed_given. In logarithms: where forward is small,
+        # Given x. The law of x is left out of the ratio: where forward is small,
         # softmax(logits / forward) underflows though softmax(logits / tau) does not.
+        ratio = log_noise_ratio(0.0, x, draw_exponentials(x, generator).log())
         ahead = log_p - own
-        noise = torch.logaddexp(ahead / self.forward, log_e - own_log_e - own_of_x)
+        noise = torch.logaddexp(ahead / self.forward, ratio - own_of_x)
         ahead = torch.where(x > 0, 0.0, ahead / self.tau - noise)
         return x, torch.softmax(ahead, -1).unsqueeze(0)

@@ -59,7 +59,7 @@ class IntegerMVE(SampleOnlyEstimator):
         return 2 if self.tau is None else 1
 
     def supports(self, f: Loss, logits: Float[Tensor, "N C"]) -> str | None:
-        """Return why it cannot be used on f: no gradient, or one that is no line; or None."""
+        """Return why it cannot be used on f: no gradient, or one that is not a line; or None."""
         reason = super().supports(f, logits)
         if reason is not None:
             return reason

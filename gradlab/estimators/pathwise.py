@@ -56,7 +56,7 @@ class PathwiseEstimator(Estimator):
         """Return `sample` with the classes along axis `dim`, as the drop-in functions do."""
         check_floating(logits)
         if not -logits.ndim <= dim < logits.ndim:
-            raise ValueError(f"dim = {dim} is no axis of logits of shape {list(logits.shape)}")
+            raise ValueError(f"dim = {dim} is not an axis of logits of shape {list(logits.shape)}")
         x = None if x is None else x.movedim(dim, -1)
         return self.sample(logits.movedim(dim, -1), generator, x).movedim(-1, dim)
 

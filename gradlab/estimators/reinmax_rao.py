@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from gradlab.categorical import check_finite, draw_exponentials, softmax_vjp
+from gradlab.categorical import check_finite, noise_ratio, softmax_vjp
 from gradlab.estimators._gumbel_jacobian import conditional_jacobians
 from gradlab.estimators._gumbel_product import TiltedGumbel
 from gradlab.estimators.straight_through import ZGR, StraightThrough
@@ -144,9 +144,8 @@ class PublishedReinMaxCV(ReinMaxCV):
 
     def _noise(self, p: Tensor, x: Tensor, generator: Generator | None) -> Iterator[Tensor]:
         # log q - log p is log 1/2 but for x, where it is log (1 + p_x) / (2 p_x).
-        e = draw_exponentials(x, generator)
-        at_x, e_x = ((p * x).sum(-1, keepdim=True), (e * x).sum(-1, keepdim=True))
-        ratio = e * (1 - x) / torch.maximum(p, x) / e_x
+        ratio = noise_ratio(p, x, generator)
+        at_x = (p * x).sum(-1, keepdim=True)
         weight = (at_x / (1 + at_x) / (1 + ratio)).pow(1 / self.tau)
         weight = torch.where(x > 0, 1.0, torch.where(p > 0, weight, 0.0))
         single = weight / weight.sum(-1, keepdim=True)

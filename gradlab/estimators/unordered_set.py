@@ -111,7 +111,7 @@ def _ratios(log_p: Tensor, log_rest: Tensor) -> tuple[Tensor, Tensor]:
     """Return r_t [k, *shape] and r_tu [k, k, *shape] of sets of k configurations [k, *shape].
 
     `log_rest` is the log of the probability outside the set. One pass over the subsets R of S, from
-    large to small, as P^R is asked for at S without R only; 1 - p(R) is a sum of what is left.
+    large to small, as P^R is needed at S without R only; 1 - p(R) is a sum of what is left.
     """
     k = len(log_p)
     of_set: dict[int, Tensor] = {2**k - 1: torch.zeros_like(log_rest)}

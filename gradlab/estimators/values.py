@@ -13,7 +13,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from gradlab.categorical import check_logits, draw_classes, one_hot, probabilities
+from gradlab.categorical import (
+    check_logits,
+    draw_classes,
+    one_hot,
+    probabilities,
+    probabilities_of,
+)
 from gradlab.estimators.base import Estimator
 from gradlab.loss import Loss, evaluate
 
@@ -154,7 +160,7 @@ def joint_probabilities(
     logits: Float[Tensor, "N C"], classes: Int[Tensor, "*shape N"]
 ) -> Float[Tensor, "*shape"]:
     """Return p(x) of each configuration, a product over variables."""
-    return probabilities(logits)[torch.arange(len(logits)), classes].prod(-1)
+    return probabilities_of(probabilities(logits), classes)
 
 
 def _attached(logits: Tensor, value: Tensor, estimate: Tensor) -> Tensor:

@@ -16,7 +16,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import check_logits, one_hot, probabilities
+from gradlab.categorical import (
+    check_logits,
+    configurations_at,
+    one_hot,
+    probabilities,
+    probabilities_of,
+)
 from gradlab.exact.rounding import Sizes
 from gradlab.exact.tabulated import Tabulated
 from gradlab.loss import BatchDependentError, Loss, NotFiniteError, evaluate, gradient
@@ -55,23 +61,48 @@ class TooLargeError(ValueError):
 
 
 def exact_value(f: Loss, logits: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch"]:
-    """Return E f(x), x ~ Categorical(softmax(logits)), float64.
+    """Return the expected loss E f(x), x ~ Categorical(softmax(logits)), by enumeration.
 
-    For logits [B, N, C] f maps x [..., B, N, C] to [..., B], and there are B values.
+    Args:
+        f: The loss, x [..., N, C] -> [...].
+        logits: The parameters [N, C]. For [B, N, C] f maps x [..., B, N, C] to [..., B].
 
-    Raises TooLargeError beyond `MAX_CONFIGURATIONS` configurations of positive probability;
-    LossError for an f that breaks its contract.
+    Returns:
+        The value, or B values, in units of f, float64.
+
+    Raises:
+        TooLargeError: Beyond `MAX_CONFIGURATIONS` configurations of positive probability.
+        LossError: If f breaks its contract.
+
+    Example:
+        >>> import gradlab
+        >>> gradlab.exact_value(lambda x: x[..., 0, 1], torch.tensor([[0.0, 0.0]]))
+        tensor(0.5000, dtype=torch.float64)
     """
     return _of_elements(f, logits, lambda moments: moments.mean)
 
 
 def exact_gradient(f: Loss, logits: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch N C"]:
-    """Return d/dlogits E f(x), float64, from values of f alone.
+    r"""Return the true gradient d/dlogits E f(x), by enumeration, from values of f alone.
 
-    For logits [B, N, C] f maps x [..., B, N, C] to [..., B]; row b is the gradient of element b.
+    .. math:: \partial_{ic} E f = p_{ic}\,(E[f \mid x_i = c] - E f)
 
-    Raises TooLargeError beyond `MAX_CONFIGURATIONS` configurations of positive probability;
-    LossError for an f that breaks its contract.
+    Args:
+        f: The loss, x [..., N, C] -> [...]; it need not be differentiable.
+        logits: The parameters [N, C]. For [B, N, C] f maps x [..., B, N, C] to [..., B].
+
+    Returns:
+        The gradient in the shape of the logits, in units of f, float64. In a batch row b is the
+        gradient of element b.
+
+    Raises:
+        TooLargeError: Beyond `MAX_CONFIGURATIONS` configurations of positive probability.
+        LossError: If f breaks its contract.
+
+    Example:
+        >>> import gradlab
+        >>> gradlab.exact_gradient(lambda x: x[..., 0, 1], torch.tensor([[0.0, 0.0]]))
+        tensor([[-0.2500,  0.2500]], dtype=torch.float64)
     """
     return _of_elements(f, logits, lambda moments: moments.gradient)
 
@@ -90,13 +121,16 @@ def _of_elements(f: Loss, logits: Tensor, part: Callable[["ValueMoments"], Tenso
 
 @dataclass(frozen=True)
 class ValueMoments:
-    """Moments of f under x ~ Categorical(p).
+    """Moments of f under x ~ Categorical(p), all float64.
 
-    `mean` = E f; `excess` = E[f | x_i = k] - E f and `conditional_square` = E[(f - E f)^2 | x_i =
-    k], both [N, C] and 0 for masked classes. The excess keeps its digits when f has a large offset.
-
-    `table`: f at every state, in the order of `Space`: a row for each prefix. `sizes`: of what is
-    summed, for its rounding.
+    Args:
+        p: Probabilities [N, C].
+        mean: E f.
+        excess: E[f | x_i = k] - E f, [N, C], 0 for masked classes. It keeps its digits when f has
+            a large offset.
+        conditional_square: E[(f - E f)^2 | x_i = k], [N, C], 0 for masked classes.
+        table: f at every state, in the order of `Space`: a row for each prefix.
+        sizes: Sizes of what is summed, for its rounding.
     """
 
     p: Float[Tensor, "N C"]
@@ -114,10 +148,12 @@ class ValueMoments:
 
 @dataclass(frozen=True)
 class GradientMoments:
-    """Moments of a_i = grad_i f(x) given the class of variable i.
+    """Moments of a_i = grad_i f(x) given the class of variable i, all float64.
 
-    `mean` [N, C, C] = E[a_i | x_i = k] and `covariance` [N, C, C, C], indexed [i, k, ...]; 0 where
-    masked.
+    Args:
+        p: Probabilities [N, C].
+        mean: E[a_i | x_i = k], indexed [i, k, ...], 0 where masked.
+        covariance: Cov[a_i | x_i = k], indexed [i, k, ...], 0 where masked.
     """
 
     p: Float[Tensor, "N C"]
@@ -128,10 +164,21 @@ class GradientMoments:
 @single_thread()
 @torch.no_grad()
 def value_moments(f: Loss, logits: Float[Tensor, "N C"], *, squares: bool = True) -> ValueMoments:
-    """Return the moments of f by one sweep over all configurations (no squares: NaN there).
+    """Return the moments of f by one sweep over all configurations.
 
-    Raises BatchDependentError if the value at one x changes during the sweep, and what `checked`
-    raises.
+    Args:
+        f: The loss.
+        logits: The parameters [N, C].
+        squares: Whether second moments are needed; they are NaN else.
+
+    Returns:
+        The moments, float64.
+
+    Raises:
+        BatchDependentError: If the value at one x changes during the sweep.
+        NotFiniteError: If sums of values of f overflow.
+        TooLargeError: Beyond `MAX_CONFIGURATIONS` configurations of positive probability.
+        LossError: If f breaks its contract.
     """
     objective = checked(f, logits)
     space = Space(logits)
@@ -197,7 +244,17 @@ def _check_steady(f: Objective, one: Tensor, other: Tensor) -> None:
 def gradient_moments(f: Loss, logits: Float[Tensor, "N C"]) -> GradientMoments:
     """Return the moments of grad f by one sweep over all configurations.
 
-    Raises NotDifferentiableError if f has no gradient, TooLargeError if [N, C, C, C] is too large.
+    Args:
+        f: The loss.
+        logits: The parameters [N, C].
+
+    Returns:
+        The moments given each class, float64.
+
+    Raises:
+        NotDifferentiableError: If f has no gradient.
+        TooLargeError: If there are too many configurations, or numbers in [N, C, C, C].
+        LossError: If f breaks its contract.
     """
     f = checked(f, logits)
     space = Space(logits)
@@ -276,18 +333,12 @@ class Space:
         while self.split > 0 and math.prod(sizes[self.split - 1 :]) <= limit:
             self.split -= 1
         low = self.allowed[self.split :]
-        grids = torch.meshgrid(*low, indexing="ij") if low else ()
-        digits = (
-            torch.stack([g.flatten() for g in grids], -1)
-            if low
-            else torch.zeros(1, 0, dtype=torch.long)
-        )
+        digits = configurations_at(torch.arange(math.prod(sizes[self.split :])), low)
         self.block = torch.zeros(len(digits), variables, classes, dtype=torch.float64)
         self.block[:, self.split :].scatter_(-1, digits.unsqueeze(-1), 1.0)
         self.first = tuple(int(a[0]) for a in self.allowed[: self.split])
         self.block[:, torch.arange(self.split), self.first] = 1.0
-        low_p = self.p[self.split :]
-        self.block_p = low_p[torch.arange(len(low)), digits].prod(-1)
+        self.block_p = probabilities_of(self.p[self.split :], digits)
         self.prefix_count = math.prod(sizes[: self.split])
         # |e_k - p_i|^2 for each class, and its sum over the variables of the block.
         self._score2 = 1 - 2 * self.p + self.p.square().sum(-1, keepdim=True)

@@ -68,13 +68,28 @@ _SHIPPED: dict[type, dict[str, Any]] = {
 
 
 def is_shipped(estimator: Estimator) -> bool:
-    """Return whether an estimator is one of gradlab's, with nothing replaced in it."""
+    """Return whether an estimator is one of gradlab's, with nothing replaced in it.
+
+    Example:
+        >>> from gradlab.estimators import ZGR
+        >>> is_shipped(ZGR())
+        True
+    """
     # A refusal is given the logits of every draw.
     return not _replaced(estimator, _DECLARED - {"refusal"})
 
 
 def overrides(estimator: Estimator) -> list[str]:
-    """Return what runs in a draw of this estimator but is not enumerated, such as `Mine.draw`."""
+    """Return what runs in a draw of this estimator but is not enumerated, such as `Mine.draw`.
+
+    Example:
+        >>> from gradlab.estimators import ZGR
+        >>> class Mine(ZGR):
+        ...     def draw(self, f, logits, n, generator=None):
+        ...         return super().draw(f, logits, n, generator) / 2
+        >>> overrides(Mine())
+        ['Mine.draw']
+    """
     allowed = {
         name for base, names in _ENUMERATED.items() if isinstance(estimator, base) for name in names
     }

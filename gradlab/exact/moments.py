@@ -316,9 +316,7 @@ def enumerated(
             )
         on = f
     elif logits is None:
-        raise TypeError(
-            "logits are missing: give (f, logits), or an Enumeration of them in place of f"
-        )
+        raise TypeError("logits are missing: give (f, logits), or an Enumeration in place of f")
     elif enumeration is not None:
         warnings.warn(
             "enumeration= is deprecated and goes with release 0.6: give the Enumeration in place "

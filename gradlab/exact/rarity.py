@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from gradlab.exact.enumeration import Space
-from gradlab.exact.moments import EnumeratedBatch, Enumeration
+from gradlab.exact.moments import Enumerated, EnumeratedBatch, Enumeration
 from gradlab.loss import evaluate
 from gradlab.reproducible import single_thread
 
@@ -81,11 +81,27 @@ class Rarity:
         return max(1, math.ceil(visits / self.rate_of(share)))
 
 
-def rarity(on: Enumeration | EnumeratedBatch) -> Rarity:
+def rarity(on: Enumerated) -> Rarity:
     """Return how rare the states are that carry the gradient, by one sweep of f.
 
     Memory is constant, and the answer is kept with the enumeration. Values of f that differ from
-    E f by rounding alone count as E f. Raises what `value_moments` raises.
+    E f by rounding alone count as E f.
+
+    Args:
+        on: The enumeration; of a batch all elements count together.
+
+    Returns:
+        What the largest events carry, by their rate.
+
+    Raises:
+        TooLargeError: Beyond `MAX_CONFIGURATIONS` configurations of positive probability.
+        LossError: If f breaks its contract.
+
+    Example:
+        >>> from gradlab.problems import problem, regime
+        >>> found = rarity(Enumeration(problem("linear", 2, 3), regime("moderate", 2, 3)))
+        >>> found.draws_needed() > 1
+        True
     """
     known = vars(on).get(_KEPT)
     if known is None:
@@ -95,7 +111,7 @@ def rarity(on: Enumeration | EnumeratedBatch) -> Rarity:
     return known
 
 
-def _rarity(on: Enumeration | EnumeratedBatch) -> Rarity:
+def _rarity(on: Enumerated) -> Rarity:
     elements = on.elements if isinstance(on, EnumeratedBatch) else [on]
     sums = torch.zeros(3, _OCTAVES * _BINS, dtype=torch.float64)
     for element in elements:

@@ -54,7 +54,14 @@ STEP_ULPS = 16
 
 @dataclass(frozen=True)
 class Sizes:
-    """Means of |f|, of |f - E f|, and of both times the length of the score s = x - p."""
+    """Means of |f|, of |f - E f|, and of both times the length of the score s = x - p.
+
+    Args:
+        f: E |f|, in units of f, as are the others.
+        centred: E |f - E f|.
+        f_score: E |f| |s|.
+        centred_score: E |f - E f| |s|.
+    """
 
     f: float
     centred: float
@@ -70,7 +77,12 @@ class Sizes:
 def sum_ulps(terms: float, shape: tuple[int, ...]) -> float:
     """Return by how many units a mean of so many terms may be off, of the mean of their sizes.
 
-    `shape`: N and C. The terms are weighted by products of N probabilities.
+    Args:
+        terms: How many terms are added, weighted by products of N probabilities.
+        shape: N and C, the last two of it.
+
+    Returns:
+        The number of units in the last place.
     """
     variables, classes = shape[-2:]
     return 16 * (variables + classes) + 4 * math.sqrt(terms)
@@ -80,8 +92,15 @@ def law_rounding(estimator: SampledValueEstimator, plain: float, variables: int)
     """Return what the probabilities of tuples may be off, times the estimates there.
 
     Those of independent samples are products, each off by units of itself. A law of its own may be
-    a sum of terms that cancel, so that a rare tuple is off by units of 1: `plain` is the plain sum
-    of |draw|, over all tuples.
+    a sum of terms that cancel, so that a rare tuple is off by units of 1.
+
+    Args:
+        estimator: The estimator, which declares the law of its samples.
+        plain: The plain sum of |draw| over all tuples, in units of f.
+        variables: N.
+
+    Returns:
+        The error in units of f.
     """
     own = type(estimator).tuple_probabilities is not SampledValueEstimator.tuple_probabilities
     return STEP_ULPS * variables * DOUBLE * plain if own else 0.0
@@ -95,7 +114,14 @@ def gradient_scale(
 ) -> float:
     """Return sqrt(sum_ik p_ik |factor_ik|^2 E[|a_i|^2 | x_i = k]), a = grad f; factors 1 if None.
 
-    `mean` and `covariance` are those of a_i given k.
+    Args:
+        p: Probabilities [N, C].
+        mean: E[a_i | x_i = k], indexed [i, k, ...].
+        covariance: Cov[a_i | x_i = k], indexed [i, k, ...].
+        factor: Matrices indexed [i, k, ...], such as E[M_i | x_i = k].
+
+    Returns:
+        The scale, in units of f.
     """
     square = covariance.diagonal(dim1=-2, dim2=-1).sum(-1) + mean.square().sum(-1)
     weight = p if factor is None else p * factor.square().sum((-2, -1))

@@ -30,10 +30,14 @@ class TruthError(ArithmeticError):
 
 @dataclass(frozen=True)
 class SecondRoute:
-    """How far the second route is from the first.
+    """How far the second route is from the first, in units of f.
 
-    `gradient`: the distance of the two gradients; `values`: E |f' - f| |s| for the values f' of
-    this sweep and f of the first; `most`: the largest |f' - f|; `sums`: what the sums may be off.
+    Args:
+        gradient: The distance of the two gradients.
+        values: E |f' - f| |s| for the values f' of this sweep and f of the first.
+        most: The largest |f' - f|.
+        largest: The largest |f|.
+        sums: What the sums may be off.
     """
 
     gradient: float
@@ -61,7 +65,16 @@ class SecondRoute:
 
 @single_thread()
 def second_route(first: ValueMoments, f: Loss, logits: Float[Tensor, "N C"]) -> SecondRoute:
-    """Return how far the derivative of sum_x p(x) f(x) is from the gradient of the first sweep."""
+    """Return how far the derivative of sum_x p(x) f(x) is from the gradient of the first sweep.
+
+    Args:
+        first: The moments by the first sweep.
+        f: The loss, which has passed the gate.
+        logits: The parameters [N, C], float64.
+
+    Returns:
+        The distances of gradients and values.
+    """
     space = Space(logits)
     leaf, possible = logits.clone().requires_grad_(), space.p > 0
     seen, most = 0.0, 0.0

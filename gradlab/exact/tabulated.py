@@ -4,6 +4,7 @@ Every element is then a problem of its own on the same states, read from the tab
 """
 
 import math
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -11,11 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import one_hot, probabilities
+from gradlab.categorical import configurations_at, one_hot, probabilities
 from gradlab.loss import evaluate, gradient
 from gradlab.loss.gate import Objective
 
-__all__ = ["Tabulated", "count_states"]
+__all__ = ["LookUp", "Tabulated", "count_states"]
 
 # Numbers of x that f is shown at once, and that a table may hold.
 _BLOCK = 2**20
@@ -23,7 +24,14 @@ _TABLE = 2**25
 
 
 def count_states(logits: Float[Tensor, "*batch N C"]) -> int:
-    """Return how many configurations have positive probability, in any element of a batch."""
+    """Return how many configurations have positive probability, in any element of a batch.
+
+    Args:
+        logits: The parameters [N, C] or [B, N, C].
+
+    Returns:
+        The number of configurations, a Python int that may be huge.
+    """
     return math.prod(len(allowed) for allowed in _allowed(logits))
 
 
@@ -39,6 +47,10 @@ class Tabulated:
     Values, and gradients where they are asked for, come from f in the dtype of the caller's logits
     and are kept in float64. Where a table would hold more than 2^25 numbers an element is evaluated
     anew, which repeats it over the batch and costs B times as much.
+
+    Args:
+        f: The loss, which has passed the gate.
+        logits: The parameters [B, N, C].
     """
 
     def __init__(self, f: Objective, logits: Float[Tensor, "B N C"]) -> None:
@@ -50,9 +62,10 @@ class Tabulated:
         self.states = math.prod(sizes)
         # What a class of each variable counts in the number of a state.
         self._place = torch.zeros(logits.shape[1:], dtype=torch.float64)
-        self._strides = [math.prod(sizes[i + 1 :]) for i in range(len(sizes))]
-        for row, allowed, stride in zip(self._place, self._classes, self._strides, strict=True):
-            row[allowed] = stride * torch.arange(len(allowed), dtype=torch.float64)
+        for i, (row, allowed) in enumerate(zip(self._place, self._classes, strict=True)):
+            row[allowed] = math.prod(sizes[i + 1 :]) * torch.arange(
+                len(allowed), dtype=torch.float64
+            )
 
     def element(self, b: int) -> Objective:
         """Return f of element b alone: x [..., N, C] -> [...]."""
@@ -64,7 +77,8 @@ class Tabulated:
         def f(x: Tensor) -> Tensor:
             if (x.requires_grad and not with_slopes) or not bool(((x == 0) | (x == 1)).all()):
                 return alone(x)
-            return _Lookup.apply(x, (x.detach() * self._place).sum((-2, -1)).long(), self, b)
+            state = (x.detach() * self._place).sum((-2, -1)).long()
+            return LookUp.apply(x, state, self.values[:, b], lambda s: self.gradients[s, b])
 
         cpu = torch.device("cpu")
         return Objective(f, torch.float64, cpu, None, self.f.eps, caller=self.f.dtype)
@@ -82,12 +96,7 @@ class Tabulated:
 
     def _blocks(self) -> list[Float[Tensor, "s B N C"]]:
         batch = len(self.logits)
-        index = torch.arange(self.states)
-        columns = [
-            allowed[index // stride % len(allowed)]
-            for allowed, stride in zip(self._classes, self._strides, strict=True)
-        ]
-        classes = torch.stack(columns, -1)  # [S, N]
+        classes = configurations_at(torch.arange(self.states), self._classes)  # [S, N]
         # A class that is masked in one element stands aside there for one that is not.
         instead = self._possible.to(torch.uint8).argmax(-1)  # [B, N]
         blocks = []
@@ -99,16 +108,20 @@ class Tabulated:
         return blocks
 
 
-class _Lookup(torch.autograd.Function):
-    """Tabulated values at one-hot x, with tabulated gradients."""
+class LookUp(torch.autograd.Function):
+    """Tabulated values at one-hot x, by the number of its state, with tabulated gradients."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, state: Tensor, table: Tabulated, b: int) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, state: Tensor, values: Tensor, slopes: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Return the values at these states."""
         ctx.save_for_backward(state)
-        ctx.table, ctx.b = table, b
-        return table.values[state, b]
+        ctx.slopes = slopes
+        return values[state]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients at the states, weighted."""
         (state,) = ctx.saved_tensors
-        return grad[..., None, None] * ctx.table.gradients[state, ctx.b], None, None, None
+        return grad[..., None, None] * ctx.slopes(state), None, None, None

@@ -4,20 +4,29 @@ r"""Exact moments of a function of m samples of x: its estimate at each m-tuple 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gradlab.categorical import is_masked, one_hot, probabilities
+from gradlab.categorical import configurations_at, is_masked, one_hot, probabilities
 from gradlab.estimators import SampledValueEstimator
 from gradlab.estimators.values import TabledLoss
+from gradlab.exact.tabulated import LookUp
 from gradlab.loss import Loss, evaluate, gradient
 from gradlab.reproducible import block_generator
 
-__all__ = ["MAX_TUPLES", "NotExactError", "TupleSums", "some_tuples", "tuple_moments", "tuple_sums"]
+__all__ = [
+    "MAX_TUPLES",
+    "NotExactError",
+    "TupleSums",
+    "some_tuples",
+    "tuple_moments",
+    "tuple_sums",
+    "tuples_at",
+]
 
 MAX_TUPLES = 2**20
 # Tuples, and elements of the one-hot x at which f is evaluated, that are held at a time.
@@ -31,9 +40,14 @@ class NotExactError(ValueError):
 
 @dataclass(frozen=True)
 class TupleSums:
-    """Sums over all m-tuples: E g, E |g_i|^2 for each variable, E |g|, and the plain sum of |g|.
+    """Sums over all m-tuples of configurations, float64.
 
-    The last is what an error of every probability by the same amount would be multiplied with.
+    Args:
+        mean: E g, [N, C].
+        square: E |g_i|^2 of each variable, [N].
+        size: E |g|.
+        plain: The plain sum of |g|. An error of every probability by the same amount would be
+            multiplied with it.
     """
 
     mean: Float[Tensor, "N C"]
@@ -45,7 +59,7 @@ class TupleSums:
 def tuple_moments(
     estimator: SampledValueEstimator, f: Loss, logits: Float[Tensor, "N C"]
 ) -> tuple[Float[Tensor, "N C"], Float[Tensor, " N"]]:
-    """Return E g and E |g_i|^2 for each variable; see `tuple_sums`."""
+    """Return E g [N, C] and E |g_i|^2 [N] of one draw; see `tuple_sums`."""
     sums = tuple_sums(estimator, f, logits)
     return sums.mean, sums.square
 
@@ -56,8 +70,18 @@ def tuple_sums(
 ) -> TupleSums:
     """Return the sums over all tuples of unmasked configurations.
 
-    Raises NotExactError beyond `MAX_TUPLES` tuples, for logits that the estimator refuses and where
-    it draws more than samples of x, and what f raises.
+    Args:
+        estimator: The estimator, whose estimate is put to each tuple.
+        f: The loss, which has passed the gate.
+        logits: The parameters [N, C], float64.
+
+    Returns:
+        The sums, in units of f.
+
+    Raises:
+        NotExactError: Beyond `MAX_TUPLES` tuples, for logits that the estimator refuses, and where
+            it draws more than samples of x.
+        LossError: If f breaks its contract.
     """
     reason = estimator.refusal(logits.clone())
     if reason is not None:
@@ -78,7 +102,6 @@ def tuple_sums(
     count = math.prod(sizes)
     mean = torch.zeros_like(logits)
     square, size, plain = logits.new_zeros(len(logits)), 0.0, 0.0
-    place = count ** torch.arange(m).unsqueeze(-1)
     variables, classes_each = logits.shape
     points = max(m, estimator.calls(classes_each, variables))
     chunk = max(1, min(_CHUNK, _CHUNK_ELEMENTS // (points * logits.numel())))
@@ -86,8 +109,7 @@ def tuple_sums(
     if m > 1 or (points > 1 and not estimator.needs_gradient):
         f = _tabled(f, allowed, logits, estimator.needs_gradient)
     for start in range(0, count**m, chunk):
-        rest = torch.arange(start, min(start + chunk, count**m)) // place % count
-        classes = _classes(rest, allowed)
+        classes = tuples_at(torch.arange(start, min(start + chunk, count**m)), m, allowed)
         weight = estimator.tuple_probabilities(logits, classes)
         possible = weight > 0
         weight, classes = weight[possible], classes[:, possible]
@@ -104,22 +126,46 @@ def tuple_sums(
 def some_tuples(
     estimator: SampledValueEstimator, logits: Float[Tensor, "N C"], most: int
 ) -> Int[Tensor, "m n N"]:
-    """Return all tuples of positive probability where they are at most so many, or drawn ones."""
+    """Return all tuples of positive probability where they are at most so many, or drawn ones.
+
+    Args:
+        estimator: The estimator, which declares the law of its samples.
+        logits: The parameters [N, C].
+        most: How many tuples at most.
+
+    Returns:
+        Class indices [m, n, N].
+    """
     allowed = [(~row).nonzero()[:, 0] for row in is_masked(probabilities(logits))]
     m, count = estimator.samples, math.prod(map(len, allowed))
     if m * math.log2(max(count, 1)) > math.log2(most):
         return estimator.draw_tuples(logits, most, block_generator(0, "tuples of samples"))
-    place = count ** torch.arange(m).unsqueeze(-1)
-    classes = _classes(torch.arange(count**m) // place % count, allowed)
+    classes = tuples_at(torch.arange(count**m), m, allowed)
     return classes[:, estimator.tuple_probabilities(logits, classes) > 0]
 
 
-def _classes(index: Tensor, allowed: list[Tensor]) -> Tensor:
-    """Return the classes of the configurations with these indices, the first variable fastest."""
-    classes = torch.empty(*index.shape, len(allowed), dtype=torch.long)
-    for i, a in enumerate(allowed):
-        classes[..., i], index = a[index % len(a)], index // len(a)
-    return classes
+def tuples_at(
+    number: Int[Tensor, " n"], m: int, allowed: Sequence[Int[Tensor, " _"]]
+) -> Int[Tensor, "m n N"]:
+    """Return the classes of the m-tuples of configurations with these numbers.
+
+    The first configuration runs fastest, and in it the first variable.
+
+    Args:
+        number: Which tuples, from 0.
+        m: Configurations in a tuple.
+        allowed: For each of the N variables the classes that it may have.
+
+    Returns:
+        Class indices [m, n, N].
+
+    Example:
+        >>> tuples_at(torch.arange(5), 2, [torch.arange(2)] * 2).tolist()
+        [[[0, 0], [1, 0], [0, 1], [1, 1], [0, 0]], [[0, 0], [0, 0], [0, 0], [0, 0], [1, 0]]]
+    """
+    # One configuration of m times as many variables, whose last one would run fastest.
+    classes = configurations_at(number, [*reversed(allowed)] * m).flip(-1)
+    return classes.unflatten(-1, (m, len(allowed))).movedim(1, 0).contiguous()
 
 
 def _tabled(f: Loss, allowed: list[Tensor], logits: Tensor, with_gradient: bool) -> "_Table":
@@ -132,7 +178,7 @@ def _tabled(f: Loss, allowed: list[Tensor], logits: Tensor, with_gradient: bool)
     chunk = max(1, _CHUNK_ELEMENTS // logits.numel())
     values, slopes = [], []
     for part in torch.arange(count).split(chunk):
-        x = one_hot(_classes(part, allowed), logits)
+        x = one_hot(tuples_at(part, 1, allowed)[0], logits)
         values.append(evaluate(f, x).detach())
         if with_gradient:
             slopes.append(gradient(f, x))
@@ -156,22 +202,11 @@ class _Table(TabledLoss):
         if not known or x.dtype != self.place.dtype or not bool(((x == 0) | (x == 1)).all()):
             return self.f(x)
         index = (x.detach() * self.place).sum((-2, -1)).long()
-        return _LookUp.apply(x, index, self.values, self.slopes)
+        return LookUp.apply(x, index, self.values, self._slopes_at)
+
+    def _slopes_at(self, index: Tensor) -> Tensor:
+        assert self.slopes is not None
+        return self.slopes[index]
 
     def at(self, classes: Tensor) -> Tensor:
         return self.values[self.place[torch.arange(len(self.place)), classes].sum(-1).long()]
-
-
-class _LookUp(torch.autograd.Function):
-    """The values of a table at some indices, which change with x as another table says."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, index: Tensor, table: Tensor, slope: Tensor | None) -> Tensor:
-        ctx.save_for_backward(index)
-        ctx.slope = slope
-        return table[index]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (index,) = ctx.saved_tensors
-        return grad[..., None, None] * ctx.slope[index], None, None, None

@@ -142,6 +142,6 @@ def _mark_crossing(ax: Axes, zgr: pd.Series) -> None:
         text = "RF(4) ahead of ZGR from the start"
     else:
         text = f"○ RF(4) overtakes ZGR at {at:,.0f}"
-        height = ((zgr["bias2"] + zgr["variance"] / at) / zgr["truth2"]) ** 0.5
+        height = ((zgr["bias2"] + zgr["variance"] * zgr["cost"] / at) / zgr["truth2"]) ** 0.5
         ax.plot(at, height, "o", mfc="none", mec="k", ms=8, mew=1, zorder=5)
     ax.text(0.03, 0.03, text, transform=ax.transAxes, fontsize=7.5, color="0.15")

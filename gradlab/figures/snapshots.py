@@ -129,5 +129,5 @@ def _panel(ax: Axes, rows: pd.DataFrame, quantity: str, series: Mapping[str, str
 
 
 def _style(estimator: str) -> str:
-    """Return the line style, which tells temperatures of one series apart."""
+    """Return the line style, which distinguishes temperatures of one series."""
     return {"tau=0.5": "--", "tau=1": ":"}.get(estimator.partition("(")[2].split(",")[0], "-")

@@ -39,7 +39,7 @@ def rows(
 ) -> pd.DataFrame:
     """Return one row for each estimator and loss, the least favourable verdict, and the planted.
 
-    `table` tells them apart: "ladder" or "planted".
+    `table` distinguishes them: "ladder" or "planted".
     """
     from gradlab.verification.order import RUNGS, rungs, verify_order
     from gradlab.verification.planted_errors import planted_rows

@@ -91,9 +91,22 @@ class NotDifferentiableError(LossError):
 def evaluate(f: Loss, x: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch"]:
     """Return f(x), checked to be one finite value for each x.
 
-    Raises LossTypeError or LossShapeError if f does not return a floating tensor of shape
-    x.shape[:-2], LossShapeError if it takes one batch axis only, LossDtypeError if it does not work
-    in the dtype of x, NotFiniteError for NaN or an infinity (the message shows for which x).
+    Args:
+        f: The loss, x [..., N, C] -> values [...].
+        x: One-hot or relaxed samples [..., N, C].
+
+    Returns:
+        The values [...].
+
+    Raises:
+        LossTypeError: If f does not return a floating tensor.
+        LossShapeError: If its shape is not x.shape[:-2], or f takes one batch axis only.
+        LossDtypeError: If f does not work in the dtype of x.
+        NotFiniteError: If a value is NaN or infinite; the message shows for which x.
+
+    Example:
+        >>> evaluate(lambda x: x[..., 0].sum(-1), torch.eye(2))
+        tensor(1.)
     """
     if not callable(f):
         raise TypeError(f"f must be a callable x -> values, not {type(f).__name__}")
@@ -123,8 +136,21 @@ def evaluate(f: Loss, x: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch"]
 def gradient(f: Loss, x: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch N C"]:
     """Return grad f(x) with respect to x, for every x of the batch at once.
 
-    Raises NotDifferentiableError if f(x) does not depend on x through differentiable operations,
-    LossError if the gradient is not finite, and what `evaluate` raises.
+    Args:
+        f: The loss, x [..., N, C] -> values [...].
+        x: One-hot or relaxed samples [..., N, C].
+
+    Returns:
+        The gradients [..., N, C].
+
+    Raises:
+        NotDifferentiableError: If f(x) does not depend on x through differentiable operations.
+        LossError: If the gradient is not finite, or f breaks its contract.
+
+    Example:
+        >>> gradient(lambda x: x[..., 0].sum(-1) ** 2, torch.eye(2))
+        tensor([[2., 0.],
+                [2., 0.]])
     """
     return value_and_gradient(f, x, keep_graph=False)[1]
 
@@ -134,7 +160,22 @@ def value_and_gradient(
 ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch N C"]]:
     """Return f(x), with its graph for the parameters of f, and grad f(x), from one evaluation.
 
-    Raises what `gradient` raises.
+    Args:
+        f: The loss, x [..., N, C] -> values [...].
+        x: One-hot or relaxed samples [..., N, C].
+        keep_graph: Whether the values keep their graph.
+
+    Returns:
+        The values [...] and the gradients [..., N, C].
+
+    Raises:
+        NotDifferentiableError: If f(x) does not depend on x through differentiable operations.
+        LossError: If the gradient is not finite, or f breaks its contract.
+
+    Example:
+        >>> values, v = value_and_gradient(lambda x: x[..., 0].sum(-1) ** 2, torch.eye(2))
+        >>> values.item(), v.shape
+        (1.0, torch.Size([2, 2]))
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
@@ -151,7 +192,19 @@ def value_and_gradient(
 
 
 def why_no_gradient(f: Loss, x: Float[Tensor, "*batch N C"]) -> str | None:
-    """Return the reason why f has no gradient at x, or None if it has one."""
+    """Return the reason why f has no gradient at x, or None if it has one.
+
+    Args:
+        f: The loss, x [..., N, C] -> values [...].
+        x: One-hot or relaxed samples [..., N, C].
+
+    Returns:
+        The reason.
+
+    Example:
+        >>> why_no_gradient(lambda x: x[..., 0].sum(-1), torch.eye(2)) is None
+        True
+    """
     try:
         gradient(f, x)
     except NotDifferentiableError as error:
@@ -175,7 +228,7 @@ def _by_experiment(f: Loss, x: Tensor, error: Exception) -> LossError | None:
 
     Messages of torch differ between operations and versions, so none of them is read.
     """
-    told = " ".join(str(error).split())[:200]
+    reason = " ".join(str(error).split())[:200]
     flat = x.detach().flatten(0, -3) if x.ndim > 3 else x.detach()
     others = [
         d for d in (torch.float32, torch.float64, torch.bfloat16, torch.float16) if d != x.dtype
@@ -191,11 +244,11 @@ def _by_experiment(f: Loss, x: Tensor, error: Exception) -> LossError | None:
         if dtype == x.dtype:
             return LossShapeError(
                 f"f takes x with one batch axis, {list(flat.shape)}, but not {list(x.shape)} "
-                f"({told}); gradlab.as_loss(f) flattens the axes in front and restores them"
+                f"({reason}); gradlab.as_loss(f) flattens the axes in front and restores them"
             )
         name, asked = str(dtype).removeprefix("torch."), str(x.dtype).removeprefix("torch.")
         return LossDtypeError(
-            f"f works on x of {name} but not of {asked} ({told}); x comes in the dtype of the "
+            f"f works on x of {name} but not of {asked} ({reason}); x comes in the dtype of the "
             f"logits: pass logits.to(torch.{name}), or let f convert x or its weights"
         )
     return None

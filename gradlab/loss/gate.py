@@ -43,11 +43,17 @@ _REMEMBERED = 2**14
 class Objective:
     """A loss that has passed the gate; called with float64 x on the CPU, as the engine has them.
 
-    f itself is given x in the `dtype` and on the `device` of the logits of the caller, and its
-    values come back as they are. `batch`: B where f maps [..., B, N, C] to [..., B], else None.
-    `eps`: the rounding unit of the coarsest arithmetic that is seen in f; `parameters`: whether its
-    values have a graph to anything that is trained. `caller`: the dtype of the caller's logits,
-    where f is a table of float64 that was made for them.
+    f itself is given x in the `dtype` and on the `device` of the logits of the caller. Its values
+    come back as they are.
+
+    Args:
+        f: The loss.
+        dtype: The dtype of the x that f is given.
+        device: The device of the x that f is given.
+        batch: B where f maps [..., B, N, C] to [..., B], else None.
+        eps: The rounding unit of the coarsest arithmetic that is seen in f.
+        parameters: Whether the values have a graph to anything that is trained.
+        caller: The dtype of the caller's logits, where f is a table of float64 made for them.
     """
 
     f: Loss
@@ -88,7 +94,18 @@ class Objective:
 
 
 def name_of(f: Loss) -> str:
-    """Return what a loss is called in rows and verdicts."""
+    """Return the name of a loss in rows and verdicts.
+
+    Args:
+        f: The loss.
+
+    Returns:
+        Its `name`, or the name of its function or class.
+
+    Example:
+        >>> name_of(abs)
+        'abs'
+    """
     inner = f.f if isinstance(f, Objective) else f
     return str(
         getattr(inner, "name", None) or getattr(inner, "__name__", None) or type(inner).__name__
@@ -99,12 +116,20 @@ def name_of(f: Loss) -> str:
 def checked(f: Loss, logits: Float[Tensor, "*batch N C"], *, any_batch: bool = False) -> Objective:
     """Return f as the engine calls it, if it keeps the contract at states of these logits.
 
-    f is called four times at twelve states: all in one call, some of them again in another order,
-    company and batch shape, two of them alone. `logits` are those of the caller, [N, C] or [B, N,
-    C] (with `any_batch` of more axes), with their dtype, device and graph. An f that has passed is
-    returned as it is. Random numbers of torch and buffers of modules are left as they were.
+    f is called four times at twelve states: all of them in one call; some of them again, in another
+    order, company and batch shape; and two of them alone. An f that has passed is returned as it
+    is. The random numbers of torch and the buffers of modules stay as they were.
 
-    Raises LossError, by the subclass that names the fault: see `gradlab.loss`.
+    Args:
+        f: The loss, x [..., N, C] -> values [...].
+        logits: The caller's logits, [N, C] or [B, N, C], with their dtype, device and graph.
+        any_batch: Whether the logits may have more batch axes.
+
+    Returns:
+        The loss that has passed.
+
+    Raises:
+        LossError: If f breaks the contract; the subclass names the fault, see `gradlab.loss`.
     """
     if isinstance(f, Objective):
         return f
@@ -127,10 +152,10 @@ def checked(f: Loss, logits: Float[Tensor, "*batch N C"], *, any_batch: bool = F
             except LossError:
                 raise
             except Exception as error:
-                told = " ".join(str(error).split())[:200]
+                reason = " ".join(str(error).split())[:200]
                 raise BatchDependentError(
                     f"f works on {_STATES} points in one call, but not on points of other batches "
-                    f"({type(error).__name__}: {told}); it must take any number of points"
+                    f"({type(error).__name__}: {reason}); it must take any number of points"
                     + layers_of(f)
                 ) from error
         if global_states() != before:
@@ -164,7 +189,7 @@ def _eps(tensor: Tensor) -> float:
 def _states(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Return states [12, *batch, N, C] that show many classes, and which come again, [12, *batch].
 
-    All states are there where they are no more; else some along the diagonal, and some at random.
+    All states where there are few; else some along the diagonal, and some at random.
     """
     possible = (probabilities(logits.detach()) > 0).cpu()
     shape = tuple(possible.shape)

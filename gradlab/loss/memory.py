@@ -1,6 +1,6 @@
 """What a code remembers between its calls: named values of its object, closure and globals.
 
-A value is kept as a print of it, so that two looks tell which values changed, by name.
+A value is kept as a print of it, so that two looks show which values changed, by name.
 """
 
 import random

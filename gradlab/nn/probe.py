@@ -79,6 +79,7 @@ class GradientProbe:
             the last one is left.
         model: A model whose buffers f changes: they are put back after each measurement.
         seed: The seed of the draws, an int in [0, 2^63).
+        gradient_cost: Evaluations of f that f with its gradient counts as, in the column `cost`.
 
     Raises:
         ValueError: If an argument is out of range.

@@ -11,7 +11,7 @@ import pandas as pd
 __all__ = ["fitted_text", "label", "problem_title", "series_of", "short"]
 
 _LETTERS = {"tau": "τ", "alpha": "α", "beta": "β", "rho": "ρ", "inf": "∞"}
-# What tells members of a family apart; other arguments are coefficients, which are in the rows.
+# What distinguishes members of a family; other arguments are coefficients, which are in the rows.
 _SHORT = ("m", "k", "alpha", "tau")
 _WITH_COEFFICIENT_ALPHA = ("DoubleCV", "RODEO")
 
@@ -41,8 +41,8 @@ def short(text: str, *, fitted: bool = False) -> str:
         fitted: whether coefficients were fitted, which the name then says.
 
     Returns:
-        The name with its numbers of samples and its temperature, and with the alpha that tells
-        members of a family apart.
+        The name with its numbers of samples and its temperature, and with the alpha that
+        distinguishes members of a family.
 
     Example:
         >>> short("REBAR(tau=0.5, rho=1)"), short("DoubleCV(m=4, alpha=-1)", fitted=True)

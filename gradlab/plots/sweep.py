@@ -200,7 +200,7 @@ def _draw_panel(ax: Axes, part: pd.DataFrame, looks: dict[str, Look], *, joined:
         elif (own["high"] > own["low"]).any():
             ax.vlines(x, own["low"], own["high"], color=shade, lw=0.9, zorder=2)
         for _, level in part[(part["hue"] == hue) & part["x"].isna()].iterrows():
-            # Markers stand side by side, so that lines at the same height are told apart.
+            # Markers stand side by side, so that lines at the same height can be distinguished.
             x = np.array([0, (across.index(hue) + 0.5) / len(across), 1])
             line = {"ls": "--", "lw": 0.9, "ms": 4, "markevery": [1], "label": hue, "zorder": 3}
             ax.plot(x, [level["middle"]] * 3, transform=ax.get_yaxis_transform(), **line, **look)
@@ -213,12 +213,12 @@ def _note(ax: Axes, part: pd.DataFrame, absent: pd.DataFrame) -> None:
     """Write below the title how many points have no place on the axis, and whose."""
     is_below = absent["middle"] > 0
     kinds = {"≤ 0": ~is_below, "below the axis": is_below}
-    told = [words for words, which in kinds.items() if which.any()]
-    if told:
+    kinds_found = [words for words, which in kinds.items() if which.any()]
+    if kinds_found:
         # First those of which nothing is seen.
         seen = set(part["hue"].drop(absent.index))
         whose = sorted(absent["hue"].unique(), key=lambda hue: hue in seen)
-        count = f"{len(absent)} of {len(part)} points {' or '.join(told)}"
+        count = f"{len(absent)} of {len(part)} points {' or '.join(kinds_found)}"
         text = f"{count}: {', '.join(map(label, whose))}"
     else:
         text = "" if len(part) else "nothing could be measured"

@@ -163,8 +163,8 @@ def _lost(rows: pd.DataFrame, y: pd.Series, column: str) -> tuple[pd.Series, str
     refused = rows["reason"].notna() & ~failed
     other = y.isna() & ~failed & ~refused
     reasons = {"could not be measured": refused, "failed": failed, f"have no {column}": other}
-    told = [f"{which.sum():,} {why}" for why, which in reasons.items() if which.any()]
-    text = ", ".join(told)
+    parts = [f"{which.sum():,} {why}" for why, which in reasons.items() if which.any()]
+    text = ", ".join(parts)
     first, _, rest = text.partition(" ")
     return failed | refused | other, text and f"{first} cell{'s' * (first != '1')} {rest}"
 

@@ -4,7 +4,6 @@ A problem is a frozen, callable dataclass that holds its coefficients and declar
 degree; estimators and the exact engine see it only as a function of x.
 """
 
-import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -13,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-__all__ = ["Problem", "check_size", "normal", "seeded"]
+__all__ = ["Problem", "check_size", "normal"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,16 +75,6 @@ def check_size(N: int, C: int) -> None:
     for name, value in (("N", N), ("C", C)):
         if not hasattr(value, "__index__") or value < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
-
-
-def seeded(purpose: str, seed: int) -> Generator:
-    """Return a generator whose stream depends on the purpose as well as on the seed.
-
-    With the plain seed, a problem, its logits and the draws of an estimator would all start from
-    the same normal numbers: a linear loss would equal its own logits.
-    """
-    digest = hashlib.sha256(f"{purpose}:{seed}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def normal(generator: Generator, *shape: int) -> Float[Tensor, "..."]:

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.problems.base import Problem, check_size, normal, seeded
+from gradlab.problems.base import Problem, check_size, normal
+from gradlab.reproducible import seeded
 
 __all__ = ["MLP"]
 
@@ -24,7 +25,17 @@ class MLP(Problem):
 
     Weights are normal, scaled so that every unit sees an input of standard deviation `gain`: at 2
     the units are well bent between one-hot points. `hidden` are the widths of the layers; the
-    output has unit scale. Raises ValueError if a width or the gain is not positive.
+    output has unit scale.
+
+    Args:
+        N: The number of variables.
+        C: The number of classes.
+        seed: The seed of the weights.
+        hidden: The widths of the layers.
+        gain: The standard deviation of the input of a unit.
+
+    Raises:
+        ValueError: If a width or the gain is not positive.
     """
 
     N: int

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.problems.base import Problem, normal, seeded
+from gradlab.problems.base import Problem, normal
+from gradlab.reproducible import seeded
 
 __all__ = ["NormPower"]
 
@@ -25,10 +26,20 @@ class NormPower(Problem):
 
     The level u runs from 0 (first class) to 1 (last class); for C = 2 it is the bit x_{i1}. (The
     norm over all entries of x would be constant on one-hot points for equal targets.) `target` is
-    one number, or one a variable. `degree` is p if p is even; other powers are no polynomials.
-    Raises ValueError if p < 1 or the number of targets is not N.
+    one number, or one for each variable. `degree` is p if p is even; other powers are not
+    polynomials.
+
     Source: Tucker et al. 2017 (1703.07370) with N = 1, p = 2, t = 0.45; Grathwohl et al. 2018
     (1711.00123) with t = 0.499; Liu et al. 2023 (2304.08612) with N = 128 and p = 1.5, 2, 3.
+
+    Args:
+        N: The number of variables.
+        C: The number of classes.
+        p: The power, at least 1.
+        target: The target of all variables, or one target for each.
+
+    Raises:
+        ValueError: If p < 1 or the number of targets is not N.
     """
 
     N: int

@@ -13,16 +13,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.problems.base import Problem, check_size, normal, seeded
+from gradlab.problems.base import Problem, check_size, normal
+from gradlab.reproducible import seeded
 
 __all__ = ["Constant", "Linear", "Multilinear", "Quadratic", "MultiQuadratic", "Cubic"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Constant(Problem):
-    r"""A loss that does not depend on x; its gradient is zero, its score-function noise is not.
+    """A loss that does not depend on x; its gradient is zero, its score-function noise is not.
 
     .. math:: f(x) = a
+
+    Args:
+        N: The number of variables.
+        C: The number of classes.
+        a: The value.
     """
 
     N: int
@@ -46,9 +52,12 @@ class Constant(Problem):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Linear(Problem):
-    r"""A sum of one term a variable; the weakest loss with a gradient.
+    r"""A sum of one term per variable; the weakest loss with a gradient.
 
     .. math:: f(x) = b \cdot v, \quad v = \mathrm{flatten}(x)
+
+    Args:
+        b: Coefficients [N, C].
     """
 
     b: Float[Tensor, "N C"]
@@ -72,6 +81,9 @@ class Multilinear(Problem):
     r"""A product over variables: of degree N as a whole, of degree 1 in each variable.
 
     .. math:: f(x) = \prod_i (1 + b_i \cdot x_i)
+
+    Args:
+        b: Coefficients [N, C].
     """
 
     b: Float[Tensor, "N C"]
@@ -97,7 +109,12 @@ class Quadratic(Problem):
 
     .. math:: f(x) = \tfrac12 v^\top Q v + b \cdot v, \quad v = \mathrm{flatten}(x)
 
-    Raises ValueError if Q does not fit b or is not symmetric.
+    Args:
+        Q: The matrix of the couplings, [N, C, N, C].
+        b: Coefficients [N, C].
+
+    Raises:
+        ValueError: If Q does not fit b or is not symmetric.
     """
 
     Q: Float[Tensor, "N C N C"]
@@ -127,11 +144,16 @@ class Quadratic(Problem):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MultiQuadratic(Problem):
-    r"""A product of one quadratic a variable: of degree 2N as a whole, of degree 2 in each.
+    r"""A product of one quadratic per variable: of degree 2N as a whole, of degree 2 in each.
 
     .. math:: f(x) = \prod_i (1 + b_i \cdot x_i + \tfrac12 x_i^\top Q_i x_i)
 
-    Raises ValueError if Q does not fit b or its blocks are not symmetric.
+    Args:
+        Q: One matrix for each variable, [N, C, C].
+        b: Coefficients [N, C].
+
+    Raises:
+        ValueError: If Q does not fit b or its blocks are not symmetric.
     """
 
     Q: Float[Tensor, "N C C"]
@@ -164,7 +186,11 @@ class Cubic(Problem):
 
     .. math:: f(x) = \tfrac16 \sum_{deh} T_{deh} v_d v_e v_h, \quad v = \mathrm{flatten}(x)
 
-    Raises ValueError if T is not [N, C, N, C, N, C] or not symmetric, and `random` if N * C > 128.
+    Args:
+        T: The coefficients, [N, C, N, C, N, C].
+
+    Raises:
+        ValueError: If T is not [N, C, N, C, N, C] or not symmetric, and `random` if N * C > 128.
     """
 
     T: Float[Tensor, "N C N C N C"]

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.checks import check_known
-from gradlab.problems.base import check_size, normal, seeded
+from gradlab.problems.base import check_size, normal
+from gradlab.reproducible import seeded
 
 __all__ = ["REGIMES", "regime"]
 

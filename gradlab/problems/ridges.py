@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.problems.base import Problem, check_size, normal, seeded
+from gradlab.problems.base import Problem, check_size, normal
+from gradlab.reproducible import seeded
 
 __all__ = ["Polynomial", "Softplus"]
 
@@ -27,7 +28,13 @@ class Polynomial(Problem):
     Directions a are [d, terms, N, C]; d = 0 is a constant. On one-hot points powers of an entry
     equal the entry, so a lower-degree f has the same values there; its gradient, which
     straight-through estimators use, is another one.
-    Raises ValueError if the directions do not have these four axes and at least one term.
+
+    Args:
+        a: Directions [d, terms, N, C].
+        w_0: The constant term.
+
+    Raises:
+        ValueError: If the directions do not have these four axes and at least one term.
     """
 
     a: Float[Tensor, "d terms N C"]
@@ -75,6 +82,9 @@ class Softplus(Problem):
     r"""A smooth loss that is not a polynomial: convex, linear far out, curved in between.
 
     .. math:: f(x) = \log(1 + e^{b \cdot v}), \quad v = \mathrm{flatten}(x)
+
+    Args:
+        b: Coefficients [N, C].
     """
 
     b: Float[Tensor, "N C"]

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gradlab.problems.base import Problem, check_size, normal, seeded
+from gradlab.problems.base import Problem, check_size, normal
+from gradlab.reproducible import seeded
 
 __all__ = ["LookupTable"]
 
@@ -26,7 +27,14 @@ class LookupTable(Problem):
 
     The table is flat, [C^N], the class of the last variable running fastest; it may be given as
     [C] * N. The result has no gradient, whether or not x requires one.
-    Raises ValueError if the table has not C^N entries or more than 2^22 of them.
+
+    Args:
+        N: The number of variables.
+        C: The number of classes.
+        table: The values [C^N], or [C] * N.
+
+    Raises:
+        ValueError: If the table has not C^N entries or more than 2^22 of them.
     """
 
     N: int

@@ -34,9 +34,16 @@ class TinyVAE(Problem):
 
     `snapshot` is a moment of training on 300 digits with the exact gradient ("initial", "little",
     "some", "long": see `SNAPSHOTS` for the steps); `image` is one of them, 0..299, and shows the
-    digit image mod 10. The first use trains the model (seconds) and caches it. Raises ValueError
-    for an unknown snapshot or image. Model: Kingma and Welling 2014 (1312.6114) with the
+    digit image mod 10. The first use trains the model (seconds) and caches it. Model: Kingma and
+    Welling 2014 (1312.6114) with the
     categorical code of Jang et al. 2017 (1611.01144).
+
+    Args:
+        snapshot: A name in `SNAPSHOTS`.
+        image: The number of the image, 0 to 299.
+
+    Raises:
+        ValueError: If the snapshot or image is unknown.
     """
 
     snapshot: str = "some"

@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.categorical import configurations
-from gradlab.problems.base import normal, seeded
+from gradlab.problems.base import normal
+from gradlab.reproducible import seeded
 
 __all__ = ["LATENT_C", "LATENT_N", "Weights", "code_features", "elbo", "encode", "initial_weights"]
 

@@ -4,7 +4,6 @@ One enumeration of f serves all estimators and temperatures on it. A cell that f
 the error; it does not stop the others.
 """
 
-import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +21,7 @@ from gradlab.estimators import Estimator, PathwiseEstimator, parse
 from gradlab.exact.moments import Enumeration
 from gradlab.loss import Loss, LossDtypeError
 from gradlab.problems import TinyVAE, problem, regime
-from gradlab.reproducible import single_thread
+from gradlab.reproducible import seed_of, single_thread
 from gradlab.user_code.objects import line_of, load_object
 from gradlab.user_code.under_test import EstimatorDtypeError
 from gradlab.user_code.under_test import estimator_of as code_estimator
@@ -65,7 +64,7 @@ class Cell:
     @property
     def seed(self) -> int:
         """The seed of its draws, which depends on the id alone."""
-        return int.from_bytes(hashlib.sha256(self.id.encode()).digest()[:8], "big") >> 1
+        return seed_of(self.id)
 
 
 @dataclass(frozen=True)
@@ -82,6 +81,7 @@ class Task:
         draws: The draws of a cell that is measured.
         method: "exact", "monte-carlo" or "auto".
         folder: The folder that FILE.py is relative to.
+        gradient_cost: Evaluations of f that f with its gradient counts as.
     """
 
     problem: str

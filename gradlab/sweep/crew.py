@@ -15,7 +15,7 @@ from gradlab.sweep.isolation import Computed, compute
 
 __all__ = ["GONE", "Crew", "CrewError", "cluster", "local"]
 
-GONE = "the scheduler is gone; start it, and the same command goes on"
+GONE = "the scheduler is gone; start it, and repeat the command to continue"
 
 
 class CrewError(OSError):

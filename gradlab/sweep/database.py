@@ -33,7 +33,8 @@ TYPES = {name: _SQL[COLUMNS[name].type] for name in SWEPT}
 """SQLite types of the columns of a row."""
 
 FORMAT = 2  # of the tables; stores of format 1, of versions up to 0.4, are read, not written
-_NEW = {"cost", "note", "draws_needed", "truth", "truth2_se"}  # in format 2
+# Columns of format 2 that format 1 lacks.
+_NEW = {"cost", "note", "draws_needed", "truth", "truth2_se", "averaged", "progress", "progress_se"}
 
 
 def _tables(format: int) -> dict[str, str]:
@@ -70,7 +71,7 @@ def connected(path: Path, *, reading: bool = False) -> sqlite3.Connection:
 
 
 def make(path: Path, known: Mapping[str, Any]) -> None:
-    """Make a store without cells that keeps what is `known` of it; it appears whole or not."""
+    """Make a store without cells that keeps what is `known` of it; it appears at once and whole."""
     new = path.with_name(f".{path.name}-new")
     new.unlink(missing_ok=True)
     with closing(sqlite3.connect(new)) as connection:
@@ -149,7 +150,7 @@ def blaming(path: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         message = str(error)
         raise StoreError(
-            f"{path}: {message}; rows that were there before are unharmed, the same command goes on"
+            f"{path}: {message}; earlier rows are unharmed; repeat the command to continue"
             if "full" in message or "disk I/O" in message
             else f"{path} cannot be used: {message}"
         ) from None

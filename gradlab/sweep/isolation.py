@@ -179,7 +179,7 @@ class _Process:
     def answers(
         self, task: Task, spell: float, limit: float, stop: threading.Event | None
     ) -> Iterator[dict[str, Any]]:
-        """Yield what `gradlab.sweep.cells.computed` does in the child, as long as it goes on.
+        """Yield what `gradlab.sweep.cells.computed` does in the child, until it ends.
 
         Raises _Ended if the child dies or takes more than `limit` seconds for one of them, _Stopped
         if it is asked to stop.

@@ -22,7 +22,7 @@ _ROUNDING = 2.0**7
 
 @dataclass(frozen=True)
 class Cuts:
-    """Which draws lie beyond each cut, what was cut, and the cut nearest to each one's middle."""
+    """Which draws lie beyond each cut, what was cut, and the cut nearest to the middle of each."""
 
     above: Bool[Tensor, "K n"]
     labels: list[str]

@@ -96,7 +96,18 @@ def _run(file: Path) -> ModuleType:
 
 
 def line_of(error: BaseException) -> str:
-    """Return where in the user's own files an error arose, as ` (my.py, line 3)`; "" if nowhere."""
+    """Return where in your own files an error arose, such as ` (my.py, line 3)`.
+
+    Args:
+        error: The error.
+
+    Returns:
+        The place in brackets, or "" if it arose in no file of yours.
+
+    Example:
+        >>> line_of(ValueError("nowhere"))
+        ''
+    """
     others = (
         Path(__file__).parents[1],
         Path(sysconfig.get_path("stdlib")),

@@ -131,7 +131,7 @@ class _Checked:
             )
 
     def pairs(self, together: bool) -> None:
-        """Raise DependentDrawsError if draws tell about others of their call.
+        """Raise DependentDrawsError if draws depend on others of their call.
 
         BatchStatisticsError, which says more, where the law also depends on n beyond any doubt.
         """
@@ -154,7 +154,7 @@ class _Checked:
             raise
 
     def unpaired(self, cuts: Cuts, first: Tensor, second: Tensor, pair: str) -> None:
-        """Raise DependentDrawsError if one draw of a pair tells about the other."""
+        """Raise DependentDrawsError if one draw of a pair depends on the other."""
         first, second = first.flatten(), second.flatten()
         found = pairs_test(cuts, first, second)
         if found.p_value > ALPHA / _TESTS:
@@ -164,7 +164,7 @@ class _Checked:
         p, q = (float(above.to(torch.float64).mean()) for above in (one, other))
         what, beside = cuts.labels[found.cut], cuts.labels[found.other]
         raise DependentDrawsError(
-            f"draws of {self.name} are not independent: {pair} tell about each other: {what} of "
+            f"draws of {self.name} are not independent: {pair} depend on each other: {what} of "
             f"one and {'that' if beside == what else beside} of the other are both large or both "
             f"small in {same:.0%} of pairs, where {p * q + (1 - p) * (1 - q):.0%} should be; is "
             f"noise shared by draws, or made opposite? {WAY_OUT}"

@@ -50,12 +50,18 @@ Code = Estimator | type[Estimator] | Callable[..., Tensor] | str
 
 @dataclass(frozen=True)
 class Draws:
-    """Draws of what `draws_of` was given: `name`, and the `estimator` if it is one of gradlab's.
+    """Draws of the code that `draws_of` was given.
 
-    `order` is what it declares (see `Estimator`), or None where it declares nothing. `of`: "draw"
-    or "training". `surrogate(f, leaf, generator)`: the values [n, ...] whose backward the draws
-    are, where there is one. `code`: what was given; `batch`: the samples whose mean is one draw, or
-    None (see `batched`).
+    Args:
+        name: The name of the code.
+        source: Makes the draws.
+        estimator: The estimator, if it is one of gradlab's.
+        order: What the code declares (see `Estimator`), or None where it declares nothing.
+        of: "draw" or "training".
+        surrogate: A function of f, leaf and generator. It returns the values [n, ...] whose
+            backward the draws are; None where there is no such function.
+        code: The code itself.
+        batch: The number of samples whose mean is one draw, or None (see `batched`).
     """
 
     name: str
@@ -110,10 +116,10 @@ class Draws:
                 raise
             other = self._works_in(f, logits, generator)
             if other is not None:
-                told = " ".join(str(error).split())[:200]
+                reason = " ".join(str(error).split())[:200]
                 asked = str(logits.dtype).removeprefix("torch.")
                 raise EstimatorDtypeError(
-                    f"{self.name} works on logits of {other} but not of {asked} ({told}); pass "
+                    f"{self.name} works on logits of {other} but not of {asked} ({reason}); pass "
                     f"logits.to(torch.{other})"
                 ) from error
             raise EstimatorError(
@@ -251,6 +257,9 @@ class CodeEstimator(Estimator):
     """Code that declares nothing, as an Estimator: for `compare`, `recommend` and the probe.
 
     It may be biased on every f (`order` -1), and its cost is measured.
+
+    Args:
+        drawn: The draws of the code.
     """
 
     drawn: Draws
@@ -305,8 +314,19 @@ def _given(generator: Generator | None) -> Generator:
 def estimator_of(code: Code) -> Estimator:
     """Return the estimator that code is: itself, or its draws as a `CodeEstimator`.
 
-    Raises TypeError for what is nothing to draw from (see `draws_of`), ValueError for an unknown
-    name.
+    Args:
+        code: An Estimator, its text, or your own code in a form that `draws_of` accepts.
+
+    Returns:
+        The estimator.
+
+    Raises:
+        TypeError: If it is nothing to draw from (see `draws_of`).
+        ValueError: If its name is unknown.
+
+    Example:
+        >>> estimator_of("ZGR")
+        ZGR
     """
     drawn = draws_of(code)
     return CodeEstimator(drawn) if drawn.estimator is None else drawn.estimator

@@ -2,7 +2,8 @@ r"""Is the mean of independent draws a given vector? A test, and how far off the
 
 With d the deviations of n draws from the target, Hotelling's T^2 = n \bar d^T S^{-1} \bar d tests
 E d = 0 at one n; mixing Gaussian likelihood ratios over effect sizes gives an e-value that stays
-valid however long one goes on, and turned around a region for E d that holds at all n at once.
+valid however long the draws continue. Turned around, it gives a region for E d that holds at all n
+at once.
 Both rest on the draws having shown their tails, which is checked.
 """
 

@@ -1,6 +1,6 @@
 """The code of the planted errors: each errs once, as published code does, and is short.
 
-The sentence of a wrong function or class tells the error and where it arises; the line that is
+The sentence of a wrong function or class names the error and where it arises; the line that is
 wrong says what would be right. See `gradlab.verification.planted_errors` for the verdicts on them.
 """
 

@@ -1,6 +1,6 @@
 """Errors that stand in published code, each as code with a known answer: does a verdict find them?
 
-The sentence of a wrong function tells the error and where it arises; beside it stands an estimator
+The sentence of a wrong function names the error and where it arises; beside it stands an estimator
 without it, which must not be rejected.
 """
 
@@ -53,7 +53,7 @@ REFUSED = "REFUSED"
 """The outcome where code is refused by the name of its fault, before any verdict."""
 
 ALPHA = 1e-6
-# Enough to tell the factor by which an estimate is wrong from its neighbours, as 4/5 from 5/6.
+# Enough to distinguish the factor of a wrong estimate from its neighbours, such as 4/5 from 5/6.
 _FOR_FACTOR = 2**17
 
 

@@ -17,7 +17,8 @@ from gradlab.categorical import configurations
 from gradlab.exact.moments import Enumeration
 from gradlab.loss.gate import name_of
 from gradlab.problems import Problem, problem, regime
-from gradlab.problems.base import normal, seeded
+from gradlab.problems.base import normal
+from gradlab.reproducible import seeded
 
 __all__ = ["DRAWN_SIZE", "RUNGS", "SITES", "SIZES", "Rung", "Site", "binary", "rungs"]
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import one_hot
+from gradlab.categorical import configurations_at, one_hot, probabilities_of
 from gradlab.estimators import Estimator, SampledValueEstimator, SampleOnlyEstimator
 from gradlab.exact.mechanism import check_mechanism, is_shipped
 from gradlab.exact.moments import Enumeration
@@ -121,13 +121,12 @@ def _samples(estimator: Estimator, on: Enumeration) -> list[tuple[Tensor, Tensor
         raise NotExactError(f"{estimator} draws more than x: it cannot be fed every sample")
     if m * math.log2(max(count, 1)) > math.log2(_MOST):
         raise NotExactError(f"{estimator} has more than {_MOST} samples to be fed")
-    states = torch.cartesian_prod(*possible).reshape(count, len(possible))
-    index = torch.cartesian_prod(*[torch.arange(count)] * m).reshape(-1, m)
-    classes = states[index].movedim(1, 0)
+    classes = configurations_at(torch.arange(count**m), possible * m)
+    classes = classes.unflatten(-1, (m, len(possible))).movedim(1, 0)
     if isinstance(estimator, SampledValueEstimator):
         weight = estimator.tuple_probabilities(on.logits, classes)
     else:
-        weight = on.values.p[torch.arange(len(possible)), classes[0]].prod(-1)
+        weight = probabilities_of(on.values.p, classes[0])
     met = weight > 0
     weight, classes = weight[met], classes[:, met]
     points = estimator.calls(on.logits.shape[1], on.logits.shape[0]) * on.logits.numel()

@@ -24,6 +24,7 @@ from gradlab.catalogue import problem_rows
 from gradlab.cli import main
 from gradlab.cli.comparing import Method, compare
 from gradlab.comparison import comparing
+from gradlab.comparison.rows import METHODS
 from gradlab.estimators import ESTIMATORS
 from gradlab.moments import GROUPS
 from gradlab.problems import PROBLEMS, REGIMES, problem, regime
@@ -73,7 +74,7 @@ def test_version(capsys) -> None:
 
 
 def test_options_agree_with_the_library() -> None:
-    assert [*Method] == [*comparing.METHODS]
+    assert [*Method] == [*METHODS, "both"]
     draws = inspect.signature(compare).parameters["draws"]
     assert draws.default == comparing.DEFAULT_DRAWS
     assert draws.annotation.__metadata__[0].min == 2 * GROUPS
@@ -122,7 +123,7 @@ BAD_USAGE = {
     "compare GS --tau 1,-1": "--tau: tau must be a positive finite number, not -1.0",
     "compare GS --tau nan": "--tau: tau must be a positive finite number, not nan",
     "compare GS --tau 1e-320": "--tau: tau = 1e-320 is so small",
-    "compare GS --tau 0.1,x": "--tau: 'x' is no number",
+    "compare GS --tau 0.1,x": "--tau: 'x' is not a number",
     "compare --method exacct": "'exact', 'monte-carlo', 'both'",
     "compare --draws 31": "--draws",
     "compare --draws many": "--draws",

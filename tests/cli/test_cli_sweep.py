@@ -123,7 +123,7 @@ WRONG = {
     "suffix": (["export", "s.db", "rows.xls"], 2, "must end with .csv or .parquet"),
     "folder": (["export", "s.db", "nowhere/rows.csv"], 2, "nowhere"),
     "column": (["plot", "s.db", "--x", "temperature"], 2, "temperature"),
-    "where": (["plot", "s.db", "--where", "ZGR"], 2, "'ZGR' is no COLUMN=VALUE"),
+    "where": (["plot", "s.db", "--where", "ZGR"], 2, "'ZGR' is not COLUMN=VALUE"),
     "value": (["plot", "s.db", "--where", "series=GX"], 2, "no row has series=GX; there are ST"),
 }
 

@@ -8,9 +8,10 @@ import pytest
 
 from gradlab.cli import main
 from gradlab.cli.verifying import Judged, VerifyMethod
+from gradlab.verification import rungs
 from gradlab.verification.verifying import JUDGED, METHODS
 
-pytestmark = pytest.mark.usefixtures("unchecked")
+pytestmark = pytest.mark.usefixtures("unchecked", "few_calls")
 
 MINE = """
 import torch, gradlab
@@ -68,13 +69,17 @@ def nothing(x):
 def mine(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(MINE)
+    # Which sites there are is the concern of tests/verification/test_rungs.py.
+    monkeypatch.setattr(rungs, "SITES", rungs.SITES[:2])
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:
     status = main(["verify", *arguments])
     out, err = capsys.readouterr()
     assert max(map(len, out.splitlines()), default=0) <= 100
-    return status, out, err
+    # A busy machine shows progress.
+    told = [line for line in err.splitlines(keepends=True) if not line.startswith("verify: ")]
+    return status, out, "".join(told)
 
 
 def test_options_agree_with_the_library():
@@ -114,7 +119,7 @@ def test_the_same_seed_writes_the_same_rows(capsys, tmp_path):
 def test_a_claim_that_fails_gives_status_1(capsys):
     status, out, err = run(capsys, "ZGR", "--file", "mine.py:Overstated")
     assert status == 1
-    assert err == "gradlab: not as declared: OVERSTATED is EXACT TO DEGREE 1\n"
+    assert err.splitlines()[-1] == "gradlab: not as declared: OVERSTATED is EXACT TO DEGREE 1"
     assert "1, not 2" in out
     status, out, err = run(capsys, "--file", "mine.py:Overstated", "--problem", "quadratic")
     assert status == 1
@@ -126,10 +131,8 @@ def test_a_claim_that_fails_gives_status_1(capsys):
 @pytest.mark.parametrize("name", ["Mine", "rloo"])
 def test_right_code_of_ones_own_gives_status_0(name, capsys):
     for problem in ((), ("--problem", "quadratic", "--size", "3x2", "--regime", "uniform")):
-        status, out, err = run(capsys, "--file", f"mine.py:{name}", *problem)
-        # A busy machine shows progress.
-        told = [line for line in err.splitlines() if not line.startswith("verify: ")]
-        assert (status, told) == (0, [])
+        status, out, err = run(capsys, "--file", f"mine.py:{name}", "--delta", "0.3", *problem)
+        assert (status, err) == (0, "")
     assert "on quadratic(N=3, C=2, seed=0): UNBIASED" in out
 
 
@@ -145,7 +148,7 @@ def test_a_function_without_claim_is_asked_to_be_unbiased(capsys):
 def test_code_without_claim_holds_nothing_on_the_ladder(capsys):
     status, out, err = run(capsys, "--file", "mine.py:gapless", "--delta", "0.3")
     assert status == 0
-    assert "gradlab:" not in err  # on a slow machine there may be progress
+    assert err == ""
     row = next(line for line in out.splitlines() if line.startswith("gapless"))
     assert row.split()[-2:] == ["1", "-"]
     text = " ".join(out.split())

@@ -22,6 +22,7 @@ SLOW = {
     "01_truth_and_first_estimator",
     "02_ladder_of_exactness",
     "03_temperature",
+    "04_your_own_loss_and_estimator",
     "05_is_my_gradient_right",
     "06_the_zoo",
     "07_a_vae_under_the_probe",

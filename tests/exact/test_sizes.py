@@ -28,7 +28,15 @@ from gradlab.exact.tuples import NotExactError, tuple_moments
 TESTS = Path(__file__).parent
 
 
-@pytest.mark.parametrize("size", [(1, 4096), (1, 100_000), (200, 512), (4096, 2)], ids=str)
+# Many classes, and many variables with `make test-all`: each size is a process that loads torch.
+@pytest.mark.parametrize(
+    "size",
+    [
+        (1, 4096),
+        *(pytest.param(s, marks=pytest.mark.slow) for s in [(1, 100_000), (200, 512), (4096, 2)]),
+    ],
+    ids=str,
+)
 def test_what_is_asked_is_cheap_and_a_draw_is_bounded(size):
     path = os.pathsep.join([str(TESTS.parents[1]), str(TESTS.parent)])
     run = subprocess.run(

@@ -24,6 +24,7 @@ _CONFORMANCE = ("tests/estimators/test_conformance.py",)
 _ENUMERATION = ("tests/exact/test_enumeration.py",)
 _MOMENTS = ("tests/exact/test_moments.py",)
 _MONTE_CARLO = ("tests/comparison/test_montecarlo.py",)
+_SUMS = ("tests/comparison/test_sums_of_draws.py",)
 _RANKING = ("tests/comparison/test_recommending.py", "tests/comparison/test_comparing.py")
 _MEAN_TEST = (
     "tests/verification/test_mean_test.py",
@@ -153,8 +154,8 @@ MUTANTS = {
     ),
     "relaxed sample at tau squared": Mutant(
         "samples.py",
-        "ratio.log1p_().mul_(-1 / tau).exp_()",
-        "ratio.log1p_().mul_(-1 / tau**2).exp_()",
+        ".log1p_().mul_(-1 / tau).exp_()",
+        ".log1p_().mul_(-1 / tau**2).exp_()",
         "a relaxed sample of another temperature",
         (*_GOLDEN, "tests/estimators/test_gumbel_tables.py"),
     ),
@@ -202,14 +203,14 @@ MUTANTS = {
         _MOMENTS + _ENUMERATION,
     ),
     "variance without the classes": Mutant(
-        "exact/moments.py",
+        "exact/product_moments.py",
         "(of_gradient + of_noise + of_class).clamp_min(0.0)",
         "(of_gradient + of_noise).clamp_min(0.0)",
         "one of three terms of the variance",
         _GOLDEN,
     ),
     "noise of the Jacobian twice": Mutant(
-        "exact/moments.py",
+        "exact/product_moments.py",
         "inner = second - first.transpose(-1, -2) @ first",
         "inner = second",
         "the inner variance of GR",
@@ -228,28 +229,28 @@ MUTANTS = {
         "(square / max(n - 1, 1)).sum(-1), n, groups)",
         "(square / max(n, 1)).sum(-1), n, groups)",
         "the variance of draws leans by 1 / n",
-        _MONTE_CARLO,
+        _SUMS,
     ),
     "squared bias with its noise": Mutant(
         "moments.py",
         "bias2 = distance2 - float(self.variance_per_variable.sum()) / self.n",
         "bias2 = distance2",
         "the squared bias of an unbiased estimator is var / n",
-        _MONTE_CARLO,
+        _SUMS,
     ),
     "noise of the truth forgotten": Mutant(
         "moments.py",
         "bias2 -= float(truth.variance_per_variable.sum()) / truth.n",
         "pass",
         "a measured truth counts as exact",
-        (*_MONTE_CARLO, "tests/verification/test_coverage.py"),
+        _SUMS,
     ),
     "groups merged by halves": Mutant(
         "draw_sums.py",
         "self.mean + share * delta,",
         "self.mean + 0.5 * delta,",
         "the mean over blocks of different lengths",
-        _MONTE_CARLO,
+        _SUMS,
     ),
     "jackknife without its factor": Mutant(
         "moments.py",
@@ -273,7 +274,7 @@ MUTANTS = {
         _MONTE_CARLO,
     ),
     "purpose without a stream": Mutant(
-        "problems/base.py",
+        "reproducible.py",
         'f"{purpose}:{seed}"',
         'f"{seed}"',
         "a problem and its logits share their random numbers",
@@ -418,8 +419,8 @@ MUTANTS = {
     ),
     "seed of a cell": Mutant(
         "sweep/cells.py",
-        'digest()[:8], "big") >> 1',
-        'digest()[:1], "big") >> 1',
+        "return seed_of(self.id)",
+        "return seed_of(self.id, bits=6)",
         "cells share their seeds",
         (*_STORE, "tests/sweep/test_grid.py"),
     ),

@@ -90,6 +90,7 @@ def test_a_cluster_gives_the_same_rows(address, local, tmp_path):
     assert_same(tmp_path / "s.db", local)
 
 
+@pytest.mark.slow  # it starts a scheduler and a worker, four processes that import torch
 def test_other_versions_of_the_workers_are_refused(address, tmp_path, monkeypatch):
     monkeypatch.setattr(running, "versions", lambda: {"gradlab": "9.9"})
     with pytest.raises(CrewError, match=r"a worker has .*, the driver has \{'gradlab': '9.9'\}"):
@@ -156,7 +157,7 @@ def test_a_dead_scheduler_is_told_and_the_sweep_goes_on_elsewhere(local, tmp_pat
         with running_sweep(store, address) as outcome:
             scheduler.kill()
         assert isinstance(outcome[0], CrewError), repr(outcome[0])
-        assert "the same command goes on" in str(outcome[0])
+        assert "repeat the command to continue" in str(outcome[0])
     assert 0 < len(sweep_rows(store)) < len(GRID)
     run_sweep(GRID, store, workers=2)
     assert_same(store, local)

@@ -92,7 +92,7 @@ def rows_there(store):
 
 
 def wait_for_rows(driver, store, more_than=0):
-    ends = time.monotonic() + 60
+    ends = time.monotonic() + 600  # a busy machine may take minutes to start two processes
     while rows_there(store) <= more_than:
         assert driver.poll() is None, driver.stderr.read()
         assert time.monotonic() < ends, "waited in vain"
@@ -125,7 +125,7 @@ def test_a_driver_killed_at_random_moments_loses_nothing(kills, seeds, tmp_path)
             driver.kill()
             driver.wait()
             # Its workers end by themselves.
-            assert psutil.wait_procs(children, timeout=20)[1] == []
+            assert psutil.wait_procs(children, timeout=200)[1] == []
         counts.append(rows_there(store))
     assert counts == sorted(counts)
     assert 0 < counts[-1] < 8 * seeds
@@ -173,11 +173,15 @@ def test_a_cell_that_hangs_dies_or_fails_does_not_stop_the_others(tmp_path):
     asked["method"] = "monte-carlo"
     own = [f"own.py:{fault}" for fault in faults]
     grid = Grid(estimators=["ZGR", *own, "ST"], **asked)
-    done = run_sweep(grid, tmp_path / "s.db", workers=1, limit=2.0, memory=3.0)
+    # What a process and its first cell take: good cells keep this limit on a busy machine, too.
+    start = time.monotonic()
+    assert run_sweep(Grid(estimators=["ZGR"], **asked), tmp_path / "first.db", workers=1).computed
+    limit = round(max(2.0, time.monotonic() - start), 1)
+    done = run_sweep(grid, tmp_path / "s.db", workers=1, limit=limit, memory=3.0)
     assert (done.computed, done.failed) == (7, 4)
     rows = sweep_rows(tmp_path / "s.db").set_index("estimator")
     for name, error in {
-        "HANGS": "TimeoutError: it took longer than 2 s",
+        "HANGS": f"TimeoutError: it took longer than {limit:g} s",
         "DIES": "ProcessError: the process that computed it died (signal 9)",
         "FAILS": "RuntimeError: no such luck (own.py, line 15)",
         "EATS": "can't allocate memory",
@@ -247,7 +251,7 @@ def test_a_driver_on_a_full_disk_says_so_and_goes_on_later(tmp_path):
         full = subprocess.run(command("run", file, store), capture_output=True, text=True)
         assert full.returncode == 1
         assert "is full" in full.stderr.splitlines()[-1]
-        assert "the same command goes on" in full.stderr
+        assert "repeat the command to continue" in full.stderr
         before = rows_there(store)
         assert 0 < before < 480
         subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)

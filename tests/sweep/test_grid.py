@@ -257,5 +257,5 @@ def test_a_plan_counts_and_measures():
     found = plan(grid, seconds=0.2)
     assert (found.cells, found.tasks) == (16, 8)
     assert set(found.refused) <= {c.id for t in tasks_of(grid) if t.N == 13 for c in t.cells}
-    assert 0 < found.seconds < 60
-    assert "16 cells in 8 tasks: about" in str(found)
+    assert found.seconds > 0
+    assert "16 cells in 8 tasks: " in str(found)

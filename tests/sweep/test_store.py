@@ -207,7 +207,7 @@ def as_format_1(path) -> None:
     """Turn a store into one as versions up to 0.4 wrote it: fewer columns, tables of format 1."""
     with closing(sqlite3.connect(path)) as connection, connection:
         rows = pd.read_sql_query("SELECT * FROM cells", connection)
-        old = rows.drop(columns=["cost", "note", "draws_needed", "truth", "truth2_se", "checksum"])
+        old = rows.drop(columns=[*database._NEW, "checksum"])
         connection.execute("DROP TABLE cells")
         connection.execute(database._tables(1)["cells"])
         for values in old.astype(object).where(old.notna(), None).itertuples(index=False):
@@ -274,7 +274,7 @@ def test_a_full_disk_is_told_and_earlier_rows_stay(small_disk):
     rows = rows_of(Grid(["quadratic", "mlp"], ["2x3"], seeds=2000, estimators=["ZGR"]))
     with opened(path, GRID.settings) as kept:
         kept.add(rows[:100])
-        with pytest.raises(StoreError, match=r"full.*the same command goes on"):
+        with pytest.raises(StoreError, match=r"full.*repeat the command to continue"):
             kept.add(rows[100:])
     assert set(sweep_rows(path)["cell"]) == {row["cell"] for row in rows[:100]}
 

@@ -12,7 +12,7 @@ from gradlab.verification.order import Ladder, rungs, verify_order
 from gradlab.verification.report import ladder_text, relation_text
 from gradlab.verification.verdict import BIASED, NOT_APPLICABLE, UNBIASED
 
-pytestmark = pytest.mark.usefixtures("unchecked")
+pytestmark = pytest.mark.usefixtures("unchecked", "few_calls")
 
 ON = rungs(seed=1, regimes=["moderate", "masked"])
 ON_ALL = ("ST", "ZGR", "GS(tau=0.5)", "RF(m=2)", "ARSM")
@@ -115,7 +115,7 @@ def test_a_function_declares_by_its_attribute():
     assert silent.holds is None
     assert silent.found() == "rloo declares nothing: no bias is found on any of these losses."
     rloo.order = math.inf
-    assert verify_order(rloo, on=FEW).order == math.inf
+    assert verify_order(rloo, on=FEW[:1]).order == math.inf
 
 
 def test_rows_hold_one_verdict_each():
@@ -127,7 +127,7 @@ def test_rows_hold_one_verdict_each():
 
 
 def test_the_table_fits_the_terminal():
-    text = ladder_text([*map(found, DEGREES), verify_order(Overstated(), on=ON)])
+    text = ladder_text([*map(found, DEGREES), verify_order(Overstated(), on=ON_ONE)])
     assert max(map(len, text.splitlines())) <= 100
     lines = {line.split("  ")[0]: line.split() for line in text.splitlines()}
     assert lines["ZGR"][1:6] == ["0", "0", "0", "0", "0"]

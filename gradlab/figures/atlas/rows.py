@@ -1,6 +1,6 @@
 """The atlas of a sweep: where ST-ZGR dominates Gumbel-Rao, and which estimator is best where.
 
-From the rows of many problems, sizes, kinds of logits and seeds to the few that tell it; nothing is
+The rows of many problems, sizes, kinds of logits and seeds are summed up in a few; nothing is
 measured here.
 """
 
@@ -97,7 +97,7 @@ def st_zgr_plane(rows: pd.DataFrame, alpha: ArrayLike, *, scale_free: bool = Fal
 
     Along alpha the mean m is linear and the variance quadratic, so that bias^2, <m, g>, |m|^2 and
     |m|^2 |g|^2 - <m, g>^2 are polynomials of degree <= 2: their values at alpha = 0, 1, 2 are all
-    of them. With the angle t between m and g the rows tell them by
+    of them. With the angle t between m and g the rows have them as
 
     .. math:: |m|^2 = \frac{|g|^2\, variance}{scale\_free\_variance}, \quad
         \sin^2 \frac t2 = \frac{1 - cosine}2 = \frac{scale\_free\_bias2}{4 |g|^2}.

@@ -18,7 +18,7 @@ from gradlab.plots.style import FAMILIES, styled
 
 __all__ = ["draw_family", "plot", "variance_key"]
 
-# Okabe & Ito's colours, and two more: a panel tells its own series apart.
+# Okabe & Ito's colours, and two more: no two series of a panel share one.
 _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#7B3FA0", "#B07800", "#CC79A7", "#333333", "#56B4E9")
 
 # What is smaller by this factor than the largest is not shown.

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import check_logits, configurations, probabilities
+from gradlab.categorical import check_logits, configurations, joint_of_all, probabilities
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.loss import Loss, evaluate
 from gradlab.reproducible import single_thread
@@ -128,10 +128,7 @@ def states(layer: Layer) -> Float[Tensor, "S N C"]:
 
 def state_probabilities(logits: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch S"]:
     """Return the probabilities of all C^N states, in the order of `states`; differentiable."""
-    product, *others = probabilities(logits).unbind(-2)
-    for p in others:
-        product = (product[..., :, None] * p[..., None, :]).flatten(-2)
-    return product
+    return joint_of_all(probabilities(logits))
 
 
 @dataclass(frozen=True, eq=False)

@@ -92,7 +92,7 @@ def _measured(
     found = []
     for layer, (truth, m) in enumerate(zip(truths, moments, strict=True), 1):
         row: dict[str, object] = where | {"layer": layer, "distance": len(truths) - layer}
-        row |= {"estimator": str(estimator), "series": estimator.text(without="tau")}
+        row |= {"estimator": str(estimator), "series": estimator.series}
         row |= {"passes": passes(network, estimator), "seed": seed, "method": method, "draws": n}
         row |= {"effective_draws": m.effective_sample_size, "truth2": float(truth.square().sum())}
         unbiased = estimator.order == math.inf

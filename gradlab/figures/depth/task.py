@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gradlab.figures.depth.network import DeepNetwork, Layer, expected_loss
-from gradlab.problems.base import normal, seeded
-from gradlab.reproducible import single_thread
+from gradlab.problems.base import normal
+from gradlab.reproducible import seeded, single_thread
 
 __all__ = ["Readout", "classification", "training"]
 
@@ -83,7 +83,7 @@ def training(
     """Yield the network after each number of steps of Adam on the exact mean loss of all inputs.
 
     All parameters of its layers and of its `Readout` are trained; nothing is random. Raises
-    ValueError unless the steps increase from 0 on, TypeError for a loss that is no Readout.
+    ValueError unless the steps increase from 0 on, TypeError for a loss that is not a Readout.
     """
     steps = list(steps)
     if any(b <= a for a, b in zip([-1, *steps], steps, strict=False)):

@@ -59,7 +59,7 @@ def rows(
     steps = np.arange(REFINED * (len(log_tau) - 1) + 1) / REFINED
     fine = np.exp(np.interp(steps, np.arange(len(log_tau)), log_tau))
     exact = [series for series in draws if series != "GS"]
-    tempered = [series for series in exact if hasattr(parse(series), "tau")]
+    tempered = [series for series in exact if parse(series).temperature_field]
     free = [series for series in exact if series not in tempered]
     tables = []
     for f, logits in problems(seed):

@@ -53,8 +53,8 @@ def plot(rows: pd.DataFrame) -> Figure:
 def draw_zoo(ax: Axes, rows: pd.DataFrame) -> None:
     """Draw the rows of one problem; series with a temperature are joined and named at their best.
 
-    The best is the least bias2 + cost_variance. Squared biases that draws cannot tell from zero are
-    arrows from an upper limit, two standard errors above. Below stands what cannot be used.
+    The best is the smallest bias2 + cost_variance. Squared biases that are not distinguishable from
+    zero are arrows from an upper limit, two standard errors above. Below is what cannot be used.
     """
     points = _points(rows[rows["reason"].isna()])
     best = points.loc[points.groupby(["series", "fits"], sort=False)["mse"].idxmin()]
