@@ -186,10 +186,10 @@ def test_the_crossing_is_where_errors_are_equal(rows, kind):
     found = found[found["problem"].str.startswith(kind)].drop_duplicates("estimator")
     moments = found.set_index("estimator")
     at = moments["crossing"].iloc[0]
-    mse = moments["bias2"] + moments["variance"] * moments["calls"] / at
-    assert moments.loc["RF(m=4)", "calls"] < at < 1e4
+    mse = moments["bias2"] + moments["variance"] * moments["cost"] / at
+    assert moments.loc["RF(m=4)", "cost"] < at < 1e4
     assert mse["ZGR"] == pytest.approx(mse["RF(m=4)"])
-    later = moments["bias2"] + moments["variance"] * moments["calls"] / (2 * at)
+    later = moments["bias2"] + moments["variance"] * moments["cost"] / (2 * at)
     assert later["RF(m=4)"] < later["ZGR"]
 
 
@@ -200,7 +200,7 @@ def test_zgr_is_not_overtaken_where_it_has_no_bias(rows):
 
 def test_a_crossing_is_not_before_the_first_draw():
     moments = pd.DataFrame(
-        {"calls": [1, 4], "variance": [9.0, 1.0], "bias2": [1.0, 0.0], "truth2": [1.0, 1.0]},
+        {"cost": [1.0, 4.0], "variance": [9.0, 1.0], "bias2": [1.0, 0.0], "truth2": [1.0, 1.0]},
         index=["ZGR", "RF(m=4)"],
     )
     assert budget.crossing(moments, "ZGR", "RF(m=4)") == 4
@@ -211,7 +211,7 @@ def test_errors_fall_to_the_bias(rows, text):
     found = rows("budget").query("estimator == @text")
     assert len(found) == 4 * 25
     assert found.groupby("problem")["mse"].is_monotonic_decreasing.all()
-    n = found["evaluations"] / found["calls"]
+    n = found["evaluations"] / found["cost"]
     assert n.min() == pytest.approx(1)
     assert (found["mse"] - found["variance"] / n).to_numpy() == pytest.approx(
         found["bias2"].to_numpy(), abs=1e-9
