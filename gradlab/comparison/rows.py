@@ -241,7 +241,7 @@ def schema_table() -> str:
         A table; it ends with a line break.
 
     Example:
-        >>> print(schema_table().splitlines()[4])
+        >>> print(schema_table().splitlines()[3])
         | step | whole number |  | step of the training at which a probe measured | probe |
     """
     lines = ["| column | type | unit | meaning | rows of |", "|---|---|---|---|---|"]

@@ -46,7 +46,7 @@ def test_columns():
         *["cost", "seed", "method", "draws", "reason", "note", "draws_needed", "truth"],
         *["truth2", "truth2_se"],
         *(column for number in NUMBERS for column in (number, f"{number}_se")),
-        *["effective_draws", "seconds", "version", "dtype"],
+        *["averaged", "progress", "progress_se", "effective_draws", "seconds", "version", "dtype"],
     ]
     assert set(rows.N) == {2}
     assert set(rows.C) == {3}

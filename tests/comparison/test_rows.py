@@ -157,7 +157,7 @@ def test_your_own_code_costs_what_it_is_seen_to_evaluate():
     assert rows.loc["own", "cost"] == 2
 
 
-@pytest.mark.parametrize("cost", [0.5, math.inf, math.nan, "3"])
+@pytest.mark.parametrize("cost", [0.5, math.inf, math.nan, -3.0])
 def test_a_gradient_cost_that_is_not_a_number_of_evaluations_is_refused(cost):
     with pytest.raises(ValueError, match="gradient_cost must be a number of evaluations"):
         compare(F, LOGITS, ["ST"], gradient_cost=cost)

@@ -303,7 +303,7 @@ def test_command_line_chooses_the_learning_rate(tmp_path, capsys, unchecked):
     [
         (["RF(m=4)"], "estimator RF(m=4) has no sample to back-propagate through"),
         (["--model", "cnn"], "model must be one of mlp, conv, not 'cnn'"),
-        (["--lr", "1e-3,x"], "'x' is no number"),
+        (["--lr", "1e-3,x"], "'x' is not a number"),
         (["--levels", "1"], "--levels"),
         (["--no-activations"], "nothing is random"),
     ],

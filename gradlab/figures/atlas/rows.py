@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradlab.comparison.dominance import dominated, dominated_share
 from gradlab.comparison.ranking import progress_at
-from gradlab.comparison.rows import AVERAGED
 
 __all__ = ["BUDGET", "findings", "st_zgr_plane", "summary"]
 
@@ -33,6 +32,8 @@ MARGIN = 1e-6  # well above rounding
 ROUNDING = 1e-20  # squares below this share of |g|^2 are zero up to it
 
 EQUAL_COST = f"{BUDGET} evaluations"
+GRADIENTS = 100
+"""Gradients whose mean progress is of: those of a batch and of an optimizer's memory."""
 
 KIND = ["problem", "N", "C", "regime"]
 CASE = [*KIND, "logits_seed"]
@@ -222,8 +223,10 @@ def _errors(rows: pd.DataFrame) -> dict[str, tuple[Any, Any]]:
         square = rows["bias2_se"] ** 2 + (share * rows["variance_se"]) ** 2 + share * both
         error = (rows["bias2"] + share * rows["variance"]) / rows["truth2"]
         found[criterion] = error, np.sqrt(square.clip(lower=0.0)) / rows["truth2"]
-    progress, progress_se = progress_at(rows, AVERAGED * BUDGET / rows["cost"])
-    return found | {"progress": (1 - progress, progress_se)}
+    progress, progress_se = progress_at(rows, GRADIENTS * BUDGET / rows["cost"])
+    lost = 1 - progress
+    # All that is lost to rounding is lost alike.
+    return found | {"progress": (np.where(abs(lost) < 1e-12, 0.0, lost), progress_se)}
 
 
 def findings(summary: pd.DataFrame) -> list[str]:

@@ -1,0 +1,1 @@
+"""Whether a ranking of estimators predicts training: criteria against the losses reached."""
