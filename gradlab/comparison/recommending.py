@@ -46,11 +46,8 @@ _REACH, _WIDEST = 16, 64
 _LARGEST_BUDGET = 2**14
 # Numbers of gradients for which rankings are made besides.
 _NUMBERS = tuple(float(round(10 ** (k / 4))) for k in range(0, 21))
-# Seconds that a sweep of f may take; numbers that all draws may make before fewer are made of some,
-# what share then, and how many temperatures on each side of the best are measured by all.
-_PATIENCE, _WORK, _FEWER, _NEAR = 60.0, 2**29, 16, 1
-# Numbers that draws may make in all beyond the given number, to meet rare states: half a minute.
-_EXTRA = 2**26
+# Seconds that a sweep of f may take.
+_PATIENCE = 60.0
 # A declared exactness is doubted when the measured squared bias is so many standard errors, and
 # more than rounding of the squared gradient.
 _DOUBT, _ROUNDING = 5, 1e-18

@@ -32,8 +32,8 @@ __all__ = [
 SCHEMA_VERSION = 2
 """Counts up when a column is added, removed, or gets another meaning."""
 
-AVERAGED = 100.0
-"""Draws whose mean `progress` is of, by default: those of a batch and of an optimizer's memory."""
+AVERAGED = 10.0
+"""Gradients whose mean `progress` is of, by default: the memory of an optimizer of momentum .9."""
 
 METHODS = ("auto", "exact", "monte-carlo")
 """How moments may be asked for: exact where known, exact only, or from draws only."""

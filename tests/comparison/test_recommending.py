@@ -294,7 +294,7 @@ EXACT = ["ST", "ZGR", "GS-ST", "GR", "REINFORCE", "RF(m=4)"]
 
 @pytest.mark.parametrize(
     ("evaluations", "averaged", "biased"),
-    [(3, 1, True), (3, 10, True), (30_000, 100, False), (4, 1e6, False)],
+    [(3, 1, True), (3, 3, True), (30_000, 100, False), (4, 1e6, False)],
 )
 def test_the_best_on_a_quadratic_has_the_most_exact_progress(evaluations, averaged, biased):
     f, logits = loss_of("quadratic"), logits_of("moderate")
@@ -478,7 +478,7 @@ def test_one_class_leaves_nothing_to_choose():
     answer = recommend(loss_of("linear", 2, 1), torch.zeros(2, 1), **given)
     assert len(answer.best) == (answer.table["rank"].notna()).sum()
     assert "they are the same" in " ".join(answer.explain().split())
-    assert "the order is that of the error" in " ".join(answer.explain().split())
+    assert "Ranked by error" in answer.explain()
 
 
 def test_masked_classes():
@@ -544,7 +544,7 @@ def test_the_picture_names_the_best_five_in_colours_of_their_own(width):
     assert len(set(named.values())) == 5
     for ax, column in ((left, "evaluations"), (right, "averaged")):
         lines = [line for line in ax.lines if len(line.get_xdata()) > 2]
-        assert len(lines) == answer.curves.series.nunique()
+        assert len(lines) >= answer.table["rank"].notna().sum()
         coloured = {line.get_color(): line for line in lines if line.get_color() != "0.82"}
         assert set(coloured) == set(named.values())
         first = coloured[named[label(best[0])]]
@@ -553,7 +553,8 @@ def test_the_picture_names_the_best_five_in_colours_of_their_own(width):
         part = part[part[other] == asked[other].iloc[0]].sort_values(column)
         assert list(first.get_xdata()) == list(part[column])
         assert list(first.get_ydata()) == pytest.approx(list((1 - part.progress).clip(lower=1e-5)))
-    figure.canvas.draw()
+    for _ in range(3):  # the layout follows what was drawn
+        figure.draw_without_rendering()
     width_of = figure.bbox.width
     for text in right.texts:
         assert text.get_window_extent().x1 <= width_of
@@ -568,7 +569,7 @@ def test_the_picture_without_temperatures_or_progress(name):
     assert ("error" in axes[0].get_ylabel()) == (name == "constant")
 
 
-# ---- what is no better than 0 ---------------------------------------------------------------------
+# ---- what is no better than 0 -----------------------------------------------------------------
 
 
 class Away:
@@ -590,7 +591,7 @@ def test_what_points_away_is_below_the_line_and_never_recommended():
     (at,) = [k for k, line in enumerate(lines) if line.strip() == "no better than 0"]
     assert lines[at + 1].split()[1] == "Away"
     assert answer.table.progress[1] < 0
-    with pytest.raises(ValueError, match="no estimator is shown to make progress: .* Away, -"):
+    with pytest.raises(ValueError, match=r"no estimator is shown to make progress: .* Away, -"):
         recommend(f, logits, estimators=[Away(-1.0)], **given)
 
 
@@ -611,7 +612,7 @@ def test_a_hot_temperature_that_answers_nearly_0_is_not_first():
     # The error of one gradient is least where almost nothing is returned.
     f, logits = loss_of("quadratic", 1, 512), logits_of("moderate", 1, 512)
     given = {"estimators": ["GS-ST", "ZGR", "RF"], "temperatures": [0.3, 1.0, 3.2, 10.0]}
-    answer = recommend(f, logits, evaluations=3, draws=320, **given)
+    answer = recommend(f, logits, evaluations=12, averaged=100, draws=320, **given)
     by_error = answer.rows.loc[answer.rows["mse"].idxmin()]
     assert by_error["tau"] >= 3.2
     gs = answer.table.set_index("series").loc["GS-ST"]
