@@ -7,6 +7,7 @@ import typer
 
 from gradlab.cli.faults import blaming, make_folder
 from gradlab.cli.options import (
+    Averaged,
     Estimators,
     File,
     Folder,
@@ -59,10 +60,7 @@ def compare(
     draws: Annotated[
         int, typer.Option(min=32, help="Draws of each estimator whose moments are not exact.")
     ] = 10_000,
-    averaged: Annotated[
-        float,
-        typer.Option(min=1, help="Number of draws that are averaged where progress is measured."),
-    ] = 100.0,
+    averaged: Averaged = 10.0,
     gradient_cost: GradientCost = 3.0,
     seed: Seed = 0,
     workers: Workers = None,

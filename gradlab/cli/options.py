@@ -99,6 +99,13 @@ Temperatures = Annotated[
         metavar="TAU,...",
     ),
 ]
+Averaged = Annotated[
+    float,
+    typer.Option(
+        min=1,
+        help="Number of averaged gradients; with momentum m an optimizer has about 1/(1 - m).",
+    ),
+]
 GradientCost = Annotated[
     float,
     typer.Option(min=1, help="Cost of one f with its gradient, in evaluations of f."),

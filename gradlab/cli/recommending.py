@@ -7,6 +7,7 @@ import typer
 
 from gradlab.cli.faults import blaming, blaming_one, make_folder
 from gradlab.cli.options import (
+    Averaged,
     Estimators,
     File,
     Folder,
@@ -46,6 +47,7 @@ def recommend(
     evaluations: Annotated[
         int, typer.Option(min=1, max=10**9, help="Budget of one gradient, in evaluations of f.")
     ] = 8,
+    averaged: Averaged = 10.0,
     gradient_cost: GradientCost = 3.0,
     unbiased: Annotated[
         bool, typer.Option("--unbiased", help="Rank only estimators that are unbiased for this f.")
@@ -72,7 +74,10 @@ def recommend(
     workers: Workers = None,
     out: Folder = None,
 ) -> None:
-    """Rank estimators by their error at equal cost, and report what would change the order.
+    """Rank estimators by their progress at equal cost, and report what would change the order.
+
+    Progress is what a step along the mean of the averaged gradients gains, relative to a step along
+    the true one.
 
     \b
     Example:  gradlab recommend ZGR ST RF --loss my.py:loss --logits logits.npy --evaluations 8
@@ -96,6 +101,7 @@ def recommend(
             f,
             logits,
             evaluations=evaluations,
+            averaged=averaged,
             must_be_unbiased=unbiased,
             estimators=cells,
             temperatures=temperatures,
@@ -109,7 +115,7 @@ def recommend(
         )
 
     with (
-        blaming_one("--evaluations", "--gradient-cost", "--unbiased", "--reference"),
+        blaming_one("--evaluations", "--averaged", "--gradient-cost", "--unbiased", "--reference"),
         blaming_loss(loss),
         blaming("--file", EstimatorError),
     ):

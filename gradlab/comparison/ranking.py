@@ -1,9 +1,10 @@
-"""The smallest error at equal cost: the best temperature of an estimator, and the best estimator.
+"""Rankings at equal cost: the best temperature of an estimator, and the best estimator.
 
-Both are read from rows of `gradlab.compare`; nothing is measured here. The error is the mean
-squared error of the mean of n draws, bias2 + variance / n.
+Both are read from rows of `gradlab.compare`; nothing is measured here. Estimators are ranked by
+progress, temperatures alone also by the mean squared error of the mean of n draws.
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,12 +13,22 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gradlab.comparison.rows import RANKED
+from gradlab.comparison.rows import AVERAGED, RANKED
+from gradlab.moments import check_averaged
 
-__all__ = ["averaged_error", "best_temperature", "is_unmet", "progress_at", "ranking"]
+__all__ = [
+    "averaged_error",
+    "best_temperature",
+    "is_no_better_than_0",
+    "is_unmet",
+    "progress_at",
+    "ranking",
+]
 
 # Exact errors that differ by less count as one: no temperature is chosen that finely.
 _SAME = 0.01
+# Progress below this is rounding.
+_NONE = 1e-12
 
 Array = NDArray[np.float64]
 
@@ -61,8 +72,7 @@ def best_temperature(
     """
     numbers = list(averaged)
     for n in numbers:
-        if not n >= 1:
-            raise ValueError(f"averaged must be at least 1 draw, not {n!r}")
+        check_averaged(n)
     for column in ("problem", "logits_seed"):
         if rows[column].nunique(dropna=False) > 1:
             raise ValueError(f"rows must be of one {column}, not {list(rows[column].unique())}")
@@ -130,11 +140,7 @@ def _best(part: pd.DataFrame, n: float) -> dict[str, Any]:
     at = int(mse.argmin())
     noise = np.hypot(se, se[at])
     alike = mse - mse[at] <= np.where(noise > 0, 2 * noise, _SAME * abs(mse[at]))
-    low = high = at
-    while low > 0 and alike[low - 1]:
-        low -= 1
-    while high + 1 < len(part) and alike[high + 1]:
-        high += 1
+    low, high = _around(at, alike)
     tau = part["tau"].to_numpy(float)
     best = part.iloc[at].to_dict()
     return best | {
@@ -216,70 +222,151 @@ def progress_at(rows: pd.DataFrame, averaged: "float | pd.Series[float]") -> tup
     return root * abs(root), np.hypot(2 * root * root_se, math.sqrt(2) * root_se**2)
 
 
-def ranking(rows: pd.DataFrame, budgets: Sequence[int]) -> pd.DataFrame:
-    """Return the series in order of their error, for each of several budgets.
+def ranking(
+    rows: pd.DataFrame, budgets: Sequence[int], averaged: Sequence[float] = (AVERAGED,)
+) -> pd.DataFrame:
+    """Return the series in order of their progress, for each budget and number of gradients.
 
-    A series averages floor(budget / cost) draws at its best temperature; one that cannot pay for a
-    draw is left out. First is the lowest error + 2 standard errors. Every series whose difference
-    from the first is within two standard errors shares rank 1. Rows with fewer draws than their
-    `draws_needed` are left out.
+    A gradient is the mean of floor(budget / cost) draws, and progress that of the mean of so many
+    gradients. Of each series the temperature with the most progress counts; a series that costs
+    more than the budget is left out. First is what has the most progress less two standard errors.
+    Where the gradient is 0, or lost in noise, there is no progress: the order is then that of the
+    error of one gradient.
 
     Args:
-        rows: Rows of `gradlab.compare` on one problem, with the column `cost`: what one draw counts
-            as, in evaluations of f.
-        budgets: Numbers of evaluations of f for one gradient.
+        rows: Rows of `gradlab.compare`, whose column `cost` says what one draw counts as.
+        budgets: Evaluations of f for one gradient.
+        averaged: Numbers of gradients that are averaged: a batch, and an optimizer's memory.
 
     Returns:
-        One row for each budget and series. `rmse` is the root of the mean squared error; `bias2`
-        and `variance` are those of the average. Each has its `_se`. The `unit` of `rmse` is |g|, or
-        that of f where the gradient is 0 or lost in noise.
+        One row for each budget, number and series, with the columns `RANKED` of the schema.
+        Rank 1 has all that cannot be told from the first: within two standard errors of the
+        difference, or the same exact progress. Last come those that are not shown to make
+        progress. Errors and their parts are those of one gradient.
 
     Raises:
-        ValueError: If no budget pays for a draw, or no row is left.
+        ValueError: If no budget pays for a draw, a number is below 1, or no row is left.
     """
-    found = []
+    for number in averaged:
+        check_averaged(number)
     measured = _measured(rows)
-    for _, part in measured.groupby("series", sort=False):
-        cost = part["cost"].iloc[0]
-        paid = [budget for budget in budgets if budget >= cost]
-        if paid:
-            best = best_temperature(part, [int(budget // cost) for budget in paid])
-            found.append(best.assign(cost=cost, evaluations=paid))
     if not len(measured):
         raise ValueError(_nothing(rows))
-    if not found:
+    parts = [part.sort_values("tau") for _, part in measured.groupby("series", sort=False)]
+    truth2, known = _truth2(rows)
+    tables = []
+    for budget, number in itertools.product(budgets, averaged):
+        found = [
+            _most(part, int(budget // cost), number, truth2 if known else 0.0)
+            for part in parts
+            if (cost := part["cost"].iloc[0]) <= budget
+        ]
+        if found:
+            table = pd.DataFrame(found).assign(evaluations=budget, averaged=float(number))
+            tables.append(_ranked(table, by_error=not known))
+    if not tables:
         dear = measured.loc[measured["cost"].idxmin()]
         raise ValueError(
             f"budgets must pay for a draw of one estimator at least: the cheapest, "
             f"{dear['series']}, costs {dear['cost']:g} evaluations, more than "
             f"{max(budgets, default=0)}; give a larger budget"
         )
-    every = pd.concat(found, ignore_index=True)
-    ranked = [_ranked(table) for _, table in every.groupby("evaluations")]
-    return _relative(pd.concat(ranked, ignore_index=True), rows)
+    return _relative(pd.concat(tables, ignore_index=True), truth2 if known else None)
 
 
-def _ranked(table: pd.DataFrame) -> pd.DataFrame:
+def _truth2(rows: pd.DataFrame) -> tuple[float, bool]:
+    """Return |g|^2, and whether it is known: not 0, and not lost in noise."""
+    row = rows[rows["truth2"].notna()].iloc[0]
+    noise = float(row["truth2_se"]) if "truth2_se" in rows else 0.0
+    return float(row["truth2"]), float(row["truth2"]) > 2 * noise
+
+
+def _most(part: pd.DataFrame, draws: int, averaged: float, truth2: float) -> dict[str, Any]:
+    """Return the best row of a series, by increasing temperature, for gradients of so many draws.
+
+    By progress, or by the error where `truth2` is 0.
+    """
+    mse, mse_se = averaged_error(part, draws)
+    if truth2 > 0:
+        value, se = progress_at(part, draws * averaged)
+        lost = np.isnan(value) | np.isnan(se)
+        # No progress is shown where a length is lost in noise.
+        value, se = np.where(lost, 0.0, value), np.where(lost, 1.0, se)
+        gain = value
+    else:
+        value = se = np.full(len(part), math.nan)
+        gain, lost = -mse, np.zeros(len(part), bool)
+    noise = se if truth2 > 0 else mse_se
+    at = int((gain - 2 * noise).argmax())
+    apart = 2 * np.hypot(noise, noise[at])
+    # What is left to gain, not what is reached: .98 and .99 are as far apart as .5 and .75.
+    scale = 1 - gain[at] if truth2 > 0 else abs(gain[at])
+    alike = gain[at] - gain <= np.where(apart > 0, apart, _SAME * scale)
+    low, high = _around(at, alike)
+    tau = part["tau"].to_numpy(float)
+    return part.iloc[at].to_dict() | {
+        "draws_each": draws,
+        "progress": value[at],
+        "progress_se": se[at],
+        "mse": mse[at],
+        "mse_se": mse_se[at],
+        "tau_low": tau[low],
+        "tau_high": tau[high],
+        "at_edge": bool(at in (0, len(part) - 1) and not math.isnan(tau[at])),
+    }
+
+
+def is_no_better_than_0(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which rows are not shown to make more progress than an answer of 0, which has none.
+
+    Args:
+        rows: Rows with the columns `progress` and `progress_se`; where progress is empty, because
+            the gradient is 0 or not known, the answer is no.
+
+    Returns:
+        One bool per row: whether progress less two standard errors is 0 or less.
+
+    Example:
+        >>> rows = pd.DataFrame({"progress": [0.5, 0.1, -0.2], "progress_se": [0.1, 0.1, 0.0]})
+        >>> is_no_better_than_0(rows).tolist()
+        [False, True, True]
+    """
+    # Squares of lengths that rounding makes of 0 are no progress.
+    return rows["progress"] - 2 * rows["progress_se"] <= _NONE
+
+
+def _around(at: int, alike: "NDArray[np.bool_]") -> tuple[int, int]:
+    """Return the first and the last place of the run of `alike` ones around a place."""
+    low = high = at
+    while low > 0 and alike[low - 1]:
+        low -= 1
+    while high + 1 < len(alike) and alike[high + 1]:
+        high += 1
+    return low, high
+
+
+def _ranked(table: pd.DataFrame, *, by_error: bool) -> pd.DataFrame:
     """Return the table in order, with ranks."""
-    first = table.loc[(table["mse"] + 2 * table["mse_se"]).idxmin()]
-    noise = 2 * np.hypot(table["mse_se"], first["mse_se"]) + 1e-9 * abs(first["mse"])
-    group = np.where(table["mse"] - first["mse"] <= noise, 1, 2)
-    group[table.index == first.name] = 0
-    table = table.assign(group=group).sort_values(["group", "mse"], kind="stable")
+    gain = -table["mse"] if by_error else table["progress"]
+    se = table["mse_se"] if by_error else table["progress_se"]
+    first = (gain - 2 * se).idxmax()
+    noise = 2 * np.hypot(se, se[first]) + 1e-9 * abs(gain[first])
+    group = np.where(gain[first] - gain <= noise, 1, 2)
+    group[table.index == first] = 0
+    group[is_no_better_than_0(table)] = 3
+    table = table.assign(group=group, gain=gain)
+    table = table.sort_values(["group", "gain"], ascending=[True, False], kind="stable")
     place = np.arange(1, len(table) + 1)
     return table.assign(rank=np.where(table["group"] < 2, 1, place))
 
 
-def _relative(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with errors in the unit |g|."""
-    truth2 = float(table["truth2"].iloc[0])
-    noise = float(rows["truth2_se"].iloc[0]) if "truth2_se" in rows else 0.0
-    known = truth2 > 2 * noise
-    unit2 = truth2 if known else 1.0
+def _relative(table: pd.DataFrame, truth2: float | None) -> pd.DataFrame:
+    """Return the table with errors of one gradient, in the unit |g| where it is known."""
+    unit2 = 1.0 if truth2 is None else truth2
     for column in ("mse", "mse_se", "bias2", "bias2_se", "variance", "variance_se"):
         table[column] /= unit2
     for column in ("variance", "variance_se"):
-        table[column] /= table["averaged"]
+        table[column] /= table["draws_each"]
     rmse = np.sqrt(table["mse"].clip(lower=0.0))
     # By the delta method; where the square is lost in its noise, the root of that.
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -287,6 +374,6 @@ def _relative(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     table = table.assign(
         rmse=rmse,
         rmse_se=np.minimum(slope, np.sqrt(table["mse_se"])),
-        unit="|g|" if known else "units of f",
+        unit="units of f" if truth2 is None else "|g|",
     )
     return table[RANKED]

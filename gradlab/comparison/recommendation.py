@@ -6,9 +6,11 @@ The words say how sure it is, how much worse the others are, and what would chan
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
+from gradlab.comparison.ranking import is_no_better_than_0
 from gradlab.moments import Measured
 from gradlab.text import aligned, filled
 
@@ -28,7 +30,9 @@ class Recommendation:
     Args:
         problem: The name of the loss.
         size: N and C.
+        batch: B, for logits [B, N, C].
         evaluations: The budget: evaluations of f for one gradient.
+        averaged: How many gradients are averaged.
         gradient_cost: What one evaluation of f with its gradient counts as.
         must_be_unbiased: Whether only unbiased estimators were ranked.
         truth: How the true gradient is known: "enumeration", or by draws of which estimator.
@@ -37,7 +41,8 @@ class Recommendation:
             and `declared`, whether the estimator is declared exact for this f.
         table: One row per estimator in order, with the columns of `gradlab.comparison.ranking`.
             Last come those that cannot be used, or whose draws were too few, with their `reason`.
-        curves: Rankings for other budgets, from the same rows.
+        curves: Rankings for other budgets and for other numbers of averaged gradients, from the
+            same rows; `asked` marks the question.
         notes: Sentences on the evidence.
 
     Example:
@@ -45,13 +50,15 @@ class Recommendation:
         >>> from gradlab.problems import problem, regime
         >>> f, logits = problem("linear", 4, 3), regime("moderate", 4, 3)
         >>> answer = recommend(f, logits, evaluations=8, estimators=["ST", "REINFORCE"])
-        >>> answer.best, answer.table["averaged"].tolist()
+        >>> answer.best, answer.table["draws_each"].tolist()
         (['ST'], [2, 8])
     """
 
     problem: str
     size: tuple[int, int]
+    batch: int | None
     evaluations: int
+    averaged: float
     gradient_cost: float
     must_be_unbiased: bool
     truth: str
@@ -64,14 +71,20 @@ class Recommendation:
     @property
     def best(self) -> list[str]:
         """The estimators that share the first rank, by their text."""
-        return list(self.table.loc[self.table["rank"] == 1, "estimator"])
+        ranked = self.table[self.table["rank"] == 1]
+        return list(ranked.loc[~is_no_better_than_0(ranked), "estimator"])
 
     def __str__(self) -> str:
         first = self.table.iloc[0]
-        error = f"error {first['rmse']:.3g} {first['unit']}"
+        known = not math.isnan(first["progress"])
+        reached = (
+            f"progress {first['progress']:.3g} by the mean of {self.averaged:g} gradients"
+            if known
+            else f"error {first['rmse']:.3g} {first['unit']}"
+        )
         many = "" if len(self.best) == 1 else f" (and {len(self.best) - 1} no worse)"
         return (
-            f"{first['estimator']}{many}: {error} with {self.evaluations:,} evaluations of f, "
+            f"{first['estimator']}{many}: {reached} of {self.evaluations:,} evaluations of f, "
             f"on {self.problem}"
         )
 
@@ -96,38 +109,61 @@ def _question(answer: Recommendation) -> Iterator[str]:
     length = math.sqrt(max(answer.length2.value, 0.0))
     error = answer.length2.se / (2 * length) if length > 0 else 0.0
     known = f"{length:.4g} ± {error:.1g}" if error else f"{length:.4g}"
+    elements = "" if answer.batch is None else f"{answer.batch} elements of "
     yield (
-        f"{answer.problem}: {variables} variables of {classes} classes, |g| = {known}, the length "
-        f"of the true gradient, by {answer.truth}."
+        f"{answer.problem}: {elements}{variables} variables of {classes} classes, |g| = {known}, "
+        f"the length of the true gradient, by {answer.truth}."
     )
-    unbiased = "; it must be unbiased" if answer.must_be_unbiased else ""
+    unbiased = " It must be unbiased." if answer.must_be_unbiased else ""
     yield (
-        f"Budget: {answer.evaluations:,} evaluations of f for one gradient{unbiased}. f with its "
-        f"gradient counts as {answer.gradient_cost:g}. error: root mean squared error of the mean "
-        f"of n draws, in {answer.table['unit'].iloc[0]}; error² = bias² + sd². cost: what one draw "
-        "counts as; τ alike: temperatures that cannot be told from the best one."
+        f"Budget: {answer.evaluations:,} evaluations of f for one gradient; f with its gradient "
+        f"counts as {answer.gradient_cost:g}. {answer.averaged:g} gradients are averaged.{unbiased}"
     )
+    by = "progress" if _is_by_progress(answer.table) else "error"
+    yield (
+        f"Ranked by {by}. progress: what a step along the mean of the averaged gradients gains, "
+        "relative to a step along the true one: 1 at most, 0 for an answer of 0. cost: what one "
+        "draw counts as. n: draws whose mean is one gradient. error: root mean squared error of "
+        f"one gradient, in {answer.table['unit'].iloc[0]}; error² = bias² + sd². τ alike: "
+        "temperatures that cannot be told from the best one."
+    )
+
+
+def _is_by_progress(table: pd.DataFrame) -> bool:
+    """Return whether progress is known: the gradient is not 0, and not lost in noise."""
+    return not math.isnan(table["progress"].iloc[0])
 
 
 def _table(answer: Recommendation) -> str:
     ranked = answer.table[answer.table["rank"].notna()]
-    best = ranked["rmse"].iloc[0]
-    lines = [("#", "estimator", "cost", "n", "error", "of best", "bias", "sd", "τ alike")]
-    for row in ranked.to_dict("records"):
+    lines: list[tuple[str, ...]] = [
+        ("#", "estimator", "cost", "n", "progress", "error", "bias", "sd", "cosine", "τ alike")
+    ]
+    last = is_no_better_than_0(ranked)
+    for at, row in enumerate(ranked.to_dict("records")):
+        if last.iloc[at] and not (at and last.iloc[at - 1]):
+            lines.append(("", "no better than 0", *[""] * 8))
         lines.append(
             (
                 f"{row['rank']:.0f}",
                 row["estimator"],
                 f"{row['cost']:g}",
-                f"{row['averaged']:g}",
+                f"{row['draws_each']:g}",
+                _with_error(row["progress"], row["progress_se"]),
                 f"{row['rmse']:.3g}" + (f" ± {row['rmse_se']:.1g}" if row["rmse_se"] > 0 else ""),
-                f"{row['rmse'] / best:.2f}" if best > 0 else "",
                 _bias(row["bias2"], row["bias2_se"]),
                 f"{math.sqrt(row['variance']):.3g}",
+                "" if math.isnan(row["cosine"]) else f"{row['cosine']:.3f}",
                 _alike(row["tau_low"], row["tau_high"]) + ("!" if row["at_edge"] else ""),
             )
         )
     return aligned(lines, repeated=2)
+
+
+def _with_error(value: float, error: float) -> str:
+    if math.isnan(value):
+        return ""
+    return f"{value:.3f}" + (f" ± {error:.1g}" if error > 0 else "")
 
 
 def _alike(low: float, high: float) -> str:
@@ -145,27 +181,24 @@ def _bias(bias2: float, se: float) -> str:
 
 def _meaning(answer: Recommendation) -> Iterator[str]:
     ranked = answer.table[answer.table["rank"].notna()]
-    first, unit = ranked.iloc[0], ranked["unit"].iloc[0]
+    first = ranked.iloc[0]
     if len(answer.best) > 1:
-        noisy = (ranked.loc[ranked["rank"] == 1, "rmse_se"] > 0).any()
+        noisy = (ranked.loc[ranked["rank"] == 1, ["rmse_se", "progress_se"]] > 0).any(axis=None)
         why = "cannot be told apart (2 standard errors; more draws may decide)"
-        yield f"Best: {', '.join(answer.best)}: {why if noisy else 'the error is the same'}."
+        yield f"Best: {', '.join(answer.best)}: {why if noisy else 'they are the same'}."
     else:
-        yield f"Best: {first['estimator']}, the mean of {first['averaged']:g} draws."
-    if first["bias2"] > max(2 * first["bias2_se"], _ROUNDING):
-        share = first["bias2"] / (first["bias2"] + first["variance"])
-        at = "" if math.isnan(first["tau"]) else " at this temperature"
-        yield (
-            f"Its bias of {math.sqrt(first['bias2']):.3g} {unit} is {share:.0%} of its squared "
-            f"error and does not average out: no budget brings the error below it{at}."
-        )
-    elif first["bias2_se"] > 0:
-        yield "Its bias is lost in the noise of the draws; it is not shown to have none."
+        draws = "one draw" if first["draws_each"] == 1 else f"the mean of {first['draws_each']:g}"
+        yield f"Best: {first['estimator']}, a gradient being {draws}."
+    if _is_by_progress(ranked):
+        yield from _tolerance(ranked)
+        yield _lost(first, answer.averaged)
     elif first["rmse"] > 0:
-        yield "It has no bias here: its error falls like one over the root of the budget."
-    yield _changes(answer.curves)
+        yield "The gradient is 0 or lost in noise, so that the order is that of the error alone."
+    yield _holds(answer)
+    if is_no_better_than_0(ranked).any():
+        yield "no better than 0: not shown to have more progress than an answer of 0."
     if ranked["at_edge"].any():
-        yield "!: the best temperature is at the end of the grid; beyond, the error may still fall."
+        yield "!: the best temperature is at the end of the grid; the best may lie outside."
     drawn = ranked[ranked["method"] != "exact"]
     if len(drawn):
         claimed = ", ".join(drawn.loc[drawn["bias2_se"] == 0, "series"])
@@ -182,27 +215,55 @@ def _meaning(answer: Recommendation) -> Iterator[str]:
     yield "All this holds for f at these logits; both change in training."
 
 
+def _tolerance(ranked: pd.DataFrame) -> Iterator[str]:
+    """Yield how much more progress another estimator may have, where that is measured."""
+    first, others = ranked.iloc[0], ranked.iloc[1:]
+    apart = others["progress"] - first["progress"]
+    noise = (others["progress_se"] ** 2 + first["progress_se"] ** 2) ** 0.5
+    more = float((apart + 2 * noise).max()) if len(others) else 0.0
+    if more > 5e-4 and bool((noise > 0).any()):
+        yield f"Another may have up to {more:.2g} more progress (2 standard errors)."
+
+
+def _lost(first: "pd.Series[Any]", averaged: float) -> str:
+    """Return what the first one loses, by its direction and by its noise."""
+    lost, turned = 1 - first["progress"], 1 - first["cosine"] ** 2
+    if turned <= max(4 * first["cosine_se"], 1e-9):
+        return f"It loses {max(lost, 0.0):.2g} of the progress, by noise: averaging more helps."
+    return (
+        f"It loses {lost:.2g} of the progress: {turned:.2g} because its mean points elsewhere, "
+        "which no averaging mends, the rest by noise."
+    )
+
+
+def _holds(answer: Recommendation) -> str:
+    """Return for which budgets and numbers of gradients the first place stays what it is."""
+    curves = answer.curves
+    budgets = curves[curves["averaged"] == answer.averaged]
+    numbers = curves[curves["evaluations"] == answer.evaluations]
+    told = []
+    for rows, column, what in (
+        (budgets, "evaluations", "budgets"),
+        (numbers, "averaged", "averaged gradients"),
+    ):
+        first = rows.sort_values(column, kind="stable").groupby(column)["series"].first()
+        asked = getattr(answer, column)
+        runs = [part for _, part in first.groupby((first != first.shift()).cumsum())]
+        (here,) = [k for k, run in enumerate(runs) if asked in run.index]
+        span = runs[here].index
+        text = f"{what} of {span[0]:,g}" + (f" to {span[-1]:,g}" if len(span) > 1 else "")
+        beside = [
+            f"{way} {runs[k].iloc[0]}"
+            for way, k in (("before", here - 1), ("after", here + 1))
+            if 0 <= k < len(runs)
+        ]
+        told.append(text + (f" ({', '.join(beside)})" if beside else ""))
+    return f"{answer.table['series'].iloc[0]} is first for {told[0]}, and for {told[1]}."
+
+
 def _draws(draws: "pd.Series[float]") -> str:
     least, most = draws.min(), draws.max()
     return f"{least:,.0f}" if least == most else f"{least:,.0f} to {most:,.0f}"
-
-
-def _changes(curves: pd.DataFrame) -> str:
-    """Return who is first at which budgets."""
-    series = curves.groupby("evaluations", sort=True)["series"].first()
-    runs = [part for _, part in series.groupby((series != series.shift()).cumsum())]
-    largest = f"{series.index[-1]:,}"
-    if len(runs) == 1:
-        return f"Another budget, from {series.index[0]:,} to {largest}, does not change the best."
-    told = [
-        f"{run.index[0]:,}{'' if len(run) == 1 else f' to {run.index[-1]:,}'} {run.iloc[0]}"
-        for run in runs[:-1]
-    ]
-    told.append(f"from {runs[-1].index[0]:,} on {runs[-1].iloc[0]}")
-    return (
-        f"Another budget may: of budgets up to {largest}, two a doubling, first is at "
-        f"{'; at '.join(told[:-1])}; {told[-1]}."
-    )
 
 
 def _unused(answer: Recommendation) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Which estimator, at which temperature, for a loss and a budget of evaluations.
 
-`recommend` measures what can be used and ranks it at equal cost.
+`recommend` measures what can be used and ranks it by progress at equal cost.
 """
 
 import math
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from gradlab.categorical import probabilities
 from gradlab.checks import check_int
-from gradlab.comparison.comparing import DEFAULT_DRAWS, compare, with_temperatures
+from gradlab.comparison.comparing import DEFAULT_DRAWS, with_temperatures
+from gradlab.comparison.draws_enough import measured_cells, with_more_draws
 from gradlab.comparison.eligibility import (
     GRADIENT_COST,
     check_gradient_cost,
@@ -22,14 +23,15 @@ from gradlab.comparison.eligibility import (
     is_declared_exact,
     why_not,
 )
-from gradlab.comparison.ranking import is_unmet, ranking
+from gradlab.comparison.ranking import is_no_better_than_0, is_unmet, ranking
 from gradlab.comparison.recommendation import UNMEASURED, Recommendation
+from gradlab.comparison.rows import AVERAGED
 from gradlab.estimators import ESTIMATORS, Estimator, LeaveOneOut
 from gradlab.exact.enumeration import TooLargeError, check_states
 from gradlab.exact.mechanism import is_shipped, overrides
-from gradlab.exact.moments import Enumeration, enumerated
+from gradlab.exact.moments import Enumerated, Enumeration, enumerated
 from gradlab.loss import Loss
-from gradlab.moments import GROUPS, Measured
+from gradlab.moments import Measured, check_averaged
 from gradlab.reproducible import check_seed, single_thread
 from gradlab.user_code.under_test import Code
 
@@ -42,11 +44,10 @@ TEMPERATURES = (0.032, 0.056, 0.1, 0.18, 0.32, 0.56, 1.0, 1.8, 3.2, 5.6, 10.0)
 _REACH, _WIDEST = 16, 64
 # Rankings are made up to this budget, or the given one.
 _LARGEST_BUDGET = 2**14
-# Seconds that a sweep of f may take; numbers that all draws may make before fewer are made of some,
-# what share then, and how many temperatures on each side of the best are measured by all.
-_PATIENCE, _WORK, _FEWER, _NEAR = 60.0, 2**29, 16, 1
-# Numbers that draws may make in all beyond the given number, to meet rare states: half a minute.
-_EXTRA = 2**26
+# Numbers of gradients for which rankings are made besides.
+_NUMBERS = tuple(float(round(10 ** (k / 4))) for k in range(0, 21))
+# Seconds that a sweep of f may take.
+_PATIENCE = 60.0
 # A declared exactness is doubted when the measured squared bias is so many standard errors, and
 # more than rounding of the squared gradient.
 _DOUBT, _ROUNDING = 5, 1e-18
@@ -62,10 +63,11 @@ _BLIND = (
 
 @single_thread()
 def recommend(
-    f: Loss | Enumeration,
-    logits: Float[Tensor, "N C"] | None = None,
+    f: Loss | Enumerated,
+    logits: Float[Tensor, "*batch N C"] | None = None,
     *,
     evaluations: int,
+    averaged: float = AVERAGED,
     must_be_unbiased: bool = False,
     estimators: Iterable[Code] | None = None,
     temperatures: Sequence[float] | None = None,
@@ -78,16 +80,22 @@ def recommend(
     workers: int = 1,
     progress: bool = False,
 ) -> Recommendation:
-    """Return estimators in the order of their error at equal cost, for f at these logits.
+    """Return estimators in the order of their progress at equal cost, for f at these logits.
 
-    An estimator averages as many draws as it can pay; your own code that declares no cost pays for
-    what it is seen to evaluate. What cannot be used is listed with its reason. What is declared
-    exact counts as unbiased unless its draws contradict this.
+    A gradient is the mean of as many draws as the budget pays; your own code that declares no cost
+    pays for what it is seen to evaluate. Progress, in [-1, 1], is what a step along the mean of
+    `averaged` gradients gains, relative to a step along the true one (`Moments.progress`). What
+    cannot be used is listed with its reason. What is declared exact counts as unbiased unless its
+    draws contradict this. What is not shown to make progress is ranked below a line, never first.
 
     Args:
-        f: The loss, x [..., N, C] -> values [...], or an `Enumeration` in place of f and logits.
-        logits: Logits [N, C].
+        f: The loss, x [..., N, C] -> values [...]. For logits [B, N, C] it maps x [..., B, N, C] to
+            [..., B], and all numbers are of the B elements together. An `Enumeration` or an
+            `EnumeratedBatch` stands in place of f and logits.
+        logits: Logits [N, C] or [B, N, C].
         evaluations: The budget: evaluations of f for one gradient.
+        averaged: How many gradients are averaged, at least 1: those of a batch, and of the memory
+            of an optimizer.
         must_be_unbiased: Whether to rank only what is declared exact, for every f or this problem.
         estimators: Estimators, texts or your own code; by default all, and RF of several sizes.
         temperatures: The grid of temperatures; by default `TEMPERATURES`.
@@ -113,12 +121,13 @@ def recommend(
         >>> recommend(f, logits, evaluations=16, estimators=["ST", "RF(m=4)"]).best
         ['ST']
     """
-    _check(evaluations, gradient_cost, seed)
-    on = enumerated(f, logits, batches=False)
-    assert isinstance(on, Enumeration)
+    _check(evaluations, averaged, gradient_cost, seed)
+    on = enumerated(f, logits)
+    # Whether it can be used, and what it costs, is asked at the first element of a batch.
+    f = on.objective if isinstance(on, Enumeration) else on.objective.element(0)
+    logits = on.logits.reshape(-1, *on.logits.shape[-2:])[0]
     # Code of the user's is run in the precision that it trains in.
-    caller = on.caller_logits
-    f, logits = on.objective, on.logits
+    caller = on.caller_logits.reshape(-1, *on.logits.shape[-2:])[0]
     grid = TEMPERATURES if temperatures is None else temperatures
     chosen = _all_estimators(evaluations) if estimators is None else estimators
     cells = list(dict.fromkeys(with_temperatures(chosen, grid)))
@@ -149,6 +158,7 @@ def recommend(
         "workers": workers,
         "progress": progress,
         "gradient_cost": gradient_cost,
+        "averaged": averaged,
         "reference": reference,
         "reference_draws": 20 * draws if reference_draws is None else reference_draws,
         "method": "auto" if left is None else "monte-carlo",
@@ -158,9 +168,9 @@ def recommend(
         for cell in cells
         if cell.series not in reasons and (is_declared_exact(cell, f) or not must_be_unbiased)
     ]
-    rows, narrowed = _measured(on, usable, draws, settings, evaluations, costs)
+    rows, narrowed = measured_cells(on, usable, draws, settings, evaluations, costs)
     if left is None:
-        rows = _with_more_draws(rows, on, usable, settings)
+        rows = with_more_draws(rows, on, usable, settings)
     declared = {str(cell): is_declared_exact(cell, f) for cell in cells}
     # A class that overrides what runs is not taken at its word: its draws count as they are.
     replaced = {str(cell) for cell in cells if overrides(cell)}
@@ -178,9 +188,17 @@ def recommend(
         notes = (_BLIND.format(rows[is_unmet(rows)]["note"].iloc[0]), *notes)
     elif blind:
         raise ValueError(_nothing_seen(rows, unseen))
-    curves = ranking(trusted, _budgets(evaluations))
-    curves["asked"] = curves["evaluations"] == evaluations
+    curves = pd.concat(
+        [
+            ranking(trusted, _budgets(evaluations), [averaged]),
+            ranking(trusted, [evaluations], [n for n in _NUMBERS if n != averaged]),
+        ],
+        ignore_index=True,
+    )
+    curves["asked"] = (curves["evaluations"] == evaluations) & (curves["averaged"] == averaged)
     ranked = curves[curves["asked"]].drop(columns="asked")
+    if (hopeless := _hopeless(ranked)) is not None:
+        raise ValueError(hopeless)
     failed = dict(rows.loc[rows["reason"].notna(), ["series", "reason"]].itertuples(index=False))
     unused = [
         {
@@ -200,7 +218,9 @@ def recommend(
     return Recommendation(
         problem=first["problem"],
         size=(logits.shape[0], logits.shape[1]),
+        batch=len(on.logits) if on.logits.ndim == 3 else None,
         evaluations=evaluations,
+        averaged=float(averaged),
         gradient_cost=gradient_cost,
         must_be_unbiased=must_be_unbiased,
         truth=first["truth"],
@@ -212,8 +232,9 @@ def recommend(
     )
 
 
-def _check(evaluations: int, gradient_cost: float, seed: int) -> None:
+def _check(evaluations: int, averaged: float, gradient_cost: float, seed: int) -> None:
     check_int("evaluations", evaluations, 1)
+    check_averaged(averaged)
     check_gradient_cost(gradient_cost)
     check_seed(seed)
 
@@ -228,15 +249,30 @@ def _unaffordable(cost: float, evaluations: int) -> str:
     return f"one draw counts as {cost:g} evaluations of f, more than {evaluations}"
 
 
-def _left_to_draws(enumeration: Enumeration) -> str | None:
+def _hopeless(ranked: pd.DataFrame) -> str | None:
+    """Return why nothing is recommended, where no estimator is shown to make progress."""
+    if not ranked["progress"].notna().any() or not is_no_better_than_0(ranked).all():
+        return None
+    first = ranked.iloc[0]
+    error = f" ± {first['progress_se']:.1g}" if first["progress_se"] > 0 else ""
+    return (
+        "no estimator is shown to make progress: the most has "
+        f"{first['estimator']}, {first['progress']:.2g}{error}, where an answer of 0 has 0; allow "
+        "more evaluations, average more gradients (averaged), or measure with more draws"
+    )
+
+
+def _left_to_draws(on: Enumerated) -> str | None:
     """Return why all is left to draws, in words, or None if f is enumerated."""
+    elements = [on] if isinstance(on, Enumeration) else on.elements
     try:
-        check_states(enumeration.logits)
+        for element in elements:
+            check_states(element.logits)
     except TooLargeError:
-        states = sum(math.log10(int(n)) for n in (probabilities(enumeration.logits) > 0).sum(-1))
+        states = sum(math.log10(int(n)) for n in (probabilities(element.logits) > 0).sum(-1))
         why = f"f has about 10^{states:.1f} configurations"
     else:
-        seconds = enumeration.sweep_seconds()
+        seconds = len(elements) * elements[0].sweep_seconds()
         if seconds <= _PATIENCE:
             return None
         why = f"one evaluation of f at all configurations would take about {seconds:.0f} s"
@@ -269,96 +305,6 @@ def _nothing_seen(rows: pd.DataFrame, unseen: dict[str, str]) -> str:
     )
 
 
-def _measured(
-    on: Enumeration,
-    cells: list[Estimator],
-    draws: int,
-    settings: dict[str, Any],
-    evaluations: int,
-    costs: dict[str, float],
-) -> tuple[pd.DataFrame, str | None]:
-    """Return the rows of all cells; large ones with few draws where the temperature is far off.
-
-    Where all draws of all temperatures are too many numbers, a sixteenth of them shows which
-    temperatures of a series may be the best; only these are measured by all. Counted, not timed, so
-    that the rows are the same on every machine.
-    """
-    numbers = on.logits.numel() * draws
-    work = sum(numbers * _copies(cell, on.logits) for cell in cells)
-    few = max(2 * GROUPS, draws // _FEWER)
-    if settings["method"] == "auto" or work <= _WORK or few >= draws:
-        return compare(on, estimators=cells, draws=draws, **settings), None
-    first = compare(on, estimators=cells, draws=few, **settings)
-    near: set[str] = set()
-    for series, part in first[first["reason"].isna()].groupby("series", sort=False):
-        part = part.sort_values("tau")
-        averaged = max(1, int(evaluations // costs[series]))
-        error = (part["bias2"] + part["variance"] / averaged).to_numpy(float)
-        noise = np.hypot(part["bias2_se"], part["variance_se"] / averaged).to_numpy(float)
-        best = int(np.nanargmin(error)) if np.isfinite(error).any() else 0
-        alike = error - error[best] <= 2 * np.hypot(noise, noise[best])
-        alike[max(0, best - 1) : best + 2] = True
-        # Of many that noise makes alike the ones around the best are enough.
-        alike[: max(0, best - _NEAR)] = alike[best + _NEAR + 1 :] = False
-        near |= set(part["estimator"][alike])
-    again = [cell for cell in cells if str(cell) in near]
-    second = compare(on, estimators=again, draws=draws, **settings)
-    rows = pd.concat([second, first[~first["estimator"].isin(near)]])
-    told = (
-        f"Temperatures far from the best of their series were measured by {few:,} draws, the "
-        f"others by {draws:,}."
-    )
-    return _in_order(rows, cells), told
-
-
-def _with_more_draws(
-    rows: pd.DataFrame,
-    on: Enumeration,
-    cells: list[Estimator],
-    settings: dict[str, Any],
-) -> pd.DataFrame:
-    """Return the rows, those of too few draws measured by as many as are needed.
-
-    As far as `_EXTRA` numbers last: the cheapest series first, all its temperatures or none.
-    """
-    if not is_unmet(rows).any():
-        return rows
-    needed = rows[is_unmet(rows)].set_index("estimator")["draws_needed"]
-    waiting: dict[str, list[Estimator]] = {}
-    for cell in cells:
-        if str(cell) in needed.index:
-            waiting.setdefault(cell.series, []).append(cell)
-
-    def work(some: list[Estimator]) -> float:
-        numbers = (needed[str(cell)] * _copies(cell, on.logits) for cell in some)
-        return on.logits.numel() * float(sum(numbers))
-
-    left, parts = float(_EXTRA), []
-    for some in sorted(waiting.values(), key=work):
-        left -= work(some)
-        if left < 0:
-            break
-        draws = int(max(needed[str(cell)] for cell in some))
-        parts.append(compare(on, estimators=some, draws=draws, **settings))
-    if not parts:
-        return rows
-    again = pd.concat(parts)
-    rows = pd.concat([again, rows[~rows["estimator"].isin(again["estimator"])]])
-    return _in_order(rows, cells)
-
-
-def _in_order(rows: pd.DataFrame, cells: list[Estimator]) -> pd.DataFrame:
-    order = {str(cell): place for place, cell in enumerate(cells)}
-    ordered = rows.sort_values("estimator", key=lambda names: names.map(order), kind="stable")
-    return ordered.reset_index(drop=True)
-
-
-def _copies(cell: Estimator, logits: Tensor) -> int:
-    """Return how many numbers a draw makes for each logit."""
-    variables, classes = logits.shape[-2:]
-    return cell.footprint(variables, classes) // (variables * classes)
-
-
 def _as_declared(rows: pd.DataFrame, replaced: set[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Return the rows with bias 0 where it is declared and not refuted, and what is refuted."""
     drawn = rows["declared"] & (rows["method"] != "exact") & rows["reason"].isna()
@@ -378,8 +324,10 @@ def _as_declared(rows: pd.DataFrame, replaced: set[str]) -> tuple[pd.DataFrame, 
     trusted = rows.copy()
     believed = drawn & ~refuted & ~rows["estimator"].isin(replaced)
     trusted.loc[believed, ["bias2", "bias2_se"]] = 0.0
+    trusted.loc[believed, ["cosine", "cosine_se"]] = 1.0, 0.0
     for column in ("", "_se"):
         trusted.loc[believed, f"mse{column}"] = trusted[f"variance{column}"]
+        trusted.loc[believed, f"scale_free_variance{column}"] = trusted[f"variance{column}"]
     return trusted, told
 
 

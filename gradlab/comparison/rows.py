@@ -32,8 +32,8 @@ __all__ = [
 SCHEMA_VERSION = 2
 """Counts up when a column is added, removed, or gets another meaning."""
 
-AVERAGED = 100.0
-"""Draws whose mean `progress` is of, by default: those of a batch and of an optimizer's memory."""
+AVERAGED = 10.0
+"""Gradients whose mean `progress` is of, by default: the memory of an optimizer of momentum .9."""
 
 METHODS = ("auto", "exact", "monte-carlo")
 """How moments may be asked for: exact where known, exact only, or from draws only."""
@@ -110,12 +110,12 @@ _ALL = [
         "averaged",
         REAL,
         "draws",
-        "how many draws are averaged: in `progress`, or in a ranking's rmse",
+        "estimates whose mean progress is of; in a ranking each is the mean of draws_each draws",
     ),
     *_measured(
         "progress",
         "",
-        "progress of a step along the mean of the averaged draws, relative to a step along g",
+        "progress of a step along the mean of averaged estimates, relative to a step along g",
     ),
     Column(
         "effective_draws", REAL, "", "how many of the draws carry the variance; inf where exact"
@@ -135,8 +135,9 @@ _ALL = [
     Column("tau_low", REAL, "", "lowest temperature that cannot be told from the best"),
     Column("tau_high", REAL, "", "highest temperature that cannot be told from the best"),
     Column("at_edge", FLAG, "", "whether the best temperature is the first or last of the grid"),
+    Column("draws_each", WHOLE, "", "draws whose mean is one gradient: as many as its budget pays"),
     Column("unit", TEXT, "", 'unit of rmse, and of the roots of bias2 and variance: "|g|" or "f"'),
-    *_measured("rmse", "unit", "root mean squared error of the mean of the averaged draws"),
+    *_measured("rmse", "unit", "root mean squared error of one gradient"),
     # What made the row.
     Column("version", TEXT, "", "version of gradlab"),
     Column("dtype", TEXT, "", "floating type in which f was evaluated"),
@@ -166,9 +167,10 @@ PROBED += ["relative_bias", "relative_sd", "relative_rmse", "seconds", "version"
 """Columns of `gradlab.GradientProbe`."""
 
 RANKED = [
-    *("problem", "evaluations", "rank", "series", "estimator", "tau", "tau_low", "tau_high"),
-    *("at_edge", "cost", "averaged", "unit", "rmse", "rmse_se", "bias2", "bias2_se"),
-    *("variance", "variance_se", "method", "draws"),
+    *("problem", "evaluations", "averaged", "rank", "series", "estimator", "tau", "tau_low"),
+    *("tau_high", "at_edge", "cost", "draws_each", "progress", "progress_se", "cosine"),
+    *("cosine_se", "unit", "rmse", "rmse_se", "bias2", "bias2_se", "variance", "variance_se"),
+    *("method", "draws"),
 ]
 """Columns of a ranking; its bias2 and variance are those of the mean, in the squared `unit`."""
 

@@ -1,33 +1,46 @@
-"""The evidence of a recommendation: error against the budget, and the temperature that it takes."""
+"""The evidence of a recommendation: what progress is lost, against the budget and the averaging.
 
-from itertools import cycle
-from typing import Any
+The best five are in colour and named at their ends; the rest is grey.
+"""
+
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gradlab.plots.axes import logarithmic
+from gradlab.plots.axes import logarithmic, spread
 from gradlab.plots.names import label
-from gradlab.plots.rounding import ROUNDING
 from gradlab.plots.style import color, styled
 
 __all__ = ["plot"]
 
-_LINES = ("-", "--", ":", "-.")
+_NAMED = 5
+# Okabe & Ito's colours, for series that have none of their own or whose own is taken.
+_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7B3FA0", "#E69F00", "#56B4E9", "#000000")
+# Losses below this are drawn at it: rounding, or noise of what is measured.
+_LEAST = 1e-5
+# Inches of the whole picture, and of a line of names.
+_SIZES = {"page": (7.0, 3.4), "column": (3.25, 5.4)}
+_LINE = 0.14
+
+_PANELS = {
+    "evaluations": "evaluations of f for one gradient",
+    "averaged": "gradients that are averaged",
+}
 
 
-def plot(rows: pd.DataFrame) -> Figure:
-    """Return the figure of rankings at several budgets.
+def plot(rows: pd.DataFrame, width: Literal["page", "column"] = "page") -> Figure:
+    """Return the figure of rankings at several budgets and several numbers of averaged gradients.
 
-    The upper panel has the root mean squared error of the average that the budget pays for, each
-    series at its best temperature, with a band of +-2 standard errors. The lower panel has that
-    temperature.
+    Each series is at its best temperature. Where progress is known, the axis is what is lost of it,
+    1 - progress, with bands of +-2 standard errors; where not, it is the error of one gradient.
 
     Args:
         rows: Rows of `gradlab.comparison.ranking`, such as `Recommendation.curves`. A column
-            `asked`, if there, marks the budget.
+            `asked`, if there, marks the question.
+        width: For the width of a page, 7 inches, or of a column, 3.25 inches.
 
     Returns:
         The figure.
@@ -38,69 +51,118 @@ def plot(rows: pd.DataFrame) -> Figure:
         >>> f, logits = problem("quadratic", 4, 3), regime("moderate", 4, 3)
         >>> answer = recommend(f, logits, evaluations=16, estimators=["ST", "ZGR"])
         >>> len(plot(answer.curves).axes)
-        1
+        2
     """
-    rows = rows[rows["rank"].notna()]
+    rows = _with_loss(rows[rows["rank"].notna()])
+    asked = rows[rows["asked"].astype(bool)] if "asked" in rows else rows[:0]
+    shades = _shades(rows, asked)
+    parts = {name: _along(rows, asked, name) for name in _PANELS}
+    shown = {name: part for name, part in parts.items() if part[name].nunique() > 1}
+    shown = shown or {"evaluations": rows}
     with styled():
-        figure = Figure(figsize=(7.6, 5.2))
-        tempered = rows["tau"].notna().any()
-        heights = [3, 1] if tempered else [1]
-        grid: dict[str, Any] = {"sharex": True, "squeeze": False, "height_ratios": heights}
-        upper, *lower = figure.subplots(len(heights), 1, **grid)[:, 0]
-        styles = _styles(rows)
-        for series in styles:
-            part = rows[rows["series"] == series].sort_values("evaluations")
-            _draw_error(upper, part, color(series), styles[series])
-            if lower and part["tau"].notna().all():
-                look = {"color": color(series), "ls": styles[series], "marker": ".", "ms": 3}
-                lower[0].plot(part["evaluations"], part["tau"], lw=1, **look)
-        _finish([upper, *lower], rows)
-        figure.legend(loc="outside right upper")
+        figure = Figure(figsize=_SIZES[width])
+        down = len(shown) if width == "column" else 1
+        axes = figure.subplots(down, -(-len(shown) // down), sharey=True, squeeze=False).ravel()
+        for ax, (name, part) in zip(axes, shown.items(), strict=True):
+            _draw(ax, part, name, shades)
+            logarithmic(ax, "x", _range(part[name]))
+            ax.set_xlabel(_PANELS[name])
+            for value in asked[name].unique():
+                ax.axvline(value, color="0.3", lw=0.8, ls=(0, (2, 2)), zorder=0)
+        logarithmic(axes[0], "y", _limits(rows))
+        for place, ax in enumerate(axes):
+            if place % len(axes) == 0 or width == "column":
+                ax.set_ylabel(_what(rows))
+        last = axes[-1]
+        _name(last, list(shown.values())[-1], list(shown)[-1], shades)
+        figure.suptitle(_title(rows, asked), fontsize=8.5)
     return figure
 
 
-def _styles(rows: pd.DataFrame) -> dict[str, str]:
-    """Return a line style for each series, in the order of the chosen budget; RFs differ."""
-    asked = rows[_asked(rows)]["series"]
-    order = list(dict.fromkeys([*asked, *rows["series"]]))
-    lines = {shade: cycle(_LINES) for shade in map(color, order)}
-    return {series: next(lines[color(series)]) for series in order}
+def _with_loss(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with what is drawn, `loss`, and its standard error."""
+    if rows["progress"].notna().any():
+        return rows.assign(loss=1 - rows["progress"], loss_se=rows["progress_se"])
+    return rows.assign(loss=rows["rmse"], loss_se=rows["rmse_se"])
 
 
-def _asked(rows: pd.DataFrame) -> pd.Series:
-    """Return which rows are of the chosen budget: none where the rows do not say."""
-    return rows["asked"].astype(bool) if "asked" in rows else pd.Series(False, index=rows.index)
+def _what(rows: pd.DataFrame) -> str:
+    if rows["progress"].notna().any():
+        return "1 - progress (lower is better)"
+    return f"error of one gradient ({rows['unit'].iloc[0]})"
 
 
-def _draw_error(ax: Axes, part: pd.DataFrame, shade: str, line: str) -> None:
-    spent = part["evaluations"]
-    rmse, se = part["rmse"], part["rmse_se"]
-    known = rmse.where(rmse > ROUNDING)
-    name = label(str(part["series"].iloc[0]))
-    ax.plot(spent, known, color=shade, ls=line, label=name if known.any() else f"{name}: 0")
-    if (se > 0).any():
-        low = np.maximum(rmse - 2 * se, ROUNDING)
-        ax.fill_between(spent, low, rmse + 2 * se, color=shade, alpha=0.25, lw=0)
+def _along(rows: pd.DataFrame, asked: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return the rows that differ from the question in one column only."""
+    (other,) = [column for column in _PANELS if column != name]
+    value = asked[other].iloc[0] if len(asked) else rows[other].iloc[0]
+    return rows[rows[other] == value].sort_values(name)
 
 
-def _finish(axes: list[Axes], rows: pd.DataFrame) -> None:
-    """Scale and name the axes, and mark the chosen budget."""
-    upper, unit = axes[0], rows["unit"].iloc[0]
-    shown = rows["rmse"][rows["rmse"] > ROUNDING]
-    limits = (float(shown.min()) / 1.5, float(shown.max()) * 1.5) if len(shown) else (0.1, 1.0)
-    logarithmic(upper, "x", (1.0, max(2.0, float(rows["evaluations"].max()))))
-    logarithmic(upper, "y", limits)
-    upper.set_ylabel(f"RMSE of the average ({unit})")
-    for asked in rows.loc[_asked(rows), "evaluations"].astype(int).unique():
-        for ax in axes:
-            ax.axvline(asked, color="0.3", lw=0.8, ls=(0, (2, 2)), zorder=0)
-        place: dict[str, Any] = {"xytext": (4, -4), "textcoords": "offset points", "va": "top"}
-        upper.annotate(f"budget {asked:,}", (asked, 1), xycoords=("data", "axes fraction"), **place)
-    if len(axes) > 1:
-        logarithmic(axes[1], "y")
-        axes[1].set_ylabel("best τ")
-    axes[-1].set_xlabel("evaluations of f for one gradient")
+def _shades(rows: pd.DataFrame, asked: pd.DataFrame) -> dict[str, str]:
+    """Return the colours of the best five, no two alike, in their order."""
+    of_question = asked if len(asked) else rows
+    found: dict[str, str] = {}
+    for series in list(dict.fromkeys(of_question["series"]))[:_NAMED]:
+        own = color(series)
+        free = [shade for shade in _PALETTE if shade not in found.values()]
+        found[series] = own if own in _PALETTE and own in free else free[0]
+    return found
+
+
+def _draw(ax: Axes, part: pd.DataFrame, name: str, shades: dict[str, str]) -> None:
+    for series, line in part.groupby("series", sort=False):
+        best = series in shades
+        shade, loss = shades.get(str(series), "0.82"), line["loss"].clip(lower=_LEAST)
+        look: dict[str, Any] = {"color": shade, "lw": 1.6 if best else 0.7}
+        marker = "." if len(line) == 1 else None
+        ax.plot(line[name], loss, zorder=3 if best else 1, marker=marker, **look)
+        if best and (line["loss_se"] > 0).any():
+            low, high = (
+                (line["loss"] + side * line["loss_se"]).clip(lower=_LEAST) for side in (-2, 2)
+            )
+            ax.fill_between(line[name], low, high, color=shade, alpha=0.2, lw=0, zorder=2)
+
+
+def _range(values: pd.Series) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    return (low / 1.3, high * 1.3)
+
+
+def _limits(rows: pd.DataFrame) -> tuple[float, float]:
+    loss = rows["loss"].clip(lower=_LEAST)
+    return float(loss.min()) / 1.5, float(loss.max()) * 1.3
+
+
+def _name(ax: Axes, part: pd.DataFrame, name: str, shades: dict[str, str]) -> None:
+    """Name the best ones right of their ends, apart from each other."""
+    ends = part[part["series"].isin(shades)].groupby("series")["loss"].last()
+    order = ends.clip(lower=_LEAST).sort_values()
+    low, high = np.log10(ax.get_ylim())
+    height = float(ax.get_window_extent().height) / float(ax.figure.dpi)
+    gap = (high - low) * _LINE / height
+    places = 10 ** spread(np.log10(order.to_numpy()), gap, low + gap / 2, high)
+    for (series, value), place in zip(order.items(), places, strict=True):
+        ax.annotate(
+            label(str(series)),
+            (part[name].max(), value),
+            xytext=(1.06, place),
+            textcoords=ax.get_yaxis_transform(),
+            va="center",
+            fontsize=7.5,
+            color=shades[str(series)],
+            arrowprops={"arrowstyle": "-", "color": shades[str(series)], "lw": 0.6},
+            annotation_clip=False,
+        )
+
+
+def _title(rows: pd.DataFrame, asked: pd.DataFrame) -> str:
     regime = f", logits: {rows['regime'].iloc[0]}" if "regime" in rows else ""
-    bands = "; bands: ± 2 s.e." if (rows["rmse_se"] > 0).any() else ""
-    what = f"each at its best temperature{bands}" if len(axes) > 1 else bands.lstrip("; ")
-    upper.set_title(f"{rows['problem'].iloc[0]}{regime}\n{what}".rstrip(), loc="left")
+    text = f"{rows['problem'].iloc[0]}{regime}"
+    if len(asked):
+        first = asked.iloc[0]
+        budget, number = first["evaluations"], first["averaged"]
+        text += f"\nasked (dashed): {budget:,} evaluations, {number:g} gradients averaged"
+    if (rows["loss_se"] > 0).any():
+        text += "; bands: ± 2 s.e."
+    return text

@@ -124,7 +124,7 @@ def test_far_temperatures_are_measured_by_few_draws(monkeypatch):
     f, logits = loss(6), regime("moderate", 12, 6, 0)
     given = {"evaluations": 8, "estimators": ["GS-ST", "ST", "RF"], "draws": 1600}
     whole = recommend(f, logits, **given)
-    monkeypatch.setattr("gradlab.comparison.recommending._WORK", 1)
+    monkeypatch.setattr("gradlab.comparison.draws_enough._WORK", 1)
     narrowed = recommend(f, logits, **given)
     draws = narrowed.rows.set_index("estimator")["draws"]
     assert set(draws) == {100, 1600}

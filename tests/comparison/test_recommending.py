@@ -1,9 +1,9 @@
-"""The best temperature and the ranking at equal cost: known answers, honest words, a picture."""
+"""The best temperature and the ranking by progress: known answers, honest words, a picture."""
 
 import dataclasses
 import math
+import re
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -11,7 +11,7 @@ import torch
 from cases import generator, is_binary, logits_of, loss_of
 from gradlab.comparison.comparing import compare, reproducible_columns
 from gradlab.comparison.eligibility import GRADIENT_COST, cost, is_declared_exact, why_not
-from gradlab.comparison.ranking import best_temperature, ranking
+from gradlab.comparison.ranking import best_temperature, is_no_better_than_0, ranking
 from gradlab.comparison.recommending import TEMPERATURES, recommend
 from gradlab.estimators import (
     ARSM,
@@ -24,10 +24,11 @@ from gradlab.estimators import (
     parse,
 )
 from gradlab.exact.enumeration import exact_gradient
-from gradlab.exact.moments import exact_moments
+from gradlab.exact.moments import EnumeratedBatch, exact_moments
 from gradlab.loss import LossError
 from gradlab.moments import GROUPS
 from gradlab.montecarlo import monte_carlo
+from gradlab.plots.names import label
 from gradlab.plots.recommendation import plot
 from significance import limit, scores
 
@@ -37,7 +38,10 @@ pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the t
 
 
 def row(series: str, bias2: float, variance: float, tau: float = math.nan, **other) -> dict:
-    """Return a row as `compare` has it; by default exact, of a gradient of length 2."""
+    """Return a row as `compare` has it; by default exact, of a gradient of length 2.
+
+    The bias is across the gradient: progress of n draws is 4 / (4 + bias2 + variance / n).
+    """
     text = series if math.isnan(tau) else f"{series}(tau={tau:g})"
     given = {
         "problem": "toy",
@@ -57,7 +61,15 @@ def row(series: str, bias2: float, variance: float, tau: float = math.nan, **oth
     }
     row = given | other
     errors = math.hypot(row["bias2_se"], row["variance_se"])
-    return {"mse": bias2 + variance, "mse_se": errors} | row
+    truth2 = row["truth2"]
+    share = truth2 / (truth2 + bias2) if truth2 > 0 else math.nan
+    ratios = {
+        "cosine": math.sqrt(share),
+        "cosine_se": 0.5 * row["bias2_se"] * share**1.5 / truth2 if truth2 > 0 else math.nan,
+        "scale_free_variance": variance * share,
+        "scale_free_variance_se": row["variance_se"] * share,
+    }
+    return {"mse": bias2 + variance, "mse_se": errors} | ratios | row
 
 
 def measured(series: str, mse: float, se: float, tau: float = math.nan, **other) -> dict:
@@ -169,11 +181,13 @@ UNBIASED = row("U", 0.0, 4.0, cost=4.0)
 
 
 def test_equal_cost():
-    (b, u) = ranking(table(BIASED, UNBIASED), [11]).to_dict("records")
-    assert (b["series"], b["averaged"], b["rank"]) == ("B", 3, 1)
+    (b, u) = ranking(table(BIASED, UNBIASED), [11], [1]).to_dict("records")
+    assert (b["series"], b["draws_each"], b["rank"]) == ("B", 3, 1)
+    assert b["progress"] == pytest.approx(4 / (4 + 0.04 + 0.96 / 3))
     assert b["rmse"] == pytest.approx(math.sqrt(0.04 + 0.96 / 3) / 2)
     assert (b["bias2"], b["variance"]) == pytest.approx((0.01, 0.08))
-    assert (u["series"], u["averaged"], u["rank"]) == ("U", 2, 2)
+    assert (u["series"], u["draws_each"], u["rank"]) == ("U", 2, 2)
+    assert u["progress"] == pytest.approx(4 / (4 + 4 / 2))
     assert u["rmse"] == pytest.approx(math.sqrt(4 / 2) / 2)
     assert u["unit"] == "|g|"
 
@@ -183,7 +197,14 @@ def test_equal_cost():
 )
 def test_averaging_lets_the_unbiased_overtake(budget, expected):
     # 0.04 + 2.88 / budget and 16 / budget are equal at 328.
-    assert list(ranking(table(BIASED, UNBIASED), [budget]).series) == expected
+    assert list(ranking(table(BIASED, UNBIASED), [budget], [1]).series) == expected
+
+
+def test_so_does_averaging_gradients():
+    # 0.04 + 0.96 / n and 4 / n are equal at 76 draws of each.
+    found = ranking(table(BIASED, UNBIASED), [4], [1, 75, 77])
+    first = found.groupby("averaged").series.first()
+    assert first.to_dict() == {1.0: "B", 75.0: "B", 77.0: "U"}
 
 
 def test_what_noise_cannot_tell_from_the_best_shares_its_rank():
@@ -194,14 +215,14 @@ def test_what_noise_cannot_tell_from_the_best_shares_its_rank():
         measured("D", 0.5, 2.0),  # too noisy to be the first
         measured("E", 9.0, 0.1),
     )
-    found = ranking(rows, [1])
+    found = ranking(rows, [1], [1])
     assert list(found.series) == ["A", "D", "B", "C", "E"]
     assert list(found["rank"]) == [1, 1, 1, 4, 5]
 
 
 def test_a_root_that_noise_hides_has_a_bounded_error():
     rows = table(measured("A", -0.01, 0.04), measured("B", 4.0, 0.4))
-    found = ranking(rows, [1])
+    found = ranking(rows, [1], [1])
     assert found.rmse.tolist() == [0.0, 1.0]
     assert found.rmse_se.tolist() == pytest.approx([0.1, 0.05])
 
@@ -271,12 +292,16 @@ FEW = [0.3, 1.0]  # temperatures, where it does not matter which
 EXACT = ["ST", "ZGR", "GS-ST", "GR", "REINFORCE", "RF(m=4)"]
 
 
-@pytest.mark.parametrize(("evaluations", "biased"), [(3, True), (30_000, False)])
-def test_the_best_on_a_quadratic_has_the_least_exact_error(evaluations, biased):
+@pytest.mark.parametrize(
+    ("evaluations", "averaged", "biased"),
+    [(3, 1, True), (3, 3, True), (30_000, 100, False), (4, 1e6, False)],
+)
+def test_the_best_on_a_quadratic_has_the_most_exact_progress(evaluations, averaged, biased):
     f, logits = loss_of("quadratic"), logits_of("moderate")
-    answer = recommend(f, logits, evaluations=evaluations, estimators=EXACT)
+    given = {"evaluations": evaluations, "averaged": averaged}
+    answer = recommend(f, logits, estimators=EXACT, **given)
     truth = exact_gradient(f, logits)
-    errors = {}
+    reached = {}
     for series in EXACT:
         for tau in TEMPERATURES:
             cell = parse(series)
@@ -284,33 +309,44 @@ def test_the_best_on_a_quadratic_has_the_least_exact_error(evaluations, biased):
                 cell = dataclasses.replace(cell, tau=tau)
             n = int(evaluations // cost(cell, 3))
             if n >= 1:
-                errors[str(cell)] = exact_moments(cell, f, logits).mse(truth, n).value
-    best = min(errors, key=errors.get)
-    assert answer.best == [best]
+                moments = exact_moments(cell, f, logits)
+                reached[str(cell)] = float(moments.progress(truth, n * averaged))
+    best = max(reached.values())
     first = answer.table.iloc[0]
+    assert first["progress"] == pytest.approx(best, rel=1e-10)
     assert (first["bias2"] > 1e-6) == biased
-    length2 = float(truth.square().sum())
     ranked = answer.table[answer.table["rank"].notna()]
-    for text, rmse in zip(ranked.estimator, ranked.rmse, strict=True):
-        assert rmse**2 * length2 == pytest.approx(errors[text], rel=1e-10)
-    assert ranked.rmse.is_monotonic_increasing
-    assert ("does not average out" in answer.explain()) == biased
-    assert ("It has no bias here" in answer.explain()) == (not biased)
+    for text, progress in zip(ranked.estimator, ranked.progress, strict=True):
+        assert progress == pytest.approx(reached[text], rel=1e-9)
+    # Up to rounding, below which all share a rank.
+    assert (ranked.progress.diff().dropna() <= 1e-8).all()
+    assert ("because its mean points elsewhere" in answer.explain()) == biased
+    assert ("by noise: averaging more helps" in answer.explain()) == (not biased)
 
 
-def test_other_budgets_are_told_and_kept():
+@pytest.mark.parametrize("evaluations", [3, 5, 12])
+@pytest.mark.parametrize("averaged", [1, 100])
+def test_where_the_first_place_holds_is_reported(evaluations, averaged):
     f, logits = loss_of("quadratic"), logits_of("moderate")
-    answer = recommend(f, logits, evaluations=5, estimators=EXACT)
-    assert {1, 2, 3, 4, 5, 6, 8, 12, 16_384} <= set(answer.curves.evaluations)
-    large = answer.curves[answer.curves.evaluations == 16_384].iloc[0]
-    assert f"from {_since(answer.curves, large.series):,} on {large.series}" in answer.explain()
-    again = recommend(f, logits, evaluations=16_384, estimators=EXACT)
-    assert again.best == [large.estimator]
-
-
-def _since(curves: pd.DataFrame, series: str) -> int:
-    first = curves.groupby("evaluations").series.first()
-    return first.index[np.flatnonzero(first != series).max() + 1]
+    given = {"estimators": EXACT, "temperatures": FEW}
+    answer = recommend(f, logits, evaluations=evaluations, averaged=averaged, **given)
+    assert {3, 4, 6, 8, 12, 16_384, evaluations} <= set(answer.curves.evaluations)
+    text = " ".join(answer.explain().split())
+    first = answer.table.series[0]
+    found = re.search(
+        rf"{re.escape(first)} is first for budgets of ([\d,]+)(?: to ([\d,]+))?[ ,(].*"
+        r"for averaged gradients of ([\d,]+)(?: to ([\d,]+))?[ .]",
+        text,
+    )
+    low, high, fewest, most = (
+        int((found[k] or found[k - 1]).replace(",", "")) for k in range(1, 5)
+    )
+    for budget, number in ((low, averaged), (high, averaged)):
+        other = recommend(f, logits, evaluations=budget, averaged=number, **given)
+        assert other.table.series[0] == first
+    for number in (fewest, most):
+        other = recommend(f, logits, evaluations=evaluations, averaged=number, **given)
+        assert other.table.series[0] == first
 
 
 def affordable(cls) -> bool:
@@ -344,7 +380,7 @@ def test_it_must_be_unbiased(name, kept):
     }
     assert {text.partition("(")[0] for text in ranked.estimator} == values | kept
     assert (ranked.bias2.abs() < 1e-20).all()
-    assert "it must be unbiased" in answer.explain()
+    assert "It must be unbiased" in answer.explain()
 
 
 def test_what_is_too_costly_is_listed_with_its_cost():
@@ -441,7 +477,8 @@ def test_one_class_leaves_nothing_to_choose():
     given = {"evaluations": 3, "draws": 64, "temperatures": FEW}
     answer = recommend(loss_of("linear", 2, 1), torch.zeros(2, 1), **given)
     assert len(answer.best) == (answer.table["rank"].notna()).sum()
-    assert "the error is the same" in " ".join(answer.explain().split())
+    assert "they are the same" in " ".join(answer.explain().split())
+    assert "Ranked by error" in answer.explain()
 
 
 def test_masked_classes():
@@ -494,26 +531,136 @@ def test_a_faulty_loss(f, message):
 # ---- picture ----------------------------------------------------------------------------------
 
 
-def test_the_picture_shows_each_series_and_the_budget():
+@pytest.mark.parametrize("width", ["page", "column"])
+def test_the_picture_names_the_best_five_in_colours_of_their_own(width):
     given = {"evaluations": 6, "draws": 64, "temperatures": FEW}
     answer = recommend(loss_of("cubic"), logits_of("moderate"), **given)
-    upper, lower = plot(answer.curves).axes
-    lines = {line.get_label(): line for line in upper.lines if len(line.get_xdata()) > 2}
-    assert len(lines) == answer.curves.series.nunique()
-    zgr = answer.curves[answer.curves.series == "ZGR"]
-    assert list(lines["ZGR"].get_xdata()) == list(zgr.evaluations)
-    assert list(lines["ZGR"].get_ydata()) == list(zgr.rmse)
-    assert [text.get_text() for text in upper.texts] == ["budget 6"]
-    # Those that have a temperature.
-    tempered = answer.curves[answer.curves.tau.notna()].series.unique()
-    assert {"GS", "GS-ST", "GR(k=10)"} <= set(tempered)
-    assert len([line for line in lower.lines if len(line.get_xdata()) > 2]) == len(tempered)
-    styles = {lines[f"RF({m})"].get_linestyle() for m in (2, 4, 6)}
-    assert len(styles) == 3
+    figure = plot(answer.curves, width)
+    left, right = figure.axes
+    asked = answer.curves[answer.curves.asked]
+    best = list(asked.series[:5])
+    named = {text.get_text(): text.get_color() for text in right.texts}
+    assert list(sorted(named)) == sorted(map(label, best))
+    assert len(set(named.values())) == 5
+    for ax, column in ((left, "evaluations"), (right, "averaged")):
+        lines = [line for line in ax.lines if len(line.get_xdata()) > 2]
+        assert len(lines) >= answer.table["rank"].notna().sum()
+        coloured = {line.get_color(): line for line in lines if line.get_color() != "0.82"}
+        assert set(coloured) == set(named.values())
+        first = coloured[named[label(best[0])]]
+        part = answer.curves[answer.curves.series == best[0]]
+        other = "averaged" if column == "evaluations" else "evaluations"
+        part = part[part[other] == asked[other].iloc[0]].sort_values(column)
+        assert list(first.get_xdata()) == list(part[column])
+        assert list(first.get_ydata()) == pytest.approx(list((1 - part.progress).clip(lower=1e-5)))
+    for _ in range(3):  # the layout follows what was drawn
+        figure.draw_without_rendering()
+    width_of = figure.bbox.width
+    for text in right.texts:
+        assert text.get_window_extent().x1 <= width_of
 
 
-@pytest.mark.parametrize(("name", "panels"), [("table", 1), ("constant", 2)])
-def test_the_picture_without_temperatures_or_errors(name, panels):
+@pytest.mark.parametrize("name", ["table", "constant"])
+def test_the_picture_without_temperatures_or_progress(name):
     given = {"evaluations": 4, "draws": 64, "temperatures": FEW, "estimators": EXACT}
     answer = recommend(loss_of(name), logits_of("moderate"), **given)
-    assert len(plot(answer.curves).axes) == panels
+    axes = plot(answer.curves).axes
+    assert len(axes) == 2
+    assert ("error" in axes[0].get_ylabel()) == (name == "constant")
+
+
+# ---- what is no better than 0 -----------------------------------------------------------------
+
+
+class Away:
+    """An estimator of a user that points away from the gradient."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def __call__(self, f, logits, n, generator=None):
+        return self.factor * LeaveOneOut(4).draw(f, logits, n, generator)
+
+
+def test_what_points_away_is_below_the_line_and_never_recommended():
+    f, logits = loss_of("quadratic"), logits_of("moderate")
+    given = {"evaluations": 12, "draws": 640}
+    answer = recommend(f, logits, estimators=["ST", Away(-1.0)], **given)
+    assert answer.best == ["ST"]
+    lines = answer.explain().splitlines()
+    (at,) = [k for k, line in enumerate(lines) if line.strip() == "no better than 0"]
+    assert lines[at + 1].split()[1] == "Away"
+    assert answer.table.progress[1] < 0
+    with pytest.raises(ValueError, match=r"no estimator is shown to make progress: .* Away, -"):
+        recommend(f, logits, estimators=[Away(-1.0)], **given)
+
+
+def test_noise_that_hides_all_progress_is_below_the_line():
+    f, logits = loss_of("quadratic"), logits_of("moderate")
+
+    def noise(f, logits, n, generator=None):
+        """Draw a gradient that a thousand times as much noise hides."""
+        found = LeaveOneOut(4).draw(f, logits, n, generator)
+        return found + 300 * torch.randn(found.shape, generator=generator, dtype=found.dtype)
+
+    answer = recommend(f, logits, evaluations=12, draws=640, estimators=["ST", noise])
+    assert answer.best == ["ST"]
+    assert is_no_better_than_0(answer.table[answer.table["rank"].notna()]).tolist() == [False, True]
+
+
+def test_a_hot_temperature_that_answers_nearly_0_is_not_first():
+    # The error of one gradient is least where almost nothing is returned.
+    f, logits = loss_of("quadratic", 1, 512), logits_of("moderate", 1, 512)
+    given = {"estimators": ["GS-ST", "ZGR", "RF"], "temperatures": [0.3, 1.0, 3.2, 10.0]}
+    answer = recommend(f, logits, evaluations=12, averaged=100, draws=320, **given)
+    by_error = answer.rows.loc[answer.rows["mse"].idxmin()]
+    assert by_error["tau"] >= 3.2
+    gs = answer.table.set_index("series").loc["GS-ST"]
+    assert gs["tau"] < 3.2
+    assert gs["rmse"] ** 2 > by_error["mse"] / by_error["truth2"]
+
+
+# ---- batches, and how sure it is -----------------------------------------------------------------
+
+
+def test_logits_of_a_batch_count_together():
+    f = loss_of("cubic")
+    logits = torch.stack([logits_of("moderate"), logits_of("peaked"), logits_of("uniform")])
+    texts = ["ST", "ZGR", "RF(m=4)", "LE"]
+    answer = recommend(lambda x: f(x), logits, evaluations=12, averaged=10, estimators=texts)
+    on = EnumeratedBatch(lambda x: f(x), logits)
+    ranked = answer.table[answer.table["rank"].notna()]
+    assert len(ranked) == 4
+    for text, draws, progress in zip(
+        ranked.estimator, ranked.draws_each, ranked.progress, strict=True
+    ):
+        expected = on.moments(parse(text)).progress(on.gradient, 10 * draws)
+        assert progress == pytest.approx(float(expected), rel=1e-9)
+    assert "3 elements of 2 variables of 3 classes" in answer.explain()
+
+
+@pytest.mark.parametrize("averaged", [0, 0.5, math.nan, -1])
+def test_fewer_than_one_gradient_is_refused(averaged):
+    with pytest.raises(ValueError, match="averaged must be at least 1 draw"):
+        recommend(loss_of("cubic"), logits_of("moderate"), evaluations=4, averaged=averaged)
+
+
+@pytest.mark.slow
+def test_the_first_place_holds_over_seeds_as_it_says():
+    f, logits = loss_of("mlp", 3, 3), logits_of("moderate", 3, 3)
+    texts = ["ST", "GS", "GS-ST", "ZGR", "ARSM", "RF(m=4)"]
+    given = {"evaluations": 12, "averaged": 30, "estimators": texts, "temperatures": [0.3, 1.0]}
+    truth = exact_gradient(f, logits)
+    exact = {}
+    for text in ("ST", "ZGR", "GS-ST(tau=0.3)", "GS-ST(tau=1)", "RF(m=4)"):
+        draws = int(12 // cost(parse(text), 3, variables=3))
+        exact[text] = float(exact_moments(parse(text), f, logits).progress(truth, 30 * draws))
+    most = max(exact.values())
+    held = 0
+    for seed in range(20):
+        answer = recommend(f, logits, seed=seed, draws=400, reference="RF(m=4)", **given)
+        first = answer.table.iloc[0]
+        tolerance = 2 * math.hypot(first["progress_se"], answer.table.progress_se.dropna().max())
+        reached = exact.get(first["estimator"])
+        held += most - (first["progress"] if reached is None else reached) <= tolerance
+    assert held >= 19

@@ -79,7 +79,7 @@ EXACT = ["RF(m=4)", "REINFORCE"]
 
 
 def without_top_up(monkeypatch):
-    monkeypatch.setattr("gradlab.comparison.recommending._EXTRA", 0)
+    monkeypatch.setattr("gradlab.comparison.draws_enough._EXTRA", 0)
 
 
 # ---- compare ----------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ def test_the_command_line_lists_what_is_not_met(tmp_path, capsys, monkeypatch):
     code = main(["recommend", "--loss", f"{tmp_path / 'my.py'}:sparse", *common, *chosen])
     told = " ".join(capsys.readouterr().out.split())
     assert code == 0
-    assert "Best: RF(m=4), the mean of 4 draws" in told
+    assert "Best: RF(m=4), a gradient being the mean of 4" in told
     assert "not measured ARSM: not met in 640 draws: the states that carry half" in told
     code = main(["recommend", "--loss", f"{tmp_path / 'my.py'}:sparse", *common, "ARSM"])
     assert code == 2
@@ -322,12 +322,13 @@ def test_the_command_line_of_compare_shows_the_notes(tmp_path, capsys):
 def rows_of(**needed) -> pd.DataFrame:
     shared = {"problem": "toy", "logits_seed": None, "tau": math.nan, "method": "monte carlo"}
     shared |= {"reason": None, "truth2": 1.0, "bias2": 0.0, "bias2_se": 0.0, "draws": 100}
-    shared |= {"variance_se": 0.01, "mse_se": 0.01}
+    shared |= {"variance_se": 0.01, "mse_se": 0.01, "cosine": 1.0, "cosine_se": 0.0}
+    shared |= {"scale_free_variance_se": 0.01}
     return pd.DataFrame(
         [
             shared
             | {"estimator": name, "series": name, "variance": v, "mse": v, "cost": cost}
-            | {"draws_needed": needed.get(name, math.nan)}
+            | {"scale_free_variance": v, "draws_needed": needed.get(name, math.nan)}
             for name, v, cost in (("A", 1e-6, 2.0), ("B", 1.0, 4.0))
         ]
     )

@@ -11,8 +11,8 @@ from gradlab.plots.style import styled
 
 __all__ = ["SHIPPED", "USED_BEFORE", "median_over_tasks", "plot"]
 
-SHIPPED = "progress of 100"
-"""What stands for the ranking by progress in the comparison of tasks."""
+SHIPPED = "progress of 10"
+"""What `gradlab.recommend` ranks by, with its default of averaged gradients."""
 
 USED_BEFORE = "error of 1"
 
