@@ -193,3 +193,33 @@ def test_winners_of_the_atlas_are_those_of_its_rows() -> None:
     of_norm = of_norm[of_norm["criterion"] != "one draw"]
     assert (of_norm["wins"] == of_norm["seeds"]).all()
     assert (of_norm["error"] < 1e-12).all()
+
+
+def test_what_readme_says_of_prediction_is_in_its_rows() -> None:
+    rows = pd.read_csv(Path(__file__).parents[2] / "figures" / "prediction.csv", low_memory=False)
+    rows = rows[(rows["kind"] == "correlation") & (rows["gradient"] == "estimated")]
+    rows = rows[(rows["per"] == "draw") & (rows["outcome"] == "steps")]
+    text = " ".join(README.split())
+    assert rows["task"].nunique() == 9
+    assert set(rows["estimators"]) == {16, 6}
+
+    def rho(criterion: str, averaged: float | None, moment: str = "mean") -> pd.Series:
+        part = rows[(rows["criterion"] == criterion) & (rows["moment"] == moment)]
+        part = part[part["averaged"].isna() if averaged is None else part["averaged"] == averaged]
+        return part.set_index("task")["rho"]
+
+    def shown(value: float) -> str:
+        return f"{value:.2f}".removeprefix("0")
+
+    progress = rho("progress", 10)
+    assert f"has a median of {shown(progress.median())} over the nine tasks" in text
+    assert f"gradient it is {shown(rho('error', 1).median())}, and" in text
+    assert f"with the cosine {shown(rho('cosine', None).median())}." in text
+    weak = progress["quantized 5x4"], progress["binarized MNIST 30x10"]
+    assert f"network ({shown(weak[0])}) and is weak on MNIST ({shown(weak[1])})" in text
+    assert rho("progress", 10, "start").median() < 0.5
+    assert progress.median() == max(
+        rho(name, number).median()
+        for name in ("progress", "error")
+        for number in (1, 10, 100, 1000)
+    )
