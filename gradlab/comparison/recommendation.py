@@ -187,8 +187,9 @@ def _meaning(answer: Recommendation) -> Iterator[str]:
         why = "cannot be told apart (2 standard errors; more draws may decide)"
         yield f"Best: {', '.join(answer.best)}: {why if noisy else 'they are the same'}."
     else:
-        draws = "one draw" if first["draws_each"] == 1 else f"the mean of {first['draws_each']:g}"
-        yield f"Best: {first['estimator']}, a gradient being {draws}."
+        many = first["draws_each"]
+        draws = "one draw" if many == 1 else f"the mean of {many:g} draws"
+        yield f"Best: {first['estimator']}; a gradient is {draws}."
     if _is_by_progress(ranked):
         yield from _tolerance(ranked)
         yield _lost(first, answer.averaged)
