@@ -5,7 +5,6 @@ Every job writes one file at once and whole, so that an interrupt loses the job 
 """
 
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ import pandas as pd
 from gradlab.data.cache import cache_folder
 from gradlab.figures.prediction.measuring import measured
 from gradlab.figures.prediction.tasks import REFERENCE, TASKS
+from gradlab.files import writing
 from gradlab.progress import Progress, say
 from gradlab.reproducible import single_thread
 from gradlab.training.loop import TrainingError
@@ -168,9 +168,8 @@ def check_store(study: Study, store: Path) -> None:
 def write(rows: pd.DataFrame, path: Path) -> None:
     """Write the rows of a job: the file appears at once and whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".part")
-    rows.to_csv(new, index=False)
-    os.replace(new, path)
+    with writing(path.parent) as new:
+        rows.to_csv(new / path.name, index=False)
 
 
 def _plan(jobs: Sequence[Job], todo: Sequence[Job], store: Path) -> str:
