@@ -328,7 +328,7 @@ FAULTS = {
     "shuffled values": (lambda: another_value, BATCH, "depend on how many are drawn at once"),
     "batch maximum": (lambda: largest_subtracted, BATCH, "with n = 1 every draw is 0"),
     "squeezed": (lambda: squeezed, BATCH, r"with n = 1 it fails, with n = 32 not \(squeezed must"),
-    "sorted": (lambda: sorted_draws, SHARED, "draws 0 and 1, 2 and 3, ... of a call tell"),
+    "sorted": (lambda: sorted_draws, SHARED, "draws 0 and 1, 2 and 3, ... of a call depend"),
     "mirrored halves": (lambda: mirrored_halves, SHARED, "not independent: .*batch=B"),
     "antithetic": (lambda: antithetic, SHARED, "draws k and k . 16 of a call"),
     "each twice": (lambda: each_twice, SHARED, "draws 0 and 1, 2 and 3, .* in 100% of"),
