@@ -48,12 +48,16 @@ def cost(
 
 def cost_of(
     estimator: Estimator,
-    f: Loss,
+    f: Loss | None,
     logits: Float[Tensor, "N C"],
     gradient_cost: float = GRADIENT_COST,
 ) -> float:
-    """Return the evaluations of f that one draw counts as: declared, or seen of your own code."""
+    """Return the evaluations of f that one draw counts as: declared, or seen of your own code.
+
+    Only your own code needs f.
+    """
     if isinstance(estimator, CodeEstimator):
+        assert f is not None
         return spent(estimator, f, logits, gradient_cost)
     variables, classes = logits.shape
     return cost(estimator, classes, gradient_cost, variables=variables)

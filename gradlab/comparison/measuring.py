@@ -20,6 +20,7 @@ from gradlab.loss import Loss
 from gradlab.moments import Measured, Moments, Truth
 from gradlab.montecarlo import monte_carlo
 from gradlab.user_code.replicates import NO_REPLICATES
+from gradlab.user_code.under_test import CodeEstimator
 
 __all__ = ["PATIENCE", "about", "measure", "measured_rows"]
 
@@ -83,17 +84,21 @@ def measured_rows(
 
 def about(
     estimator: Estimator,
-    f: Loss,
+    f: Loss | None,
     logits: Float[Tensor, "N C"],
     gradient_cost: float = GRADIENT_COST,
 ) -> dict[str, Any]:
-    """Return the columns of a row that name the estimator and say what one draw of it costs."""
+    """Return the columns of a row that name the estimator and say what one draw of it costs.
+
+    Without f your own code is not called, and its cost is empty.
+    """
+    is_unseen = f is None and isinstance(estimator, CodeEstimator)
     return {
         "estimator": str(estimator),
         "series": estimator.series,
         "tau": estimator.temperature_value,
         "calls": estimator.calls(logits.shape[-1], logits.shape[-2]),
-        "cost": cost_of(estimator, f, logits, gradient_cost),
+        "cost": None if is_unseen else cost_of(estimator, f, logits, gradient_cost),
     }
 
 

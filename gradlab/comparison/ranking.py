@@ -153,7 +153,7 @@ def _best(part: pd.DataFrame, n: float) -> dict[str, Any]:
     }
 
 
-def averaged_error(rows: pd.DataFrame, n: float) -> tuple[Array, Array]:
+def averaged_error(rows: pd.DataFrame, n: float | Array) -> tuple[Array, Array]:
     r"""Return the mean squared error of the mean of n draws, for each row, and its standard error.
 
     .. math:: e = b + v / n, \quad s_e^2 = s_b^2 + s_v^2 / n^2 + (s_{mse}^2 - s_b^2 - s_v^2) / n
@@ -162,7 +162,7 @@ def averaged_error(rows: pd.DataFrame, n: float) -> tuple[Array, Array]:
 
     Args:
         rows: From `gradlab.compare`: b is `bias2`, v is `variance`.
-        n: How many draws are averaged; it need not be a whole number.
+        n: How many draws are averaged, for all rows or for each; they need not be whole numbers.
 
     Returns:
         The errors and their standard errors, one for each row, in units of f squared.
@@ -182,7 +182,7 @@ def averaged_error(rows: pd.DataFrame, n: float) -> tuple[Array, Array]:
     return bias2 + variance / n, np.sqrt(square.clip(min=0.0))
 
 
-def progress_at(rows: pd.DataFrame, averaged: "float | pd.Series[float]") -> tuple[Array, Array]:
+def progress_at(rows: pd.DataFrame, averaged: float | Array) -> tuple[Array, Array]:
     r"""Return the progress of the mean of so many draws, and its standard error, for each row.
 
     .. math:: P(B) = \operatorname{sign}(c)\, c^2 / (1 + v / (|g|^2 B)),
@@ -295,7 +295,7 @@ def _most(part: pd.DataFrame, draws: int, averaged: float, truth2: float) -> dic
         gain = value
     else:
         value = se = np.full(len(part), math.nan)
-        gain, lost = -mse, np.zeros(len(part), bool)
+        gain = -mse
     noise = se if truth2 > 0 else mse_se
     at = int((gain - 2 * noise).argmax())
     apart = 2 * np.hypot(noise, noise[at])

@@ -89,7 +89,7 @@ _ALL = [
     Column("seed", WHOLE, "", "seed of the draws"),
     Column("method", TEXT, "", 'how it was measured: "exact" or "monte carlo"'),
     Column("draws", WHOLE, "", "draws behind the numbers; empty where exact"),
-    Column("reason", TEXT, "", "why there are no numbers; empty where there are"),
+    Column("reason", TEXT, "", "why nothing could be measured; empty where it was"),
     Column("note", TEXT, "", "why draws stand for exact moments, and what they may have missed"),
     Column(
         "draws_needed",
@@ -131,12 +131,16 @@ _ALL = [
     Column("seconds", REAL, "s", "time that it took; not in files that must repeat to the bit"),
     # A ranking.
     Column("evaluations", WHOLE, "evaluations of f", "budget of one gradient"),
-    Column("rank", WHOLE, "", "place; all that cannot be told from the first have 1"),
-    Column("tau_low", REAL, "", "lowest temperature that cannot be told from the best"),
-    Column("tau_high", REAL, "", "highest temperature that cannot be told from the best"),
+    Column(
+        "rank", WHOLE, "", "place; estimators that cannot be distinguished from the first share 1"
+    ),
+    Column("tau_low", REAL, "", "lowest temperature that cannot be distinguished from the best"),
+    Column("tau_high", REAL, "", "highest temperature that cannot be distinguished from the best"),
     Column("at_edge", FLAG, "", "whether the best temperature is the first or last of the grid"),
     Column("draws_each", WHOLE, "", "draws whose mean is one gradient: as many as its budget pays"),
-    Column("unit", TEXT, "", 'unit of rmse, and of the roots of bias2 and variance: "|g|" or "f"'),
+    Column(
+        "unit", TEXT, "", 'unit of rmse, and of the roots of bias2, variance: "|g|" or "units of f"'
+    ),
     *_measured("rmse", "unit", "root mean squared error of one gradient"),
     # What made the row.
     Column("version", TEXT, "", "version of gradlab"),

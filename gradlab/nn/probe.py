@@ -31,7 +31,7 @@ from gradlab.loss import Loss
 from gradlab.loss.gate import Objective, checked
 from gradlab.moments import GROUPS, Groups, Moments, Truth
 from gradlab.reproducible import block_generator, check_seed
-from gradlab.user_code.under_test import Code, CodeEstimator, draws_of
+from gradlab.user_code.under_test import Code, draws_of
 from gradlab.version import __version__
 
 __all__ = ["GradientProbe"]
@@ -193,10 +193,8 @@ class GradientProbe:
 
     def _about(self, estimator: Estimator, f: Objective | None, logits: Tensor) -> dict[str, Any]:
         """Return the columns that name the estimator; without f nothing is called for its cost."""
-        if f is not None:
-            return about(estimator, f.element(0), logits[0], self.gradient_cost)
-        known = about(estimator, _first, logits[0], self.gradient_cost)
-        return known | ({"cost": None} if isinstance(estimator, CodeEstimator) else {})
+        loss = None if f is None else f.element(0)
+        return about(estimator, loss, logits[0], self.gradient_cost)
 
     def _measured(self, step: int, f: Loss, logits: Tensor) -> Iterator[dict[str, Any]]:
         objective = checked(f, logits)
@@ -300,11 +298,6 @@ class GradientProbe:
 
 
 _RELATIVE = {"bias": "bias2", "sd": "variance", "rmse": "mse"}
-
-
-def _first(x: Tensor) -> Tensor:
-    """Stand in for f where it must not be called."""
-    return x[..., 0, 0]
 
 
 def _copies(estimator: Estimator, logits: Tensor) -> int:

@@ -30,9 +30,6 @@ DOORS = [
     ),
 ]
 
-# Without sections: verbs whose docstrings are being rewritten with the contract of enumeration.
-UNDOCUMENTED: set[str] = set()
-
 # Verbs without an example of their own.
 NO_EXAMPLE = {
     "assert_exact_to_degree": "takes the place of a test",
@@ -100,8 +97,6 @@ def short(full: str) -> str:
 
 @named
 def test_each_argument_of_a_public_name_is_described(full):
-    if short(full) in UNDOCUMENTED:
-        pytest.skip("being rewritten")
     thing = THINGS[full]
     doc = inspect.cleandoc(thing.__doc__ or "")
     sections = doc.partition("\nArgs:\n")[2] or doc.partition("\nAttributes:\n")[2]
@@ -113,12 +108,12 @@ def test_each_argument_of_a_public_name_is_described(full):
 @named
 def test_each_public_verb_has_an_example(full):
     thing = THINGS[full]
-    if inspect.isfunction(thing) and short(full) not in UNDOCUMENTED | set(NO_EXAMPLE):
+    if inspect.isfunction(thing) and short(full) not in NO_EXAMPLE:
         assert ">>> " in (thing.__doc__ or "")
 
 
 def test_exceptions_are_names_that_exist():
-    assert {*NO_EXAMPLE, *UNDOCUMENTED} <= {short(full) for full in THINGS}
+    assert set(NO_EXAMPLE) <= {short(full) for full in THINGS}
 
 
 def test_a_name_without_sections_would_be_seen():

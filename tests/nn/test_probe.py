@@ -271,3 +271,18 @@ def test_random_numbers_are_its_own(batch):
     other(0, *batch)
     assert torch.equal(torch.get_rng_state(), state)
     assert one_probe.rows["variance"][0] != other.rows["variance"][0]
+
+
+def test_your_own_code_is_not_called_where_nothing_is_measured():
+    called = []
+
+    def own(f, logits, n, generator=None):
+        called.append(n)
+        return parse("RF(m=2)").draw(f, logits, n, generator)
+
+    probe = GradientProbe([own, "ST"], every=1, draws=32, seconds=1e-9)
+    probe.load_state_dict({"rows": [], "seconds": 1.0, "last": 1.0})
+    probe(0, lambda x: x[..., 0].sum(-1), torch.zeros(2, 2, 3))
+    assert called == []
+    assert probe.rows["cost"].isna().tolist() == [True, False]
+    assert probe.rows["reason"].str.contains("are used up").all()

@@ -13,7 +13,7 @@ import scipy
 from numpy.typing import ArrayLike, NDArray
 
 from gradlab.comparison.dominance import dominated, dominated_share
-from gradlab.comparison.ranking import progress_at
+from gradlab.comparison.ranking import averaged_error, progress_at
 
 __all__ = ["BUDGET", "findings", "st_zgr_plane", "summary"]
 
@@ -214,16 +214,14 @@ def _best(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _errors(rows: pd.DataFrame) -> dict[str, tuple[Any, Any]]:
+def _errors(rows: pd.DataFrame) -> dict[str, tuple[Array, Array]]:
     """Return each row's error and its standard error, by every criterion."""
-    # The error at one draw tells how those of its two parts go together.
-    both = rows["mse_se"] ** 2 - rows["bias2_se"] ** 2 - rows["variance_se"] ** 2
+    truth2, paid = rows["truth2"].to_numpy(float), BUDGET / rows["cost"].to_numpy(float)
     found = {}
-    for criterion, share in (("one draw", 1.0), (EQUAL_COST, rows["cost"] / BUDGET)):
-        square = rows["bias2_se"] ** 2 + (share * rows["variance_se"]) ** 2 + share * both
-        error = (rows["bias2"] + share * rows["variance"]) / rows["truth2"]
-        found[criterion] = error, np.sqrt(square.clip(lower=0.0)) / rows["truth2"]
-    progress, progress_se = progress_at(rows, GRADIENTS * BUDGET / rows["cost"])
+    for criterion, draws in (("one draw", np.ones_like(paid)), (EQUAL_COST, paid)):
+        error, error_se = averaged_error(rows, draws)
+        found[criterion] = error / truth2, error_se / truth2
+    progress, progress_se = progress_at(rows, GRADIENTS * paid)
     lost = 1 - progress
     # All that is lost to rounding is lost alike.
     return found | {"progress": (np.where(abs(lost) < 1e-12, 0.0, lost), progress_se)}
