@@ -18,8 +18,7 @@ from gradlab.version import __version__
 if TYPE_CHECKING:
     from gradlab.comparison import Recommendation, best_temperature, compare, recommend
     from gradlab.estimators import *  # noqa: F403
-    from gradlab.exact.enumeration import exact_gradient, exact_value
-    from gradlab.exact.moments import exact_moments
+    from gradlab.exact.truth import exact_gradient, exact_moments, exact_value
     from gradlab.loss.adapted import as_loss
     from gradlab.moments import Moments
     from gradlab.montecarlo import monte_carlo
@@ -47,9 +46,9 @@ def _estimators() -> list[str]:
 _HOME = {
     "as_loss": "loss",
     "compare": "comparison",
-    "exact_gradient": "exact.enumeration",
-    "exact_value": "exact.enumeration",
-    "exact_moments": "exact.moments",
+    "exact_gradient": "exact.truth",
+    "exact_value": "exact.truth",
+    "exact_moments": "exact.truth",
     "Ladder": "verification",
     "verify_order": "verification",
     "Moments": "moments",

@@ -80,8 +80,8 @@ class Moments:
         True
     """
 
-    mean: Float[Tensor, "*batch N C"]
-    variance_per_variable: Float[Tensor, "*batch N"]
+    mean: Float[Tensor, "*shape"]
+    variance_per_variable: Float[Tensor, "*rows"]
     n: float = math.inf
     groups: Groups | None = None
 

@@ -27,8 +27,9 @@ from gradlab.estimators import (
     zgr,
 )
 from gradlab.exact import enumeration
-from gradlab.exact.enumeration import TooLargeError, exact_gradient, exact_value
-from gradlab.exact.moments import NotExactError, exact_moments
+from gradlab.exact.enumeration import TooLargeError
+from gradlab.exact.moments import NotExactError
+from gradlab.exact.truth import exact_gradient, exact_moments, exact_value
 from gradlab.loss import LossDtypeError, LossError, NotDifferentiableError
 from gradlab.montecarlo import monte_carlo
 

@@ -26,7 +26,7 @@ ORDER = [
     {"categorical", "draw_sums", "parallel", "progress", "reproducible"},
     {"loss", "data"},
     {"problems", "estimators"},
-    {"moments"},
+    {"moments", "distributions"},
     {"exact"},
     {"user_code"},
     {"montecarlo"},

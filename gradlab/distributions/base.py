@@ -11,48 +11,116 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Generator, Size, Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution, Independent, constraints
 
-__all__ = ["ExponentialFamily", "FiniteDistribution", "check_natural", "straight_through_share"]
+from gradlab.estimators import Estimator, parse
+
+__all__ = [
+    "ExponentialFamily",
+    "FiniteDistribution",
+    "alpha_of",
+    "check_natural",
+    "mean_and_log_prob",
+    "with_gradient",
+]
 
 Own = TypeVar("Own", bound="FiniteDistribution")
 
 # Elements of the buffers with which samples are drawn at once.
 _ELEMENTS = 2**23
 
-_SHARES = {"ST": 0.0, "ZGR": 1.0, "DARN": 2.0}
 
-
-def straight_through_share(estimator: str) -> float:
-    r"""Return alpha of the line \(1 - \alpha/2) ST + (\alpha/2) DARN on which an estimator lies.
+def alpha_of(estimator: str | Estimator) -> float:
+    r"""Return alpha of the line (1 - alpha/2) ST + (alpha/2) DARN on which an estimator lies.
 
     Args:
-        estimator: "ST" (0), "ZGR" (1), "DARN" (2) or "ST-ZGR(alpha=...)"; in any case of letters.
+        estimator: ST (0), ZGR (1), DARN (2) or ST-ZGR(alpha=...), or its text.
 
     Returns:
         alpha, a number.
 
     Raises:
-        ValueError: The estimator is not on this line, so it is not known for structures.
+        ValueError: The estimator is not on this line, so its product is not known for structures.
 
     Example:
-        >>> straight_through_share("ST-ZGR(alpha=0.5)")
+        >>> alpha_of("ST-ZGR(alpha=0.5)")
         0.5
     """
-    name = str(estimator)
-    if name.upper() in _SHARES:
-        return _SHARES[name.upper()]
-    from gradlab.estimators import STZGR, parse
+    found = parse(estimator) if isinstance(estimator, str) else estimator
+    if found.line_alpha is None:
+        raise ValueError(
+            f"{found} is not known for samples of a structure; use ST, ZGR, DARN or "
+            "ST-ZGR(alpha=...)"
+        )
+    return found.line_alpha
 
+
+def with_gradient(distribution: Distribution, x: Tensor, alpha: float = 1.0) -> Tensor:
+    r"""Return samples x whose backward is the product of ST, ZGR or DARN for this distribution.
+
+    .. math:: M(x)\,v = (1 - \alpha/2)\,(\partial\mu/\partial\theta)^T v
+              + (\alpha/2)\,\bigl((x - \mu) \cdot v\bigr)\,\nabla_\theta \log p(x)
+
+    Exact for f of degree 1 in x, and for quadratic f at alpha = 1 (ZGR), whatever the distribution.
+    For independent x and y with scores s the gradient of E f is E (f(x) - f(y)) (s(x) - s(y)) / 2,
+    and the trapezoid rule for f(x) - f(y) is exact on quadratics. Elements of the batch are
+    independent, each with its own product. Costs two backward passes.
+
+    Args:
+        distribution: A distribution with differentiable `log_prob` and `mean`.
+        x: Samples [*sample, *batch, *event].
+        alpha: Place on the line: 0 is ST, 1 ZGR, 2 DARN.
+
+    Returns:
+        The same values; their backward reaches the parameters.
+
+    Example:
+        >>> logits = torch.zeros(3, requires_grad=True)
+        >>> family = torch.distributions.OneHotCategorical(logits=logits)
+        >>> with_gradient(family, torch.tensor([1.0, 0.0, 0.0]))[0].backward()
+        >>> logits.grad
+        tensor([ 0.3333, -0.1667, -0.1667])
+    """
+    mean, log_prob = mean_and_log_prob(distribution, x)
+    if not (mean.requires_grad or log_prob.requires_grad):
+        return x
+    away = (x - mean).detach()
+    score = log_prob - log_prob.detach()
+    score = score.reshape(score.shape + (1,) * (x.ndim - score.ndim))
+    # Both terms are 0, and exactly so; what they add is their gradient.
+    return x + (1 - alpha / 2) * (mean - mean.detach()) + alpha / 2 * away * score
+
+
+def mean_and_log_prob(distribution: Distribution, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean, and log p(x) up to a number that does not depend on the parameters.
+
+    Args:
+        distribution: A distribution with finitely many states.
+        x: Samples [*sample, *batch, *event].
+
+    Returns:
+        The mean [*batch, *event] and the log-probabilities, one for each independent element:
+        those that `torch.distributions.Independent` adds up are kept apart.
+
+    Raises:
+        ValueError: The states are not vectors, as those of `torch.distributions.Categorical`.
+    """
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    if isinstance(distribution, ExponentialFamily):
+        return distribution.mean_and_log_weight(x)
     try:
-        found = parse(name)
-    except ValueError as error:
-        raise ValueError(f"estimator of a distribution: {error}") from error
-    if isinstance(found, STZGR):
-        return float(found.alpha)
-    raise ValueError(
-        f"{found} is not known for samples of a structure; use ST, ZGR, DARN or ST-ZGR(alpha=...)"
-    )
+        mean = distribution.mean
+    except NotImplementedError:
+        states = distribution.enumerate_support()
+        p = distribution.log_prob(states).exp()
+        mean = (p.reshape(p.shape + (1,) * len(distribution.event_shape)) * states).sum(0)
+    if bool(mean.isnan().any()):
+        raise ValueError(
+            f"{type(distribution).__name__} has no mean, so a gradient through x means nothing; "
+            "use OneHotCategorical, or a score-function estimator such as RF(m=4)"
+        )
+    return mean, distribution.log_prob(x)
 
 
 def check_natural(name: str, values: Tensor, ndim: int) -> Tensor:
@@ -87,14 +155,7 @@ def check_natural(name: str, values: Tensor, ndim: int) -> Tensor:
 class FiniteDistribution(Distribution):
     r"""A `torch.distributions.Distribution` with finitely many states, and a gradient of samples.
 
-    .. math:: M(x)\,v = (1 - \alpha/2)\,(\partial\mu/\partial\theta)^T v
-              + (\alpha/2)\,\bigl((x - \mu) \cdot v\bigr)\,\nabla_\theta \log p(x)
-
-    `rsample` returns x, and this product on the way back. It is exact for f of degree 1 in x, at
-    alpha = 1 (ZGR) for quadratic f, whatever the distribution: E f' = E (f(x) - f(y)) (s(x) - s(y))
-    / 2 for independent x and y with scores s, and the trapezoid rule is exact on quadratics. It
-    costs two backward passes. Derived here; for one categorical it is that of Shekhovtsov 2023
-    (ICML, PMLR 202).
+    `rsample` returns x whose backward is the product that `with_gradient` displays.
 
     Samples come from torch's global generator, as in torch.distributions, unless `generator` is
     given.
@@ -106,7 +167,7 @@ class FiniteDistribution(Distribution):
         validate_args: Whether values given to `log_prob` are checked, as in torch.distributions.
     """
 
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}  # type: ignore[misc]
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     has_rsample = True
     has_enumerate_support = True
     # Parameters, each with the number of axes of one element of the batch.
@@ -120,7 +181,7 @@ class FiniteDistribution(Distribution):
         validate_args: bool | None = None,
     ) -> None:
         self.estimator = estimator
-        self._share = straight_through_share(estimator)
+        self._alpha = alpha_of(estimator)
         super().__init__(Size(batch_shape), Size(event_shape), validate_args=validate_args)
 
     @abstractmethod
@@ -163,32 +224,8 @@ class FiniteDistribution(Distribution):
     def rsample(
         self, sample_shape: Sequence[int] = Size(), generator: Generator | None = None
     ) -> Tensor:
-        """Return samples whose backward is the displayed product; see `sample`."""
-        return self.with_gradient(self.sample(sample_shape, generator))
-
-    def with_gradient(self, x: Tensor) -> Tensor:
-        """Return samples x [*sample, *batch, *event] with the displayed product as their gradient.
-
-        Args:
-            x: Samples of this distribution.
-
-        Returns:
-            The same values; their backward reaches the parameters.
-        """
-        mean, log_prob = self._mean_and_log_prob(x)
-        if not (mean.requires_grad or log_prob.requires_grad):
-            return x
-        share = self._share / 2
-        away = (x - mean).detach()
-        score = (log_prob - log_prob.detach()).reshape(
-            log_prob.shape + (1,) * len(self.event_shape)
-        )
-        # Both terms are 0, and exactly so; what they add is their gradient.
-        return x + (1 - share) * (mean - mean.detach()) + share * away * score
-
-    def _mean_and_log_prob(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean, and log p(x) up to a number that does not depend on the parameters."""
-        return self.mean, self.log_prob(x)
+        """Return samples whose backward is that of `with_gradient`; see `sample`."""
+        return with_gradient(self, self.sample(sample_shape, generator), self._alpha)
 
     def expand(self: Own, batch_shape: Sequence[int], _instance: Any = None) -> Own:
         """Return this distribution over a larger batch."""
@@ -196,7 +233,8 @@ class FiniteDistribution(Distribution):
         vars(new).update(vars(self))
         for name, axes in self.parameters.items():
             values = getattr(self, name)
-            setattr(new, name, values.expand(Size(batch_shape) + values.shape[values.ndim - axes :]))
+            own = values.shape[values.ndim - axes :]
+            setattr(new, name, values.expand(Size(batch_shape) + own))
         FiniteDistribution.__init__(
             new, batch_shape, self.event_shape, self.estimator, validate_args=False
         )
@@ -258,7 +296,8 @@ class ExponentialFamily(FiniteDistribution):
             means = torch.autograd.grad(total, inputs, create_graph=on_graph)
         return [m if on_graph else m.detach() for m in means]
 
-    def _mean_and_log_prob(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def mean_and_log_weight(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean, and log p(x) up to a number that does not depend on the parameters."""
         means = self._means()
         # The gradient of A is the mean, which is known: A need not be differentiated once more.
         return means[0], self._score(x) - self._linear([m.detach() for m in means])

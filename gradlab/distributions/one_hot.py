@@ -78,9 +78,7 @@ class OneHotCategorical(_OneHotCategorical):
         logits = self.logits.expand(self._extended_shape(Size(sample_shape)))
         return self.estimator.sample(logits, generator)
 
-    def expand(
-        self, batch_shape: Sequence[int], _instance: Any = None
-    ) -> "OneHotCategorical":
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "OneHotCategorical":
         """Return this distribution over a larger batch."""
         new = self._get_checked_instance(OneHotCategorical, _instance)
         new.estimator = self.estimator

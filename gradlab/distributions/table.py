@@ -55,7 +55,7 @@ class Finite(FiniteDistribution):
 
     def __init__(
         self,
-        states: Float[Tensor, "S *event"],
+        states: Float[Tensor, " S *event"],
         log_prob: Float[Tensor, "*batch S"],
         estimator: str = "ZGR",
         validate_args: bool | None = None,
@@ -69,7 +69,7 @@ class Finite(FiniteDistribution):
                 "log-probability for each state"
             )
         if len(states) > 2**20:
-            raise ValueError(f"{len(states)} states are more than the {2**20} that a table may have")
+            raise ValueError(f"a table may have {2**20} states, not {len(states)}")
         if len(states.flatten(1).unique(dim=0)) < len(states):
             raise ValueError("two states of the table are equal; add their probabilities")
         total = log_prob.detach().double().logsumexp(-1).exp()

@@ -53,6 +53,8 @@ class Estimator(ABC):
         learned_fields: Those of them that only `fit` can give. The text form leaves them out.
         fit_steps: Optimizer steps that `fit` takes by default. None where it takes no steps.
         running_field: The field, a number, that `updated` moves after each training step, or None.
+        line_alpha: alpha where it is (1 - alpha/2) ST + (alpha/2) DARN, which is known for samples
+            of every distribution; else None.
 
     Example:
         >>> import gradlab
@@ -73,6 +75,7 @@ class Estimator(ABC):
     learned_fields: ClassVar[tuple[str, ...]] = ()
     fit_steps: ClassVar[int | None] = None
     running_field: ClassVar[str | None] = None
+    line_alpha: ClassVar[float | None] = None
 
     def calls(self, classes: int, variables: int = 1) -> int:
         """Evaluations of f that one draw spends on so many variables of so many classes."""

@@ -39,6 +39,7 @@ class StraightThrough(SampleOnlyEstimator):
     aliases: ClassVar[tuple[str, ...]] = ("Straight-Through", "STE")
     family: ClassVar[str] = "straight-through"
     order: ClassVar[float] = 1
+    line_alpha: ClassVar[float | None] = 0.0
     reference: ClassVar[str] = "Bengio et al. 2013, arXiv 1308.3432"
 
     def pullback(self, p: Rows, x: Rows, v: Rows) -> Float[Tensor, "*batch C"]:
@@ -63,6 +64,7 @@ class DARN(SampleOnlyEstimator):
     name: ClassVar[str] = "DARN"
     family: ClassVar[str] = "straight-through"
     order: ClassVar[float] = 1
+    line_alpha: ClassVar[float | None] = 2.0
     reference: ClassVar[str] = "Gregor et al. 2014, arXiv 1310.8499"
 
     def pullback(self, p: Rows, x: Rows, v: Rows) -> Float[Tensor, "*batch C"]:
@@ -88,6 +90,7 @@ class ZGR(SampleOnlyEstimator):
     name: ClassVar[str] = "ZGR"
     family: ClassVar[str] = "straight-through"
     order: ClassVar[float] = 2
+    line_alpha: ClassVar[float | None] = 1.0
     reference: ClassVar[str] = "Shekhovtsov 2023, ICML, PMLR 202:30931-30955"
 
     def pullback(self, p: Rows, x: Rows, v: Rows) -> Float[Tensor, "*batch C"]:
@@ -129,6 +132,11 @@ class STZGR(SampleOnlyEstimator):
     def order(self) -> float:  # type: ignore[override]
         """Degree up to which the estimator is exact: 2 at alpha = 1, else 1."""
         return 2 if self.alpha == 1 else 1
+
+    @property
+    def line_alpha(self) -> float:  # type: ignore[override]
+        """The place on the line."""
+        return float(self.alpha)
 
     def pullback(self, p: Rows, x: Rows, v: Rows) -> Float[Tensor, "*batch C"]:
         """Return the displayed combination."""

@@ -9,7 +9,7 @@ probability 0 are not visited.
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +24,6 @@ from gradlab.categorical import (
     probabilities_of,
 )
 from gradlab.exact.rounding import Sizes
-from gradlab.exact.tabulated import Tabulated
 from gradlab.loss import BatchDependentError, Loss, NotFiniteError, evaluate, gradient
 from gradlab.loss.diagnosis import agree
 from gradlab.loss.gate import Objective, checked
@@ -39,8 +38,6 @@ __all__ = [
     "ValueMoments",
     "check_states",
     "check_tables",
-    "exact_gradient",
-    "exact_value",
     "gradient_moments",
     "value_moments",
 ]
@@ -58,65 +55,6 @@ _FEW = 8
 
 class TooLargeError(ValueError):
     """The state space is too large to enumerate."""
-
-
-def exact_value(f: Loss, logits: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch"]:
-    """Return the expected loss E f(x), x ~ Categorical(softmax(logits)), by enumeration.
-
-    Args:
-        f: The loss, x [..., N, C] -> [...].
-        logits: The parameters [N, C]. For [B, N, C] f maps x [..., B, N, C] to [..., B].
-
-    Returns:
-        The value, or B values, in units of f, float64.
-
-    Raises:
-        TooLargeError: Beyond `MAX_CONFIGURATIONS` configurations of positive probability.
-        LossError: If f breaks its contract.
-
-    Example:
-        >>> import gradlab
-        >>> gradlab.exact_value(lambda x: x[..., 0, 1], torch.tensor([[0.0, 0.0]]))
-        tensor(0.5000, dtype=torch.float64)
-    """
-    return _of_elements(f, logits, lambda moments: moments.mean)
-
-
-def exact_gradient(f: Loss, logits: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch N C"]:
-    r"""Return the true gradient d/dlogits E f(x), by enumeration, from values of f alone.
-
-    .. math:: \partial_{ic} E f = p_{ic}\,(E[f \mid x_i = c] - E f)
-
-    Args:
-        f: The loss, x [..., N, C] -> [...]; it need not be differentiable.
-        logits: The parameters [N, C]. For [B, N, C] f maps x [..., B, N, C] to [..., B].
-
-    Returns:
-        The gradient in the shape of the logits, in units of f, float64. In a batch row b is the
-        gradient of element b.
-
-    Raises:
-        TooLargeError: Beyond `MAX_CONFIGURATIONS` configurations of positive probability.
-        LossError: If f breaks its contract.
-
-    Example:
-        >>> import gradlab
-        >>> gradlab.exact_gradient(lambda x: x[..., 0, 1], torch.tensor([[0.0, 0.0]]))
-        tensor([[-0.2500,  0.2500]], dtype=torch.float64)
-    """
-    return _of_elements(f, logits, lambda moments: moments.gradient)
-
-
-def _of_elements(f: Loss, logits: Tensor, part: Callable[["ValueMoments"], Tensor]) -> Tensor:
-    """Return a part of the moments of f, for each element of a batch."""
-    objective = checked(f, logits)
-    if logits.ndim == 2:
-        return part(value_moments(objective, logits, squares=False))
-    table = Tabulated(objective, logits)
-    elements = [
-        part(value_moments(table.element(b), row, squares=False)) for b, row in enumerate(logits)
-    ]
-    return torch.stack(elements)
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,6 @@ __all__ = [
     "Enumeration",
     "NotExactError",
     "enumerated",
-    "exact_moments",
 ]
 
 
@@ -127,7 +126,7 @@ class Enumeration:
         return self.values.gradient
 
     def moments(self, estimator: Estimator) -> Moments:
-        """Return the exact moments of `estimator`; see `exact_moments`."""
+        """Return the exact moments of `estimator`; see `gradlab.exact_moments`."""
         check_mechanism(estimator)
         given = self.logits.clone()
         refused = estimator.refusal(given)
@@ -271,7 +270,7 @@ class EnumeratedBatch:
         return len(self.logits) * _table_seconds(estimator, *self.logits.shape[1:])
 
     def moments(self, estimator: Estimator) -> Moments:
-        """Return the exact moments of one draw for each element; see `exact_moments`."""
+        """Return the exact moments of one draw for each element; see `gradlab.exact_moments`."""
         found = [element.moments(estimator) for element in self.elements]
         return Moments(
             torch.stack([moments.mean for moments in found]),
@@ -353,43 +352,6 @@ def _check_is_of(on: Enumerated, f: Loss, logits: Tensor) -> None:
 def _kept(logits: Tensor) -> Tensor:
     """Return a copy of the logits as they are kept: float64, on the CPU."""
     return logits.detach().to("cpu", torch.float64, copy=True)
-
-
-def exact_moments(
-    estimator: Estimator,
-    f: Loss | Enumerated,
-    logits: Float[Tensor, "*batch N C"] | None = None,
-) -> Moments:
-    """Return mean and variance of one draw of `estimator` without sampling, float64.
-
-    A value estimator for which no formula is known is put to every tuple of its samples.
-
-    Args:
-        estimator: The estimator.
-        f: The loss, or an `Enumeration` in place of f and logits.
-        logits: The parameters [N, C]. For [B, N, C] f maps x [..., B, N, C] to [..., B].
-
-    Returns:
-        The moments; for logits [B, N, C] they have the axis B in front.
-
-    Raises:
-        NotExactError: If the moments are not known (as of GS, ARSM, REBAR, or of a class that
-            overrides what is enumerated), or the estimator refuses the logits.
-        TooLargeError: If there are too many configurations, or the tables would fill the memory.
-        QuadratureError: If a temperature of the Gumbel family is too extreme.
-        NotDifferentiableError: If the estimator needs a gradient that f does not have.
-        LossError: If f breaks its contract.
-        TypeError: If there are both an enumeration and logits, or neither.
-
-    Example:
-        >>> import gradlab
-        >>> from gradlab.problems import problem, regime
-        >>> f, logits = problem("quadratic", 2, 3), regime("moderate", 2, 3)
-        >>> moments = gradlab.exact_moments(gradlab.ZGR(), f, logits)
-        >>> torch.allclose(moments.mean, gradlab.exact_gradient(f, logits))
-        True
-    """
-    return enumerated(f, logits).moments(estimator)
 
 
 def _table_seconds(estimator: Estimator, variables: int, classes: int) -> float:

@@ -28,7 +28,7 @@ from gradlab.loss.diagnosis import agree, check_random, fault_of, layers_of
 from gradlab.loss.held import held_modules, held_tensors
 from gradlab.reproducible import global_states, single_thread
 
-__all__ = ["Objective", "checked", "name_of"]
+__all__ = ["Objective", "checked", "checked_at", "name_of"]
 
 # States that f is asked about, and in which order they come in the second call, of shape [3, 4]:
 # each meets others than in the first, some of them twice.
@@ -139,7 +139,32 @@ def checked(f: Loss, logits: Float[Tensor, "*batch N C"], *, any_batch: bool = F
         raise TypeError(f"f must be a callable x -> values, not {type(f).__name__}")
     if logits.numel() == 0:
         return Objective(f, logits.dtype, logits.device, _batch(logits), _eps(logits))
-    states, again = _states(logits)
+    return _passed(f, *_states(logits), logits, _batch(logits))
+
+
+@single_thread()
+def checked_at(f: Loss, states: Float[Tensor, "n N C"], parameters: Tensor) -> Objective:
+    """Return f as the engine calls it, if it keeps the contract at these states.
+
+    Args:
+        f: The loss, x [..., N, C] -> values [...].
+        states: States of x, one or more; they are repeated until there are twelve.
+        parameters: What the distribution of x depends on, any shape, with its dtype and device.
+
+    Returns:
+        The loss that has passed.
+
+    Raises:
+        LossError: If f breaks the contract; the subclass names the fault, see `gradlab.loss`.
+    """
+    if not callable(f):
+        raise TypeError(f"f must be a callable x -> values, not {type(f).__name__}")
+    repeated = states[torch.arange(_STATES) % len(states)]
+    return _passed(f, repeated, torch.tensor(_AGAIN, device=states.device), parameters, None)
+
+
+def _passed(f: Loss, states: Tensor, again: Tensor, logits: Tensor, batch: int | None) -> Objective:
+    """Return f after the experiments at these states, or raise the name of its fault."""
     with _unnoticed(f, logits.device):
         before = global_states()
         values, leaves = _recorded(f, states, logits)
@@ -164,7 +189,7 @@ def checked(f: Loss, logits: Float[Tensor, "*batch N C"], *, any_batch: bool = F
         wanted = torch.cat([_select(values, again), values[:2]])
         if not agree(seen, wanted, eps):
             raise fault_of(f, states, values, seen - wanted, eps)
-    return Objective(f, logits.dtype, logits.device, _batch(logits), eps, bool(leaves))
+    return Objective(f, logits.dtype, logits.device, batch, eps, bool(leaves))
 
 
 def _batch(logits: Tensor) -> int | None:

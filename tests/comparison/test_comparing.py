@@ -25,8 +25,9 @@ from gradlab.estimators import (
     QuadratureError,
     StraightThrough,
 )
-from gradlab.exact.enumeration import TooLargeError, exact_gradient
-from gradlab.exact.moments import Enumeration, exact_moments
+from gradlab.exact.enumeration import TooLargeError
+from gradlab.exact.moments import Enumeration
+from gradlab.exact.truth import exact_gradient, exact_moments
 from gradlab.moments import GROUPS
 from gradlab.montecarlo import monte_carlo
 from significance import limit, scores

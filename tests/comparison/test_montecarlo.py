@@ -38,8 +38,8 @@ from gradlab.estimators import (
     parse,
     values,
 )
-from gradlab.exact.enumeration import exact_gradient
 from gradlab.exact.moments import Enumeration
+from gradlab.exact.truth import exact_gradient
 from gradlab.moments import GROUPS, Groups, Moments
 from gradlab.montecarlo import block_size, monte_carlo
 from gradlab.reproducible import block_generator

@@ -23,8 +23,8 @@ from gradlab.estimators import (
     ValueEstimator,
     parse,
 )
-from gradlab.exact.enumeration import exact_gradient
-from gradlab.exact.moments import EnumeratedBatch, exact_moments
+from gradlab.exact.moments import EnumeratedBatch
+from gradlab.exact.truth import exact_gradient, exact_moments
 from gradlab.loss import LossError
 from gradlab.moments import GROUPS
 from gradlab.montecarlo import monte_carlo

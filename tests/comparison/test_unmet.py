@@ -13,7 +13,8 @@ from gradlab.comparison.ranking import best_temperature, ranking
 from gradlab.comparison.recommending import recommend
 from gradlab.comparison.unmet import VISITS, draws_for, rare_draws, rare_states
 from gradlab.estimators import ARSM, GumbelSoftmax, LeaveOneOut
-from gradlab.exact.moments import Enumeration, exact_moments
+from gradlab.exact.moments import Enumeration
+from gradlab.exact.truth import exact_moments
 from gradlab.moments import Moments
 from gradlab.nn.probe import GradientProbe
 

@@ -6,8 +6,7 @@ import torch
 from cases import all_states, generator, logits_of, loss_of
 from gradlab.estimators import ARM, ARSM, DisARM, arm, arsm
 from gradlab.estimators._two_classes import log_odds
-from gradlab.exact.enumeration import exact_gradient
-from gradlab.exact.moments import exact_moments
+from gradlab.exact.truth import exact_gradient, exact_moments
 from test_golden import FUNCTIONS, distance, enumeration, golden, recipe
 from test_golden import logits_of as golden_logits
 

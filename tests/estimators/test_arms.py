@@ -15,8 +15,7 @@ from gradlab.estimators._copula import (
     orders,
     pair_probabilities,
 )
-from gradlab.exact.enumeration import exact_gradient
-from gradlab.exact.moments import exact_moments
+from gradlab.exact.truth import exact_gradient, exact_moments
 from gradlab.exact.tuples import NotExactError, tuple_moments
 from gradlab.montecarlo import monte_carlo
 from gradlab.problems import regime

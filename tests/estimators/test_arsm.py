@@ -7,7 +7,7 @@ import torch
 
 from cases import generator, logits_of, loss_of
 from gradlab.estimators import ARS, ARSM
-from gradlab.exact.enumeration import exact_gradient
+from gradlab.exact.truth import exact_gradient
 from gradlab.montecarlo import monte_carlo
 from significance import limit, scores
 from test_golden import logits_of as golden_logits

@@ -8,8 +8,7 @@ import torch
 from cases import LADDER, generator, logits_of, loss_of
 from gradlab.categorical import probabilities
 from gradlab.estimators import LearnedBaseline, LocalExpectation, MovingAverage, Reinforce
-from gradlab.exact.enumeration import exact_gradient, exact_value
-from gradlab.exact.moments import exact_moments
+from gradlab.exact.truth import exact_gradient, exact_moments, exact_value
 from gradlab.verification.exact_bias import exact_bias
 from significance import limit, scores
 from test_golden import SIZES, golden, recipe

@@ -19,8 +19,7 @@ from cases import (
 )
 from gradlab.categorical import probabilities
 from gradlab.estimators import ESTIMATORS, SampledValueEstimator, parse
-from gradlab.exact.enumeration import exact_gradient, exact_value
-from gradlab.exact.moments import exact_moments
+from gradlab.exact.truth import exact_gradient, exact_moments, exact_value
 from gradlab.moments import GROUPS
 from gradlab.montecarlo import monte_carlo
 from gradlab.verification.exact_bias import exact_bias

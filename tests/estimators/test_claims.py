@@ -32,8 +32,7 @@ from gradlab.estimators import (
     StraightThrough,
     arsm,
 )
-from gradlab.exact.enumeration import exact_gradient
-from gradlab.exact.moments import exact_moments
+from gradlab.exact.truth import exact_gradient, exact_moments
 from gradlab.exact.tuples import tuple_moments
 from gradlab.montecarlo import monte_carlo
 from gradlab.problems import problem, regime

@@ -13,7 +13,7 @@ import torch
 from cases import CLAIMS, DTYPES, estimators, generator, logits_of, loss_of
 from gradlab.comparison.comparing import compare
 from gradlab.estimators import ESTIMATORS, GumbelRao, LeaveOneOut, parse
-from gradlab.exact.enumeration import exact_gradient
+from gradlab.exact.truth import exact_gradient
 from gradlab.moments import GROUPS
 from gradlab.montecarlo import monte_carlo
 from significance import limit, scores

@@ -5,8 +5,7 @@ import torch
 
 from cases import LADDER, all_states, generator, logits_of, loss_of, state_probabilities
 from gradlab.estimators import LocalExpectation, Reinforce
-from gradlab.exact.enumeration import exact_gradient
-from gradlab.exact.moments import exact_moments
+from gradlab.exact.truth import exact_gradient, exact_moments
 from gradlab.verification.exact_bias import exact_bias
 from test_golden import FUNCTIONS, SIZES, distance, enumeration, golden
 

@@ -17,8 +17,7 @@ from gradlab.estimators import (
     minimum_variance,
     parse,
 )
-from gradlab.exact.enumeration import exact_gradient
-from gradlab.exact.moments import exact_moments
+from gradlab.exact.truth import exact_gradient, exact_moments
 from gradlab.verification.jacobian_conditions import static_check
 from gradlab.verification.order import rungs, verify_order
 

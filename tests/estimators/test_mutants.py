@@ -19,8 +19,7 @@ from gradlab.estimators import (
     arm,
     arsm,
 )
-from gradlab.exact.enumeration import exact_gradient
-from gradlab.exact.moments import exact_moments
+from gradlab.exact.truth import exact_gradient, exact_moments
 from test_claims import relative_bias
 
 pytestmark = pytest.mark.usefixtures("unchecked")

@@ -9,8 +9,8 @@ from cases import generator, logits_of, loss_of
 from gradlab.categorical import draw_exponentials, log_probabilities
 from gradlab.estimators import REBAR, RELAX, Reinforce, _relaxed_pair
 from gradlab.estimators._control_network import ControlNetwork
-from gradlab.exact.enumeration import exact_gradient
-from gradlab.exact.moments import NotExactError, exact_moments
+from gradlab.exact.moments import NotExactError
+from gradlab.exact.truth import exact_gradient, exact_moments
 from gradlab.loss import value_and_gradient
 from gradlab.montecarlo import monte_carlo
 from gradlab.verification.verdict import BIASED, UNBIASED

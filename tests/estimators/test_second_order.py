@@ -15,8 +15,7 @@ from gradlab.estimators import (
     ReinMaxCV,
     ReinMaxRao,
 )
-from gradlab.exact.enumeration import exact_gradient
-from gradlab.exact.moments import exact_moments
+from gradlab.exact.truth import exact_gradient, exact_moments
 from gradlab.montecarlo import monte_carlo
 from significance import limit, scores
 from test_golden import logits_of as golden_logits

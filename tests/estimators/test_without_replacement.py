@@ -9,8 +9,7 @@ import torch
 from cases import all_states, generator, logits_of, loss_of, state_probabilities
 from gradlab.categorical import probabilities
 from gradlab.estimators import SumAndSample, UnorderedSet, _configurations, unordered_set
-from gradlab.exact.enumeration import exact_gradient, exact_value
-from gradlab.exact.moments import exact_moments
+from gradlab.exact.truth import exact_gradient, exact_moments, exact_value
 from gradlab.verification.exact_bias import exact_bias
 from test_golden import FUNCTIONS, SIZES, distance, enumeration, golden, recipe
 from test_golden import logits_of as golden_logits

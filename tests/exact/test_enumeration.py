@@ -6,13 +6,9 @@ import torch
 from cases import STATISTICAL, all_states, differentiable, logits_of, loss_of, state_probabilities
 from gradlab.estimators import ZGR, LeaveOneOut, Reinforce
 from gradlab.exact import enumeration
-from gradlab.exact.enumeration import (
-    exact_gradient,
-    exact_value,
-    gradient_moments,
-    value_moments,
-)
+from gradlab.exact.enumeration import gradient_moments, value_moments
 from gradlab.exact.moments import Enumeration
+from gradlab.exact.truth import exact_gradient, exact_value
 from gradlab.problems import regime
 
 SIZES = [(1, 1), (3, 1), (2, 3), (5, 2)]

@@ -13,7 +13,8 @@ import gradlab
 from gradlab.comparison.comparing import compare
 from gradlab.comparison.recommending import recommend
 from gradlab.estimators import SampledValueEstimator, SampleOnlyEstimator
-from gradlab.exact.moments import NotExactError, exact_moments
+from gradlab.exact.moments import NotExactError
+from gradlab.exact.truth import exact_moments
 from gradlab.nn.probe import GradientProbe
 from gradlab.sweep import cells
 from gradlab.testing import assert_exact_to_degree

@@ -21,8 +21,7 @@ from gradlab.estimators import (
     UnorderedSet,
 )
 from gradlab.exact import tuples
-from gradlab.exact.enumeration import exact_gradient
-from gradlab.exact.moments import exact_moments
+from gradlab.exact.truth import exact_gradient, exact_moments
 from gradlab.exact.tuples import NotExactError, tuple_moments
 
 TESTS = Path(__file__).parent

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from gradlab.estimators import ESTIMATORS, ZGR, LeaveOneOut, Reinforce
-from gradlab.exact.moments import Enumeration, exact_moments
+from gradlab.exact.moments import Enumeration
+from gradlab.exact.truth import exact_moments
 from gradlab.figures.baselines import plot as baselines_plot
 from gradlab.figures.baselines import rows as baselines
 from gradlab.figures.zoo import plot as zoo_plot

@@ -8,7 +8,7 @@ import torch
 
 from cases import CLAIMS, generator, logits_of, loss_of
 from gradlab.categorical import is_masked, log_probabilities, masked_logits, probabilities
-from gradlab.exact.enumeration import exact_gradient
+from gradlab.exact.truth import exact_gradient
 from gradlab.exact.tuples import tuple_moments
 
 MASKS = ["-1e4", "-1e8", "finfo.min"]

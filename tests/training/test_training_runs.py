@@ -30,8 +30,7 @@ from gradlab.estimators import (
     gumbel_softmax,
     zgr,
 )
-from gradlab.exact.enumeration import exact_gradient, exact_value
-from gradlab.exact.moments import exact_moments
+from gradlab.exact.truth import exact_gradient, exact_moments, exact_value
 from gradlab.montecarlo import monte_carlo
 from significance import limit, scores
 

@@ -24,8 +24,8 @@ from gradlab.estimators import (
     StraightThrough,
 )
 from gradlab.exact import routes, tuples
-from gradlab.exact.enumeration import exact_gradient
-from gradlab.exact.moments import Enumeration, NotExactError, exact_moments
+from gradlab.exact.moments import Enumeration, NotExactError
+from gradlab.exact.truth import exact_gradient, exact_moments
 from gradlab.loss import BatchDependentError, StatefulLossError, evaluate
 from gradlab.problems import REGIMES, problem, regime
 from gradlab.verification.exact_bias import TruthError, exact_bias

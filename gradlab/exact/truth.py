@@ -1,0 +1,157 @@
+"""The truth about a loss: its expectation, the gradient of that, and an estimator's moments.
+
+x is drawn from independent categorical variables, or from any `distribution` with finitely many
+states.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gradlab.estimators import Estimator
+from gradlab.exact.enumeration import ValueMoments, value_moments
+from gradlab.exact.moments import Enumerated, enumerated
+from gradlab.exact.structures import DistributionOf, Structured
+from gradlab.exact.tabulated import Tabulated
+from gradlab.loss import Loss
+from gradlab.loss.gate import checked
+from gradlab.moments import Moments
+
+__all__ = ["exact_gradient", "exact_moments", "exact_value"]
+
+Parameters = Float[Tensor, "*shape"] | None
+
+
+def exact_value(
+    f: Loss | Structured, logits: Parameters = None, *, distribution: DistributionOf | None = None
+) -> Float[Tensor, "*shape"]:
+    """Return the expected loss E f(x), x ~ Categorical(softmax(logits)), by enumeration.
+
+    Args:
+        f: The loss, x [..., N, C] -> [...]; or a `Structured` in place of all arguments.
+        logits: The parameters [N, C]. For [B, N, C] f maps x [..., B, N, C] to [..., B].
+        distribution: What x is drawn from instead: a function from the parameters, of any shape, to
+            a `torch.distributions.Distribution`; see `gradlab.exact.structures.Structured`.
+
+    Returns:
+        The value, or B values, in units of f, float64.
+
+    Raises:
+        TooLargeError: Beyond `MAX_CONFIGURATIONS` configurations of positive probability.
+        LossError: If f breaks its contract.
+
+    Example:
+        >>> import gradlab
+        >>> gradlab.exact_value(lambda x: x[..., 0, 1], torch.tensor([[0.0, 0.0]]))
+        tensor(0.5000, dtype=torch.float64)
+    """
+    on = _structured(f, logits, distribution)
+    return _of_elements(f, logits, lambda moments: moments.mean) if on is None else on.value
+
+
+def exact_gradient(
+    f: Loss | Structured, logits: Parameters = None, *, distribution: DistributionOf | None = None
+) -> Float[Tensor, "*shape"]:
+    r"""Return the true gradient d/dlogits E f(x), by enumeration, from values of f alone.
+
+    .. math:: \partial_{ic} E f = p_{ic}\,(E[f \mid x_i = c] - E f)
+
+    Args:
+        f: The loss, x [..., N, C] -> [...]; it need not be differentiable. Or a `Structured` in
+            place of all arguments.
+        logits: The parameters [N, C]. For [B, N, C] f maps x [..., B, N, C] to [..., B].
+        distribution: What x is drawn from instead: a function from the parameters, of any shape, to
+            a `torch.distributions.Distribution`; see `gradlab.exact.structures.Structured`.
+
+    Returns:
+        The gradient in the shape of the logits, in units of f, float64. In a batch row b is the
+        gradient of element b.
+
+    Raises:
+        TooLargeError: Beyond `MAX_CONFIGURATIONS` configurations of positive probability.
+        LossError: If f breaks its contract.
+
+    Example:
+        >>> import gradlab
+        >>> gradlab.exact_gradient(lambda x: x[..., 0, 1], torch.tensor([[0.0, 0.0]]))
+        tensor([[-0.2500,  0.2500]], dtype=torch.float64)
+    """
+    on = _structured(f, logits, distribution)
+    return _of_elements(f, logits, lambda moments: moments.gradient) if on is None else on.gradient
+
+
+def _of_elements(f: Any, logits: Parameters, part: Callable[[ValueMoments], Tensor]) -> Tensor:
+    """Return a part of the moments of f, for each element of a batch."""
+    if logits is None:
+        raise TypeError("logits are missing: give (f, logits)")
+    objective = checked(f, logits)
+    if logits.ndim == 2:
+        return part(value_moments(objective, logits, squares=False))
+    table = Tabulated(objective, logits)
+    elements = [
+        part(value_moments(table.element(b), row, squares=False)) for b, row in enumerate(logits)
+    ]
+    return torch.stack(elements)
+
+
+def exact_moments(
+    estimator: Estimator,
+    f: Loss | Enumerated | Structured,
+    logits: Parameters = None,
+    *,
+    distribution: DistributionOf | None = None,
+) -> Moments:
+    """Return mean and variance of one draw of `estimator` without sampling, float64.
+
+    A value estimator for which no formula is known is put to every tuple of its samples.
+
+    Args:
+        estimator: The estimator.
+        f: The loss, or an `Enumeration` or a `Structured` in place of all other arguments.
+        logits: The parameters [N, C]. For [B, N, C] f maps x [..., B, N, C] to [..., B].
+        distribution: What x is drawn from instead: a function from the parameters, of any shape, to
+            a `torch.distributions.Distribution`; see `gradlab.exact.structures.Structured`.
+
+    Returns:
+        The moments; for logits [B, N, C] they have the axis B in front.
+
+    Raises:
+        NotExactError: If the moments are not known (as of GS, ARSM, REBAR, or of a class that
+            overrides what is enumerated), or the estimator refuses the logits.
+        TooLargeError: If there are too many configurations, or the tables would fill the memory.
+        QuadratureError: If a temperature of the Gumbel family is too extreme.
+        NotDifferentiableError: If the estimator needs a gradient that f does not have.
+        LossError: If f breaks its contract.
+        TypeError: If there are both an enumeration and logits, or neither.
+
+    Example:
+        >>> import gradlab
+        >>> from gradlab.problems import problem, regime
+        >>> f, logits = problem("quadratic", 2, 3), regime("moderate", 2, 3)
+        >>> moments = gradlab.exact_moments(gradlab.ZGR(), f, logits)
+        >>> torch.allclose(moments.mean, gradlab.exact_gradient(f, logits))
+        True
+    """
+    on = _structured(f, logits, distribution)
+    if on is not None:
+        return on.moments(estimator)
+    assert not isinstance(f, Structured)
+    return enumerated(f, logits).moments(estimator)
+
+
+def _structured(
+    f: Any, logits: Parameters, distribution: DistributionOf | None
+) -> Structured | None:
+    """Return what is enumerated where x is drawn from a distribution; else None."""
+    if isinstance(f, Structured):
+        if logits is not None or distribution is not None:
+            raise TypeError("a Structured has its own parameters and distribution: give it alone")
+        return f
+    if distribution is None:
+        return None
+    if logits is None or isinstance(f, Enumerated):
+        raise TypeError("with distribution= give a loss f and the parameters")
+    return Structured(f, logits, distribution)
