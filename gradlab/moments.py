@@ -104,7 +104,7 @@ class Moments:
         return self._measure(lambda m: float(m.variance_per_variable.sum()))
 
     @property
-    def mean_se(self) -> Float[Tensor, "*batch N C"]:
+    def mean_se(self) -> Float[Tensor, "*shape"]:
         """Standard error of each coordinate of `mean`; 0 when exact."""
         if self.groups is None:
             return torch.zeros_like(self.mean)
@@ -386,7 +386,7 @@ def _root(square: float) -> float:
     return math.sqrt(square) if square > 0 else math.nan
 
 
-Truth = Float[Tensor, "*batch N C"] | Moments
+Truth = Float[Tensor, "*shape"] | Moments
 """What an estimator is held against: a gradient, or moments of unbiased draws of it."""
 
 

@@ -6,18 +6,19 @@ chunk size, worker count and other rows never change a bit of the result.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import reduce
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Generator, Tensor
 
 from gradlab.checks import check_int
 from gradlab.estimators import Estimator
+from gradlab.exact.structures import DistributionOf, Structured
 from gradlab.loss import Loss
-from gradlab.loss.gate import checked
+from gradlab.loss.gate import Objective, checked
 from gradlab.moments import GROUPS, Groups, Moments
 from gradlab.progress import Progress
 from gradlab.reproducible import block_generator, check_seed, single_thread
@@ -52,10 +53,11 @@ def block_size(estimator: Estimator, variables: int, classes: int) -> int:
 def monte_carlo(
     estimator: Code,
     f: Loss,
-    logits: Float[Tensor, "*batch N C"],
+    logits: Float[Tensor, "*shape"],
     draws: int,
     seed: int = 0,
     *,
+    distribution: DistributionOf | None = None,
     row: str = "",
     workers: int = 1,
     chunk: int = 8,
@@ -74,6 +76,8 @@ def monte_carlo(
         logits: Logits [N, C], or [B, N, C] for a batch.
         draws: The number n of independent draws, at least 32.
         seed: The seed of all draws, an int in [0, 2^63).
+        distribution: What x is drawn from instead of independent categorical variables, a function
+            of the parameters; see `gradlab.exact.structures.Structured`.
         row: The name of the row that the draws are for. Rows of other names have other random
             numbers.
         workers: The number of threads; it does not change the result.
@@ -98,7 +102,9 @@ def monte_carlo(
         >>> abs(bias2.value) < 4 * bias2.se
         True
     """
-    estimator, f = estimator_of(estimator), checked(f, logits)
+    estimator = estimator_of(estimator)
+    structured = None if distribution is None else Structured(f, logits, distribution)
+    f = checked(f, logits) if structured is None else structured.objective
     for name, value, least in (
         ("draws", draws, 2 * GROUPS),
         ("workers", workers, 1),
@@ -106,14 +112,7 @@ def monte_carlo(
     ):
         check_int(name, value, least)
     check_seed(seed)
-    drawn = draws_of(estimator)
-    # Code of the user's is run in the precision that it trains in.
-    at = drawn.at(logits.detach().to(f.device, f.dtype))
-    if not drawn.is_shipped:
-        # Code that uses its whole call, or keeps something, has no law of one draw.
-        drawn.check_randomness(f, at, seed)
-    draw = estimator.draw if drawn.is_shipped and at.ndim == 2 else drawn
-    size = block_size(estimator, at[..., 0].numel(), at.shape[-1])
+    at, draw, size = _drawing(estimator, f, logits, seed, structured)
     row = f"{row}|{estimator}"
 
     def sums(first: int) -> list[Groups]:
@@ -139,6 +138,31 @@ def monte_carlo(
             bar.add(min(chunk * size, draws - bar.done))
     assert total is not None
     return Moments.from_groups(total)
+
+
+Draw = Callable[[Objective, Tensor, int, Generator], Tensor]
+
+
+def _drawing(
+    estimator: Estimator, f: Objective, logits: Tensor, seed: int, structured: Structured | None
+) -> tuple[Tensor, Draw, int]:
+    """Return where to draw, the function that draws, and how many draws make a block."""
+    if structured is not None:
+        numbers = structured.parameters.numel() + structured.shape.numel()
+        size = block_size(estimator, 1, numbers)
+
+        def draw(_: Objective, at: Tensor, n: int, generator: Generator) -> Tensor:
+            return structured.draws(estimator, n, generator)
+
+        return structured.parameters, draw, size
+    drawn = draws_of(estimator)
+    # Code of the user's is run in the precision that it trains in.
+    at = drawn.at(logits.detach().to(f.device, f.dtype))
+    if not drawn.is_shipped:
+        # Code that uses its whole call, or keeps something, has no law of one draw.
+        drawn.check_randomness(f, at, seed)
+    draw_one = estimator.draw if drawn.is_shipped and at.ndim == 2 else drawn
+    return at, draw_one, block_size(estimator, at[..., 0].numel(), at.shape[-1])
 
 
 def _in_order(task, starts: Iterable[int], workers: int) -> Iterator[list[Groups]]:  # type: ignore[no-untyped-def]

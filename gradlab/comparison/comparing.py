@@ -16,10 +16,13 @@ from torch import Tensor
 from gradlab.checks import check_choice, check_int
 from gradlab.comparison.eligibility import GRADIENT_COST, check_gradient_cost
 from gradlab.comparison.measuring import measured_rows
+from gradlab.comparison.of_structures import structured_rows
 from gradlab.comparison.rows import AVERAGED, COMPARED, METHODS, as_table
 from gradlab.comparison.unmet import Rare, rare_draws, rare_states
 from gradlab.estimators import Estimator
 from gradlab.exact.moments import Enumerated, Enumeration, enumerated
+from gradlab.exact.structures import DistributionOf, Structured
+from gradlab.exact.truth import structured
 from gradlab.loss import Loss
 from gradlab.loss.gate import name_of
 from gradlab.moments import GROUPS, Moments, Truth, check_averaged
@@ -43,8 +46,8 @@ REFERENCE_DRAWS = 1_000_000
 
 @single_thread()
 def compare(
-    f: Loss | Enumerated,
-    logits: Float[Tensor, "*batch N C"] | None = None,
+    f: Loss | Enumerated | Structured,
+    logits: Float[Tensor, "*shape"] | None = None,
     estimators: Iterable[Code] = (),
     temperatures: Sequence[float] | None = None,
     draws: int | None = None,
@@ -60,6 +63,7 @@ def compare(
     reference_draws: int = REFERENCE_DRAWS,
     gradient_cost: float = GRADIENT_COST,
     averaged: float = AVERAGED,
+    distribution: DistributionOf | None = None,
 ) -> pd.DataFrame:
     """Measure each estimator, at each temperature if it has one, against the exact gradient of E f.
 
@@ -88,6 +92,9 @@ def compare(
         reference_draws: Draws of the reference.
         gradient_cost: Evaluations of f that f with its gradient counts as.
         averaged: Draws whose mean the column `progress` is of.
+        distribution: What x is drawn from instead of independent categorical variables, a function
+            of the parameters (in place of logits, of any shape); see
+            `gradlab.exact.structures.Structured`. N and C are then empty.
 
     Returns:
         One row per estimator and temperature, with the columns that `gradlab.row_schema` describes.
@@ -110,7 +117,14 @@ def compare(
     check_gradient_cost(gradient_cost)
     check_averaged(averaged)
     check_seed(seed)
+    settings: dict[str, Any]
     draws = DEFAULT_DRAWS if draws is None else draws
+    if distribution is not None or isinstance(f, Structured):
+        on = structured(f, logits, distribution)
+        assert on is not None
+        settings = {"draws": draws, "seed": seed, "method": method, "averaged": averaged}
+        settings |= {"gradient_cost": gradient_cost, "problem": problem or name_of(on.f)}
+        return structured_rows(on, with_temperatures(estimators, temperatures), **settings)
     exact = enumerated(f, logits, enumeration)
     logits = exact.logits
     name = problem or name_of(exact.objective)
@@ -140,7 +154,7 @@ def compare(
         assert isinstance(reference, Estimator)
         return rare_draws(truth, reference, (logits.shape[-1], logits.shape[-2]))
 
-    settings: dict[str, Any] = {"draws": draws, "seed": seed, "method": method, "row": name}
+    settings = {"draws": draws, "seed": seed, "method": method, "row": name}
     settings |= {"rare": rare, "gradient_cost": gradient_cost, "averaged": averaged}
     running: dict[str, Any] = {"workers": workers, "progress": progress}
     rows: list[dict[str, Any]] = []

@@ -19,6 +19,8 @@ from gradlab.samples import configurations, draw_exponentials, one_hot
 __all__ = ["Chain"]
 
 _MAX_STATES = 2**20
+# Lower than what all sequences together can add, and a number from which digits do not matter.
+_FORBIDDEN = -1e9
 
 
 class _OneHotRows(constraints.Constraint):
@@ -77,8 +79,8 @@ class Chain(ExponentialFamily):
         batch = torch.broadcast_shapes(unary.shape[:-2], pairwise.shape[:-3])
         self.unary = unary.expand(*batch, length, classes)
         self.pairwise = pairwise.expand(*batch, length - 1, classes, classes)
-        allowed = [torch.where(t.detach() > -torch.inf, 0.0, -torch.inf) for t in self._given]
-        if bool((_forward(*allowed)[-1].logsumexp(-1) == -torch.inf).any()):
+        low = [torch.where(t.detach() > -torch.inf, 0.0, _FORBIDDEN) for t in self._given]
+        if bool((_forward(*low)[1] < _FORBIDDEN / 2).any()):
             raise ValueError("-inf in unary and pairwise leaves no sequence")
         super().__init__(batch, (length, classes), estimator, validate_args)
 
@@ -98,11 +100,11 @@ class Chain(ExponentialFamily):
         return alone + together.flatten(-3).sum(-1)
 
     def _log_partition(self, *parameters: Tensor) -> Tensor:
-        return _forward(*parameters)[-1].logsumexp(-1)
+        return _forward(*parameters)[1]
 
     def _drawn(self, n: int, generator: Generator | None) -> Tensor:
         unary, pairwise = self.natural
-        alphas = _forward(unary, pairwise)
+        alphas, _ = _forward(unary, pairwise)
         weight = alphas[-1].expand(n, *alphas[-1].shape)
         chosen = [(weight - draw_exponentials(weight, generator).log()).argmax(-1)]
         for t in reversed(range(len(alphas) - 1)):
@@ -126,12 +128,18 @@ class Chain(ExponentialFamily):
         return one_hot(configurations(length, classes), self.unary)
 
 
-def _forward(unary: Tensor, pairwise: Tensor) -> list[Tensor]:
-    """Return the log-sums over all beginnings of a sequence, [*batch, C] for each place."""
-    alpha = unary[..., 0, :]
-    alphas = [alpha]
-    for t in range(pairwise.shape[-3]):
-        step = (alpha.unsqueeze(-1) + pairwise[..., t, :, :]).logsumexp(-2)
-        alpha = step + unary[..., t + 1, :]
-        alphas.append(alpha)
-    return alphas
+def _forward(unary: Tensor, pairwise: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Return log-probabilities of each beginning's last class, [*batch, C], and the log-partition.
+
+    What the beginnings sum to is taken off at each place: a long chain keeps its digits.
+    """
+    alphas: list[Tensor] = []
+    total = unary.new_zeros(())
+    for t in range(unary.shape[-2]):
+        alpha = unary[..., t, :]
+        if alphas:
+            alpha = alpha + (alphas[-1].unsqueeze(-1) + pairwise[..., t - 1, :, :]).logsumexp(-2)
+        size = alpha.logsumexp(-1)
+        alphas.append(alpha - size.unsqueeze(-1))
+        total = total + size
+    return alphas, total

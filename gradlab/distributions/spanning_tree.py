@@ -8,6 +8,7 @@ Nothing is subtracted, so weights of very different sizes keep their digits.
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -23,6 +24,7 @@ __all__ = ["SpanningTree"]
 
 _MAX_STATES = 2**20
 _MAX_STEPS = 1e6
+_FEW = 2**14
 
 
 class _Trees(constraints.Constraint):
@@ -46,7 +48,8 @@ class SpanningTree(ExponentialFamily):
 
     .. math:: p(x) \propto \exp(\theta \cdot x)
 
-    Marginals cost O(V^3). Samples are drawn by Wilson's algorithm (Wilson 1996, STOC), all at once.
+    Marginals cost O(V^3). Samples are drawn by Wilson's algorithm (Wilson 1996, STOC), all at once;
+    where weights are so unequal that it takes very long, from all trees, if these are few.
 
     Args:
         logits: theta [*batch, E], one for each edge; -inf forces an edge out.
@@ -132,7 +135,17 @@ class SpanningTree(ExponentialFamily):
         """Draw trees by popping the cycles of a random arrow at each vertex but the root."""
         theta, size = self.natural[0], self.vertices
         p = self._weights(theta).double().softmax(-1)
-        _check_steps(p)
+        steps = float(_steps(p).max())
+        if steps > _MAX_STEPS:
+            if float(self._count()) > math.log(_FEW):
+                raise ValueError(
+                    f"weights are so unequal that a sampled tree takes some {steps:.0e} steps of "
+                    f"Wilson's algorithm, more than {_MAX_STEPS:.0e}, and the trees are too many "
+                    "to be enumerated"
+                )
+            states = self._states()
+            weight = self._score(states.reshape(-1, *[1] * len(self.batch_shape), states.shape[1]))
+            return states[draw_classes(weight.double().softmax(0).movedim(0, -1), generator, n)]
         p = p.expand(n, *p.shape)
         arrow = draw_classes(p, generator)
         arrow[..., 0] = 0
@@ -221,13 +234,11 @@ def _joined(component: Tensor, later: Tensor, vertices: int) -> Tensor:
     return (near[:, 0, :] > 0).all(-1)
 
 
-def _check_steps(p: Tensor) -> None:
-    """Raise ValueError if walks among the vertices would take very long to find the root."""
+def _steps(p: Tensor) -> Tensor:
+    """Return how many arrows Wilson's algorithm draws on average, infinite where it may not end."""
     inner = p[..., 1:, 1:]
     eye = torch.eye(inner.shape[-1], dtype=p.dtype, device=p.device)
-    steps = torch.linalg.inv(eye - inner).diagonal(dim1=-2, dim2=-1).sum(-1)
-    if not bool((steps < _MAX_STEPS).all()):
-        raise ValueError(
-            f"weights are so unequal that a sampled tree takes some {float(steps.max()):.0e} steps "
-            f"of Wilson's algorithm, more than {_MAX_STEPS:.0e}; enumerate the trees instead"
-        )
+    visits, fault = torch.linalg.inv_ex(eye - inner)
+    steps = visits.diagonal(dim1=-2, dim2=-1).sum(-1)
+    # Rounding may make the number negative where it is very large.
+    return torch.where((fault == 0) & (steps >= inner.shape[-1] * 0.5), steps, torch.inf)

@@ -94,6 +94,11 @@ class Structured:
     def _shaped(self, states: Tensor) -> Tensor:
         return states.reshape(len(states), *self.shape)
 
+    @property
+    def given_parameters(self) -> Tensor:
+        """The parameters in the dtype and on the device in which they were given."""
+        return self.parameters.to(self.objective.device, self.objective.dtype, copy=True)
+
     @cached_property
     def states(self) -> Float[Tensor, "S 1 D"]:
         """All states, each as one row of D numbers, float64."""

@@ -20,14 +20,14 @@ from gradlab.loss import Loss
 from gradlab.loss.gate import checked
 from gradlab.moments import Moments
 
-__all__ = ["exact_gradient", "exact_moments", "exact_value"]
+__all__ = ["exact_gradient", "exact_moments", "exact_value", "structured"]
 
 Parameters = Float[Tensor, "*shape"] | None
 
 
 def exact_value(
     f: Loss | Structured, logits: Parameters = None, *, distribution: DistributionOf | None = None
-) -> Float[Tensor, "*shape"]:
+) -> Float[Tensor, "*result"]:
     """Return the expected loss E f(x), x ~ Categorical(softmax(logits)), by enumeration.
 
     Args:
@@ -48,13 +48,13 @@ def exact_value(
         >>> gradlab.exact_value(lambda x: x[..., 0, 1], torch.tensor([[0.0, 0.0]]))
         tensor(0.5000, dtype=torch.float64)
     """
-    on = _structured(f, logits, distribution)
+    on = structured(f, logits, distribution)
     return _of_elements(f, logits, lambda moments: moments.mean) if on is None else on.value
 
 
 def exact_gradient(
     f: Loss | Structured, logits: Parameters = None, *, distribution: DistributionOf | None = None
-) -> Float[Tensor, "*shape"]:
+) -> Float[Tensor, "*result"]:
     r"""Return the true gradient d/dlogits E f(x), by enumeration, from values of f alone.
 
     .. math:: \partial_{ic} E f = p_{ic}\,(E[f \mid x_i = c] - E f)
@@ -79,7 +79,7 @@ def exact_gradient(
         >>> gradlab.exact_gradient(lambda x: x[..., 0, 1], torch.tensor([[0.0, 0.0]]))
         tensor([[-0.2500,  0.2500]], dtype=torch.float64)
     """
-    on = _structured(f, logits, distribution)
+    on = structured(f, logits, distribution)
     return _of_elements(f, logits, lambda moments: moments.gradient) if on is None else on.gradient
 
 
@@ -135,17 +135,33 @@ def exact_moments(
         >>> torch.allclose(moments.mean, gradlab.exact_gradient(f, logits))
         True
     """
-    on = _structured(f, logits, distribution)
+    on = structured(f, logits, distribution)
     if on is not None:
         return on.moments(estimator)
     assert not isinstance(f, Structured)
     return enumerated(f, logits).moments(estimator)
 
 
-def _structured(
+def structured(
     f: Any, logits: Parameters, distribution: DistributionOf | None
 ) -> Structured | None:
-    """Return what is enumerated where x is drawn from a distribution; else None."""
+    """Return what is enumerated where x is drawn from a distribution; else None.
+
+    Args:
+        f: A loss, or a `Structured` in place of all arguments.
+        logits: The parameters of the distribution.
+        distribution: From the parameters to what x is drawn from.
+
+    Returns:
+        The states of f, or None where neither a `Structured` nor a distribution is given.
+
+    Raises:
+        TypeError: If there is too much or too little.
+
+    Example:
+        >>> structured(lambda x: x[..., 0], torch.zeros(2, 3), None) is None
+        True
+    """
     if isinstance(f, Structured):
         if logits is not None or distribution is not None:
             raise TypeError("a Structured has its own parameters and distribution: give it alone")
