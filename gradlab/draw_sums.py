@@ -38,13 +38,13 @@ class Groups:
     """
 
     count: Float[Tensor, " G"]
-    mean: Float[Tensor, "G *shape"]
-    square: Float[Tensor, "G *shape"]
+    mean: Float[Tensor, " G *shape"]
+    square: Float[Tensor, " G *shape"]
     radius2: float
     radius4: float
 
     @classmethod
-    def from_draws(cls, g: Float[Tensor, "n *shape"]) -> "Groups":
+    def from_draws(cls, g: Float[Tensor, " n *shape"]) -> "Groups":
         """Return the sums of one block of draws, in two passes over it.
 
         Args:
