@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gradlab.figures.packaged import committed
 from gradlab.parallel import processes, usable_cores
 from gradlab.progress import Progress, say
 
-__all__ = ["FIGURES", "Drawn", "about", "draw", "function", "named"]
+__all__ = ["FIGURES", "LONG", "Drawn", "about", "committed", "draw", "function", "named"]
 
 FIGURES = {
     name: f"{__name__}.{name.replace('-', '_')}"
@@ -41,9 +42,13 @@ FIGURES = {
         "degree",
         "budget",
         "cold-limit",
+        "prediction",
     )
 }
 """Modules by the name of their figure; the slowest first, so that all processes end together."""
+
+LONG = {"prediction": "about an hour of one core"}
+"""Figures that are computed only when they are named, and how long that takes."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,9 @@ def draw(
 ) -> list[Drawn]:
     """Make the named figures, or all of them: out/NAME.csv, .png and .pdf.
 
+    Without names, the figures of `LONG` are not computed. They are drawn from the rows in `out`,
+    or from those that travel with the package, and a notice says so.
+
     A figure that fails does not stop the others. An interrupt ends the processes and leaves no
     half-written file. Processes are spawned: a script calls this under `if __name__ == "__main__"`.
 
@@ -111,6 +119,7 @@ def draw(
     Example:
         >>> draw(["degree"], redraw=True)[0].error  # doctest: +SKIP
     """
+    names = [names] if isinstance(names, str) else list(names)
     chosen = named(names)
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
@@ -122,7 +131,10 @@ def draw(
         Progress("figures", len(chosen), "figures", shown=progress) as bar,
     ):
         futures = {
-            pool.submit(_make, name, FIGURES[name], out, seed, redraw): name for name in chosen
+            pool.submit(
+                _make, name, FIGURES[name], out, seed, redraw, None if names else LONG.get(name)
+            ): name
+            for name in chosen
         }
         for future in as_completed(futures):
             name = futures[future]
@@ -188,8 +200,13 @@ def _of(module: str, which: str) -> Callable[..., Any]:
     return found
 
 
-def _make(name: str, module: str, out: Path, seed: int, redraw: bool) -> Drawn:
-    """Compute and write one figure; an error is caught and reported."""
+def _make(
+    name: str, module: str, out: Path, seed: int, redraw: bool, takes: str | None = None
+) -> Drawn:
+    """Compute and write one figure; an error is caught and reported.
+
+    One that takes `takes` is drawn from rows that are there.
+    """
     start = time.perf_counter()
     notes = io.StringIO()
     error = None
@@ -203,7 +220,15 @@ def _make(name: str, module: str, out: Path, seed: int, redraw: bool) -> Drawn:
             csv = out / f"{name}.csv"
             if redraw and not csv.exists():
                 raise OSError(f"there is no {csv} to draw again; make it first, without redraw")
-            rows = pd.read_csv(csv) if redraw else _of(module, "rows")(seed)
+            if redraw or (takes and csv.exists()):
+                rows = pd.read_csv(csv, low_memory=False)
+            else:
+                rows = committed(name) if takes else _of(module, "rows")(seed)
+            if takes and not redraw:
+                say(
+                    f"{name}: drawn from committed rows; `gradlab figures {name}` computes them, "
+                    f"which takes {takes}"
+                )
             save_with_rows(rows, _of(module, "plot"), out, name)
         except OSError as fault:
             error = str(fault)
