@@ -1,13 +1,11 @@
 """The rows of figures that travel with the package, for notebooks and for what takes long to make.
 
 They are the committed rows, or those of them that the picture shows. Rooms of figures hold them as
-committed.csv.xz. After the rows of such a figure have changed, `python -m gradlab.figures.packaged
-FOLDER` packs them anew from FOLDER, by default figures/.
+committed.csv.xz. After the rows of such a figure have changed, `pack()` writes these files anew.
 """
 
 import io
 import lzma
-import sys
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +15,7 @@ from gradlab.files import writing
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PACKAGED", "committed", "packed"]
+__all__ = ["PACKAGED", "committed", "pack", "packed"]
 
 PACKAGED = ("zoo", "prediction")
 """Figures whose rows travel with the package."""
@@ -30,8 +28,7 @@ def committed(name: str) -> "pd.DataFrame":
 
     Args:
         name: a name of `PACKAGED`. The rows of "prediction" leave out the standard errors of
-            single criteria and what the picture does not show: gradients with their known part
-            added, and criteria per evaluation.
+            single criteria, and the gradients to which the part that is known is added.
 
     Returns:
         The rows.
@@ -73,18 +70,25 @@ def packed(name: str, folder: Path = Path("figures")) -> str:
 
     rows = pd.read_csv(folder / f"{name}.csv", dtype=str, keep_default_na=False)
     if name == "prediction":
-        shown = (rows["gradient"] != "whole") & (rows["per"] != "evaluation")
-        rows = rows.loc[shown, [column for column in rows if not column.endswith(" se")]]
+        columns = [column for column in rows if not column.endswith(" se")]
+        rows = rows.loc[rows["gradient"] != "whole", columns]
     return rows.to_csv(index=False, lineterminator="\n")
 
 
-def _pack(folder: Path) -> None:
+def pack(folder: Path = Path("figures")) -> None:
+    """Write the rows that travel with the package, from the CSVs in a folder.
+
+    Args:
+        folder: where NAME.csv of each figure of `PACKAGED` is.
+
+    Raises:
+        OSError: if a CSV cannot be read, or the package cannot be written.
+
+    Example:
+        >>> pack()  # doctest: +SKIP
+    """
     for name in PACKAGED:
         room = Path(__file__).parent / name
         with writing(room) as new:
             text = packed(name, folder).encode()
             (new / _FILE).write_bytes(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME))
-
-
-if __name__ == "__main__":
-    _pack(Path(*sys.argv[1:2] or ("figures",)))

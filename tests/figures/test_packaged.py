@@ -18,14 +18,14 @@ LONGEST = 300_000  # bytes of rows in the package, all figures together
 
 @pytest.mark.parametrize("name", PACKAGED)
 def test_packaged_rows_are_the_committed_ones(name: str) -> None:
-    """Otherwise: python -m gradlab.figures.packaged."""
+    """Otherwise call gradlab.figures.packaged.pack()."""
     expected = pd.read_csv(io.StringIO(packed(name, FOLDER)), low_memory=False)
     pd.testing.assert_frame_equal(committed(name), expected, check_exact=True)
 
 
-def test_rows_of_prediction_leave_out_what_its_picture_does_not_show() -> None:
+def test_rows_of_prediction_leave_out_the_whole_gradient_and_standard_errors() -> None:
     whole = pd.read_csv(FOLDER / "prediction.csv", low_memory=False)
-    shown = whole[(whole["gradient"] != "whole") & (whole["per"] != "evaluation")]
+    shown = whole[whole["gradient"] != "whole"]
     found = committed("prediction")
     pd.testing.assert_frame_equal(found, shown[found.columns].reset_index(drop=True))
     missing = set(whole) - set(found)
