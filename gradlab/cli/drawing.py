@@ -32,6 +32,8 @@ def figures(
 ) -> None:
     """Make the figures, each beside its rows; the same seed gives the same rows.
 
+    Without a name, prediction is drawn from committed rows; by its name it takes about an hour.
+
     \b
     Example:  gradlab figures temperature trade-off --out figures
     Example:  gradlab figures --redraw

@@ -93,15 +93,10 @@ def test_every_code_cell_is_stored_with_a_clean_output(stem: str) -> None:
     cells = code_cells(read(stem))
     outputs = [output for cell in cells for output in cell.outputs]
     silent = [cell.id for cell in cells if not cell.outputs]
-    assert silent == [cell.id for cell in cells if "install" in tags(cell) or defines(cell)]
+    assert silent == [cell.id for cell in cells if "install" in tags(cell)]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert not [output for output in outputs if output.output_type == "error"]
     assert not [output.text for output in outputs if output.get("name") == "stderr"]
-
-
-def defines(cell: Any) -> bool:
-    """Return whether a cell is a function of the user and settings, which show nothing."""
-    return cell.id == "own-loss"
 
 
 @notebooks
