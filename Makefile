@@ -45,6 +45,7 @@ format: $(READY) ## format, and what lint can mend by itself
 notebooks: $(READY) ## run the notebooks and store their outputs in them
 	@$(BIN)/jupyter nbconvert --to notebook --execute --inplace --log-level=WARN \
 	  --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+	@$(BIN)/python notebooks/smaller.py
 
 bench: $(READY) ## speed; beside other packages where the bench extra is installed
 	@$(BIN)/python -m benchmarks

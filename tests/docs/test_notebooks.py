@@ -4,6 +4,8 @@ Fresh text is compared with stored text number by number, so that another roundi
 digit, or of a zero, is no difference.
 """
 
+import base64
+import io
 import itertools
 import json
 import re
@@ -20,7 +22,7 @@ STEMS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 
 NUMBER = re.compile(r"[-+]?\d+\.?\d*(?:e[-+]?\d+)?")
 ROUNDING = Decimal("1e-12")
-TOGETHER = 1_500_000  # bytes of all notebooks: a site embeds them
+TOGETHER = 1_000_000  # bytes of all notebooks: a site embeds them
 LONGEST = 90  # seconds of one core
 RUNNING_TIME = re.compile(r"^\*Running time: about (\d+) s on one core\.\*$", re.MULTILINE)
 
@@ -86,6 +88,19 @@ def test_notebooks_are_numbered() -> None:
 
 def test_notebooks_are_small() -> None:
     assert sum(path.stat().st_size for path in FOLDER.glob("*.ipynb")) < TOGETHER
+
+
+@notebooks
+def test_pictures_have_a_palette(stem: str) -> None:
+    """Otherwise: make notebooks, or notebooks/smaller.py alone."""
+    from PIL import Image
+
+    outputs = [output for cell in code_cells(read(stem)) for output in cell.outputs]
+    stored = [
+        output.data["image/png"] for output in outputs if "image/png" in output.get("data", {})
+    ]
+    modes = {Image.open(io.BytesIO(base64.b64decode(png))).mode for png in stored}
+    assert modes == {"P"}
 
 
 @notebooks
