@@ -35,7 +35,7 @@ def _along_own_sample(decay: float) -> str:
 
 
 _BY_STEP = "rows.pivot(index='step', columns='estimator', values='{}')"
-_HOT = "exact[(exact['series'] == 'GS-ST') & (exact['tau'] == 10)].iloc[0]"
+_HOT = "exact[(exact['series'] == 'GS-ST') & (exact['tau'].round(6) == 10)].iloc[0]"
 
 CLAIMS: dict[str, list[tuple[str, str]]] = {
     "01_truth_and_first_estimator": [
@@ -271,7 +271,7 @@ CLAIMS: dict[str, list[tuple[str, str]]] = {
         ),
         (
             "The quantized network prefers 1.",
-            "part[part['task'] == 'quantized 5x4'].set_index('averaged')['rho'].idxmax() == 1",
+            "mean['rho']['quantized 5x4'].filter(like='progress').idxmax() == 'progress of 1'",
         ),
         ("### The quantized network: 0.42", f"{_rho('quantized 5x4')} == 0.42"),
         ("GS-ST and GR at temperature 3.2.", "quantized.index[:2].tolist() == hot"),
