@@ -20,14 +20,12 @@ def check_int(
     raise error(f"{name} must be an int {allowed}, not {value!r}")
 
 
-def check_choice(
-    name: str, value: Any, known: Iterable[str], error: type[ValueError] = ValueError
-) -> None:
-    """Raise `error`, with the nearest known name, unless `value` is one of `known`."""
+def check_choice(name: str, value: Any, known: Iterable[str]) -> None:
+    """Raise ValueError, with the nearest known name, unless `value` is one of `known`."""
     names = tuple(map(str, known))
     if value not in names:
         hint = did_you_mean(value, names)
-        raise error(f"{name} must be one of {', '.join(names)}, not {value!r}{hint}")
+        raise ValueError(f"{name} must be one of {', '.join(names)}, not {value!r}{hint}")
 
 
 def check_known(
@@ -40,9 +38,9 @@ def check_known(
         raise error(f"unknown {what} {value!r}{hint} (known: {', '.join(names)})")
 
 
-def did_you_mean(value: Any, known: Iterable[str], cutoff: float = 0.6) -> str:
+def did_you_mean(value: Any, known: Iterable[str]) -> str:
     """Return "; did you mean 'NAME'?" for the nearest of `known`, "" if none is near."""
-    near = difflib.get_close_matches(str(value), list(known), n=1, cutoff=cutoff)
+    near = difflib.get_close_matches(str(value), list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

@@ -74,7 +74,10 @@ def modern(
             if not equals and name not in flags:
                 value = next(left, "")
                 taken.append(value)
-            if name in old:
+            if (command, name, value) == ("verify", "--method", "draws"):
+                found["--method draws"] = ""
+                kept += ["--method", "monte-carlo"]
+            elif name in old:
                 found[name] = value
                 estimators += [value] if name == "--estimator" else []
             else:

@@ -152,21 +152,20 @@ def read_code(text: str, option: str) -> "Code":
 def read_estimators(
     texts: Sequence[str] | None,
     tau: str | None,
-    option: str = "ESTIMATOR",
     files: Sequence[str] | None = None,
     default: Iterable[str] | None = None,
 ) -> list["Estimator"]:
     """Return the estimators at their temperatures, each once.
 
-    Without any they are those of `default`, else all that there are. Faults are those of `option`,
-    or of --file for those of `files`.
+    Without any they are those of `default`, else all that there are. Faults are those of
+    ESTIMATOR, or of --file for those of `files`.
     """
     from gradlab.comparison.comparing import with_temperatures
     from gradlab.estimators import ESTIMATORS
     from gradlab.user_code.under_test import CodeEstimator
 
     given = texts or (() if files else default or ESTIMATORS)
-    codes = [read_code(text, option) for text in given]
+    codes = [read_code(text, "ESTIMATOR") for text in given]
     codes += [read_code(text, f"--file {text}") for text in dict.fromkeys(files or ())]
     cells = list(dict.fromkeys(with_temperatures(codes, read_temperatures(tau))))
     names = [str(cell) for cell in cells]

@@ -89,7 +89,7 @@ def run(
         bool, typer.Option("--extend", help="Allow a grid with more cells than the store has.")
     ] = False,
 ) -> None:
-    """Compute the cells that the store lacks; the same command goes on after any interruption.
+    """Compute the cells that the store lacks; the same command continues after any interruption.
 
     \b
     Example:  gradlab sweep run examples/small.toml small.db

@@ -72,7 +72,7 @@ _Out = Annotated[
 
 @app.callback(invoke_without_command=True)
 def train(context: typer.Context) -> None:
-    """Train a real model with one or several estimators; goes on where it was stopped."""
+    """Train a real model with one or several estimators; continues where it was stopped."""
     if context.invoked_subcommand is None:
         print(context.get_help(), file=sys.stderr)
         raise typer.Exit(2)

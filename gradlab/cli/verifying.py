@@ -52,7 +52,7 @@ class VerifyMethod(StrEnum):
 
     auto = "auto"
     exact = "exact"
-    draws = "draws"
+    monte_carlo = "monte-carlo"
 
 
 def verify(

@@ -15,7 +15,7 @@ from gradlab.estimators import Estimator
 from gradlab.exact.moments import Enumerated
 from gradlab.moments import GROUPS
 
-__all__ = ["measured_cells", "with_more_draws"]
+__all__ = ["copies", "measured_cells", "with_more_draws"]
 
 # Numbers that all draws may make before fewer are made of some, what share then, and how many
 # temperatures on each side of the best are measured by all.
@@ -39,7 +39,7 @@ def measured_cells(
     that the rows are the same on every machine.
     """
     numbers = on.logits.numel() * draws
-    work = sum(numbers * _copies(cell, on.logits) for cell in cells)
+    work = sum(numbers * copies(cell, on.logits) for cell in cells)
     few = max(2 * GROUPS, draws // _FEWER)
     if settings["method"] == "auto" or work <= _WORK or few >= draws:
         return compare(on, estimators=cells, draws=draws, **settings), None
@@ -85,7 +85,7 @@ def with_more_draws(
             waiting.setdefault(cell.series, []).append(cell)
 
     def work(some: list[Estimator]) -> float:
-        numbers = (needed[str(cell)] * _copies(cell, on.logits) for cell in some)
+        numbers = (needed[str(cell)] * copies(cell, on.logits) for cell in some)
         return on.logits.numel() * float(sum(numbers))
 
     left, parts = float(_EXTRA), []
@@ -108,7 +108,7 @@ def _in_order(rows: pd.DataFrame, cells: list[Estimator]) -> pd.DataFrame:
     return ordered.reset_index(drop=True)
 
 
-def _copies(cell: Estimator, logits: Tensor) -> int:
+def copies(cell: Estimator, logits: Tensor) -> int:
     """Return how many numbers a draw makes for each logit."""
     variables, classes = logits.shape[-2:]
     return cell.footprint(variables, classes) // (variables * classes)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
+from gradlab.checks import check_int
 from gradlab.estimators.base import Own
 from gradlab.estimators.values import ValueEstimator
 from gradlab.loss import Loss
@@ -32,8 +33,7 @@ class AffineEstimator(ValueEstimator):
         Each part G_j comes from the same noise. Raises ValueError for `draws` below 2 and what
         `draw` raises.
         """
-        if not isinstance(draws, int) or draws < 2:
-            raise ValueError(f"draws must be an int of at least 2, not {draws!r}")
+        check_int("draws", draws, 2)
         source = generator
         if source is None:
             source = Generator(logits.device)

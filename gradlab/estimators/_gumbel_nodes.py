@@ -57,8 +57,8 @@ def _placed(tau: float, n: int, end: float) -> Nodes:
     `growth` is expm1(tau z), and `kernel` `[4, L, n]` holds what does not depend on a in q_0 ..
     q_3 at every s. What lies outside the ends of v is below rounding.
     """
-    m, m_weight = _half_line(-3.75, 3.75, n)
-    s, s_weight = _half_line(-3.2, 3.75, n)
+    m, m_weight = _half_line(-3.75, n)
+    s, s_weight = _half_line(-3.2, n)
     scale = max(tau, 1.0)
     v, step = np.linspace(-3.6, end, math.ceil((end + 3.6) * n / 10), retstep=True)
     x = v - np.exp(-v)
@@ -72,9 +72,9 @@ def _placed(tau: float, n: int, end: float) -> Nodes:
     )
 
 
-def _half_line(low: float, high: float, n: int) -> tuple[Array, Array]:
+def _half_line(low: float, n: int) -> tuple[Array, Array]:
     """Return n nodes and weights for (0, inf) by u = exp(v - exp(-v)), v uniform."""
-    v, step = np.linspace(low, high, n, retstep=True)
+    v, step = np.linspace(low, 3.75, n, retstep=True)
     u = np.exp(v - np.exp(-v))
     return u, step * u * (1 + np.exp(-v))
 

@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import logsigmoid
 
 from gradlab.categorical import probabilities
+from gradlab.checks import check_int
 from gradlab.estimators._copula import (
     box_probability,
     count_of_orders,
@@ -36,8 +37,7 @@ class _CoupledEstimator(SampledValueEstimator):
     family: ClassVar[str] = "coupled samples"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.m, int) or not 2 <= self.m <= 64:
-            raise ValueError(f"m must be an int from 2 to 64, not {self.m!r}")
+        check_int("m", self.m, 2, 64)
 
     @property
     def samples(self) -> int:

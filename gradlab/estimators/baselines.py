@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from gradlab.categorical import draw_one_hot, one_hot, probabilities
+from gradlab.checks import check_int
 from gradlab.estimators.score_function import Reinforce
 from gradlab.estimators.values import Batch, Estimates, SampledValueEstimator, Tuples
 from gradlab.loss import Loss, evaluate
@@ -166,8 +167,7 @@ def _values(
     f: Loss, logits: Tensor, draws: int, generator: Generator | None
 ) -> tuple[Tensor, Tensor]:
     """Return samples of x and f there, both float64."""
-    if not isinstance(draws, int) or draws < 1:
-        raise ValueError(f"draws must be an int of at least 1, not {draws!r}")
+    check_int("draws", draws, 1)
     x = draw_one_hot(probabilities(logits.detach().to(torch.float64)), generator, draws)
     with torch.no_grad():
         return x, evaluate(f, x).to(torch.float64)

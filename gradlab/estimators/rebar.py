@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from gradlab.categorical import check_finite, check_tau
+from gradlab.checks import check_int
 from gradlab.estimators._affine import AffineEstimator
 from gradlab.estimators._control_network import ControlNetwork
 from gradlab.estimators._relaxed_pair import RelaxedPair
@@ -157,8 +158,7 @@ class RELAX(SampledValueEstimator):
         """
         steps = _STEPS if steps is None else steps
         for name, count in (("draws", draws), ("hidden", hidden), ("steps", steps)):
-            if not isinstance(count, int) or count < 1:
-                raise ValueError(f"{name} must be an int of at least 1, not {count!r}")
+            check_int(name, count, 1)
         logits = logits.detach().to(torch.float64)
         on = RelaxedPair.draw(logits, self.temperature, draws, generator)
         with torch.no_grad():

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from gradlab.categorical import probabilities
+from gradlab.checks import check_int
 from gradlab.estimators._configurations import (
     MAX_STATES,
     StatesEstimator,
@@ -50,8 +51,7 @@ class SumAndSample(StatesEstimator):
     reference: ClassVar[str] = "Liu et al. 2019, arXiv 1810.04777"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.k, int) or not 1 <= self.k <= MAX_STATES:
-            raise ValueError(f"k must be an int from 1 to {MAX_STATES}, not {self.k!r}")
+        check_int("k", self.k, 1, MAX_STATES)
 
     def calls(self, classes: int, variables: int = 1) -> int:
         """Evaluations of f that one draw spends: k + 1, of weight 0 where there are fewer x."""

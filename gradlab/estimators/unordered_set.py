@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from gradlab.categorical import probabilities
+from gradlab.checks import check_int
 from gradlab.estimators._configurations import (
     StatesEstimator,
     classes_of,
@@ -58,8 +59,7 @@ class UnorderedSet(StatesEstimator):
     reference: ClassVar[str] = "Kool et al. 2020, arXiv 2002.06043"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.k, int) or not 2 <= self.k <= 8:
-            raise ValueError(f"k must be an int from 2 to 8, not {self.k!r}")
+        check_int("k", self.k, 2, 8)
 
     @property
     def samples(self) -> int:

@@ -225,7 +225,7 @@ def _check_unchanged(estimator: Estimator, before: dict[str, str], code: object)
 
 
 def check_pullback(
-    estimator: SampleOnlyEstimator, p: Tensor, x: Tensor, dtype: torch.dtype = torch.float64
+    estimator: SampleOnlyEstimator, p: Tensor, x: Tensor, dtype: torch.dtype
 ) -> None:
     """Raise NotExactError unless a written `pullback` is a function of one x and v.
 

@@ -66,7 +66,7 @@ class Rarity:
         share = float(self.second[last]) / total if total > 0 else 0.0
         return float(self.first[last]), share
 
-    def rate_of(self, share: float = 0.5) -> float:
+    def rate_of(self, share: float) -> float:
         """Return the total rate of the largest events that carry this share of E t^2.
 
         n draws meet them n times as often. Infinite if t is 0 everywhere.

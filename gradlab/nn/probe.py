@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from gradlab.categorical import check_logits
 from gradlab.checks import check_int
 from gradlab.comparison.comparing import with_temperatures
+from gradlab.comparison.draws_enough import copies
 from gradlab.comparison.eligibility import GRADIENT_COST, check_gradient_cost
 from gradlab.comparison.measuring import about, measure
 from gradlab.comparison.rows import PROBED, as_table
@@ -272,7 +273,7 @@ class GradientProbe:
         if not drawn.is_shipped and str(estimator) not in self._replicates:
             drawn.check_randomness(f, logits, self.seed)
             self._replicates.add(str(estimator))
-        size = max(1, _BLOCK_NUMBERS // (logits.numel() * _copies(estimator, logits)))
+        size = max(1, _BLOCK_NUMBERS // (logits.numel() * copies(estimator, logits)))
         total: Groups | None = None
         for start in range(0, draws, size):
             n = min(size, draws - start)
@@ -300,15 +301,9 @@ class GradientProbe:
 _RELATIVE = {"bias": "bias2", "sd": "variance", "rmse": "mse"}
 
 
-def _copies(estimator: Estimator, logits: Tensor) -> int:
-    """Return how many numbers a draw makes for each logit."""
-    variables, classes = logits.shape[-2:]
-    return estimator.footprint(variables, classes) // (variables * classes)
-
-
 def _fitting(estimator: Estimator, logits: Tensor, fewest: int, most: int, numbers: int) -> int:
     """Return so many draws as make so many numbers, between the fewest and the most."""
-    return min(most, max(fewest, numbers // (logits.numel() * _copies(estimator, logits))))
+    return min(most, max(fewest, numbers // (logits.numel() * copies(estimator, logits))))
 
 
 def _sizes(logits: Tensor) -> tuple[int, int]:

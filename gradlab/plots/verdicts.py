@@ -34,7 +34,7 @@ def draw_verdicts(ax: Axes, rows: pd.DataFrame) -> None:
     }
     for colour, which in (
         (_PROVED, (table["outcome"] == "UNBIASED") & (table["method"] == "exact")),
-        (_SHOWN, (table["outcome"] == "UNBIASED") & (table["method"] == "draws")),
+        (_SHOWN, (table["outcome"] == "UNBIASED") & (table["method"] != "exact")),
         (_UNDECIDED, table["outcome"] == "INCONCLUSIVE"),
         (_OUT, table["outcome"] == "NOT APPLICABLE"),
     ):

@@ -22,13 +22,15 @@ __all__ = ["Relation", "relation_rows"]
 
 TEMPERATURES = (0.1, 0.5, 1.0)
 COLD = (1e-2, 1e-3)
+SIZE = (2, 3)  # N and C
 
 
 @dataclass(frozen=True)
 class Relation:
     """One identity on one problem: how far off it is (`size`) and may be (`limit`), by |g|.
 
-    `method`: exact, where the limit is rounding, or draws, where the size is a confidence bound.
+    `method`: "exact", where the limit is rounding, or "monte carlo", where the size is a confidence
+    bound.
     """
 
     relation: str
@@ -43,9 +45,7 @@ class Relation:
         return self.size <= self.limit
 
 
-def relation_rows(
-    seed: int = 0, *, delta: float = 0.05, alpha: float = 1e-3, N: int = 2, C: int = 3
-) -> pd.DataFrame:
+def relation_rows(seed: int = 0, *, delta: float = 0.05, alpha: float = 1e-3) -> pd.DataFrame:
     """Return one row for each relation and problem: the fields of `Relation`, and `holds`.
 
     Exact where both means are. That GS-ST and GR(k=10) draw with the exact mean of Gumbel-Rao is
@@ -55,20 +55,18 @@ def relation_rows(
         seed: of the problems, logits and draws.
         delta: accuracy of what is tested by draws, in lengths of the gradient.
         alpha: false-alarm rate of what is tested by draws.
-        N: variables.
-        C: classes.
 
     Returns:
         A table with a row for each relation on each problem.
     """
     found: list[Relation] = []
-    logits = regime("moderate", N, C, seed)
+    logits = regime("moderate", *SIZE, seed)
     for kind in ("quadratic", "multiquadratic"):
-        found += _opposite(Enumeration(problem(kind, N, C, seed), logits))
-    quadratic = Enumeration(problem("quadratic", N, C, seed), logits)
+        found += _opposite(Enumeration(problem(kind, *SIZE, seed), logits))
+    quadratic = Enumeration(problem("quadratic", *SIZE, seed), logits)
     found += _shared(quadratic, TEMPERATURES, delta, alpha, seed)
     found.append(_cold(quadratic, 1))
-    found.append(_cold(Enumeration(problem("multilinear", N, C, seed), logits), 2))
+    found.append(_cold(Enumeration(problem("multilinear", *SIZE, seed), logits), 2))
     return pd.DataFrame([asdict(relation) | {"holds": relation.holds} for relation in found])
 
 
@@ -97,14 +95,14 @@ def _shared(
                 estimator,
                 on,
                 against=GumbelRao(tau, None),
-                method="draws",
+                method="monte-carlo",
                 delta=delta,
                 alpha=alpha,
                 seed=seed,
             )
             size = verdict.limit / verdict.unit[0] if verdict.unbiased else math.inf
             relation = f"{estimator} = GR(tau={tau:g}, k=inf) in mean"
-            found.append(Relation(relation, verdict.problem, "draws", size, delta))
+            found.append(Relation(relation, verdict.problem, "monte carlo", size, delta))
     return found
 
 

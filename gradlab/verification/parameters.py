@@ -21,7 +21,7 @@ _CALLS, _ROWS = 16, 64
 
 
 def parameter_share(
-    drawn: Draws, f: Objective, logits: Float[Tensor, "*batch N C"], seed: int = 0
+    drawn: Draws, f: Objective, logits: Float[Tensor, "*batch N C"], seed: int
 ) -> Measured | None:
     """Return what share of its gradient a parameter of f gets on average; 1 is right.
 

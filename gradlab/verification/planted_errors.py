@@ -109,7 +109,7 @@ class Planted:
             self.f,
             self.logits,
             against=self.against,
-            method="draws",
+            method="monte-carlo",
             judge=judge,
             draws=draws,
             alpha=ALPHA,

@@ -328,7 +328,7 @@ class _Look:
             estimator=self.question.drawn.name,
             problem=self.question.problem,
             outcome=self.outcome,
-            method="draws",
+            method="monte carlo",
             claimed=self.question.claimed,
             target=target,
             bias=bias,

@@ -36,7 +36,7 @@ class Verdict:
         problem: name of f.
         outcome: UNBIASED (proved, or by draws within `delta` of the gradient's length), BIASED,
             INCONCLUSIVE or NOT APPLICABLE.
-        method: "exact" or "draws".
+        method: "exact" or "monte carlo".
         claimed: whether the estimator declares to be exact here; None where that is not known.
         target: [N, C] or [B, N, C], the gradient or the mean of `against`.
         bias: the mean minus `target`.
@@ -248,7 +248,7 @@ class Verdict:
             return []
         lines = [f"How: {self.how}."] if self.how else []
         lines += [f"Judged: its {self.judged}."]
-        if self.method == "draws":
+        if self.method == "monte carlo":
             lines += self._tested()
         if self.outcome == BIASED:
             lines += self._described()

@@ -5,6 +5,7 @@ for code whose mechanism was enumerated.
 """
 
 import math
+import warnings
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from gradlab.categorical import draw_one_hot, probabilities
 from gradlab.checks import check_choice, check_int
+from gradlab.comparison.rows import METHODS
 from gradlab.estimators import LeaveOneOut
 from gradlab.exact.enumeration import TooLargeError, check_states
 from gradlab.exact.mechanism import overrides
@@ -42,9 +44,8 @@ from gradlab.verification.testable_coordinates import FEWEST, Question
 from gradlab.verification.trained_mean import trained_mean
 from gradlab.verification.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED, Verdict
 
-__all__ = ["JUDGED", "METHODS", "check_options", "verify"]
+__all__ = ["JUDGED", "check_options", "verify"]
 
-METHODS = ("auto", "exact", "draws")
 JUDGED = ("both", DRAW, TRAINING)
 # Draws by which code is compared with a mean that was enumerated.
 _CHECKED, _CHECK_ALPHA = 4096, 1e-7
@@ -87,8 +88,8 @@ def verify(
         against: another target than the gradient: a tensor, or an estimator, whose exact mean, or
             else whose own draws, are compared. "ST" asks whether code is straight-through, not
             whether that is unbiased. Where f cannot be enumerated, the default is RF(m=4).
-        method: "exact" by enumeration; "draws"; "auto": exact where the code that runs is what can
-            be enumerated.
+        method: "exact" by enumeration; "monte-carlo", by draws; "auto": exact where the code that
+            runs is what can be enumerated. "draws", the old word, works until 0.6.
         judge: "draw", which is analysed; "training", the backward of the surrogate or sample, in
             batches; "both": the less favourable of the two verdicts, which says what it judges.
         batch: judge code that uses statistics of its batch as an estimator of so many samples.
@@ -117,6 +118,10 @@ def verify(
         >>> gradlab.verify("ST", problem("quadratic", 2, 3), regime("moderate", 2, 3)).outcome
         'BIASED'
     """
+    if method == "draws":
+        told = 'method="draws" is now method="monte-carlo"; 0.6 no longer reads the old word'
+        warnings.warn(told, DeprecationWarning, stacklevel=3)
+        method = "monte-carlo"
     check_options(method, draws, max_draws, delta, alpha, seed)
     on = enumerated(f, logits, enumeration)
     drawn = _asked(draws_of(code), judge, batch, on.logits)
@@ -327,7 +332,7 @@ def _exact(
 ) -> tuple[Verdict | None, tuple[str, ...]]:
     """Return the verdict by enumeration if wanted and known, and notes if it is given up."""
     drawn = question.drawn
-    if method == "draws":
+    if method == "monte-carlo":
         return None, ()
     try:
         if drawn.estimator is None:

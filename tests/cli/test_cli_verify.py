@@ -8,8 +8,9 @@ import pytest
 
 from gradlab.cli import main
 from gradlab.cli.verifying import Judged, VerifyMethod
+from gradlab.comparison.rows import METHODS
 from gradlab.verification import rungs
-from gradlab.verification.verifying import JUDGED, METHODS
+from gradlab.verification.verifying import JUDGED
 
 pytestmark = pytest.mark.usefixtures("unchecked", "few_calls")
 
@@ -227,7 +228,7 @@ BAD_USAGE = {
     "ZGR --against ZRG": "--against: unknown estimator 'ZRG'",
     "ZGR --batch 0": "--batch",
     "ZGR --judge sample": "--judge",
-    "ZGR --method draws": "--method: only with --problem or --loss",
+    "ZGR --method monte-carlo": "--method: only with --problem or --loss",
 }
 
 

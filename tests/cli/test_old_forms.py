@@ -9,6 +9,8 @@ OLD = {
     "compare ZGR --N 2 --C 3 --tau 1": "ZGR --tau 1 --size 2x3",
     "compare --N=2": "--size 2x?",
     "verify ST --C 2 --problem mlp": "ST --problem mlp --size ?x2",
+    "verify ST --method draws --problem mlp": "ST --method monte-carlo --problem mlp",
+    "verify --method=draws": "--method monte-carlo",
     "recommend my.py:loss --logits l.npy": "--loss my.py:loss --logits l.npy",
     "recommend --estimator ST --estimator GR(k=2) --seed 1": "ST GR(k=2) --seed 1",
     "time --estimator ST --batch 1": "ST --batch 1",
@@ -24,6 +26,8 @@ NEW = (
     "recommend ZGR --file my.py:Mine",
     "verify --against my.py:x",
     "list problems",
+    "verify --method exact",
+    "compare --method both --draws 64",
 )
 
 

@@ -203,7 +203,7 @@ def test_a_crossing_is_not_before_the_first_draw():
         {"cost": [1.0, 4.0], "variance": [9.0, 1.0], "bias2": [1.0, 0.0], "truth2": [1.0, 1.0]},
         index=["ZGR", "RF(m=4)"],
     )
-    assert budget.crossing(moments, "ZGR", "RF(m=4)") == 4
+    assert budget.crossing(moments) == 4
 
 
 @pytest.mark.parametrize("text", budget.LINES)

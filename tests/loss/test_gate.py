@@ -70,7 +70,7 @@ ENTRIES = {
     "compare": lambda f, a: compare(f, a, ["RF(m=2)", "LE"]),
     "compare by draws": lambda f, a: compare(f, a, ["ARSM"], draws=64, method="monte-carlo"),
     "verify": lambda f, a: verify("RF(m=2)", f, a),
-    "verify by draws": lambda f, a: verify("ARSM", f, a, method="draws", max_draws=256),
+    "verify by draws": lambda f, a: verify("ARSM", f, a, method="monte-carlo", max_draws=256),
     "assert_unbiased": lambda f, a: assert_unbiased("RF(m=2)", f, a),
     "recommend": lambda f, a: recommend(f, a, evaluations=4, estimators=["RF(m=2)"], draws=64),
     "sweep": swept,

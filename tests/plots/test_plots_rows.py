@@ -138,7 +138,7 @@ CASES: dict[str, tuple[Callable[[pd.DataFrame], Figure], Callable[[], pd.DataFra
     "verify, unbiased": (on_axes(verdicts.draw_verdicts), lambda: verified(["ZGR"])),
     "verify, draws": (
         on_axes(verdicts.draw_verdicts),
-        lambda: verified(["ARSM", "RF"], method="draws", max_draws=256),
+        lambda: verified(["ARSM", "RF"], method="monte-carlo", max_draws=256),
     ),
     "verify, not applicable": (on_axes(verdicts.draw_verdicts), lambda: verified(["ST"], "table")),
     "verify, ladders": (on_axes(verdicts.draw_verdicts), lambda: ladders("ZGR", "ARSM")),

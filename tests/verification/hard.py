@@ -71,7 +71,7 @@ def verdict(hard: Hard, alpha: float, seed: int, *, replicates: bool = False) ->
             hard.code,
             _enumeration(hard.setting),
             against=hard.against,
-            method="draws",
+            method="monte-carlo",
             judge="draw",
             max_draws=hard.max_draws,
             alpha=alpha,

@@ -25,7 +25,7 @@ PLAIN = table(2, 3)
 def judged(code: Code, setting: Setting, seed: int, **options: object) -> Verdict:
     """Return the verdict by draws without the calls that ask for independent replicates."""
     with mock.patch.object(Draws, "check_randomness", return_value=None):
-        return verify(code, setting.f, setting.logits, method="draws", seed=seed, **options)
+        return verify(code, setting.f, setting.logits, method="monte-carlo", seed=seed, **options)
 
 
 def alarms(

@@ -118,7 +118,7 @@ def sparse(x):
 
 def test_a_bias_waits_for_the_states_that_carry_the_gradient():
     logits = torch.zeros(5, 4, dtype=torch.float64)
-    verdict = verify("RF(m=4)", sparse, logits, method="draws", max_draws=2**12)
+    verdict = verify("RF(m=4)", sparse, logits, method="monte-carlo", max_draws=2**12)
     assert verdict.outcome == INCONCLUSIVE
     assert "states that carry the gradient are rare" in str(verdict)
     assert verdict.needed >= 15 * 4**5

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import torch
@@ -123,7 +124,7 @@ class OtherDraws(gradlab.SampleOnlyEstimator):
 
 def test_draws_that_contradict_the_formula_are_judged_themselves():
     verdict = verify(OtherDraws(), *case())
-    assert verdict.method == "draws"
+    assert verdict.method == "monte carlo"
     assert verdict.outcome == BIASED
     assert "OtherDraws.draw replaces" in " ".join(verdict.explain().split())
     with pytest.raises(NotExactError, match=r"OtherDraws\.draw replaces"):
@@ -145,7 +146,7 @@ def test_what_cannot_be_used_is_told():
 def test_arsm_is_shown_unbiased_within_delta(kind):
     verdict = verify("ARSM", *case(kind), alpha=ALPHA)
     assert verdict.outcome == UNBIASED
-    assert verdict.method == "draws"
+    assert verdict.method == "monte carlo"
     assert verdict.limit <= verdict.delta * verdict.unit[0]
     assert abs(verdict.bias2 / verdict.bias2.se) < 8
     assert "within 0.05" in str(verdict)
@@ -165,7 +166,7 @@ def test_a_wrong_factor_is_found_by_draws(factor, named):
 @pytest.mark.parametrize("tau", [0.1, 1.0])
 @pytest.mark.parametrize("code", ["GS-ST(tau={tau})", "GR(tau={tau}, k=10)"])
 def test_the_gumbel_family_shares_one_mean(code, tau):
-    options = {"alpha": ALPHA, "delta": 0.1, "method": "draws"}
+    options = {"alpha": ALPHA, "delta": 0.1, "method": "monte-carlo"}
     against = f"GR(tau={tau}, k=inf)"
     assert verify(code.format(tau=tau), *case(), against=against, **options).unbiased
     warmer = f"GR(tau={1.5 * tau + 0.5}, k=inf)"
@@ -191,7 +192,7 @@ def test_two_sets_of_draws_are_compared_where_f_cannot_be_enumerated():
 
 
 def test_few_draws_do_not_prove_anything():
-    verdict = verify("RF(m=2)", *case("mlp"), method="draws", max_draws=8192, delta=0.01)
+    verdict = verify("RF(m=2)", *case("mlp"), method="monte-carlo", max_draws=8192, delta=0.01)
     assert verdict.outcome == INCONCLUSIVE
     assert not verdict.unbiased
     assert not verdict.holds
@@ -199,7 +200,7 @@ def test_few_draws_do_not_prove_anything():
     assert "may hide" in str(verdict)
     assert f"About {verdict.needed:,} draws" in verdict.explain()
     enough = verify(
-        "RF(m=2)", *case("mlp"), method="draws", max_draws=8 * verdict.needed, delta=0.01
+        "RF(m=2)", *case("mlp"), method="monte-carlo", max_draws=8 * verdict.needed, delta=0.01
     )
     assert enough.unbiased
     assert 0.25 < enough.draws / verdict.needed < 4
@@ -207,7 +208,7 @@ def test_few_draws_do_not_prove_anything():
 
 def test_classes_too_rare_to_be_met_are_not_sold_as_tested():
     logits = torch.tensor([[0.0, 14.0, 0.0], [0.0, 0.0, 14.0]], dtype=torch.float64)
-    verdict = verify("RF(m=2)", case()[0], logits, method="draws", max_draws=2**14)
+    verdict = verify("RF(m=2)", case()[0], logits, method="monte-carlo", max_draws=2**14)
     assert verdict.outcome == INCONCLUSIVE
     assert verdict.set_aside == 6
     assert "too rare" in verdict.explain()
@@ -215,13 +216,13 @@ def test_classes_too_rare_to_be_met_are_not_sold_as_tested():
 
 
 def test_masked_classes_are_no_obstacle():
-    verdict = verify("RF(m=2)", *case(name="masked"), method="draws", alpha=ALPHA, delta=0.1)
+    verdict = verify("RF(m=2)", *case(name="masked"), method="monte-carlo", alpha=ALPHA, delta=0.1)
     assert verdict.outcome == UNBIASED
 
 
 @pytest.mark.parametrize("code", ["ST", "ZGR", "GS(tau=0.5)", "ARSM"])
 def test_draws_that_all_are_the_gradient(code):
-    verdict = verify(code, *case("constant"), method="draws")
+    verdict = verify(code, *case("constant"), method="monte-carlo")
     assert verdict.outcome == UNBIASED
     assert verdict.deviation < 1e-12
     assert "each of" in str(verdict)
@@ -239,14 +240,14 @@ def test_a_fixed_rule_without_noise_that_is_wrong_is_caught():
 
 
 def test_the_same_seed_gives_the_same_verdict():
-    options = {"method": "draws", "seed": 5}
+    options = {"method": "monte-carlo", "seed": 5}
     first, second = (verify("RF(m=2)", *case(), **options).row() for _ in range(2))
     assert first == second
-    assert verify("RF(m=2)", *case(), method="draws", seed=6).row() != first
+    assert verify("RF(m=2)", *case(), method="monte-carlo", seed=6).row() != first
 
 
 def test_draws_fixed_before_are_judged_by_hotelling():
-    right = verify("RF(m=2)", *case(), method="draws", draws=50_000, alpha=ALPHA)
+    right = verify("RF(m=2)", *case(), method="monte-carlo", draws=50_000, alpha=ALPHA)
     wrong = verify(scaled(0.9), *case(), draws=50_000, alpha=ALPHA)
     assert right.draws == wrong.draws == 50_000
     assert right.p_value > ALPHA > wrong.p_value
@@ -306,7 +307,7 @@ def test_bad_logits_and_losses_are_named():
 
 
 def test_a_longer_trial_goes_on_with_the_same_draws():
-    options = {"method": "draws", "delta": 0.001}
+    options = {"method": "monte-carlo", "delta": 0.001}
     long = verify(scaled(0.9), *case(), max_draws=2**19, **options)
     assert long.outcome == BIASED
     # Cut short between two looks, it has seen the same; it decides as the long one does.
@@ -315,3 +316,12 @@ def test_a_longer_trial_goes_on_with_the_same_draws():
     short = verify(scaled(0.9), *case(), max_draws=long.draws - 100, **options)
     assert short.draws == long.draws - 100
     assert short.log_e_value == pytest.approx(long.log_e_value, abs=1.5)
+
+
+def test_the_old_word_for_draws_warns_and_does_the_same():
+    options = {"max_draws": 512, "seed": 5}
+    with pytest.warns(DeprecationWarning, match='method="monte-carlo"') as told:
+        old = verify("RF(m=2)", *case(), method="draws", **options)
+    assert [Path(warning.filename).name for warning in told] == ["test_verifying.py"]
+    assert old.row() == verify("RF(m=2)", *case(), method="monte-carlo", **options).row()
+    assert old.row()["method"] == "monte carlo"

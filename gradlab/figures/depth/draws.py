@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from gradlab.categorical import draw_one_hot, probabilities
+from gradlab.checks import check_int
 from gradlab.estimators import Estimator, LeaveOneOut, PathwiseEstimator, Reinforce, ValueEstimator
 from gradlab.estimators.score_function import leave_one_out
 from gradlab.figures.depth.network import DeepNetwork
@@ -71,8 +72,7 @@ def deep_moments(
     apart from those of other rows. Memory does not grow with `draws`. Raises ValueError for bad
     arguments, and what `draw_gradients` raises.
     """
-    if not isinstance(draws, int) or draws < 2 * GROUPS:
-        raise ValueError(f"draws must be an int of at least {2 * GROUPS}, not {draws!r}")
+    check_int("draws", draws, 2 * GROUPS)
     check_seed(seed)
     size = _block_size(network, estimator)
     totals: list[Groups] | None = None

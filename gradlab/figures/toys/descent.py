@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.categorical import check_logits, probabilities
+from gradlab.checks import check_int
 from gradlab.estimators import Estimator
 from gradlab.loss import Loss
 from gradlab.loss.gate import checked
@@ -58,8 +59,7 @@ def optimize(
     check_logits(logits)
     check_seed(seed)
     for name, count in (("steps", steps), ("batch", batch), ("every", every)):
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(f"{name} must be an int of at least 1, not {count!r}")
+        check_int(name, count, 1)
     if not lr > 0:
         raise ValueError(f"lr must be positive, not {lr!r}")
     reason = estimator.supports(f, logits.flatten(0, -3)[0] if logits.ndim > 2 else logits)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from gradlab.categorical import probabilities
-from gradlab.estimators import Estimator, MovingAverage, PathwiseEstimator
+from gradlab.estimators import Estimator, PathwiseEstimator
 from gradlab.loss import gradient
 from gradlab.montecarlo import monte_carlo
 from gradlab.problems import NormPower
@@ -172,13 +172,14 @@ def descent(
     least, worst = loss_at(f, 0.0), loss_at(f, 1.0)
     mean = square = np.zeros_like(log_odds)
     lag = 0.0
-    baseline = estimator.baseline if isinstance(estimator, MovingAverage) else 0.0
+    running = estimator.running_field
     found = [_sigmoid(log_odds)]
     for step in range(1, steps + 1):
         q = found[-1]
-        if isinstance(estimator, MovingAverage):
-            lag = baseline - float(least + (worst - least) * q.mean())
-            baseline -= (1 - estimator.decay) * lag
+        if running is not None:
+            value = float(least + (worst - least) * q.mean())
+            lag = getattr(estimator, running) - value
+            estimator = estimator.updated(torch.tensor(value, dtype=torch.float64))
         noise = np.interp(log_odds, _VARIANCE_AT, drift.variance) + lag**2
         normal = torch.randn(len(q), generator=generator, dtype=torch.float64).numpy()
         unit = q * (1 - q)

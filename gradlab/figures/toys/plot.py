@@ -29,7 +29,7 @@ def plot(rows: pd.DataFrame) -> Figure:
     height = 1.3 + 0.185 * len(series)
     few = rows[rows["estimator"].map(lambda text: text.partition("(")[0]).isin(SHOWN)]
     few = few[~few["fitted"] & few["reason"].isna()]
-    spent = rows["batch"] * rows["calls"]
+    spent = rows["batch"] * rows["cost"]
     budget = spent[rows["batch"] > 1].max()  # one draw may cost more than the budget
     with styled():
         figure = Figure(figsize=(13, height + 2.7))

@@ -1,9 +1,10 @@
 """The optimization toys with every estimator: where descent ends, and where theory says it does.
 
-Tucker's toy and polynomial programming (`training.toys`), from logits uniform in +-.01; the best is
-b = 0. A step of Adam spends 64 evaluations of f, at least one draw (LE needs 257): 150 steps of
-.08, where published runs take some 9,000 of .001, as steps times rate decides how far logits can
-go. Losses are exact, a mean over bits: the least + Delta q, q = P(b = 1).
+Tucker's toy and polynomial programming (`descent.TOYS`), from logits uniform in +-.01; the best is
+b = 0. A step of Adam spends 64 evaluations of f, where f with its gradient counts as three, or one
+draw where that is more (LE needs 257): 150 steps of .08, where published runs take some 9,000 of
+.001, as steps times rate decides how far logits can go. Losses are exact, a mean over bits: the
+least + Delta q, q = P(b = 1).
 
 Three things decide where descent ends: where the mean of an estimator changes its sign, its noise,
 and Adam's memory of large first squares. `drift.descent` predicts the end from the mean and the
@@ -19,7 +20,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from gradlab.comparison.eligibility import why_not
+from gradlab.comparison.eligibility import cost, why_not
 from gradlab.estimators import ESTIMATORS, Estimator, parse
 from gradlab.figures.toys.descent import TOYS, expected_loss, optimize
 from gradlab.figures.toys.drift import Drift, descent, loss_at
@@ -90,15 +91,16 @@ def _rows_of(run: _Run) -> list[dict[str, Any]]:
     f, estimator = run.f, parse(run.text)
     start = _start(f, run.seed)
     row: dict[str, Any] = {"toy": run.toy, "N": f.N, "p": f.p, "target": f.target}
-    row |= {"estimator": str(estimator), "series": estimator.text(without="tau")}
+    row |= {"estimator": str(estimator), "series": estimator.series}
     row |= {"family": family(run.text), "fitted": run.fitted, "order": estimator.order}
-    row |= {"calls": estimator.calls(2, f.N), "seed": run.seed}
+    row |= {"calls": estimator.calls(2, f.N), "cost": cost(estimator, 2, variables=f.N)}
+    row["seed"] = run.seed
     row["reason"] = why_not(estimator, f, start[0])
     if row["reason"] is not None:
         return [row]
     if run.fitted:
         estimator = _fitted(estimator, f, start[0], run.seed)
-    batch = max(1, BUDGET // row["calls"])
+    batch = max(1, int(BUDGET // row["cost"]))
     source = block_generator(run.seed, f"toys|{f.name}|{estimator}|theory")
     drift = Drift(estimator, f, run.seed)
     odds = np.resize((start[..., 1] - start[..., 0]).numpy(), BITS)
