@@ -1,4 +1,4 @@
-"""The papers behind the estimators, as BibTeX.
+"""The papers behind the estimators, and gradlab itself, as BibTeX.
 
 `references.bib` holds one entry per paper; an estimator's `reference` says which one is its own.
 """
@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from importlib import resources
 
 from gradlab.estimators import Estimator, parse
+from gradlab.version import __version__
 
 __all__ = ["bibtex"]
 
@@ -19,7 +20,7 @@ def bibtex(estimators: Iterable[Estimator | str]) -> str:
     """Return the BibTeX entries of the papers that introduced the estimators, each once, by year.
 
     Args:
-        estimators: objects or text forms.
+        estimators: objects or text forms; the text "gradlab" stands for this package.
 
     Returns:
         The entries, separated by empty lines.
@@ -32,7 +33,9 @@ def bibtex(estimators: Iterable[Estimator | str]) -> str:
         >>> bibtex(["ZGR"]).splitlines()[0]
         '@inproceedings{shekhovtsov2023,'
     """
-    wanted = {_key(parse(e) if isinstance(e, str) else e) for e in estimators}
+    wanted = {
+        e if e == "gradlab" else _key(parse(e) if isinstance(e, str) else e) for e in estimators
+    }
     return "\n\n".join(entry for key, entry in _entries().items() if key in wanted)
 
 
@@ -51,5 +54,5 @@ def _key(estimator: Estimator) -> str:
 def _entries() -> dict[str, str]:
     """Return all entries by their keys, as they stand in the file."""
     text = resources.files("gradlab").joinpath("references.bib").read_text(encoding="utf-8")
-    entries = text.strip().split("\n\n")
+    entries = text.replace("VERSION", __version__).strip().split("\n\n")
     return {entry.partition("{")[2].partition(",")[0]: entry for entry in entries}

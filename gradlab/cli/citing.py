@@ -1,4 +1,4 @@
-"""`gradlab cite`: the papers to cite."""
+"""`gradlab cite`: what to cite."""
 
 from typing import Annotated
 
@@ -13,14 +13,15 @@ def cite(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME...", help="Estimators, as `gradlab list estimators` has them."
+            metavar="NAME...",
+            help="Estimators, as `gradlab list estimators` has them, or gradlab itself.",
         ),
     ],
 ) -> None:
     """Print the BibTeX entries of the papers that introduced these estimators, each once.
 
     \b
-    Example:  gradlab cite ZGR "GR(tau=0.5, k=10)" RF >> paper.bib
+    Example:  gradlab cite gradlab ZGR "GR(tau=0.5, k=10)" RF >> paper.bib
     """
     from gradlab.citations import bibtex
 

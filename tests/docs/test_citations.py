@@ -1,12 +1,15 @@
 """Every estimator has the BibTeX entry of its paper, and no entry is of another one."""
 
 import re
+from pathlib import Path
 
 import pytest
+import yaml
 
 from gradlab.citations import bibtex
 from gradlab.cli import main
 from gradlab.estimators import ESTIMATORS, ZGR
+from gradlab.version import __version__
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -39,6 +42,25 @@ def test_an_estimator_without_entry_is_named():
 
     with pytest.raises(LookupError, match="no entry for ZGR: Nobody 1900"):
         bibtex([Unknown()])
+
+
+def test_the_entry_of_the_package_says_what_citation_cff_says():
+    cff = yaml.safe_load((Path(__file__).parents[2] / "CITATION.cff").read_text())
+    entry = bibtex(["gradlab"])
+    assert entry.startswith("@software{gradlab,\n")
+    (author,) = cff["authors"]
+    found = dict(re.findall(r"(\w+) = {(.*)},\n", entry))
+    assert found["author"] == f"{{{author['name']}}}"
+    assert cff["version"] == __version__
+    assert {name: found[name] for name in ("title", "version", "license")} == {
+        name: str(cff[name]) for name in ("title", "version", "license")
+    }
+
+
+def test_the_package_and_estimators_are_cited_together_each_once(capsys, unchecked):
+    assert main(["cite", "gradlab", "ZGR", "gradlab", "ST-ZGR"]) == 0
+    keys = re.findall(r"^@\w+{(\w+),$", capsys.readouterr().out, re.MULTILINE)
+    assert sorted(keys) == ["gradlab", "shekhovtsov2023"]
 
 
 def test_command_line(capsys, unchecked):
