@@ -9,6 +9,8 @@ r"""A store and a checkpoint that version 0.4.0 wrote: rows are read, a training
 """
 
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
@@ -19,11 +21,12 @@ from gradlab.cli import main
 from gradlab.data.datasets import load_images
 from gradlab.sweep.grid import Grid
 from gradlab.sweep.running import run_sweep
-from gradlab.sweep.store import StoreError, read_settings
+from gradlab.sweep.store import StoreError, migrate, read_settings, sweep_rows, versions
 from gradlab.training.checkpoint import read_checkpoint
 from gradlab.training.loop import train
 from gradlab.training.runs import begin
 from gradlab.training.vae_training import VAESettings
+from gradlab.version import __version__
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -49,9 +52,53 @@ def test_a_sweep_does_not_go_on_in_a_store_and_says_why(folder):
     store, grid = folder / "sweep.db", Grid.from_toml(folder / "grid.toml")
     before = store.read_bytes()
     # Rows of two versions are never mixed; these tables also lack columns.
-    with pytest.raises(StoreError, match=r"gradlab 0\.4\.0|format 1"):
+    with pytest.raises(StoreError, match=r"format 1.*gradlab sweep migrate \S+sweep\.db NEW\.db"):
         run_sweep(grid, store, workers=1)
     assert store.read_bytes() == before
+
+
+def test_a_migrated_store_has_the_same_rows_and_the_sweep_goes_on_there(folder, capsys):
+    old, new = folder / "sweep.db", folder / "new.db"
+    everything = sweep_rows(old)
+    with closing(sqlite3.connect(old)) as connection, connection:
+        connection.execute("DELETE FROM cells WHERE estimator LIKE 'ZGR%'")
+    before, rows = old.read_bytes(), sweep_rows(old)
+    assert 0 < len(rows) < len(everything)
+    assert main(["sweep", "migrate", str(old), str(new)]) == 0
+    pd.testing.assert_frame_equal(sweep_rows(new), rows, check_exact=True)
+    assert read_settings(new)[1] == versions()
+    summary = run_sweep(Grid.from_toml(folder / "grid.toml"), new, workers=1)
+    assert (summary.before, summary.computed) == (len(rows), len(everything) - len(rows))
+    whole = sweep_rows(new).set_index("cell")
+    assert list(whole.index) == list(everything["cell"])
+    kept = whole.loc[rows["cell"]].reset_index()[list(rows)]
+    pd.testing.assert_frame_equal(kept, rows, check_exact=True)
+    added = whole.drop(index=rows["cell"])
+    assert set(added["version"]) == {__version__}
+    assert added["mse"].tolist() == pytest.approx(
+        everything.set_index("cell").loc[added.index, "mse"].tolist(), rel=1e-9
+    )
+    assert old.read_bytes() == before
+    capsys.readouterr()
+    assert main(["sweep", "status", str(new)]) == 0
+    assert f"versions of rows  0.4.0, {__version__}\n" in capsys.readouterr().out
+
+
+def test_migrate_replaces_no_file_and_leaves_none_behind(folder):
+    old, new = folder / "sweep.db", folder / "new.db"
+    new.write_text("mine")
+    with pytest.raises(StoreError, match="is there already"):
+        migrate(old, new)
+    assert new.read_text() == "mine"
+    with pytest.raises(StoreError, match="cannot be written"):
+        migrate(old, folder / "no" / "new.db")
+    damaged = bytearray(old.read_bytes())
+    damaged[-20] ^= 1  # in a cell
+    old.write_bytes(damaged)
+    there = set(folder.iterdir())
+    with pytest.raises(StoreError, match="damaged"):
+        migrate(old, folder / "other.db")
+    assert set(folder.iterdir()) == there
 
 
 def test_the_grid_of_a_store_is_read_as_it_was(folder):

@@ -12,7 +12,7 @@ from gradlab.files import writing
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["atlas", "export", "plot", "status"]
+__all__ = ["atlas", "export", "migrate", "plot", "status"]
 
 _Store = Annotated[Path, typer.Argument(help="Store that `gradlab sweep run` filled.")]
 # More kinds of errors than these are not listed.
@@ -38,6 +38,7 @@ def status(store: _Store) -> None:
     table = [
         ("grid", " x ".join(f"{len(settings[axis])} {axis}" for axis in axes)),
         ("made by", ", ".join(f"{name} {version}" for name, version in versions.items())),
+        ("versions of rows", ", ".join(sorted(rows["version"].dropna().unique())) or "none"),
         ("cells", f"{cells:,}"),
         ("measured", f"{(~failed & ~unmeasured).sum():,}"),
         ("not measurable", f"{unmeasured.sum():,}"),
@@ -82,6 +83,21 @@ def export(
         else:
             _write_parquet(rows, new / file.name)
     print(f"{file}: {len(rows):,} rows")
+
+
+def migrate(
+    store: _Store, new: Annotated[Path, typer.Argument(help="File to write, such as new.db.")]
+) -> None:
+    """Write the rows of an older store to NEW, which `gradlab sweep run` of this version continues.
+
+    Each row says in its column `version` which version made it. The old store stays as it is.
+
+    \b
+    Example:  gradlab sweep migrate old.db new.db
+    """
+    from gradlab.sweep.store import migrate
+
+    print(f"{new}: {migrate(store, new):,} rows")
 
 
 def _write_parquet(rows: "pd.DataFrame", file: Path) -> None:

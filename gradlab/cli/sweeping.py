@@ -8,7 +8,7 @@ import typer
 
 from gradlab.cli.faults import blaming, fail
 from gradlab.cli.options import Workers
-from gradlab.cli.sweep_store import atlas, export, plot, status
+from gradlab.cli.sweep_store import atlas, export, migrate, plot, status
 
 if TYPE_CHECKING:
     from gradlab.sweep.grid import Grid
@@ -165,5 +165,6 @@ def _run(
 
 app.command(short_help="What is there, what failed and why.")(status)
 app.command(short_help="Write the rows as CSV or Parquet.")(export)
+app.command(short_help="Write an older store as one that this version continues.")(migrate)
 app.command(short_help="Draw any column of the rows against another.")(plot)
 app.command(short_help="Does ST-ZGR dominate GR, and what is best where?")(atlas)

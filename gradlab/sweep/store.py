@@ -14,6 +14,8 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
+from gradlab.comparison.eligibility import GRADIENT_COST
+from gradlab.files import writing
 from gradlab.sweep.database import (
     FORMAT,
     TYPES,
@@ -27,7 +29,7 @@ from gradlab.sweep.database import (
     put_about,
 )
 
-__all__ = ["Store", "StoreError", "opened", "sweep_rows", "read_settings", "versions"]
+__all__ = ["Store", "StoreError", "migrate", "opened", "read_settings", "sweep_rows", "versions"]
 
 
 def versions() -> dict[str, str]:
@@ -138,8 +140,8 @@ def opened(
                 connection = stack.enter_context(closing(connected(path)))
                 if check(path, connection) < FORMAT:
                     raise StoreError(
-                        f"{path} has format 1, of a gradlab up to 0.4: it is read, not written; "
-                        "name another store"
+                        f"{path} has format 1, of a gradlab up to 0.4: it is read, not written. "
+                        f"{_MIGRATE.format(path)}"
                     )
                 _check_versions(path, connection)
                 if settings is not None:
@@ -147,6 +149,59 @@ def opened(
             yield Store(path, connection)
     finally:
         lock.release()
+
+
+_MIGRATE = "To continue with this version: gradlab sweep migrate {} NEW.db"
+
+
+def migrate(old: str | Path, new: str | Path) -> int:
+    """Write the rows of an older store to a new one that this version continues.
+
+    Each row keeps the version that made it in its column `version`. Columns that the old store
+    lacks are empty. The old store stays as it is.
+
+    Args:
+        old: The file of the store, of any format that this version reads.
+        new: The file to write.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        StoreError: If the old store is missing or damaged, or the new file is there already or
+            cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     old, new = Path(folder) / "old.db", Path(folder) / "new.db"
+        ...     with opened(old, {"problems": ["quadratic"]}):
+        ...         pass
+        ...     migrate(old, new), read_settings(new)[0]["problems"]
+        (0, ['quadratic'])
+    """
+    path = Path(new)
+    if path.exists():
+        raise StoreError(f"{path} is there already: name a new file")
+    with _read(old) as source:
+        source.row_factory = sqlite3.Row
+        known = {"settings": {"gradient_cost": GRADIENT_COST} | about(source, "settings")}
+        known |= {"versions": versions(), "migrated": about(source, "versions")}
+        rows = source.execute("SELECT * FROM cells")
+        missing = dict.fromkeys(TYPES)
+        try:
+            with writing(path.parent) as folder:
+                part = folder / path.name
+                with blaming(path):
+                    make(part, known)
+                    with closing(connected(part)) as connection, connection:
+                        insert(connection, (missing | dict(row) for row in rows))
+                        (count,) = connection.execute("SELECT COUNT(*) FROM cells").fetchone()
+        except OSError as error:
+            if isinstance(error, StoreError):
+                raise
+            raise StoreError(f"{path} cannot be written: {error.strerror or error}") from None
+    return int(count)
 
 
 def read_settings(path: str | Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -239,8 +294,8 @@ def _check_versions(path: Path, connection: sqlite3.Connection) -> None:
             if there.get(name) != here.get(name)
         )
         raise StoreError(
-            f"{path} was made with {differences}. Rows of two versions are never mixed: finish it "
-            "with those versions, or name another store"
+            f"{path} was made with {differences}. Rows of two versions are not mixed unasked: "
+            f"finish it with those versions, or name another store. {_MIGRATE.format(path)}"
         )
 
 

@@ -40,6 +40,7 @@ CALLED = {
     "sweep retry": [run_sweep],
     "sweep status": [],
     "sweep export": [],
+    "sweep migrate": [],
     "sweep plot": [plot],
     "sweep atlas": [],
 }

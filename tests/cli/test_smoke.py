@@ -176,6 +176,7 @@ TABLES: dict[str, dict[str, list[str]]] = {
     "sweep plan grid.toml": {"memory": ["", "--memory 1"]},
     "sweep status sweep.db": {"": [""]},
     "sweep export sweep.db": {"FILE": ["rows.csv", "rows.parquet"], "seconds": ["", "--seconds"]},
+    "sweep migrate sweep.db": {"NEW": ["new.db"]},
     "sweep plot sweep.db": {
         "x": ["", "--x estimator", "--x size"],
         "y": ["", "--y relative_mse", "--y cosine"],
@@ -454,6 +455,7 @@ WRONG: dict[str, dict[str, list[str]]] = {
         "--memory": ["0"],
     },
     "sweep export sweep.db": {"FILE": ["rows.txt", "rows", "nope/rows.csv"]},
+    "sweep migrate sweep.db": {"NEW": ["sweep.db", "nope/new.db"]},
     "sweep plot sweep.db": {
         "--x": ["nope"],
         "--y": ["nope", "reason", "problem"],

@@ -272,7 +272,7 @@ def test_assertions_pass_and_fail_with_the_explanation():
 # ---- bad input --------------------------------------------------------------------------------
 
 BAD = {
-    "method": ({"method": "exacct"}, "method must be one of auto, exact, draws"),
+    "method": ({"method": "exacct"}, "method must be one of auto, exact, monte-carlo"),
     "delta": ({"delta": 0.0}, "delta must be a number between 0 and 1, not 0.0"),
     "alpha": ({"alpha": 1.5}, "alpha must be a number between 0 and 1"),
     "nan": ({"alpha": math.nan}, "alpha must be a number between 0 and 1"),
