@@ -71,7 +71,7 @@ def test_a_migrated_store_has_the_same_rows_and_the_sweep_goes_on_there(folder, 
     assert (summary.before, summary.computed) == (len(rows), len(everything) - len(rows))
     whole = sweep_rows(new).set_index("cell")
     assert list(whole.index) == list(everything["cell"])
-    kept = whole.loc[rows["cell"]].reset_index()[list(rows)]
+    kept = whole.loc[rows["cell"]].reset_index().astype(rows.dtypes)[list(rows)]
     pd.testing.assert_frame_equal(kept, rows, check_exact=True)
     added = whole.drop(index=rows["cell"])
     assert set(added["version"]) == {__version__}
@@ -81,7 +81,7 @@ def test_a_migrated_store_has_the_same_rows_and_the_sweep_goes_on_there(folder, 
     assert old.read_bytes() == before
     capsys.readouterr()
     assert main(["sweep", "status", str(new)]) == 0
-    assert f"versions of rows  0.4.0, {__version__}\n" in capsys.readouterr().out
+    assert f"rows made by    gradlab 0.4.0, gradlab {__version__}\n" in capsys.readouterr().out
 
 
 def test_migrate_replaces_no_file_and_leaves_none_behind(folder):

@@ -38,7 +38,7 @@ def status(store: _Store) -> None:
     table = [
         ("grid", " x ".join(f"{len(settings[axis])} {axis}" for axis in axes)),
         ("made by", ", ".join(f"{name} {version}" for name, version in versions.items())),
-        ("versions of rows", ", ".join(sorted(rows["version"].dropna().unique())) or "none"),
+        ("rows made by", ", ".join(f"gradlab {v}" for v in sorted(rows["version"].unique()))),
         ("cells", f"{cells:,}"),
         ("measured", f"{(~failed & ~unmeasured).sum():,}"),
         ("not measurable", f"{unmeasured.sum():,}"),
@@ -95,9 +95,12 @@ def migrate(
     \b
     Example:  gradlab sweep migrate old.db new.db
     """
-    from gradlab.sweep.store import migrate
+    from gradlab.sweep.store import StoreError, migrate, read_settings
 
-    print(f"{new}: {migrate(store, new):,} rows")
+    read_settings(store)  # its faults are not those of NEW
+    with blaming("NEW", StoreError):
+        count = migrate(store, new)
+    print(f"{new}: {count:,} rows")
 
 
 def _write_parquet(rows: "pd.DataFrame", file: Path) -> None:
