@@ -31,6 +31,7 @@ from gradlab.exact.tabulated import count_states
 from gradlab.loss import Loss
 from gradlab.loss.gate import Objective, checked
 from gradlab.moments import GROUPS, Groups, Moments, Truth
+from gradlab.nn._writers import LOGGED, Writer
 from gradlab.reproducible import block_generator, check_seed
 from gradlab.user_code.under_test import Code, draws_of
 from gradlab.version import __version__
@@ -137,12 +138,43 @@ class GradientProbe:
         self.seconds = 0.0
         self._last = 0.0
         self._rows: list[dict[str, Any]] = []
+        self._writers: list[Writer] = []
         self._replicates: set[str] = set()  # code whose draws were found to be replicates
 
     @property
     def rows(self) -> pd.DataFrame:
         """All rows so far, one per step and estimator."""
         return as_table(self._rows, PROBED)
+
+    def log_to(self, writer: Any, columns: Iterable[str] = LOGGED) -> "GradientProbe":
+        """Write each measurement from now on to a logger too.
+
+        A number is called `gradlab/COLUMN/ESTIMATOR`. Numbers that are not finite are left out.
+
+        Args:
+            writer: Anything with `add_scalar(tag, value, step)`, such as TensorBoard's
+                SummaryWriter, or with `log(values, step=step)`, such as a run of W&B or trackio.
+            columns: Columns of numbers in `rows`; by default the relative errors and the cosine.
+
+        Returns:
+            This probe.
+
+        Raises:
+            TypeError: If the writer has neither method.
+            ValueError: If a column is not one of numbers.
+
+        Example:
+            >>> class Printer:
+            ...     def add_scalar(self, tag, value, step):
+            ...         print(step, tag, round(value, 3))
+            >>> import torch
+            >>> probe = GradientProbe(["ST"], every=1).log_to(Printer(), ["relative_bias"])
+            >>> f = lambda x: (x * torch.arange(3.0)).sum((-2, -1)) ** 2
+            >>> probe(0, f, torch.zeros(8, 2, 3))
+            0 gradlab/relative_bias/ST 0.143
+        """
+        self._writers.append(Writer.of(writer, columns))
+        return self
 
     def is_due(self, step: int) -> bool:
         """Return whether a call at this step measures.
@@ -188,9 +220,12 @@ class GradientProbe:
             return
         started = time.perf_counter()
         with _unnoticed(self.model, logits.device):
-            self._rows += [row | shared for row in self._measured(step, f, given)]
+            rows = [row | shared for row in self._measured(step, f, given)]
+        self._rows += rows
         self._last = time.perf_counter() - started
         self.seconds += self._last
+        for writer in self._writers:
+            writer.write(step, rows)
 
     def _about(self, estimator: Estimator, f: Objective | None, logits: Tensor) -> dict[str, Any]:
         """Return the columns that name the estimator; without f nothing is called for its cost."""

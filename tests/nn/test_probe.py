@@ -286,3 +286,62 @@ def test_your_own_code_is_not_called_where_nothing_is_measured():
     assert called == []
     assert probe.rows["cost"].isna().tolist() == [True, False]
     assert probe.rows["reason"].str.contains("are used up").all()
+
+
+class Scalars:
+    """A writer as TensorBoard's is."""
+
+    def __init__(self):
+        self.written = []
+
+    def add_scalar(self, tag, value, step):
+        self.written.append((step, tag, value))
+
+
+class Log:
+    """A run as W&B and trackio have them."""
+
+    def __init__(self):
+        self.written = []
+
+    def log(self, values, step):
+        self.written += [(step, tag, value) for tag, value in values.items()]
+
+
+@pytest.mark.parametrize("kind", [Scalars, Log])
+def test_measurements_go_to_a_writer(batch, kind):
+    writer = kind()
+    probe = GradientProbe(["ST", "ARSM", "ZGR"], every=2, draws=64)
+    probe(0, *batch)
+    assert probe.log_to(writer) is probe
+    for step in (1, 2, 4):
+        probe(step, *batch)
+    columns = ["relative_bias", "relative_sd", "relative_rmse", "cosine"]
+    expected = [
+        (row["step"], f"gradlab/{column}/{row['estimator']}", row[column])
+        for row in probe.rows.to_dict("records")
+        if row["step"] > 0
+        for column in columns
+        if math.isfinite(row[column])
+    ]
+    assert {step for step, _, _ in expected} == {2, 4}
+    assert writer.written == expected
+    assert all(type(value) is float for _, _, value in writer.written)
+
+
+def test_numbers_that_are_not_there_are_not_written(batch):
+    writer = Scalars()
+    # ARM is for two classes: it cannot be measured here.
+    probe = GradientProbe(["ARM", "ZGR"], every=1).log_to(writer, ["variance", "draws"])
+    probe(0, *batch)
+    assert [tag for _, tag, _ in writer.written] == ["gradlab/variance/ZGR"]
+
+
+def test_a_writer_or_column_that_cannot_be_is_refused():
+    probe = GradientProbe(["ST"])
+    with pytest.raises(TypeError, match="list has neither add_scalar"):
+        probe.log_to([])
+    with pytest.raises(ValueError, match=r"unknown column of numbers 'cosin'.*mean 'cosine'"):
+        probe.log_to(Scalars(), ["cosin"])
+    with pytest.raises(ValueError, match="unknown column of numbers 'reason'"):
+        probe.log_to(Scalars(), ["reason"])
