@@ -16,7 +16,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import gradlab.training.loop
 from gradlab.cli import main
 from gradlab.data.datasets import load_images
 from gradlab.sweep.grid import Grid
@@ -114,14 +113,15 @@ def test_cells_are_called_what_they_were_and_have_their_seeds(folder):
     assert seeds == rows["seed"].to_dict()
 
 
-def test_a_training_goes_on_from_a_checkpoint(folder, monkeypatch):
+def test_a_training_goes_on_from_a_checkpoint(folder, capsys):
     state = read_checkpoint(folder / "checkpoint.pt")
-    monkeypatch.setattr(gradlab.training.loop, "__version__", state["version"])
     settings = VAESettings(epochs=2, **SETTINGS)
     images = load_images("digits", None)
     resumed = train(begin(settings, images, "cpu", None), folder)
     whole = train(begin(settings, images, "cpu", None), None)
     assert list(resumed["epoch"]) == [1, 2]
+    assert set(resumed["version"]) == {f"0.4.0, {__version__}"}
+    assert "was written by gradlab 0.4.0" in capsys.readouterr().err
     assert resumed["train_nelbo"].iloc[0] == state["rows"][0]["train_nelbo"]
     for column in ("loss", "train_nelbo", "valid_nelbo"):
         # The last bits depend on the machine that wrote the checkpoint.

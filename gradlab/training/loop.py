@@ -4,12 +4,13 @@ An interrupt takes effect between two steps, so that a checkpoint always holds a
 """
 
 import math
+import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,7 +21,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from gradlab.nn.device import machine_name
-from gradlab.progress import Progress
+from gradlab.progress import Progress, say
 from gradlab.training.base import Training
 from gradlab.training.checkpoint import (
     CheckpointError,
@@ -140,6 +141,7 @@ class _Run:
         self.total_loss = 0.0
         self.seconds = 0.0
         self.rows: list[dict[str, Any]] = []
+        self.versions = [__version__]  # of gradlab that trained it, in order
 
     @contextmanager
     def only_here(self) -> Iterator[None]:
@@ -161,12 +163,12 @@ class _Run:
             return
         state = read_checkpoint(path)
         try:
-            check_settings(state["settings"], self._settings(), path)
-            if state["version"] != __version__:
-                raise CheckpointError(
-                    f"{path} was written by gradlab {state['version']}, this is {__version__}: "
-                    "finish it with that version, or remove it"
-                )
+            asked = self._settings()
+            # A setting that is newer than the checkpoint had its default there.
+            defaults = {f.name: f.default for f in fields(self.training.settings)}
+            known = {name: defaults[name] for name in asked.keys() & defaults.keys()}
+            check_settings(known | state["settings"], asked, path)
+            self.versions = _continued(state.get("versions", [state["version"]]), path)
             self.training.model.load_state_dict(state["model"])
             self.training.optimizer.load_state_dict(state["optimizer"])
             self.training.baseline = state["baseline"]
@@ -184,6 +186,7 @@ class _Run:
         probe = self.training.probe
         state = {
             "version": __version__,
+            "versions": self.versions,
             "settings": self._settings(),
             "step": self.step,
             "total_loss": self.total_loss,
@@ -259,5 +262,23 @@ class _Run:
         rows = pd.DataFrame(self.rows)
         machine = machine_name(self.training.device)
         return rows.assign(
-            kind=self.training.kind, **settings, version=__version__, machine=machine
+            kind=self.training.kind, **settings, version=", ".join(self.versions), machine=machine
         )
+
+
+def _continued(versions: list[str], path: Path) -> list[str]:
+    """Return the versions of a training that this one continues; say so if it is another one."""
+    last = versions[-1]
+    if last == __version__:
+        return versions
+    if _numbers(last) > _numbers(__version__):
+        raise CheckpointError(
+            f"{path} was written by gradlab {last}, this is the older {__version__}: continue it "
+            "with that version, or remove it"
+        )
+    say(f"{path} was written by gradlab {last}; this is {__version__}, which continues it")
+    return [*versions, __version__]
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)]

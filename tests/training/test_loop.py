@@ -196,11 +196,37 @@ def test_a_checkpoint_of_other_settings_is_refused(settings, named, tmp_path):
     assert named in str(refused.value)
 
 
-def test_a_checkpoint_of_another_version_is_refused(tmp_path, monkeypatch):
+def test_a_setting_that_a_checkpoint_lacks_had_its_default(tmp_path):
     train(begun(epochs=1), tmp_path)
-    monkeypatch.setattr(loop, "__version__", "9.9")
-    with pytest.raises(CheckpointError, match="was written by gradlab"):
+    state = read_checkpoint(tmp_path / loop.CHECKPOINT)
+    del state["settings"]["batch"]
+    write_checkpoint(state, tmp_path / loop.CHECKPOINT)
+    train(begun(epochs=1), tmp_path)
+    with pytest.raises(CheckpointError, match="batch = 50 there, 60 here"):
+        train(begun(epochs=1, batch=60), tmp_path)
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "__version__", "0.10.0")
+    train(begun(epochs=1), tmp_path)
+    monkeypatch.setattr(loop, "__version__", "0.9.1")
+    with pytest.raises(
+        CheckpointError, match=r"was written by gradlab 0\.10\.0, this is the older"
+    ):
         train(begun(epochs=1), tmp_path)
+
+
+def test_a_checkpoint_of_an_older_version_is_continued_and_rows_say_so(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(loop, "__version__", "0.9.1")
+    train(begun(epochs=1), tmp_path)
+    monkeypatch.setattr(loop, "__version__", "0.10.0")
+    rows = train(begun(epochs=1), tmp_path)
+    assert set(rows["version"]) == {"0.9.1, 0.10.0"}
+    assert "was written by gradlab 0.9.1; this is 0.10.0, which continues it" in (
+        capsys.readouterr().err
+    )
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
