@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gradlab.estimators import DARN, ZGR, GumbelRao, GumbelSoftmaxST, StraightThrough
 from gradlab.exact.moments import Enumeration
+from gradlab.loss.gate import name_of
 from gradlab.problems import problem, regime
 from gradlab.verification.exact_bias import exact_bias
 from gradlab.verification.verifying import verify
@@ -75,7 +76,7 @@ def _opposite(on: Enumeration) -> list[Relation]:
     st, darn, zgr = (exact_bias(estimator, on) for estimator in (StraightThrough(), DARN(), ZGR()))
     length = float(torch.linalg.vector_norm(zgr.truth))
     limit = (st.bound + darn.bound) / length
-    name = str(getattr(on.f, "name", on.f))
+    name = name_of(on.objective)
     opposite = _norm(st.bias + darn.bias) / length
     between = _norm(zgr.mean - (st.mean + darn.mean) / 2) / length
     return [
@@ -112,7 +113,7 @@ def _cold(on: Enumeration, power: int) -> Relation:
     warm, cold = (_norm(exact_bias(GumbelRao(tau, None), on).mean - zgr.mean) for tau in COLD)
     slope = math.log(warm / cold) / math.log(COLD[0] / COLD[1])
     shown = f"GR = ZGR + O(tau{'' if power == 1 else f'^{power}'}) in mean"
-    return Relation(shown, str(getattr(on.f, "name", on.f)), "exact", abs(slope - power), 0.1)
+    return Relation(shown, name_of(on.objective), "exact", abs(slope - power), 0.1)
 
 
 def _norm(vector: Tensor) -> float:
