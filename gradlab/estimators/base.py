@@ -214,6 +214,20 @@ class Estimator(ABC):
         """
         return self
 
+    def score_weights(self, values: Float[Tensor, "m ..."]) -> Float[Tensor, "m ..."] | None:
+        """Return the weights of the scores of a draw's samples, if f enters the draw by them alone.
+
+        Such a draw is the sum over its m samples of weight times score, whatever is sampled: one
+        layer or a whole network.
+
+        Args:
+            values: What f is at m samples.
+
+        Returns:
+            The weights, or None for all other estimators.
+        """
+        return None
+
     def text(self, *, without: str | None = None) -> str:
         """Return the text form, such as `GR(tau=0.1, k=10)`, leaving out the field named `without`.
 

@@ -51,8 +51,12 @@ class Reinforce(AffineEstimator, SampledValueEstimator):
         p = probabilities(logits.detach())
         x = one_hot(classes[0], p)
         value = evaluate(f, x.to(logits.dtype))
-        weight = (value.detach() - self.baseline)[..., None, None]
+        weight = self.score_weights(value.detach())[..., None, None]
         return value, (weight * (x - p)).to(logits.dtype)
+
+    def score_weights(self, values: Float[Tensor, "m ..."]) -> Float[Tensor, "m ..."]:
+        """Return f - b; see `Estimator.score_weights`."""
+        return values - self.baseline
 
     def variance_given_moments(
         self,
@@ -98,6 +102,10 @@ class LeaveOneOut(SampledValueEstimator):
     def samples(self) -> int:
         """How many samples of x one draw is made of: m."""
         return self.m
+
+    def score_weights(self, values: Float[Tensor, "m ..."]) -> Float[Tensor, "m ..."]:
+        """Return f less the mean of the others, over m; see `Estimator.score_weights`."""
+        return leave_one_out(values, values.dtype)
 
     def estimate_at(self, f: Loss, logits: Batch, classes: Tuples) -> Estimates:
         """Return n replicates of the mean of f(x_j) and of the estimate."""

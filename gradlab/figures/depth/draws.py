@@ -12,8 +12,7 @@ from torch import Generator, Tensor
 
 from gradlab.categorical import draw_one_hot, probabilities
 from gradlab.checks import check_int
-from gradlab.estimators import Estimator, LeaveOneOut, PathwiseEstimator, Reinforce, ValueEstimator
-from gradlab.estimators.score_function import leave_one_out
+from gradlab.estimators import Estimator, PathwiseEstimator, ValueEstimator
 from gradlab.figures.depth.network import DeepNetwork
 from gradlab.loss import evaluate, gradient
 from gradlab.moments import GROUPS, Groups, Moments
@@ -35,7 +34,7 @@ def draw_gradients(
     if isinstance(estimator, PathwiseEstimator):
         return _pathwise(network, estimator, n, generator)
     with torch.no_grad():
-        if isinstance(estimator, Reinforce | LeaveOneOut):
+        if _weighs_scores(estimator):
             return _score_function(network, estimator, n, generator)
         if isinstance(estimator, ValueEstimator):
             return _layer_by_layer(network, estimator, n, generator)
@@ -52,7 +51,7 @@ def passes(network: DeepNetwork, estimator: Estimator) -> float:
     an estimator with c evaluations samples c times that layer and all above it, on one sample of
     those below: (c L (L + 1) / 2 + L - 1) / L, as if all layers cost the same.
     """
-    if isinstance(estimator, PathwiseEstimator | Reinforce | LeaveOneOut):
+    if isinstance(estimator, PathwiseEstimator) or _weighs_scores(estimator):
         return estimator.calls(1)
     layers = network.depth
     sampled = sum(
@@ -110,11 +109,15 @@ def _pathwise(
     return torch.autograd.grad(x, logits, v)
 
 
+def _weighs_scores(estimator: Estimator) -> bool:
+    return estimator.score_weights(torch.zeros(2)) is not None
+
+
 def _score_function(
-    network: DeepNetwork, estimator: Reinforce | LeaveOneOut, n: int, generator: Generator | None
+    network: DeepNetwork, estimator: Estimator, n: int, generator: Generator | None
 ) -> tuple[Tensor, ...]:
     """Weight the scores of all layers by the loss of m samples of the whole network."""
-    m, scores = estimator.samples, []
+    m, scores = estimator.calls(1), []
     logits = _first(network, m * n)
     for above in (*network.layers[1:], None):
         p = probabilities(logits)
@@ -123,10 +126,8 @@ def _score_function(
         if above is not None:
             logits = above.logits(x.flatten(-2))
     value = evaluate(network.loss, x).unflatten(0, (m, n))
-    if isinstance(estimator, Reinforce):
-        weight = value - estimator.baseline
-    else:
-        weight = leave_one_out(value, value.dtype)
+    weight = estimator.score_weights(value)
+    assert weight is not None
     return tuple((weight[..., None, None] * score).sum(0) for score in scores)
 
 
