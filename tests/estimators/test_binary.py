@@ -217,4 +217,4 @@ def test_the_ladder_is_climbed_at_two_classes(claim):
     assert ladder.outcome == UNBIASED
     assert ladder.holds
     assert len(judged) == (6 if claim.exact else 2)
-    assert {v.method for v in judged} == {"exact" if claim.exact else "draws"}
+    assert {v.method for v in judged} == {"exact" if claim.exact else "monte carlo"}

@@ -177,7 +177,7 @@ def test_logits_that_a_training_changes_leave_the_enumeration_as_it_was():
     assert torch.equal(on.gradient, ON.gradient)
     assert torch.equal(batch.gradient, EnumeratedBatch(batched, LOGITS_OF_ALL).gradient)
     assert numbers(verify("RF", on, method="monte-carlo")) == numbers(
-        verify("RF", ON, method="draws")
+        verify("RF", ON, method="monte-carlo")
     )
 
 

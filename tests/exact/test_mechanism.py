@@ -67,7 +67,7 @@ def outcome_of(fault, judge):
     try:
         verdict = verify(fault.make(), fault.f, fault.logits, judge=judge, **options(fault))
     except EstimatorError:
-        return "refused", "draws"
+        return "refused", "monte carlo"
     return verdict.outcome, verdict.method
 
 
@@ -87,7 +87,7 @@ def test_what_runs_is_not_called_unbiased(name):
     with fault.patch():
         outcome, method = outcome_of(fault, "both")
     if fault.wrong == TABLE:
-        assert method == "draws"
+        assert method == "monte carlo"
     else:
         assert outcome in (BIASED, "refused")
 
@@ -97,7 +97,7 @@ def test_what_runs_is_not_called_unbiased(name):
 def test_the_wrong_part_is_accused(fault, judge):
     outcome, method = outcome_of(fault, judge)
     if fault.wrong == TABLE:
-        assert method == "draws"
+        assert method == "monte carlo"
     elif fault.wrong in (BOTH, judge):
         assert outcome in (BIASED, "refused")
     else:
@@ -215,7 +215,7 @@ def test_no_degree_is_certified(known_fault):
     except EstimatorError:
         return
     if fault.wrong == TABLE:
-        assert {verdict.method for verdict in ladder.verdicts} == {"draws"}
+        assert {verdict.method for verdict in ladder.verdicts} == {"monte carlo"}
         assert ladder.static is None
         return
     assert ladder.degree < 2
