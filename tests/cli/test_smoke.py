@@ -358,7 +358,7 @@ WRONG: dict[str, dict[str, list[str]]] = {
         "--logits": ["nope.npy"],
         "--regime": ["nope"],
         "--tau": ["0", "x", "1,,2"],
-        "--method": ["monte-carlo"],
+        "--method": ["both"],
         "--max-draws": ["255", "x"],
         "--delta": ["0", "1", "nan", "x"],
         "--alpha": ["0", "1", "nan", "-1"],
