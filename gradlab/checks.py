@@ -7,7 +7,14 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["check_averaged", "check_choice", "check_int", "check_known", "did_you_mean", "too_large"]
+__all__ = [
+    "check_averaged",
+    "check_choice",
+    "check_int",
+    "check_known",
+    "did_you_mean",
+    "too_large",
+]
 
 
 def check_int(

@@ -81,8 +81,8 @@ def views(chart: Chart, rows: pd.DataFrame, titles: Mapping[str, str]) -> list[d
         titles: The titles of columns.
 
     Returns:
-        Dicts with `y` (the title of the vertical axis), `log`, `spec` and `note`, a sentence on
-        the points that a logarithm does not have, or "".
+        Dicts with `y` (the title of the vertical axis), `log`, `spec` and `bands`: for each grey
+        band the column, the floor, and the sentences that say how many points stand in it.
 
     Example:
         >>> chart = Chart("p", "", "", Axis("b", "b"), [Axis("v", "v")], ["series"], "b")
@@ -97,19 +97,22 @@ def views(chart: Chart, rows: pd.DataFrame, titles: Mapping[str, str]) -> list[d
             x_scale = scale(rows[chart.x.column], chart.x, log=x_log)
             y_scale = scale(rows[y.column], y, log=log)
             spec = specification(chart, y, x_scale, y_scale, x_log=x_log, y_log=log, titles=titles)
-            notes = [_band_note(a, s) for a, s in ((chart.x, x_scale), (y, y_scale)) if s.below]
-            found.append({"y": y.title, "log": log, "spec": spec, "note": " ".join(notes)})
+            bands = [_band(a) for a, s in ((chart.x, x_scale), (y, y_scale)) if s.below]
+            found.append({"y": y.title, "log": log, "spec": spec, "bands": bands})
     return found
 
 
-def _band_note(axis: Axis, of: Scale) -> str:
-    are = "row has" if of.below == 1 else "rows have"
-    rounding = f" (up to {axis.floor:g}, which is rounding)" if axis.floor else ""
-    it = "It stands" if of.below == 1 else "They stand"
-    return (
-        f"{of.below:,} {are} a value of 0 or less{rounding} of {axis.title}, of which there is no "
-        f"logarithm. {it} in the grey band at the edge; places inside the band mean nothing."
-    )
+def _band(axis: Axis) -> dict[str, Any]:
+    """Return what the page says of the points in a band; `{n}` stands for their number."""
+    rounding = f" (up to {axis.floor:g} is rounding)" if axis.floor else ""
+    where = "in the grey band at the edge, and places inside it mean nothing."
+    what = f"{axis.title} of 0 or less{rounding}, which has no logarithm."
+    return {
+        "column": axis.column,
+        "floor": axis.floor,
+        "one": f"1 point has {what} It stands {where}",
+        "many": f"{{n}} points have {what} They stand {where}",
+    }
 
 
 def specification(

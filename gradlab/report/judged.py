@@ -10,9 +10,11 @@ from gradlab.report.sources import Source
 __all__ = ["judged_section", "planted_section", "relations_section"]
 
 _SHOWN = ["estimator", "problem", "degree", "regime", "dtype", "outcome", "holds", "bias"]
-_SHOWN += ["bias_se", "limit", "unit", "method", "judged", "draws", "evidence"]
+_SHOWN += ["bias_se", "limit", "unit", "method", "judged", "draws", "reason"]
 # More verdicts than this are evidence for a table, not for reading one by one.
 _MOST = 40
+# So many are named in the answer.
+_FEW = 12
 
 
 def judged_section(source: Source) -> Section:
@@ -28,7 +30,7 @@ def judged_section(source: Source) -> Section:
         >>> row = {"estimator": "ZGR", "problem": "linear", "outcome": "UNBIASED", "holds": True}
         >>> rows = pd.DataFrame([row | {"bias": 0.0, "method": "exact"}])
         >>> judged_section(Source("verify.csv", rows, "verify")).lead
-        'ZGR is as declared, or as asked, on linear: UNBIASED.'
+        'ZGR: UNBIASED. As declared, or as asked.'
     """
     rows = source.rows.reset_index(drop=True).copy()
     if not len(rows):
@@ -40,14 +42,23 @@ def judged_section(source: Source) -> Section:
     asked = [f"{counted(len(rows), 'verdict')} on {listed(told)}"]
     problems = list(dict.fromkeys(rows["problem"].astype(str))) if "problem" in rows else []
     if problems:
-        asked.append(f"{counted(len(problems), 'loss').replace('losss', 'losses')}: {listed(problems, 4)}")
-    for name, what in (("delta", "a bias below this share counts as none, by draws"), ("alpha", "rate of false alarms"), ("seed", "seed of the draws")):
+        asked.append(
+            f"{counted(len(problems), 'loss').replace('losss', 'losses')}: {listed(problems, 4)}"
+        )
+    for name, what in (
+        ("delta", "a bias below this share counts as none, by draws"),
+        ("alpha", "rate of false alarms"),
+        ("seed", "seed of the draws"),
+    ):
         if name in rows and len(values := rows[name].dropna().unique()):
             asked.append(f"{what}: {listed([f'{value:.3g}' for value in values])}")
     failing = rows[rows["holds"] == "no"]
     of = failing if len(rows) > _MOST else rows
     evidence = [
-        (f"{row['estimator']} on {row.get('problem', 'its loss')}: {row['outcome']}", row["evidence"])
+        (
+            f"{row['estimator']} on {row.get('problem', 'its loss')}: {row['outcome']}",
+            row["evidence"],
+        )
         for row in of.head(_MOST).to_dict("records")
     ]
     if source.kind == "ladder":
@@ -62,6 +73,7 @@ def judged_section(source: Source) -> Section:
         small=[_matrix(rows)] if source.kind == "ladder" else [],
         told=source.told,
         evidence=evidence,
+        kept=[c for c in ("estimator", "outcome", "holds") if c in rows],
     )
 
 
@@ -73,29 +85,34 @@ def _flag(value: Any) -> str:
 
 def _answer(rows: pd.DataFrame) -> tuple[str, list[str]]:
     failing = rows[rows["holds"] == "no"]
-    holding = rows[rows["holds"] == "yes"]
     counts = rows["outcome"].value_counts()
     told = listed([f"{number:,} {outcome}" for outcome, number in counts.items()])
-    if len(rows) == 1:
-        row = rows.iloc[0]
-        where = f"{row['estimator']} is {{}} on {row.get('problem', 'its loss')}: {row['outcome']}."
-        how = {"yes": "as declared, or as asked,", "no": "not as declared, or asked,"}
-        lead = where.format(how.get(row["holds"], "judged, and declares nothing,"))
-    elif len(failing):
-        names = listed(list(dict.fromkeys(failing["estimator"])))
-        lead = f"{counted(len(failing), 'verdict')} of {len(rows):,} fail what is declared or asked: {names}."
-    elif len(holding) == len(rows):
-        lead = f"All {len(rows):,} verdicts are as declared, or as asked: {told}."
+    answer = []
+    if len(failing):
+        lead = _of_whom(failing, "not as declared, or as asked")
+        if len(failing) < len(rows):
+            answer.append(f"Outcomes of {counted(len(rows), 'verdict')}: {told}.")
+    elif len(rows) <= _FEW:
+        how = "as declared, or as asked" if (rows["holds"] == "yes").all() else ""
+        lead = _of_whom(rows, how)
     else:
-        lead = f"No verdict fails, of {len(rows):,}: {told}."
-    answer = [] if len(rows) == 1 else [f"Outcomes: {told}."] if len(failing) else []
+        lead = f"No verdict is against what is declared or asked: {told}."
     if "method" in rows:
         exact = int((rows["method"] == "exact").sum())
         answer.append(
-            f"{exact:,} by enumeration, which is a proof up to rounding; {len(rows) - exact:,} by "
-            "draws or not applicable."
+            f"By enumeration, which is a proof up to rounding: {exact:,}. By draws: "
+            f"{int((rows['method'] == 'draws').sum()):,}."
         )
     return lead, answer
+
+
+def _of_whom(rows: pd.DataFrame, how: str) -> str:
+    """Return the outcomes and who has them, as one sentence."""
+    parts = [
+        f"{listed(list(dict.fromkeys(part['estimator'].astype(str))), 6)}: {outcome}"
+        for outcome, part in rows.groupby("outcome", sort=False)
+    ]
+    return "; ".join(parts) + (f". {how[0].upper()}{how[1:]}." if how else ".")
 
 
 def _evidence(row: dict[Any, Any]) -> str:
@@ -161,7 +178,13 @@ def _cell(rows: pd.DataFrame) -> str:
     biased = rows[rows["outcome"] == "BIASED"]
     if len(biased):
         largest = biased["bias"].max()
-        return "biased" if pd.isna(largest) else f"{largest:.0%}" if largest >= 0.0095 else f"{largest:.1g}"
+        return (
+            "biased"
+            if pd.isna(largest)
+            else f"{largest:.0%}"
+            if largest >= 0.0095
+            else f"{largest:.1g}"
+        )
     if (rows["outcome"] == "INCONCLUSIVE").any():
         return "?"
     known = rows[rows["outcome"] == "UNBIASED"]
@@ -187,12 +210,18 @@ def relations_section(source: Source) -> Section:
         'All 1 relation between means holds.'
     """
     rows = source.rows
-    wrong = [str(r) for r, holds in zip(rows["relation"], rows["holds"], strict=True) if _flag(holds) != "yes"]
+    wrong = [
+        str(r)
+        for r, holds in zip(rows["relation"], rows["holds"], strict=True)
+        if _flag(holds) != "yes"
+    ]
     number = counted(len(rows), "relation")
     lead = f"All {number} between means hold{'s' if len(rows) == 1 else ''}."
     if wrong:
         lead = f"{counted(len(wrong), 'relation')} between means fail: {listed(wrong)}."
-    return Section("Relations between means", lead, [], [], rows, list(rows.columns), told=source.told)
+    return Section(
+        "Relations between means", lead, [], [], rows, list(rows.columns), told=source.told
+    )
 
 
 def planted_section(source: Source) -> Section:

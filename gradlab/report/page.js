@@ -3,6 +3,7 @@
 // the legend, the selects and the switch of scales. Texts are set as text, never as HTML.
 (() => {
   const PAGE = 25;
+  const PRINTED = 500; // rows of a table on paper
   document.documentElement.classList.add("js");
 
   function numberText(value) {
@@ -56,7 +57,7 @@
     const count = columns.length ? columns[0].values.length : 0;
     const first = columns.filter((c) => c.shown);
     let shown = first.length ? first : columns;
-    let [by, down, page] = [null, false, 0];
+    let [by, down, page, size] = [null, false, 0, PAGE];
     let rows = [...Array(count).keys()];
     if (shown.length === columns.length) all.hidden = true;
 
@@ -110,14 +111,15 @@
     }
 
     function draw() {
-      const pages = Math.max(1, Math.ceil(rows.length / PAGE));
+      const pages = Math.max(1, Math.ceil(rows.length / size));
       page = Math.min(Math.max(page, 0), pages - 1);
-      const here = rows.slice(page * PAGE, (page + 1) * PAGE);
+      const here = rows.slice(page * size, (page + 1) * size);
       element.tBodies[0].replaceChildren(...here.map((row) => {
         const line = document.createElement("tr");
         for (const column of shown) {
           const cell = document.createElement("td");
           if (column.number) cell.className = "number";
+          else if (column.long) cell.className = "long";
           cell.textContent = column.text(row);
           line.append(cell);
         }
@@ -125,7 +127,7 @@
       }));
       const of = rows.length === count ? `${count}` : `${rows.length} found of ${count}`;
       status.textContent = rows.length
-        ? `Rows ${page * PAGE + 1} to ${page * PAGE + here.length} of ${of}`
+        ? `Rows ${page * size + 1} to ${page * size + here.length} of ${of}`
         : `No row of ${count} is found`;
       previous.disabled = page === 0;
       next.disabled = page >= pages - 1;
@@ -141,6 +143,8 @@
       head();
       update();
     });
+    window.addEventListener("beforeprint", () => { size = PRINTED; page = 0; draw(); });
+    window.addEventListener("afterprint", () => { size = PAGE; page = 0; draw(); });
     head();
     update();
   }
@@ -218,8 +222,16 @@
         const all = chart.views.filter((view) => view.y === name);
         const view = all.find((one) => one.log === wanted) ?? all[0];
         if (log) log.disabled = all.length < 2;
-        figure.querySelector(".band").textContent = view.note;
-        const spec = { ...view.spec, data: { values: chosen() } };
+        if (log) turn(log, view.log);
+        const values = chosen();
+        figure.querySelector(".band").textContent = view.bands.map((band) => {
+          const inside = values.filter((point) => {
+            const value = point[band.column];
+            return value !== null && value !== undefined && value <= band.floor;
+          }).length;
+          return inside > 1 ? band.many.replace("{n}", inside) : inside === 1 ? band.one : "";
+        }).filter(Boolean).join(" ");
+        const spec = { ...view.spec, data: { values } };
         // The old picture stays until the new one is there.
         const place = document.createElement("div");
         place.className = "picture";
@@ -239,6 +251,20 @@
     function drawAll() { return Promise.all(drawn.map((draw) => draw())); }
     drawAll();
   }
+
+  // On paper nothing can be opened.
+  window.addEventListener("beforeprint", () => {
+    for (const one of document.querySelectorAll("details:not([open])")) {
+      one.open = true;
+      one.dataset.closed = "yes";
+    }
+  });
+  window.addEventListener("afterprint", () => {
+    for (const one of document.querySelectorAll("details[data-closed]")) {
+      one.open = false;
+      delete one.dataset.closed;
+    }
+  });
 
   for (const section of document.querySelectorAll("section.report")) {
     const data = JSON.parse(document.getElementById(`${section.id}-data`).textContent);

@@ -1,4 +1,4 @@
-"""Where a report comes from: files with their checksums, versions, seeds, machine, command, date."""
+"""Where a report comes from: files and checksums, versions, seeds, machine, command, date."""
 
 import platform
 import shlex
@@ -40,7 +40,7 @@ def said_by_rows(rows: pd.DataFrame) -> dict[str, str]:
     told = {}
     for column, meaning in _OF_ROWS.items():
         if column in rows and len(values := rows[column].dropna().unique()):
-            texts = [number_text(v) if _is_number(v) else str(v) for v in values]
+            texts = [number_text(float(v)) if _is_number(v) else str(v) for v in values]
             told[meaning] = listed(texts, 8)
     return told
 
@@ -67,7 +67,10 @@ def provenance(sources: Sequence[Source], command: Sequence[str] | None) -> list
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     told.append(("date of this report", now))
     told.append(
-        ("made by", f"gradlab {__version__}, Python {platform.python_version()}, pandas {pd.__version__}")
+        (
+            "made by",
+            f"gradlab {__version__}, Python {platform.python_version()}, pandas {pd.__version__}",
+        )
     )
     told.append(("machine of this report", f"{platform.system()} {platform.machine()}"))
     for source in sources:

@@ -38,7 +38,7 @@ def ranked_section(source: Source) -> Section:
     curves = source.curves if source.curves is not None else source.rows
     rows = _asked_rows(source.rows)
     # In a ranking bias2 and variance are relative already.
-    rows = rows.assign(truth2=np.nan, reason=rows["reason"] if "reason" in rows else None)
+    rows = rows.assign(truth2=np.nan, reason=rows.get("reason"))
     rows = prepared(rows).drop(columns=["truth2", "rel_bias2", "rel_variance"], errors="ignore")
     rows = rows.drop(columns=[c for c in rows if c.startswith("rel_")])
     there = rows[rows["rank"].notna()]
@@ -72,15 +72,15 @@ def _answer(there: pd.DataFrame) -> tuple[str, list[str]]:
     best = best[~is_no_better_than_0(best)]
     if pd.isna(first["progress"]):
         lead = (
-            f"{first['estimator']} has the smallest error: {first['rmse']:.3g} {first['unit']}. The "
-            "gradient is 0 or lost in noise, so that there is no progress to rank by."
+            f"{first['estimator']} has the smallest error: {first['rmse']:.3g} {first['unit']}. "
+            "The gradient is 0 or lost in noise, so that there is no progress to rank by."
         )
     elif not len(best):
         lead = "No estimator is shown to be better than an answer of 0."
     else:
         lead = (
-            f"{first['estimator']} makes the most progress: {_pm(first, 'progress')} of what a step "
-            "along the true gradient gains."
+            f"{first['estimator']} makes the most progress: {_pm(first, 'progress')} of what a "
+            "step along the true gradient gains."
         )
     answer = []
     if len(best) > 1:
@@ -162,7 +162,9 @@ def _plane(there: pd.DataFrame) -> list[Chart]:
     square = "|g|²" if unit == "|g|" else "f²"
     floor = SQUARE_ROUNDING if unit == "|g|" else 0.0
     bias = Axis("bias2", f"bias² of one gradient, in {square}", "bias2_se", True, floor)
-    variance = Axis("variance", f"variance of one gradient, in {square}", "variance_se", True, floor)
+    variance = Axis(
+        "variance", f"variance of one gradient, in {square}", "variance_se", True, floor
+    )
     text = (
         "Each estimator at its best temperature; a gradient is the mean of as many draws as the "
         "budget pays. Down is less noise, left is less bias."
@@ -181,5 +183,15 @@ def _plane(there: pd.DataFrame) -> list[Chart]:
         x_switches=False,
         tooltip=told,
     )
-    plane = Chart("plane", "Bias² and variance", text, bias, [variance], lines, "rank", x_switches=True, tooltip=told)
+    plane = Chart(
+        "plane",
+        "Bias² and variance",
+        text,
+        bias,
+        [variance],
+        lines,
+        "rank",
+        x_switches=True,
+        tooltip=told,
+    )
     return [plane, beside] if there["progress"].notna().any() else [plane]

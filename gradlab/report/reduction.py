@@ -9,7 +9,17 @@ __all__ = ["reduced"]
 
 # Rows that differ only in these are summed up, the first ones first.
 _MERGED = (("logits_seed", "cell", "seed"), ("N", "C", "size"), ("regime",), ("problem",))
-_ALIKE = ("problem", "batch", "N", "C", "size", "regime", "logits_seed", "estimator", "series")
+_ALIKE: tuple[str, ...] = (
+    "problem",
+    "batch",
+    "N",
+    "C",
+    "size",
+    "regime",
+    "logits_seed",
+    "estimator",
+    "series",
+)
 _ALIKE += ("tau", "method")
 
 
@@ -46,7 +56,8 @@ def reduced(rows: pd.DataFrame, most: int, kind: str) -> tuple[pd.DataFrame, str
                     f"the median of each number. The answer above is of all rows."
                 )
     places = np.unique(np.linspace(0, len(rows) - 1, most).round().astype(int))
-    told = f"{len(places):,} of {len(rows):,} rows are shown, spread evenly; the source has all of them."
+    few = f"{len(places):,} of {len(rows):,} rows"
+    told = f"{few} are shown, spread evenly; the source has all of them."
     return rows.iloc[places].reset_index(drop=True), told
 
 

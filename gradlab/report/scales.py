@@ -96,6 +96,6 @@ def _ticks(low: float, high: float) -> list[float]:
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps: tuple[int, ...] = (1, 2, 5) if high < 100 * low else (1,)
     if len(decades) > 9:
-        decades = decades[:: math.ceil(len(decades) / 8)]  # type: ignore[assignment]
+        decades = decades[:: math.ceil(len(decades) / 8)]
     ticks = [float(f"{step}e{decade}") for decade in decades for step in steps]
     return [tick for tick in ticks if low <= tick <= high]

@@ -8,7 +8,16 @@ import pandas as pd
 from gradlab.comparison.rows import COLUMNS
 from gradlab.report.charts import Chart
 
-__all__ = ["DERIVED", "Section", "SmallTable", "counted", "listed", "title_of"]
+__all__ = [
+    "DERIVED",
+    "Section",
+    "SmallTable",
+    "counted",
+    "known",
+    "listed",
+    "meaning_of",
+    "title_of",
+]
 
 DERIVED = {
     "equal_progress": (
@@ -76,7 +85,18 @@ _OTHERS = {
 
 
 def known(column: str) -> bool:
-    """Return whether gradlab knows what a column means."""
+    """Return whether gradlab knows what a column means.
+
+    Args:
+        column: Its name.
+
+    Returns:
+        Whether it does.
+
+    Example:
+        >>> known("bias2"), known("mine")
+        (True, False)
+    """
     return meaning_of(column) != ""
 
 
@@ -97,7 +117,18 @@ def title_of(column: str) -> str:
 
 
 def meaning_of(column: str) -> str:
-    """Return what a column means, "" where that is not known."""
+    """Return what a column means.
+
+    Args:
+        column: Its name.
+
+    Returns:
+        Its meaning and its unit, "" where that is not known.
+
+    Example:
+        >>> meaning_of("loss_se")
+        'standard error of loss'
+    """
     if column in DERIVED:
         return DERIVED[column][1]
     if column in COLUMNS:
@@ -145,6 +176,7 @@ class Section:
         notes: What was left out or summed up.
         told: Text of the verb itself.
         evidence: Paragraphs, each a heading and a text.
+        kept: Columns of the table that stay in it even if they are the same in every row.
 
     Example:
         >>> Section("Rows", "There are none.", [], [], pd.DataFrame(), []).charts
@@ -163,6 +195,7 @@ class Section:
     notes: list[str] = field(default_factory=list)
     told: str = ""
     evidence: list[tuple[str, str]] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
 
 
 def counted(number: int, thing: str) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -107,7 +107,7 @@ def read(things: Iterable[object]) -> list[Source]:
 
     Args:
         things: Paths of .csv or .parquet files, of stores of a sweep (.db) or of folders that
-            gradlab wrote; tables; or objects: a `Verdict`, a `Ladder`, a `Recommendation`.
+            gradlab wrote; tables; objects: a `Verdict`, a `Ladder`, a `Recommendation`; or sources.
 
     Returns:
         One source for each table that was found; verdicts given one by one are one source.
@@ -122,7 +122,9 @@ def read(things: Iterable[object]) -> list[Source]:
     sources: list[Source] = []
     verdicts: list[_Judged] = []
     for number, thing in enumerate(things, 1):
-        if isinstance(thing, (str, Path)):
+        if isinstance(thing, Source):
+            sources.append(thing)
+        elif isinstance(thing, (str, Path)):
             sources += _from_path(Path(thing))
         elif isinstance(thing, pd.DataFrame):
             sources.append(Source(f"rows {number}", thing, kind_of(thing)))
@@ -142,6 +144,7 @@ def read(things: Iterable[object]) -> list[Source]:
         rows = pd.DataFrame([verdict.row() for verdict in verdicts])
         told = "\n\n".join(verdict.explain() for verdict in verdicts)
         sources.append(Source("verdicts", rows, kind_of(rows), told=told))
+    sources = _with_curves(sources)
     if not sources:
         raise ReportError("nothing to report: give rows.csv, store.db or a folder of gradlab")
     return sources
@@ -168,16 +171,20 @@ def _from_folder(folder: Path) -> list[Source]:
     if not files:
         raise ReportError(f"the folder {folder} holds no .csv, .parquet or .db of gradlab")
     found = [_from_file(file) for file in files]
-    ranked = [s for s in found if s.kind == "recommend"]
-    tables = [s for s in ranked if "asked" not in s.rows]
-    curves = [s for s in ranked if "asked" in s.rows]
-    if len(tables) == len(curves) == 1:
-        table, curve = tables[0], curves[0]
-        whole = Source(table.name, table.rows, "recommend", curve.rows, about=table.about)
-        found = [whole] + [s for s in found if s is not table and s is not curve]
     # Answers stand before what they rest on.
     order = ["recommend", "training", *_KINDS, "other"]
     return sorted(found, key=lambda source: order.index(source.kind))
+
+
+def _with_curves(sources: list[Source]) -> list[Source]:
+    """Return a ranking and its curves, which a recommendation writes as two files, as one."""
+    ranked = [s for s in sources if s.kind == "recommend" and s.curves is None]
+    tables = [s for s in ranked if "asked" not in s.rows]
+    curves = [s for s in ranked if "asked" in s.rows]
+    if not len(tables) == len(curves) == 1:
+        return sources
+    whole = replace(tables[0], curves=curves[0].rows)
+    return [whole if s is tables[0] else s for s in sources if s is not curves[0]]
 
 
 def _from_file(path: Path) -> Source:
@@ -220,4 +227,3 @@ def _parquet(path: Path) -> pd.DataFrame:
         ) from None
     except (OSError, ValueError) as error:
         raise ReportError(f"{path} is not a Parquet file: {error}") from None
-

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from gradlab.report.markup import Markup, element, joined, number_text
-from gradlab.report.sections import counted, known, listed, meaning_of, title_of
+from gradlab.report.sections import known, listed, meaning_of, title_of
 
-__all__ = ["Data", "PAGE", "data_of", "static_table"]
+__all__ = ["Data", "PAGE", "data_of", "first_rows", "static_table"]
 
 PAGE = 25
 """Rows that the table shows at once."""
@@ -99,6 +99,7 @@ def data_of(rows: pd.DataFrame, shown: list[str], drawn: list[str]) -> Data:
             texts = sorted(str(v) for v in there)
             place = {text: at for at, text in enumerate(texts)}
             column["texts"] = texts
+            column["long"] = max(map(len, texts), default=0) > 40
             column["values"] = [None if v is None else place[str(v)] for v in values]
         columns.append(column)
     unknown = [str(c) for c in dict.fromkeys(rows.columns) if not known(str(c)) and c != "run"]
@@ -157,9 +158,7 @@ def static_table(data: Data, name: str, caption: str) -> Markup:
     ]
     body = []
     for at in range(min(PAGE, data.length)):
-        cells = [
-            element("td", _cell(c, at), class_="number" if c["number"] else None) for c in shown
-        ]
+        cells = [element("td", _cell(c, at), class_=_class(c)) for c in shown]
         body.append(element("tr", *cells))
     return element(
         "table",
@@ -171,6 +170,10 @@ def static_table(data: Data, name: str, caption: str) -> Markup:
     )
 
 
+def _class(column: dict[str, Any]) -> str | None:
+    return "number" if column["number"] else "long" if column["long"] else None
+
+
 def _cell(column: dict[str, Any], at: int) -> str:
     value = column["values"][at]
     if value is None:
@@ -179,6 +182,17 @@ def _cell(column: dict[str, Any], at: int) -> str:
 
 
 def first_rows(data: Data) -> str:
-    """Return how many of the rows the static table shows."""
+    """Return how many of the rows the static table shows.
+
+    Args:
+        data: The rows.
+
+    Returns:
+        The words below the table.
+
+    Example:
+        >>> first_rows(Data([], {}, [], [], 46))
+        'Rows 1 to 25 of 46'
+    """
     least = min(PAGE, data.length)
-    return f"Rows 1 to {least} of {counted(data.length, 'row')}" if data.length else "No rows"
+    return f"Rows 1 to {least} of {data.length}" if data.length else "No rows"

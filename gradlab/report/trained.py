@@ -105,9 +105,7 @@ def _unit(column: str) -> str:
     return "share" if column.endswith("_error") else "nats"
 
 
-def _answer(
-    rows: pd.DataFrame, columns: dict[str, str]
-) -> tuple[str, list[str], list[SmallTable]]:
+def _answer(rows: pd.DataFrame, columns: dict[str, str]) -> tuple[str, list[str], list[SmallTable]]:
     runs = [c for c in ("estimator", "lr", "seed") if c in rows]
     last = rows.sort_values("step", kind="stable").groupby(runs, sort=False).tail(1)
     groups = last.groupby("estimator", sort=False)
