@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from gradlab.files import writing
+from gradlab.report.document import page
 from gradlab.report.judged import judged_section, planted_section, relations_section
 from gradlab.report.measured import measured_section
-from gradlab.report.page import page
+from gradlab.report.origin import provenance
 from gradlab.report.pictures import library
-from gradlab.report.provenance import provenance
 from gradlab.report.ranked import ranked_section
 from gradlab.report.reduction import reduced
 from gradlab.report.sections import Section
