@@ -206,7 +206,8 @@ def _place(axis: Axis, of: Scale) -> str:
 
 
 def _channel(field: str, axis: Axis, of: Scale, log: bool) -> dict[str, Any]:
-    drawn: dict[str, Any] = {"title": axis.title, "labelExpr": _NUMBER, "labelOverlap": True}
+    drawn: dict[str, Any] = {"title": axis.title, "labelExpr": _NUMBER}
+    drawn |= {"labelOverlap": True, "labelSeparation": 6}
     if of.ticks is not None:
         drawn["values"] = of.ticks
     return {

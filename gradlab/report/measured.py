@@ -58,7 +58,8 @@ def prepared(rows: pd.DataFrame) -> pd.DataFrame:
         whole = rows[["N", "C"]].apply(pd.to_numeric, errors="coerce").astype("Int64").astype(str)
         rows["size"] = whole["N"] + "x" + whole["C"]
     names = [n for n in dict.fromkeys(_NUMBERS) if n in rows]
-    rows[names] = rows[names].apply(pd.to_numeric, errors="coerce")
+    numbers = rows[names].apply(pd.to_numeric, errors="coerce")
+    rows[names] = numbers.replace([np.inf, -np.inf], np.nan)
     length = rows["truth2"].where(rows["truth2"] > 0) if "truth2" in rows else np.nan
     for name in ("bias2", "variance", "mse"):
         for column in (name, f"{name}_se"):

@@ -41,7 +41,7 @@ def said_by_rows(rows: pd.DataFrame) -> dict[str, str]:
     for column, meaning in _OF_ROWS.items():
         if column in rows and len(values := rows[column].dropna().unique()):
             texts = [number_text(float(v)) if _is_number(v) else str(v) for v in values]
-            told[meaning] = listed(texts, 8)
+            told[meaning] = f"{len(texts):,} of them" if len(texts) > 8 else listed(texts)
     return told
 
 
