@@ -67,7 +67,8 @@ class Page:
 
     def texts(self, selector: str) -> list[str]:
         """Return the texts of all elements of a CSS selector."""
-        return [element.text for element in self.find_all(selector)]
+        shown = "[...document.querySelectorAll(arguments[0])].map((e) => e.innerText.trim())"
+        return list(self.script(f"return {shown}", selector))
 
     def keys(self, *keys: str) -> None:
         """Press keys where the focus is."""
