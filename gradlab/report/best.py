@@ -126,7 +126,7 @@ def wins(
         >>> rows = compare(f, logits, ["ZGR", "REINFORCE"])
         >>> twice = pd.concat([rows, rows.assign(logits_seed=1)])
         >>> wins(twice, 12, 10)[0]
-        'At equal cost ZGR makes the most progress most often: in 2 of 2 problems.'
+        'At equal cost ZGR makes the most progress most often: in 2 of 2 cases.'
     """
     unmet = is_unmet(measured)
     rows = measured[~unmet & (measured["cost"] <= budget)]
@@ -142,7 +142,7 @@ def wins(
     top = best.groupby(case, dropna=False, sort=False)["sure"].transform("max") if case else None
     first = best[best["sure"] >= top * (1 - 1e-9)] if top is not None else best
     number = best.groupby(case, dropna=False, sort=False).ngroups
-    thing = "step" if kind == "probe" else "problem"
+    thing = "step" if kind == "probe" else "case"
     counts = first["series"].value_counts()
     lead = (
         f"At equal cost {counts.index[0]} makes the most progress most often: in "
@@ -168,6 +168,8 @@ def wins(
         "averaged. Each estimator counts at its best temperature in each "
         f"{thing}, less two standard errors; equal ones share the first place."
     ]
+    if thing == "case":
+        answer.append("A case is a problem of one size, with one kind of logits and one seed.")
     if unmet.any():
         answer.append(
             f"{counted(int(unmet.sum()), 'row')} of too few draws are not counted: they have not "

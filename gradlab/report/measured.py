@@ -129,7 +129,8 @@ def measured_section(source: Source, evaluations: int | None, averaged: float | 
     selects = [c for c in varying if c not in ("N", "C", "logits_seed")]
     if source.kind != "probe":
         selects += [c for c in ("logits_seed",) if c in varying]
-    told = [c for c in [*selects, *_TOLD] if c in rows]
+    exact = {c for c in _TOLD if c.endswith("_se") and c in rows and not (rows[c] > 0).any()}
+    told = [c for c in [*selects, *_TOLD] if c in rows and c not in exact]
     if _several(rows["method"]):
         selects.append("method")
     told = list(dict.fromkeys(["step", *told] if source.kind == "probe" else told))

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from gradlab.report.sections import counted
+from gradlab.report.sections import counted, listed
 
 __all__ = ["reduced"]
 
@@ -52,7 +52,7 @@ def reduced(rows: pd.DataFrame, most: int, kind: str) -> tuple[pd.DataFrame, str
             if groups <= most and {"estimator"} <= set(keys):
                 return _medians(rows, keys), (
                     f"{counted(len(rows), 'row')} are more than a page holds. Rows that differ "
-                    f"only in {', '.join(name for name in gone if name in rows)} are one row here: "
+                    f"only in {listed([name for name in gone if name in rows])} are one row here: "
                     f"the median of each number. The answer above is of all rows."
                 )
     places = np.unique(np.linspace(0, len(rows) - 1, most).round().astype(int))

@@ -90,7 +90,7 @@ def test_wins_are_those_of_a_ranking_of_each_problem():
     assert {row[0]: int(row[1]) for row in table.rows} == counts
     most = max(counts, key=lambda s: counts[s])
     assert lead.endswith(
-        f"{most} makes the most progress most often: in {counts[most]} of 6 problems."
+        f"{most} makes the most progress most often: in {counts[most]} of 6 cases."
     )
 
 
