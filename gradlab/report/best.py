@@ -133,7 +133,9 @@ def wins(
     each = np.floor(budget / rows["cost"].to_numpy(float))
     value, error = progress_at(rows, each * averaged)
     rows = rows.assign(value=value, sure=value - 2 * np.nan_to_num(error))
-    case = [name for name in (*CASE, "trained", "step") if name in rows]
+    # A probe of several runs has a row for each run: by its estimator and its seed.
+    run = ("trained", "seed", "step") if kind == "probe" else ()
+    case = [name for name in (*CASE, *run) if name in rows]
     rows = rows[rows["value"].notna()]
     if not len(rows):
         return "No estimator has a progress at this budget.", [], []

@@ -125,7 +125,8 @@ def measured_section(source: Source, evaluations: int | None, averaged: float | 
         with np.errstate(divide="ignore", invalid="ignore"):
             value, _ = progress_at(measured, np.where(each >= 1, each * number, np.nan))
         rows.loc[measured.index, "equal_progress"] = value
-    varying = [c for c in (*CASE, "size", "trained") if c in rows and _several(rows[c])]
+    run = ("trained", "seed") if source.kind == "probe" else ()
+    varying = [c for c in (*CASE, "size", *run) if c in rows and _several(rows[c])]
     selects = [c for c in varying if c not in ("N", "C", "logits_seed")]
     if source.kind != "probe":
         selects += [c for c in ("logits_seed",) if c in varying]
@@ -206,6 +207,7 @@ def _asked(rows: pd.DataFrame, kind: str) -> list[str]:
         ("logits_seed", "seed"),
         ("step", "step"),
         ("trained", "trained estimator"),
+        *([("seed", "seed")] if kind == "probe" else []),
     ):
         if name in rows and len(values := rows[name].dropna().unique()):
             many = "kinds of logits" if thing.startswith("kind") else f"{thing}s"
@@ -258,7 +260,8 @@ def _charts(rows: pd.DataFrame, measured: pd.DataFrame, told: list[str], kind: s
         return Axis(f"{before}{name}", title + unit, error if error in rows else None, True, least)
 
     bias, variance = axis("bias2", "bias²"), axis("variance", "variance of one draw")
-    lines = [c for c in (*CASE, "trained", "series", "method") if c in rows]
+    run = ("trained", "seed") if kind == "probe" else ()
+    lines = [c for c in (*CASE, *run, "series", "method") if c in rows]
     progress = [
         Axis(name, title, None, False)
         for name, title in (

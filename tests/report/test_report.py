@@ -345,3 +345,12 @@ def test_citations_need_no_torch_and_are_the_same(name):
 def test_the_page_cites_its_estimators(page):
     keys = re.findall(r"^@\w+\{(\w+),", bibtex(["ST", "ZGR", "GR", "RF", "ARSM"]), re.M)
     assert [key for key in keys if f"{{{key}," not in page] == []
+
+
+def test_runs_of_a_probe_are_told_apart():
+    rows = compared().query("method == 'exact' and tau != tau").assign(step=0)
+    runs = pd.concat([rows.assign(trained=t, seed=s) for t in ("ST", "ZGR") for s in range(3)])
+    section = measured_section(Source("p", runs, "probe"), None, None)
+    assert section.lead.endswith("in 6 of 6 steps.")
+    assert {"trained", "seed"} <= set(section.selects)
+    assert {"trained", "seed"} <= set(section.charts[0].lines)
