@@ -276,7 +276,9 @@ def _charts(rows: pd.DataFrame, measured: pd.DataFrame, told: list[str], kind: s
         "plane",
         "Bias² and variance",
         "Down is less noise, left is less bias. Pale points are exact, full ones by draws, with "
-        "bars of ± one standard error. Temperatures of an estimator are joined.",
+        "bars of ± one standard error. "
+        + ("Steps" if kind == "probe" else "Temperatures")
+        + " of an estimator are joined.",
         bias,
         [variance],
         lines,
