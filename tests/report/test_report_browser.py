@@ -78,8 +78,13 @@ def test_the_table_sorts_numbers_by_size_with_empty_cells_last(page):
     assert sign(page, "tau") == "ascending"
     assert float(up[0]) == 0.1
     assert "" not in up[: len(numbers)]
+    header(page, "bias² / |g|²").click()
+    texts = [text for text in column(page, "bias² / |g|²") if text]
+    numbers = [float(text) for text in texts]
+    assert numbers == sorted(numbers, reverse=True)
+    assert texts != sorted(texts, reverse=True)  # as words they stand otherwise
     header(page, "estimator").click()
-    assert (sign(page, "estimator"), sign(page, "tau")) == ("ascending", "none")
+    assert (sign(page, "estimator"), sign(page, "bias² / |g|²")) == ("ascending", "none")
     names = column(page, "estimator")
     assert names == sorted(names, key=str.lower)
 
