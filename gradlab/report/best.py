@@ -136,6 +136,7 @@ def wins(
     # A probe of several runs has a row for each run: by its estimator and its seed.
     run = ("trained", "seed", "step") if kind == "probe" else ()
     case = [name for name in (*CASE, *run) if name in rows]
+    asked = rows.groupby(case, dropna=False).ngroups
     rows = rows[rows["value"].notna()]
     if not len(rows):
         return "No estimator has a progress at this budget.", [], []
@@ -170,6 +171,11 @@ def wins(
         "averaged. Each estimator counts at its best temperature in each "
         f"{thing}, less two standard errors; equal ones share the first place."
     ]
+    if asked > number:
+        answer.append(
+            f"{counted(asked - number, thing)} of {asked:,} not counted: the gradient is 0, or lost "
+            "in noise, so that there is no progress."
+        )
     if thing == "case":
         answer.append("A case is a problem of one size, with one kind of logits and one seed.")
     if unmet.any():

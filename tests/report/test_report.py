@@ -354,3 +354,11 @@ def test_runs_of_a_probe_are_told_apart():
     assert section.lead.endswith("in 6 of 6 steps.")
     assert {"trained", "seed"} <= set(section.selects)
     assert {"trained", "seed"} <= set(section.charts[0].lines)
+
+
+def test_cases_without_a_gradient_are_not_counted_silently():
+    rows = prepared(swept())
+    rows.loc[rows["logits_seed"] == 2, ["truth2", "cosine"]] = [0.0, np.nan]
+    lead, answer, _ = wins(rows, 12, 10)
+    assert lead.endswith(" of 4 cases.")
+    assert any(text.startswith("2 cases of 6 not counted") for text in answer)
