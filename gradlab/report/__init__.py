@@ -134,7 +134,7 @@ def _section(source: Source, evaluations: int | None, averaged: float | None) ->
             return section_of(source)
     rows = source.rows.reset_index(drop=True)
     lead = (
-        "These rows are not of a kind that gradlab knows; they are shown as they are."
+        "A report has no answer for rows of this kind: they are shown as a table."
         if len(rows)
         else "There are no rows."
     )

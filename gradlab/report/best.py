@@ -173,8 +173,8 @@ def wins(
     ]
     if asked > number:
         answer.append(
-            f"{counted(asked - number, thing)} of {asked:,} not counted: the gradient is 0, or lost "
-            "in noise, so that there is no progress."
+            f"{counted(asked - number, thing)} of {asked:,} not counted: the gradient is 0, or "
+            "lost in noise, so that there is no progress."
         )
     if thing == "case":
         answer.append("A case is a problem of one size, with one kind of logits and one seed.")

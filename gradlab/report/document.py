@@ -145,9 +145,10 @@ def _section(name: str, source: str, section: Section, reduced: str) -> Markup:
         element("p", section.lead, class_="lead"),
         *(element("p", text) for text in section.answer),
         *(_small(table) for table in section.small),
-        element("h3", "What was asked"),
-        element("ul", *(element("li", text) for text in section.asked)) if section.asked else None,
     ]
+    if section.asked:
+        parts.append(element("h3", "What was asked"))
+        parts.append(element("ul", *(element("li", text) for text in section.asked)))
     parts += drawn
     parts += _rows_part(name, source, section, data, reduced)
     if section.evidence:

@@ -132,6 +132,7 @@ def measured_section(source: Source, evaluations: int | None, averaged: float | 
         selects += [c for c in ("logits_seed",) if c in varying]
     exact = {c for c in _TOLD if c.endswith("_se") and c in rows and not (rows[c] > 0).any()}
     told = [c for c in [*selects, *_TOLD] if c in rows and c not in exact]
+    selects = _independent(rows, selects)
     if _several(rows["method"]):
         selects.append("method")
     told = list(dict.fromkeys(["step", *told] if source.kind == "probe" else told))
@@ -151,6 +152,15 @@ def measured_section(source: Source, evaluations: int | None, averaged: float | 
 
 
 _TITLES = {"compare": "Comparison", "sweep": "Sweep", "probe": "Probe of a training"}
+
+
+def _independent(rows: pd.DataFrame, columns: list[str]) -> list[str]:
+    """Return the columns that those before them do not decide, as a problem may decide its size."""
+    kept: list[str] = []
+    for name in columns:
+        if not kept or (rows.groupby(kept, dropna=False)[name].nunique(dropna=False) > 1).any():
+            kept.append(name)
+    return kept
 
 
 def _several(values: "pd.Series[Any]") -> bool:

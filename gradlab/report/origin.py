@@ -20,7 +20,7 @@ _OF_ROWS = {
     "seed": "seeds of the draws",
     "logits_seed": "seeds of problems and logits",
     "truth": "true gradient",
-    "machine": "machine that trained",
+    "machine": "machine of the rows",
 }
 
 

@@ -231,6 +231,7 @@
           }).length;
           return inside > 1 ? band.many.replace("{n}", inside) : inside === 1 ? band.one : "";
         }).filter(Boolean).join(" ");
+        if (!values.length) figure.querySelector(".band").textContent = "No row has this choice.";
         const spec = { ...view.spec, data: { values } };
         // The old picture stays until the new one is there.
         const place = document.createElement("div");

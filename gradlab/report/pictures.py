@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from gradlab.plots.names import label
 from gradlab.report.charts import LIBRARY, Chart, views
 from gradlab.report.looks import Look, by_family, series_looks
 from gradlab.report.markup import Markup, element
@@ -164,7 +165,7 @@ def _legend(looks: Mapping[str, Look]) -> Markup:
             element(
                 "button",
                 _swatch(looks[series]),
-                series,
+                label(series),
                 type="button",
                 class_="key",
                 data_series=series,

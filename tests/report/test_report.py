@@ -183,7 +183,9 @@ def test_rows_of_few_columns_are_shown_and_not_ranked():
 
 def test_columns_that_gradlab_does_not_know_are_named():
     data = data_of(compared().assign(mine=range(len(compared())), other="x"), ["estimator"], [])
-    assert any("mine and other have no meaning that gradlab knows" in s for s in data.sentences())
+    assert any(
+        "mine and other have no meaning that the report knows" in s for s in data.sentences()
+    )
 
 
 @pytest.mark.parametrize("text", ["", "estimator,bias2,variance\n", "\n\n"])
@@ -362,3 +364,11 @@ def test_cases_without_a_gradient_are_not_counted_silently():
     lead, answer, _ = wins(rows, 12, 10)
     assert lead.endswith(" of 4 cases.")
     assert any(text.startswith("2 cases of 6 not counted") for text in answer)
+
+
+def test_a_problem_that_decides_its_size_has_one_menu():
+    rows = swept().assign(size_of=1)
+    rows.loc[rows["problem"] == "cubic", "C"] = 4
+    assert measured_section(Source("s", rows, "sweep"), 4, 10).selects == ["problem", "logits_seed"]
+    rows.loc[rows["logits_seed"] == 1, "C"] = 5
+    assert "size" in measured_section(Source("s", rows, "sweep"), 4, 10).selects
