@@ -46,7 +46,8 @@ class Data:
             are = "has no meaning" if len(self.unknown) == 1 else "have no meaning"
             it = "it is" if len(self.unknown) == 1 else "they are"
             told.append(
-                f"{listed(self.unknown)} {are} that the report knows: {it} shown, and not interpreted."
+                f"{listed(self.unknown)} {are} that the report knows: {it} shown, and not "
+                "interpreted."
             )
         if self.empty:
             told.append(f"Empty in every row: {listed(self.empty, 40)}.")

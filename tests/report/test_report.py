@@ -28,6 +28,7 @@ from gradlab.report.reduction import reduced
 from gradlab.report.sources import Source, kind_of, read
 from gradlab.report.tables import data_of
 from gradlab.report.trained import training_section
+from gradlab.verification.order import rungs
 from report_rows import HOSTILE, compared, hostile, swept, trained
 
 pytest.importorskip("vl_convert", reason="gradlab[report] is not installed")
@@ -142,7 +143,8 @@ def test_verdicts_that_do_not_fail_are_not_called_failures(flags):
 
 
 def test_a_ladder_is_a_table_of_the_largest_bias():
-    rows = gradlab.verify_order("ZGR", max_draws=512).rows()
+    few = [rung for rung in rungs() if rung.regime == "moderate"]
+    rows = gradlab.verify_order("ZGR", on=few).rows()
     (table,) = judged_section(Source("l", rows, kind_of(rows))).small
     (row,) = table.rows
     found = dict(zip(table.header, row, strict=True))
