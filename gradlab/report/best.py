@@ -128,6 +128,7 @@ def wins(
         >>> wins(twice, 12, 10)[0]
         'At equal cost ZGR makes the most progress most often: in 2 of 2 cases.'
     """
+    measured = measured.reset_index(drop=True)  # rows of several files share their numbers
     unmet = is_unmet(measured)
     rows = measured[~unmet & (measured["cost"] <= budget)]
     each = np.floor(budget / rows["cost"].to_numpy(float))

@@ -47,6 +47,7 @@ def page(
         ReportError: vl-convert is not installed.
 
     Example:
+        >>> import pandas as pd
         >>> section = Section("Rows", "There are none.", [], [], pd.DataFrame(), [])
         >>> page("Mine", [("mine.csv", section, "")], [])[:15]
         '<!DOCTYPE html>'
