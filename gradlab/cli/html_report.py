@@ -63,6 +63,8 @@ def report(
 
     if out.is_dir() or out.suffix not in (".html", ".htm"):
         raise typer.BadParameter(f"must end with .html, not {out}", param_hint="--out")
+    if title is not None and not title.strip():
+        raise typer.BadParameter("must not be empty", param_hint="--title")
     make_folder(out.parent)
     with blaming("ROWS", (ReportError, OSError)):
         write(
