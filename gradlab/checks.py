@@ -7,7 +7,14 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["check_choice", "check_int", "check_known", "did_you_mean", "too_large"]
+__all__ = [
+    "check_averaged",
+    "check_choice",
+    "check_int",
+    "check_known",
+    "did_you_mean",
+    "too_large",
+]
 
 
 def check_int(
@@ -18,6 +25,21 @@ def check_int(
         return
     allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
     raise error(f"{name} must be an int {allowed}, not {value!r}")
+
+
+def check_averaged(averaged: float) -> None:
+    """Raise ValueError unless `averaged` is a number of draws of at least 1.
+
+    Args:
+        averaged: A number; infinity is one.
+
+    Example:
+        >>> check_averaged(0.5)
+        Traceback (most recent call last):
+        ValueError: averaged must be at least 1 draw, not 0.5
+    """
+    if not averaged >= 1:
+        raise ValueError(f"averaged must be at least 1 draw, not {averaged!r}")
 
 
 def check_choice(name: str, value: Any, known: Iterable[str]) -> None:

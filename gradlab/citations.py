@@ -3,20 +3,26 @@
 `references.bib` holds one entry per paper; an estimator's `reference` says which one is its own.
 """
 
+import ast
 import re
 from collections.abc import Iterable
+from functools import cache
 from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from gradlab.estimators import Estimator, parse
 from gradlab.version import __version__
 
-__all__ = ["bibtex"]
+if TYPE_CHECKING:
+    from gradlab.estimators import Estimator
+
+__all__ = ["bibtex", "bibtex_of_names"]
 
 _ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 _AUTHOR_AND_YEAR = re.compile(r"(\w+).*?(\d{4})")
 
 
-def bibtex(estimators: Iterable[Estimator | str]) -> str:
+def bibtex(estimators: "Iterable[Estimator | str]") -> str:
     """Return the BibTeX entries of the papers that introduced the estimators, each once, by year.
 
     Args:
@@ -33,26 +39,85 @@ def bibtex(estimators: Iterable[Estimator | str]) -> str:
         >>> bibtex(["ZGR"]).splitlines()[0]
         '@inproceedings{shekhovtsov2023,'
     """
-    wanted = {
-        e if e == "gradlab" else _key(parse(e) if isinstance(e, str) else e) for e in estimators
-    }
+    from gradlab.estimators import parse
+
+    wanted = set()
+    for given in estimators:
+        found = parse(given) if isinstance(given, str) and given != "gradlab" else given
+        wanted.add("gradlab" if isinstance(found, str) else _key(found.name, found.reference))
+    return _written(wanted)
+
+
+def bibtex_of_names(texts: Iterable[str]) -> str:
+    """Return the same for the texts in rows, without loading torch; other texts are left out.
+
+    Args:
+        texts: Text forms such as `GR(tau=0.1, k=10)`, of which only the name counts. A name that is
+            not an estimator of gradlab, such as that of your own code, has no entry.
+
+    Returns:
+        The entries, separated by empty lines.
+
+    Example:
+        >>> bibtex_of_names(["ZGR", "Mine"]).splitlines()[0]
+        '@inproceedings{shekhovtsov2023,'
+    """
+    known = _references()
+    names = {text.partition("(")[0] for text in texts}
+    return _written({_key(name, known[name]) for name in names if name in known})
+
+
+def _written(wanted: set[str]) -> str:
     return "\n\n".join(entry for key, entry in _entries().items() if key in wanted)
 
 
-def _key(estimator: Estimator) -> str:
+def _key(estimator: str, reference: str) -> str:
     """Return the key of the entry: that of the arXiv number, else of first author and year."""
-    reference = estimator.reference
     number, words = _ARXIV.search(reference), _AUTHOR_AND_YEAR.search(reference)
     for key, entry in _entries().items():
         if number and f"eprint = {{{number[1]}}}" in entry:
             return key
         if words and not number and key == f"{words[1]}{words[2]}".lower():
             return key
-    raise LookupError(f"references.bib has no entry for {estimator.name}: {reference}")
+    raise LookupError(f"references.bib has no entry for {estimator}: {reference}")
 
 
+@cache
 def _entries() -> dict[str, str]:
     """Return all entries by their keys, as they stand in the file."""
     text = resources.files("gradlab").joinpath("references.bib").read_text(encoding="utf-8")
     entries = text.replace("VERSION", __version__).strip().split("\n\n")
     return {entry.partition("{")[2].partition(",")[0]: entry for entry in entries}
+
+
+@cache
+def _references() -> dict[str, str]:
+    """Return the references of the estimators by their names, as the classes declare them.
+
+    They are read off the files: importing the classes would load torch.
+    """
+    folder = Path(__file__).with_name("estimators")
+    trees = [ast.parse(f.read_text(encoding="utf-8")) for f in sorted(folder.glob("*.py"))]
+    classes = {n.name: n for tree in trees for n in tree.body if isinstance(n, ast.ClassDef)}
+
+    def reference(name: str) -> str | None:
+        if name not in classes:
+            return None
+        own = _texts(classes[name]).get("reference")
+        bases = [b.id for b in classes[name].bases if isinstance(b, ast.Name)]
+        return own or next((found for base in bases if (found := reference(base))), None)
+
+    named = {_texts(node).get("name"): reference(node.name) for node in classes.values()}
+    return {name: found for name, found in named.items() if name and found}
+
+
+def _texts(node: ast.ClassDef) -> dict[str, str]:
+    """Return the fields of a class whose default is a text."""
+    return {
+        statement.target.id: statement.value.value
+        for statement in node.body
+        if isinstance(statement, ast.AnnAssign)
+        and isinstance(statement.target, ast.Name)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    }

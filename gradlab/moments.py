@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gradlab.checks import check_averaged
 from gradlab.draw_sums import GROUPS, Groups
 
 __all__ = ["GROUPS", "Groups", "Measured", "Moments", "Truth", "check_averaged"]
@@ -365,21 +366,6 @@ class Moments:
         assert self.groups is not None
         pooled = (self.groups.pooled(torch.arange(GROUPS) != g) for g in range(GROUPS))
         return [Moments(mean, (square / (n - 1)).sum(-1), n) for mean, square, n in pooled]
-
-
-def check_averaged(averaged: float) -> None:
-    """Raise ValueError unless `averaged` is a number of draws of at least 1.
-
-    Args:
-        averaged: A number; infinity is one.
-
-    Example:
-        >>> check_averaged(0.5)
-        Traceback (most recent call last):
-        ValueError: averaged must be at least 1 draw, not 0.5
-    """
-    if not averaged >= 1:
-        raise ValueError(f"averaged must be at least 1 draw, not {averaged!r}")
 
 
 def _root(square: float) -> float:

@@ -37,6 +37,7 @@ ORDER = [
     {"nn"},
     {"training"},
     {"sweep"},
+    {"report"},
     {"figures"},
     {"cli"},
     {"__main__"},
@@ -117,6 +118,12 @@ def test_importing_the_package_is_cheap(statement):
 def test_plots_do_not_load_torch():
     names = [module_name(f) for f in (PACKAGE / "plots").glob("*.py")]
     assert "torch" not in loaded_by(f"import {', '.join(names)}")
+
+
+def test_a_report_of_rows_does_not_load_torch(tmp_path):
+    rows = tmp_path / "rows.csv"
+    rows.write_text("estimator,bias2,variance,truth2\nZGR,0.1,2,4\n")
+    assert "torch" not in loaded_by(f"import gradlab; gradlab.report.html([{str(rows)!r}])")
 
 
 def test_every_module_loads_after_a_bare_import():

@@ -14,6 +14,7 @@ from gradlab.cli.citing import cite
 from gradlab.cli.comparing import compare
 from gradlab.cli.drawing import figures
 from gradlab.cli.faults import run
+from gradlab.cli.html_report import report
 from gradlab.cli.listing import list_
 from gradlab.cli.old_forms import Command
 from gradlab.cli.recommending import recommend
@@ -67,5 +68,6 @@ app.add_typer(sweep, name="sweep", short_help="Grids of cells: all cores or a cl
 app.command(
     cls=Command, short_help="Time the layer of every estimator, or its training on a loss."
 )(time)
+app.command(short_help="Write one HTML file of rows, verdicts or a training.")(report)
 app.command(short_help="Print BibTeX of estimators.")(cite)
 app.command(short_help="Make the figures, each beside its rows.")(figures)

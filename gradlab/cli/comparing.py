@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gradlab.cli.faults import blaming, make_folder
+from gradlab.cli.html_report import Report, check_report, write_report
 from gradlab.cli.options import (
     Averaged,
     Estimators,
@@ -65,6 +66,7 @@ def compare(
     seed: Seed = 0,
     workers: Workers = None,
     out: Folder = None,
+    report: Report = False,
 ) -> None:
     """Measure bias and variance of estimators on one problem, against its exact gradient.
 
@@ -72,6 +74,7 @@ def compare(
     Example:  gradlab compare ZGR ST "GR(k=10)" --tau 0.1,1 --method both --out results
     Example:  gradlab compare ZGR --file my.py:Mine --loss my.py:loss --logits logits.npy
     """
+    check_report(report, out)
     cells = read_estimators(estimators, tau, files=file)
     f, own, kind = read_loss(
         problem=problem, loss=loss, logits=logits, regime=regime, size=size, seed=seed
@@ -113,3 +116,5 @@ def compare(
 
         save_with_rows(reproducible_columns(rows), plot, out, "compare")
         print(f"\n{out / 'compare.png'}")
+        if report:
+            write_report([out / "compare.csv"], out, averaged=averaged)

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,17 @@ import typer
 
 from gradlab.files import writing
 
-__all__ = ["blaming", "blaming_one", "blaming_out", "fail", "make_folder", "run"]
+__all__ = [
+    "blaming",
+    "blaming_one",
+    "blaming_out",
+    "command_words",
+    "fail",
+    "make_folder",
+    "run",
+]
+
+_GIVEN: ContextVar[Sequence[str]] = ContextVar("arguments", default=())
 
 
 def run(app: typer.Typer, arguments: Sequence[str] | None) -> int:
@@ -27,6 +38,7 @@ def run(app: typer.Typer, arguments: Sequence[str] | None) -> int:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):  # a terminal without ± and ² gets a ?
                 stream.reconfigure(errors="replace")
+    _GIVEN.set(sys.argv[1:] if arguments is None else arguments)
     try:
         status = int(app(arguments, prog_name="gradlab", standalone_mode=False) or 0)
     except _UsageError as error:
@@ -37,6 +49,11 @@ def run(app: typer.Typer, arguments: Sequence[str] | None) -> int:
     except (OSError, MemoryError) as error:
         return fail(str(error) or "out of memory", 1)
     return fail("interrupted", status) if status == 130 else status
+
+
+def command_words() -> list[str]:
+    """Return the words of the command line that runs."""
+    return ["gradlab", *_GIVEN.get()]
 
 
 # What typer raises on bad usage; not all of its versions have a public name for it.

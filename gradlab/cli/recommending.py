@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gradlab.cli.faults import blaming, blaming_one, make_folder
+from gradlab.cli.html_report import Report, check_report, write_report
 from gradlab.cli.options import (
     Averaged,
     Estimators,
@@ -73,6 +74,7 @@ def recommend(
     seed: Seed = 0,
     workers: Workers = None,
     out: Folder = None,
+    report: Report = False,
 ) -> None:
     """Rank estimators by their progress at equal cost, and report what would change the order.
 
@@ -82,6 +84,7 @@ def recommend(
     \b
     Example:  gradlab recommend ZGR ST RF --loss my.py:loss --logits logits.npy --evaluations 8
     """
+    check_report(report, out)
     cells, temperatures = _estimators(estimators, file, tau)
     f, at, kind = read_loss(
         problem=problem, loss=loss, logits=logits, regime=regime, size=size, seed=seed
@@ -132,6 +135,10 @@ def recommend(
         rows = answer.curves.assign(regime=kind)
         save_with_rows(rows, plot, out, "recommend")
         print(f"\n{out / 'recommend.png'}")
+        if report:
+            files = [out / f"recommend{name}.csv" for name in ("-ranking", "", "-moments")]
+            told = [answer.explain()]
+            write_report(files, out, told, evaluations=evaluations, averaged=averaged)
 
 
 def _estimators(

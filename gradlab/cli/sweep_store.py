@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gradlab.cli.faults import blaming, make_folder
+from gradlab.cli.html_report import Report, check_report, write_report
 from gradlab.cli.options import FiguresFolder
 from gradlab.files import writing
 
@@ -63,6 +64,7 @@ def export(
             "--seconds", help="Include the seconds of each cell; they differ in each run."
         ),
     ] = False,
+    report: Report = False,
 ) -> None:
     """Write the rows as CSV or Parquet, in the order of the grid; the same bytes for the same grid.
 
@@ -74,6 +76,7 @@ def export(
 
     if file.suffix not in (".csv", ".parquet"):
         raise typer.BadParameter(f"must end with .csv or .parquet, not {file}", param_hint="FILE")
+    check_report(report, file.parent)
     rows = sweep_rows(store)
     rows = rows if seconds else reproducible_columns(rows)
     rows = rows.astype({"calls": "Int64", "draws": "Int64"})
@@ -83,6 +86,8 @@ def export(
         else:
             _write_parquet(rows, new / file.name)
     print(f"{file}: {len(rows):,} rows")
+    if report:
+        write_report([store], file.parent)
 
 
 def migrate(
@@ -138,6 +143,7 @@ def plot(
     ] = None,
     out: FiguresFolder = Path("figures"),
     name: Annotated[str, typer.Option(help="Name of the files, without its ending.")] = "sweep",
+    report: Report = False,
 ) -> None:
     """Draw one column of the rows against another; a point is the median of its rows.
 
@@ -146,6 +152,7 @@ def plot(
     """
     if not name or Path(name).name != name:
         raise typer.BadParameter(f"must be a file name, not {name!r}", param_hint="--name")
+    check_report(report, out)
     make_folder(out)
     from functools import partial
 
@@ -159,6 +166,8 @@ def plot(
         draw = partial(plot, x=x, y=y, hue=hue, col=col)
         save_with_rows(rows.drop(columns="seconds"), draw, out, name)
     print(out / f"{name}.png")
+    if report:
+        write_report([out / f"{name}.csv"], out)
 
 
 def _chosen(rows: "pd.DataFrame", where: list[str]) -> "pd.DataFrame":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from gradlab.cli.faults import blaming, blaming_one, fail, make_folder
+from gradlab.cli.html_report import check_report, write_report
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,8 +25,10 @@ def train_and_report(
     threads: int,
     out: Path,
     probe: dict[str, Any] | None = None,
+    report: bool = False,
 ) -> None:
     """Do the runs, write the curves and print what was reached."""
+    check_report(report, out)
     import pandas as pd
 
     from gradlab.data.datasets import load_images
@@ -44,7 +47,9 @@ def train_and_report(
     make_folder(out)
     outcomes = run_all(runs, workers or cores, progress=True)
     curves = [outcome.curve for outcome in outcomes if outcome.error is None]
+    files: list[Path] = []
     if curves:
+        files.append(out / f"{name}.csv")
         rows = pd.concat(curves, ignore_index=True)
         rows = rows.assign(chosen=at_best_rate(rows))
         save_with_rows(rows, plot, out, name)
@@ -56,7 +61,10 @@ def train_and_report(
         from gradlab.plots import probe as picture
 
         save_with_rows(pd.concat(probed), picture.plot, out, f"{name}-probe")
+        files.append(out / f"{name}-probe.csv")
         print(out / f"{name}-probe.png")
+    if report and files:
+        write_report(files, out)
     stopped = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in stopped:
         fail(f"{outcome.run.folder.name}: {outcome.error}", 1)

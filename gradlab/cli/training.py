@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from gradlab.cli.faults import blaming, blaming_one
+from gradlab.cli.html_report import Report
 from gradlab.cli.old_forms import Command, split_names
 from gradlab.cli.options import Device, Seed, Workers
 from gradlab.cli.train_runs import train_and_report
@@ -102,6 +103,7 @@ def vae(
     device: Device = "cpu",
     threads: _Threads = 1,
     out: _Out = Path("runs/vae"),
+    report: Report = False,
 ) -> None:
     """Train a VAE with N categorical latent variables of C classes; -ELBO in nats.
 
@@ -148,7 +150,7 @@ def vae(
         probing = {"estimators": measured, "every": probe, "seconds": probe_seconds}
         # A long training has the time for accurate probes.
         probing |= {"draws": 512, "reference_draws": 8192}
-    train_and_report("vae", settings, columns, data, workers, device, threads, out, probing)
+    train_and_report("vae", settings, columns, data, workers, device, threads, out, probing, report)
 
 
 @app.command(cls=Command, short_help="A network with stochastic quantized activations or weights.")
@@ -179,6 +181,7 @@ def network(
     device: Device = "cpu",
     threads: _Threads = 1,
     out: _Out = Path("runs/network"),
+    report: Report = False,
 ) -> None:
     """Train a classifier whose units are drawn from L levels; errors in percent.
 
@@ -221,7 +224,9 @@ def network(
         "test_mode_error": "mode",
         "test_ensemble_error": "ensemble",
     }
-    train_and_report("network", settings, columns, data, workers, device, threads, out)
+    train_and_report(
+        "network", settings, columns, data, workers, device, threads, out, None, report
+    )
 
 
 def _rate(text: str) -> float:

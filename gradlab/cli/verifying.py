@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gradlab.cli.faults import blaming, blaming_one, fail, make_folder
+from gradlab.cli.html_report import Report, check_report, write_report
 from gradlab.cli.options import (
     Estimators,
     File,
@@ -113,6 +114,7 @@ def verify(
             metavar="FOLDER", help="Folder where verify.csv is written, and verify-*.csv beside it."
         ),
     ] = None,
+    report: Report = False,
 ) -> None:
     """Prove or test that estimators are unbiased where they declare it.
 
@@ -125,6 +127,7 @@ def verify(
     Example:  gradlab verify ZGR --file my.py:MyEstimator --out results
     Example:  gradlab verify GS-ST --tau 0.1,1 --problem mlp --size 4x4
     """
+    check_report(report, out)
     with blaming_one("--delta", "--alpha", "--max-draws"):
         from gradlab.verification.verifying import check_options
 
@@ -142,7 +145,7 @@ def verify(
             raise typer.BadParameter("only with --problem or --loss", param_hint=option)
     make_folder(out)
     if not one:
-        rows, failed = _ladders(codes, options)
+        rows, failed, told = _ladders(codes, options)
         tables = {"verify": rows}
         if not estimators and not file and against is None:
             more, wrong = _known(seed, delta, alpha)
@@ -158,10 +161,13 @@ def verify(
             default=(2, 3),
         )
         with blaming_loss(loss):
-            rows, failed = _on_one(codes, f, at, options | {"method": str(method)})
+            rows, failed, told = _on_one(codes, f, at, options | {"method": str(method)})
         tables = {"verify": rows}
     if out is not None:
-        print("", *write_tables(tables, out), sep="\n")
+        files = write_tables(tables, out)
+        print("", *files, sep="\n")
+        if report:
+            write_report(files, out, [told])
     if failed:
         raise typer.Exit(fail("; ".join(failed), 1))
 
@@ -189,8 +195,10 @@ def _read(
     return cells
 
 
-def _ladders(codes: dict[str, "Code"], options: dict[str, Any]) -> tuple["pd.DataFrame", list[str]]:
-    """Verify up to which degree each is exact; print a table; return its rows and what fails."""
+def _ladders(
+    codes: dict[str, "Code"], options: dict[str, Any]
+) -> tuple["pd.DataFrame", list[str], str]:
+    """Verify up to which degree each is exact; print and return the table, its rows, what fails."""
     from functools import cache
 
     import pandas as pd
@@ -209,7 +217,8 @@ def _ladders(codes: dict[str, "Code"], options: dict[str, Any]) -> tuple["pd.Dat
 
         with blaming(blamed):
             ladders.append(in_its_dtype(climbed, _nothing()))
-    print(ladder_text(ladders))
+    told = ladder_text(ladders)
+    print(told)
     rows = pd.concat([ladder.rows() for ladder in ladders], ignore_index=True)
     failed = [
         f"{ladder.estimator}: {ladder.outcome}"
@@ -218,7 +227,7 @@ def _ladders(codes: dict[str, "Code"], options: dict[str, Any]) -> tuple["pd.Dat
         for ladder in ladders
         if ladder.holds is False
     ]
-    return rows, failed
+    return rows, failed, told
 
 
 def _nothing() -> "Tensor":
@@ -245,8 +254,8 @@ def _known(seed: int, delta: float, alpha: float) -> tuple[dict[str, "pd.DataFra
 
 def _on_one(
     codes: dict[str, "Code"], f: "Loss", logits: "Tensor", options: dict[str, Any]
-) -> tuple["pd.DataFrame", list[str]]:
-    """Verify each on one loss; print why; return the rows and what fails."""
+) -> tuple["pd.DataFrame", list[str], str]:
+    """Verify each on one loss; print why; return the rows, what fails, and why."""
     from functools import cache
 
     import pandas as pd
@@ -274,4 +283,4 @@ def _on_one(
             failed.append(f"{asked}: {verdict}")
         elif verdict.holds is None and verdict.outcome in (BIASED, INCONCLUSIVE):
             failed.append(f"not shown to be unbiased, which it does not declare: {verdict}")
-    return rows, failed
+    return rows, failed, "\n\n".join(verdict.explain() for verdict in verdicts)

@@ -1,9 +1,32 @@
-"""Estimators side by side: rows of a comparison, their ranking, and what it recommends."""
+"""Estimators side by side: rows of a comparison, their ranking, and what it recommends.
 
-from gradlab.comparison.comparing import compare
-from gradlab.comparison.ranking import best_temperature
-from gradlab.comparison.recommendation import Recommendation
-from gradlab.comparison.recommending import recommend
-from gradlab.comparison.rows import row_schema
+Names load on first use: rows and rankings are read without torch, which measuring needs.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradlab.comparison.comparing import compare
+    from gradlab.comparison.ranking import best_temperature
+    from gradlab.comparison.recommendation import Recommendation
+    from gradlab.comparison.recommending import recommend
+    from gradlab.comparison.rows import row_schema
 
 __all__ = ["Recommendation", "best_temperature", "compare", "recommend", "row_schema"]
+
+_HOME = {
+    "Recommendation": "recommendation",
+    "best_temperature": "ranking",
+    "compare": "comparing",
+    "recommend": "recommending",
+    "row_schema": "rows",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        import gradlab
+
+        return gradlab._submodule(__name__, name)
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

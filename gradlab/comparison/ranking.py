@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gradlab.checks import check_averaged
 from gradlab.comparison.rows import AVERAGED, RANKED
-from gradlab.moments import check_averaged
 
 __all__ = [
     "averaged_error",

@@ -14,6 +14,7 @@ from gradlab.comparison.recommending import recommend
 from gradlab.figures import draw
 from gradlab.nn.timing import time_layers
 from gradlab.plots.sweep import plot
+from gradlab.report import write
 from gradlab.sweep.plan import plan
 from gradlab.sweep.running import run_sweep
 from gradlab.training.network_training import NetworkSettings
@@ -31,6 +32,7 @@ CALLED = {
     "verify": [verify, verify_order],
     "recommend": [recommend],
     "time": [time_layers],
+    "report": [write],
     "cite": [],
     "figures": [draw],
     "train vae": [VAESettings, Run],
@@ -49,11 +51,14 @@ RENAMED = {"images": "data", "unbiased": "must_be_unbiased"}
 INSIDE = {(compare, "draws"): DEFAULT_DRAWS}
 # Options of the command line alone, with their defaults.
 OWN = {
-    "recommend": {"evaluations": 8},
-    "train vae": {"seeds": 1, "probe_seconds": 600, "out": "runs/vae"},
-    "train network": {"seeds": 1, "out": "runs/network"},
-    "sweep export": {"seconds": False},
-    "sweep plot": {"name": "sweep", "out": "figures"},
+    "compare": {"report": False},
+    "verify": {"report": False},
+    "recommend": {"evaluations": 8, "report": False},
+    "report": {"out": "report.html"},
+    "train vae": {"seeds": 1, "probe_seconds": 600, "out": "runs/vae", "report": False},
+    "train network": {"seeds": 1, "out": "runs/network", "report": False},
+    "sweep export": {"seconds": False, "report": False},
+    "sweep plot": {"name": "sweep", "out": "figures", "report": False},
     "sweep atlas": {"out": "figures"},
 }
 

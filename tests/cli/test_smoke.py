@@ -140,6 +140,13 @@ TABLES: dict[str, dict[str, list[str]]] = {
         "seed": ["", "--seed 1"],
         "out": ["", "--out out"],
     },
+    "report": {
+        "ROWS": ["sweep.db", "figures sweep.db"],
+        "title": ["--title Mine", ""],
+        "evaluations": ["", "--evaluations 12"],
+        "averaged": ["--averaged 100", ""],
+        "out": ["--out new/report.html", ""],
+    },
     "cite": {"NAME": ["ZGR", "RF(m=4) GS ZGR"]},
     "train vae --epochs 1 --hidden 4 --bound-samples 2 --images digits --data data": {
         "estimator": ["ST", "ZGR RF(m=2)"],
@@ -175,7 +182,11 @@ TABLES: dict[str, dict[str, list[str]]] = {
     },
     "sweep plan grid.toml": {"memory": ["", "--memory 1"]},
     "sweep status sweep.db": {"": [""]},
-    "sweep export sweep.db": {"FILE": ["rows.csv", "rows.parquet"], "seconds": ["", "--seconds"]},
+    "sweep export sweep.db": {
+        "FILE": ["rows.csv", "rows.parquet"],
+        "seconds": ["", "--seconds"],
+        "report": ["", "--report"],
+    },
     "sweep migrate sweep.db": {"NEW": ["new.db"]},
     "sweep plot sweep.db": {
         "x": ["", "--x estimator", "--x size"],
@@ -196,6 +207,13 @@ MORE = [
     "sweep retry grid.toml sweep.db --workers 1 --limit 60 --memory 2",
 ]
 SLOW = [
+    # Their reports are looked at in test_cli_report.py.
+    "compare ST --draws 32 --out out --report",
+    "verify ZGR --problem linear --out out --report",
+    "recommend ST RF --draws 32 --out out --report",
+    "train vae ST --epochs 1 --batch 700 --hidden 4 --bound-samples 2 --out out --report",
+    "train network ST --epochs 1 --batch 700 --samples 1 --images digits --out out --report",
+    "sweep plot sweep.db --out out --report",
     "compare --draws 32 --tau 0.5 --out out",
     "recommend --draws 32 --out out",
     "train network --model conv --epochs 1 --batch 700 --samples 1 --images digits --out out",
@@ -213,6 +231,7 @@ FEW = {
     "train vae": 2,
     "train network": 1,
     "time": 2,
+    "report": 2,
     "sweep plot": 3,
     "recommend": 7,
 }
@@ -262,6 +281,7 @@ PROMISED = {
     "compare": ["compare.csv", "compare.png", "compare.pdf"],
     "verify": ["verify.csv"],
     "recommend": ["recommend.csv", "recommend.png", "recommend-moments.csv"],
+    "report": [],
     "time": ["timing.csv", "timing.png", "timing.pdf"],
     "train vae": ["vae.csv", "vae.png", "vae.pdf"],
     "train network": ["network.csv", "network.png", "network.pdf"],
@@ -402,6 +422,13 @@ WRONG: dict[str, dict[str, list[str]]] = {
         "--seconds": ["0", "nan", "inf", "x"],
         "--seed": ["-1"],
         "--out": ["FILE"],
+    },
+    "report sweep.db": {
+        "ROWS": ["nope.csv", "mine.py", "data"],
+        "--title": ["", " "],
+        "--evaluations": ["0", "x"],
+        "--averaged": ["0", "x"],
+        "--out": ["FILE/report.html", "report.txt", "data"],
     },
     "cite": {"NAME": ["nope", "GR(k=0)"]},
     "figures": {"NAME": ["nope"], "--seed": ["-1"], "--workers": ["0"], "--out": ["FILE"]},

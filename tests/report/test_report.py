@@ -1,0 +1,376 @@
+"""What a report says, on every kind of rows, and that it is safe, small and whole."""
+
+import base64
+import hashlib
+import json
+import re
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import gradlab
+from gradlab import report
+from gradlab.citations import bibtex, bibtex_of_names
+from gradlab.comparison.ranking import ranking
+from gradlab.estimators import ESTIMATORS
+from gradlab.problems import problem, regime
+from gradlab.report.best import best_of, wins
+from gradlab.report.judged import judged_section
+from gradlab.report.looks import series_looks
+from gradlab.report.markup import json_text, number_text
+from gradlab.report.measured import is_measured, measured_section, prepared
+from gradlab.report.ranked import ranked_section
+from gradlab.report.reduction import reduced
+from gradlab.report.sources import Source, kind_of, read
+from gradlab.report.tables import data_of
+from gradlab.report.trained import training_section
+from gradlab.verification.order import rungs
+from report_rows import HOSTILE, compared, hostile, swept, trained
+
+pytest.importorskip("vl_convert", reason="gradlab[report] is not installed")
+
+
+class Read(HTMLParser):
+    """The elements of a page with their attributes, and the text of each script."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        if self.elements and self.elements[-1][0] == "script":
+            self.scripts.append(data)
+
+    def data(self) -> list[dict]:
+        return [json.loads(text) for text in self.scripts if text.startswith('{"charts"')]
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return report.html([compared()])
+
+
+# ---- the answer -------------------------------------------------------------------------------
+
+
+def test_the_answer_is_the_first_of_the_ranking():
+    rows = prepared(compared())
+    rows = rows[is_measured(rows)]
+    budget = int(rows["cost"].max())
+    first = ranking(rows, [budget], [10]).iloc[0]
+    lead = measured_section(Source("a", compared(), "compare"), None, None).lead
+    assert lead.startswith(f"At equal cost {first['estimator']} makes the most progress: ")
+    assert f"{first['progress']:.3f}" in lead
+
+
+@pytest.mark.parametrize("averaged", [1, 1000])
+def test_budget_and_number_of_gradients_change_the_answer(averaged):
+    rows = prepared(compared())
+    rows = rows[is_measured(rows)]
+    first = ranking(rows, [4], [averaged]).iloc[0]["estimator"]
+    section = measured_section(Source("a", compared(), "compare"), 4, averaged)
+    assert section.lead.startswith(f"At equal cost {first} ")
+
+
+def test_wins_are_those_of_a_ranking_of_each_problem():
+    rows = prepared(swept())
+    counts = dict.fromkeys(rows["series"], 0)
+    for _, part in rows.groupby(["problem", "logits_seed"]):
+        table = ranking(part, [12], [10])
+        counts[table.iloc[0]["series"]] += 1
+    lead, _, (table,) = wins(rows, 12, 10)
+    assert {row[0]: int(row[1]) for row in table.rows} == counts
+    most = max(counts, key=lambda s: counts[s])
+    assert lead.endswith(
+        f"{most} makes the most progress most often: in {counts[most]} of 6 cases."
+    )
+
+
+def test_too_few_draws_do_not_win():
+    rows = prepared(compared())
+    rows = rows[is_measured(rows)]
+    best = ranking(rows, [12]).iloc[0]["series"]
+    few = rows.assign(draws_needed=np.where(rows["series"] == best, 1e6, np.nan))
+    lead, answer, _ = best_of(few, 12, 10)
+    assert best not in lead
+    assert any("too few draws" in text and best in text for text in answer)
+    assert f"equal cost {best} " not in wins(pd.concat([few, few.assign(logits_seed=9)]), 12, 10)[0]
+
+
+def test_a_recommendation_is_reported_in_its_own_words():
+    f, logits = problem("mlp", 2, 3), regime("moderate", 2, 3)
+    answer = gradlab.recommend(f, logits, evaluations=12, estimators=["ZGR", "RF", "LE", "DisARM"])
+    ranked, moments = read([answer])
+    section = ranked_section(ranked)
+    assert section.lead.startswith(f"{answer.best[0]} makes the most progress: ")
+    assert any("DisARM" in note for note in section.notes)
+    assert moments.kind == "compare"
+    assert section.told == answer.explain()
+    # From its files, two of which are one section.
+    asked = answer.curves[answer.curves["asked"]]
+    assert ranked_section(replace(ranked, curves=None, rows=asked)).lead == section.lead
+
+
+def verdict_rows(**columns) -> pd.DataFrame:
+    rows = {"estimator": ["ZGR", "MINE"], "problem": "mlp", "outcome": ["BIASED", "BIASED"]}
+    rows |= {"claimed": [False, True], "holds": [True, False], "method": ["exact", "draws"]}
+    rows |= {"bias": [0.2, 0.3], "unit": "|g|", "draws": [np.nan, 978], "slope": 0.5}
+    return pd.DataFrame(rows | columns)
+
+
+def test_the_answer_names_verdicts_that_fail():
+    section = judged_section(Source("v", verdict_rows(), "verify"))
+    assert section.lead == "MINE: BIASED. Not as declared, or as asked."
+    evidence = dict(section.evidence)["MINE on mlp: BIASED"]
+    assert "Bias 0.3 |g|. 978 draws." in evidence
+    assert "It declares to be exact here." in evidence
+
+
+@pytest.mark.parametrize("flags", [(True, True), ("True", "True"), ("", np.nan)])
+def test_verdicts_that_do_not_fail_are_not_called_failures(flags):
+    section = judged_section(Source("v", verdict_rows(holds=list(flags)), "verify"))
+    assert section.lead.startswith("ZGR and MINE: BIASED.")
+    assert "Not as declared" not in section.lead
+
+
+def test_a_ladder_is_a_table_of_the_largest_bias():
+    few = [rung for rung in rungs() if rung.regime == "moderate"]
+    rows = gradlab.verify_order("ZGR", on=few).rows()
+    (table,) = judged_section(Source("l", rows, kind_of(rows))).small
+    (row,) = table.rows
+    found = dict(zip(table.header, row, strict=True))
+    assert (found["linear"], found["quadratic"], found["holds"]) == ("0", "0", "yes")
+    assert found["cubic"].endswith("%")
+
+
+def test_a_training_is_answered_by_its_smallest_test_loss():
+    section = training_section(Source("t", trained(), "training"))
+    # ZGR: (185 + 20 / 5 + seed) + 2, mean over two seeds.
+    assert section.lead == "ZGR reaches the smallest test -ELBO: 191.5 ± 0.5 nats after 5 epochs."
+    assert [row[:2] for row in section.small[0].rows] == [
+        ["ZGR", "191.5 ± 0.5"],
+        ["ST", "196.5 ± 0.5"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind"),
+    [
+        (pd.DataFrame({"a": [1]}), "other"),
+        (pd.DataFrame({"estimator": ["ST"], "bias2": [1.0], "variance": [1.0]}), "compare"),
+        (pd.DataFrame(columns=["step", "estimator", "bias2", "variance"]), "probe"),
+        (pd.DataFrame(columns=["planted", "outcome"]), "planted"),
+    ],
+)
+def test_kinds_are_known_by_columns(rows, kind):
+    assert kind_of(rows) == kind
+
+
+def test_rows_of_few_columns_are_shown_and_not_ranked():
+    text = report.html([pd.DataFrame({"estimator": ["ST"], "bias2": [1.0], "variance": [2.0]})])
+    assert "they are shown, but not ranked at equal cost" in text
+
+
+# ---- faults and odd input ---------------------------------------------------------------------
+
+
+def test_columns_that_gradlab_does_not_know_are_named():
+    data = data_of(compared().assign(mine=range(len(compared())), other="x"), ["estimator"], [])
+    assert any(
+        "mine and other have no meaning that the report knows" in s for s in data.sentences()
+    )
+
+
+@pytest.mark.parametrize("text", ["", "estimator,bias2,variance\n", "\n\n"])
+def test_an_empty_file_gets_a_sentence(tmp_path, text):
+    file = tmp_path / "empty.csv"
+    file.write_text(text)
+    assert "There are no rows." in report.html([file])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("missing.csv", None, "there is no "),
+        ("rows.txt", b"a,b\n1,2\n", "is not rows of gradlab: give a .csv"),
+        ("rows.csv", b"\xff\xfe\x00\x81", "is not a CSV file"),
+        ("rows.csv", b'a\n"b,1\n2,3,4,5\n6', "is not a CSV file"),
+        ("rows.db", b"not a store", "rows.db"),
+    ],
+)
+def test_what_cannot_be_read_is_one_sentence(tmp_path, name, content, told):
+    file = tmp_path / name
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises((report.ReportError, OSError), match=re.escape(told)) as caught:
+        report.html([file])
+    assert "\n" not in str(caught.value)
+
+
+def test_other_things_are_refused(tmp_path):
+    with pytest.raises(report.ReportError, match="not of int"):
+        report.html([3])
+    with pytest.raises(report.ReportError, match="nothing to report"):
+        report.html([])
+    with pytest.raises(report.ReportError, match=r"holds no \.csv"):
+        report.html([tmp_path])
+
+
+def test_without_the_extra_there_is_a_way_out(monkeypatch):
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    with pytest.raises(report.ReportError, match=r"pip install 'gradlab\[report\]'"):
+        report.html([compared()])
+
+
+# ---- safety -----------------------------------------------------------------------------------
+
+
+def test_hostile_names_stay_text():
+    found = Read(report.html([hostile()], title=HOSTILE))
+    assert {tag for tag, _ in found.elements} & {"img", "iframe", "object", "link"} == set()
+    assert not [name for _, has in found.elements for name in has if name.startswith("on")]
+    (data,) = found.data()
+    names = next(c for c in data["columns"] if c["name"] == "estimator")["texts"]
+    assert f"{HOSTILE}0" in names
+
+
+def test_json_holds_no_sign_that_ends_a_script():
+    text = json_text({HOSTILE: [HOSTILE, "\ud800"]})
+    assert not set(text) & set("<>&\u2028\u2029")
+    assert list(json.loads(text)) == [HOSTILE]
+    text.encode()
+
+
+def test_the_policy_allows_the_two_scripts_of_gradlab_and_no_request(page):
+    found = Read(page)
+    (policy,) = [a["content"] for t, a in found.elements if a.get("http-equiv")]
+    assert "default-src 'none'" in policy
+    assert "unsafe-eval" not in policy
+    assert "http" not in policy
+    bodies = re.findall(r"<script>(.*?)</script>", page, re.S)
+    hashes = [base64.b64encode(hashlib.sha256(b.encode()).digest()).decode() for b in bodies]
+    assert len(hashes) == 2
+    assert re.findall(r"'sha256-(.*?)'", policy) == hashes
+    loads = [a for t, a in found.elements for n in ("src", "srcset", "data") if n in a]
+    assert loads == []
+    assert all(str(a.get("href", "#")).startswith("#") for t, a in found.elements if t != "use")
+
+
+def test_what_is_not_finite_is_empty():
+    assert [number_text(v) for v in (np.nan, np.inf, -np.inf, None)] == [""] * 4
+    data = data_of(pd.DataFrame({"x": [1.0, np.nan, np.inf, -np.inf]}), ["x"], [])
+    assert data.columns[0]["values"] == [1, None, None, None]
+    assert not re.search(r"\b(NaN|Infinity)\b", json.dumps(Read(report.html([hostile()])).data()))
+
+
+def test_points_without_a_logarithm_are_counted():
+    rows = compared().copy()
+    rows.loc[rows["method"] == "exact", "bias2"] = [
+        -1e-3,
+        0.0,
+        *[0.1] * (sum(rows["method"] == "exact") - 2),
+    ]
+    text = report.html([rows])
+    drawn = prepared(rows)
+    count = int((drawn["rel_bias2"] <= 1e-18).sum())
+    assert count >= 2
+    assert f"{count} points have bias² / |g|² of 0 or less" in text
+
+
+# ---- size -------------------------------------------------------------------------------------
+
+
+def many(copies: int) -> pd.DataFrame:
+    rows = swept()
+    noise = np.random.default_rng(0).lognormal(0, 0.3, (copies, len(rows)))
+    parts = [
+        rows.assign(logits_seed=3 * k + rows["logits_seed"], variance=rows["variance"] * noise[k])
+        for k in range(copies)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_rows_that_differ_in_seeds_become_medians():
+    rows = prepared(many(40))
+    few, told = reduced(rows, 100, "sweep")
+    assert len(few) <= 100
+    assert f"{len(rows):,} rows are more than a page holds" in told
+    keys = ["problem", "estimator"]
+    medians = rows.groupby(keys)["variance"].median()
+    np.testing.assert_allclose(few.set_index(keys)["variance"].reindex(medians.index), medians)
+    assert few["merged"].sum() == len(rows)
+
+
+@pytest.mark.slow  # pandas takes seconds for 200,000 rows; the medians have a fast test
+def test_a_report_of_200_000_rows_is_small(tmp_path):
+    rows = many(200_000 // len(swept()) + 1)
+    file = report.write([rows], tmp_path / "report.html")
+    assert file.stat().st_size <= report.LARGEST
+    text = file.read_text()
+    assert f"{len(rows):,} rows are more than a page holds" in text
+    assert "makes the most progress most often" in text
+
+
+def test_a_report_shrinks_until_it_fits(monkeypatch, page):
+    monkeypatch.setattr(report, "LARGEST", len(page.encode()) - 1)
+    rows = many(30)
+    text = report.html([rows])
+    monkeypatch.setattr(report, "LARGEST", 10**9)
+    assert len(text) < len(report.html([rows]))
+
+
+# ---- looks and citations ----------------------------------------------------------------------
+
+
+def test_colours_are_those_of_the_figures():
+    from gradlab.plots.style import color
+
+    looks = series_looks(["ST", "ZGR", "GS-ST", "Mine"])
+    assert {s: looks[s].color for s in ("ST", "ZGR", "GS-ST")} == {
+        s: color(s) for s in ("ST", "ZGR", "GS-ST")
+    }
+    assert len({look.color for look in looks.values()}) == 4
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_citations_need_no_torch_and_are_the_same(name):
+    assert bibtex_of_names([f"{name}(tau=1)"]) == bibtex([name])
+
+
+def test_the_page_cites_its_estimators(page):
+    keys = re.findall(r"^@\w+\{(\w+),", bibtex(["ST", "ZGR", "GR", "RF", "ARSM"]), re.M)
+    assert [key for key in keys if f"{{{key}," not in page] == []
+
+
+def test_runs_of_a_probe_are_told_apart():
+    rows = compared().query("method == 'exact' and tau != tau").assign(step=0)
+    runs = pd.concat([rows.assign(trained=t, seed=s) for t in ("ST", "ZGR") for s in range(3)])
+    section = measured_section(Source("p", runs, "probe"), None, None)
+    assert section.lead.endswith("in 6 of 6 steps.")
+    assert {"trained", "seed"} <= set(section.selects)
+    assert {"trained", "seed"} <= set(section.charts[0].lines)
+
+
+def test_cases_without_a_gradient_are_not_counted_silently():
+    rows = prepared(swept())
+    rows.loc[rows["logits_seed"] == 2, ["truth2", "cosine"]] = [0.0, np.nan]
+    lead, answer, _ = wins(rows, 12, 10)
+    assert lead.endswith(" of 4 cases.")
+    assert any(text.startswith("2 cases of 6 not counted") for text in answer)
+
+
+def test_a_problem_that_decides_its_size_has_one_menu():
+    rows = swept().assign(size_of=1)
+    rows.loc[rows["problem"] == "cubic", "C"] = 4
+    assert measured_section(Source("s", rows, "sweep"), 4, 10).selects == ["problem", "logits_seed"]
+    rows.loc[rows["logits_seed"] == 1, "C"] = 5
+    assert "size" in measured_section(Source("s", rows, "sweep"), 4, 10).selects
