@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gradlab.checks import check_choice, check_int
 from gradlab.comparison.eligibility import GRADIENT_COST, check_gradient_cost
-from gradlab.comparison.measuring import measured_rows
+from gradlab.comparison.measuring import PATIENCE, measured_rows
 from gradlab.comparison.of_structures import structured_rows
 from gradlab.comparison.rows import AVERAGED, COMPARED, METHODS, as_table
 from gradlab.comparison.unmet import Rare, rare_draws, rare_states
@@ -64,6 +64,7 @@ def compare(
     gradient_cost: float = GRADIENT_COST,
     averaged: float = AVERAGED,
     distribution: DistributionOf | None = None,
+    patience: float = PATIENCE,
 ) -> pd.DataFrame:
     """Measure each estimator, at each temperature if it has one, against the exact gradient of E f.
 
@@ -95,6 +96,8 @@ def compare(
         distribution: What x is drawn from instead of independent categorical variables, a function
             of the parameters (in place of logits, of any shape); see
             `gradlab.exact.structures.Structured`. N and C are then empty.
+        patience: Seconds that exact moments of one estimator may take, by a count of what they
+            need; with the method "auto" what takes longer is drawn.
 
     Returns:
         One row per estimator and temperature, with the columns that `gradlab.row_schema` describes.
@@ -156,6 +159,7 @@ def compare(
 
     settings = {"draws": draws, "seed": seed, "method": method, "row": name}
     settings |= {"rare": rare, "gradient_cost": gradient_cost, "averaged": averaged}
+    settings["patience"] = patience
     running: dict[str, Any] = {"workers": workers, "progress": progress}
     rows: list[dict[str, Any]] = []
     cells = with_temperatures(estimators, temperatures)

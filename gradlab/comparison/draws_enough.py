@@ -15,7 +15,7 @@ from gradlab.estimators import Estimator
 from gradlab.exact.moments import Enumerated
 from gradlab.moments import GROUPS
 
-__all__ = ["measured_cells", "with_more_draws"]
+__all__ = ["is_narrowed", "measured_cells", "share_of_draws", "with_more_draws"]
 
 # Numbers that all draws may make before fewer are made of some, what share then, and how many
 # temperatures on each side of the best are measured by all.
@@ -38,11 +38,9 @@ def measured_cells(
     temperatures of a series may be the best; only these are measured by all. Counted, not timed, so
     that the rows are the same on every machine.
     """
-    numbers = on.logits.numel() * draws
-    work = sum(numbers * _copies(cell, on.logits) for cell in cells)
-    few = max(2 * GROUPS, draws // _FEWER)
-    if settings["method"] == "auto" or work <= _WORK or few >= draws:
+    if not is_narrowed(on, cells, draws, settings):
         return compare(on, estimators=cells, draws=draws, **settings), None
+    few = _few(draws)
     first = compare(on, estimators=cells, draws=few, **settings)
     near: set[str] = set()
     for series, part in first[first["reason"].isna()].groupby("series", sort=False):
@@ -64,6 +62,24 @@ def measured_cells(
         f"others by {draws:,}."
     )
     return _in_order(rows, cells), told
+
+
+def is_narrowed(
+    on: Enumerated, cells: list[Estimator], draws: int, settings: dict[str, Any]
+) -> bool:
+    """Return whether all draws are so many numbers that most temperatures get a sixteenth."""
+    numbers = on.logits.numel() * draws
+    work = sum(numbers * _copies(cell, on.logits) for cell in cells)
+    return settings["method"] != "auto" and work > _WORK and _few(draws) < draws
+
+
+def share_of_draws(temperatures: int) -> float:
+    """Return about which share of all draws is made where they are narrowed."""
+    return 1 / _FEWER + min(1.0, (2 * _NEAR + 1) / temperatures)
+
+
+def _few(draws: int) -> int:
+    return max(2 * GROUPS, draws // _FEWER)
 
 
 def with_more_draws(

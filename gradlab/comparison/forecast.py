@@ -1,0 +1,111 @@
+"""How long a recommendation will take, before it starts: exact tables counted, draws timed.
+
+A limit on the time of each exact moment is chosen here too. It is counted and not timed, so that
+the rows are the same on every machine.
+"""
+
+import time
+from typing import Any
+
+from gradlab.comparison.draws_enough import is_narrowed, share_of_draws
+from gradlab.comparison.measuring import PATIENCE
+from gradlab.estimators import Estimator, QuadratureError
+from gradlab.exact.enumeration import TooLargeError
+from gradlab.exact.mechanism import is_shipped
+from gradlab.exact.moments import Enumerated, NotExactError
+from gradlab.montecarlo import monte_carlo
+from gradlab.progress import duration
+
+__all__ = ["forecast", "patience_of"]
+
+# Seconds that all exact moments together may take, and limits of one that are tried for it.
+_ALL_EXACT = 30.0
+_LIMITS = (PATIENCE, 3.0, 1.0, 0.3, 0.1, 0.03)
+# Exact moments of less seconds are computed to know how long the others take.
+_QUICK = 0.1
+# Draws, and numbers in them, by which draws are timed.
+_DRAWN, _NUMBERS = (32, 512), 2**18
+
+
+def patience_of(on: Enumerated, cells: list[Estimator]) -> float:
+    """Return the seconds that exact moments of one cell may take, so that all take half a minute.
+
+    What takes longer is drawn. Of the limits from 10 s down the largest one that suffices is taken,
+    or the smallest one.
+    """
+    each = [on.seconds(cell) for cell in cells]
+    for limit in _LIMITS:
+        if sum(seconds for seconds in each if seconds <= limit) <= _ALL_EXACT:
+            return limit
+    return _LIMITS[-1]
+
+
+def forecast(on: Enumerated, cells: list[Estimator], draws: int, given: dict[str, Any]) -> str:
+    """Return a line on what will be measured and about how long it takes.
+
+    One temperature of each series is timed: exact moments where they are quick, else some draws.
+    Your own code is not called.
+
+    Args:
+        on: The loss at its logits.
+        cells: What will be measured.
+        draws: Draws of each cell that is not exact.
+        given: The arguments of `compare`.
+
+    Returns:
+        A sentence.
+    """
+    families: dict[str, list[Estimator]] = {}
+    for cell in cells:
+        families.setdefault(cell.series, []).append(cell)
+    exact, by_draws, own, exactly, drawing = 0, 0, 0, 0.0, 0.0
+    for family in families.values():
+        middle = family[len(family) // 2]
+        if not is_shipped(middle):
+            own += len(family)
+            continue
+        tables = sum(s for cell in family if (s := on.seconds(cell)) <= given["patience"])
+        seconds = _exact_seconds(on, middle) if given["method"] == "auto" else None
+        if seconds is not None and on.seconds(middle) <= given["patience"]:
+            exact += len(family)
+            exactly += max(tables, seconds * len(family))
+        else:
+            by_draws += len(family)
+            drawing += len(family) * draws * _seconds_of_a_draw(on, middle)
+    if is_narrowed(on, cells, draws, given):
+        drawing *= share_of_draws(max(map(len, families.values())))
+    if given["reference"] is not None:
+        drawing += given["reference_draws"] * _seconds_of_a_draw(on, given["reference"])
+    total = exactly + drawing / given["workers"]
+    parts = [f"{exact} exactly"] if exact else []
+    parts += [f"{by_draws} by {draws:,} draws each"] if by_draws else []
+    parts += [f"{own} of your own, which are not in the estimate"] if own else []
+    return (
+        f"{len(cells)} estimators and temperatures to measure, {', '.join(parts)}: "
+        f"about {duration(max(total, 1.0))}"
+    )
+
+
+def _exact_seconds(on: Enumerated, cell: Estimator) -> float | None:
+    """Return the seconds that exact moments take, or None where none are known."""
+    seconds = on.seconds(cell)
+    if seconds > _QUICK:
+        return seconds
+    started = time.perf_counter()
+    try:
+        on.moments(cell)
+    except (NotExactError, QuadratureError, TooLargeError):
+        return None
+    return time.perf_counter() - started
+
+
+def _seconds_of_a_draw(on: Enumerated, cell: Estimator | str) -> float:
+    """Return the seconds of one draw on one thread, timed by a few; 0 for what cannot be drawn."""
+    fewest, most = _DRAWN
+    draws = max(fewest, min(most, _NUMBERS // on.logits.numel()))
+    started = time.perf_counter()
+    try:
+        monte_carlo(cell, on.objective, on.logits, draws, row="forecast")
+    except (ValueError, RuntimeError):  # it becomes a row with its reason
+        return 0.0
+    return (time.perf_counter() - started) / draws
