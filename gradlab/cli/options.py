@@ -103,7 +103,7 @@ Averaged = Annotated[
     float,
     typer.Option(
         min=1,
-        help="Number of averaged gradients; with momentum m an optimizer has about 1/(1 - m).",
+        help="Number of averaged gradients.",
     ),
 ]
 GradientCost = Annotated[

@@ -22,6 +22,7 @@ from gradlab.estimators import ESTIMATORS, Estimator, LeaveOneOut
 from gradlab.exact.enumeration import TooLargeError, check_states
 from gradlab.exact.mechanism import is_shipped, overrides
 from gradlab.exact.moments import Enumerated, Enumeration
+from gradlab.moments import GROUPS
 from gradlab.progress import say
 from gradlab.user_code.under_test import Code
 
@@ -29,6 +30,8 @@ __all__ = ["Evidence", "Settings", "as_declared", "gathered", "unaffordable"]
 
 # What costs more than so many budgets is not measured, nor a wider RF proposed.
 _REACH, _WIDEST = 16, 64
+# Numbers that the draws of the reference may make by default.
+_REFERENCE = 2**28
 # Seconds that a sweep of f may take.
 _PATIENCE = 60.0
 # A declared exactness is doubted when the measured squared bias is so many standard errors, and
@@ -119,7 +122,7 @@ def gathered(
             f"no estimator can be used with {evaluations} evaluations of f: {'; '.join(told)}"
         )
     left = _left_to_draws(on)
-    given = _measuring(settings, left)
+    given = _measuring(on, settings, left)
     usable = [
         cell
         for cell in cells
@@ -153,7 +156,7 @@ def gathered(
     return Evidence(rows, trusted, costs, failed | unseen | dear | reasons, notes)
 
 
-def _measuring(settings: Settings, left: str | None) -> dict[str, Any]:
+def _measuring(on: Enumerated, settings: Settings, left: str | None) -> dict[str, Any]:
     """Return the arguments of `compare`; without enumeration RF(m=4) measures the truth."""
     reference = settings.reference
     if reference is None and left is not None:
@@ -167,9 +170,14 @@ def _measuring(settings: Settings, left: str | None) -> dict[str, Any]:
         "gradient_cost": settings.gradient_cost,
         "averaged": settings.averaged,
         "reference": reference,
-        "reference_draws": 20 * settings.draws if many is None else many,
+        "reference_draws": _reference_draws(on, settings.draws) if many is None else many,
         "method": "auto" if left is None else "monte-carlo",
     }
+
+
+def _reference_draws(on: Enumerated, draws: int) -> int:
+    """Return 20 times the draws, but no more than so many numbers make."""
+    return max(2 * GROUPS, min(20 * draws, _REFERENCE // on.logits.numel()))
 
 
 def _all_estimators(evaluations: int) -> list[Estimator]:
@@ -185,15 +193,17 @@ def unaffordable(cost: float, evaluations: int) -> str:
 
 def _left_to_draws(on: Enumerated) -> str | None:
     """Return why all is left to draws, in words, or None if f is enumerated."""
-    elements = [on] if isinstance(on, Enumeration) else on.elements
+    each = on.logits.reshape(-1, *on.logits.shape[-2:])
     try:
-        for element in elements:
-            check_states(element.logits)
+        for logits in each:
+            check_states(logits)
     except TooLargeError:
-        states = sum(math.log10(int(n)) for n in (probabilities(element.logits) > 0).sum(-1))
+        states = sum(math.log10(int(n)) for n in (probabilities(logits) > 0).sum(-1))
         why = f"f has about 10^{states:.1f} configurations"
     else:
-        seconds = len(elements) * elements[0].sweep_seconds()
+        seconds = (
+            len(each) * (on if isinstance(on, Enumeration) else on.elements[0]).sweep_seconds()
+        )
         if seconds <= _PATIENCE:
             return None
         why = f"one evaluation of f at all configurations would take about {seconds:.0f} s"

@@ -7,7 +7,7 @@ the rows are the same on every machine.
 import time
 from typing import Any
 
-from gradlab.comparison.draws_enough import is_narrowed, share_of_draws
+from gradlab.comparison.draws_enough import draws_for, narrowed, share_of_draws
 from gradlab.comparison.measuring import PATIENCE
 from gradlab.estimators import Estimator, QuadratureError
 from gradlab.exact.enumeration import TooLargeError
@@ -58,6 +58,7 @@ def forecast(on: Enumerated, cells: list[Estimator], draws: int, given: dict[str
     families: dict[str, list[Estimator]] = {}
     for cell in cells:
         families.setdefault(cell.series, []).append(cell)
+    far = narrowed(on, cells, draws, given)
     exact, by_draws, own, exactly, drawing = 0, 0, 0, 0.0, 0.0
     for family in families.values():
         middle = family[len(family) // 2]
@@ -71,14 +72,14 @@ def forecast(on: Enumerated, cells: list[Estimator], draws: int, given: dict[str
             exactly += max(tables, seconds * len(family))
         else:
             by_draws += len(family)
-            drawing += len(family) * draws * _seconds_of_a_draw(on, middle)
-    if is_narrowed(on, cells, draws, given):
-        drawing *= share_of_draws(max(map(len, families.values())))
+            each = draws_for(on, middle, draws) if far else draws
+            share = share_of_draws(len(family)) if far else 1.0
+            drawing += len(family) * share * each * _seconds_of_a_draw(on, middle)
     if given["reference"] is not None:
         drawing += given["reference_draws"] * _seconds_of_a_draw(on, given["reference"])
     total = exactly + drawing / given["workers"]
     parts = [f"{exact} exactly"] if exact else []
-    parts += [f"{by_draws} by {draws:,} draws each"] if by_draws else []
+    parts += [f"{by_draws} by {'up to ' if far else ''}{draws:,} draws each"] if by_draws else []
     parts += [f"{own} of your own, which are not in the estimate"] if own else []
     return (
         f"{len(cells)} estimators and temperatures to measure, {', '.join(parts)}: "
@@ -102,10 +103,13 @@ def _exact_seconds(on: Enumerated, cell: Estimator) -> float | None:
 def _seconds_of_a_draw(on: Enumerated, cell: Estimator | str) -> float:
     """Return the seconds of one draw on one thread, timed by a few; 0 for what cannot be drawn."""
     fewest, most = _DRAWN
-    draws = max(fewest, min(most, _NUMBERS // on.logits.numel()))
-    started = time.perf_counter()
+    draws = max(2 * fewest, min(most, _NUMBERS // on.logits.numel()))
+    spent = []
     try:
-        monte_carlo(cell, on.objective, on.logits, draws, row="forecast")
+        for n in (fewest, fewest, draws):  # the first call is slow, and each has a cost of its own
+            started = time.perf_counter()
+            monte_carlo(cell, on.objective, on.logits, n, row="forecast")
+            spent.append(time.perf_counter() - started)
     except (ValueError, RuntimeError):  # it becomes a row with its reason
         return 0.0
-    return (time.perf_counter() - started) / draws
+    return max(0.0, spent[2] - spent[1]) / (draws - fewest)

@@ -1,6 +1,7 @@
 """A recommendation from rows that a probe measured while a model trained; nothing is computed."""
 
 from collections.abc import Container
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,7 +16,7 @@ from gradlab.comparison.recommending import derived, ranked_curves, run_of, tabl
 from gradlab.comparison.rows import COLUMNS
 from gradlab.estimators import Estimator, parse
 
-__all__ = ["recommend_from_rows"]
+__all__ = ["read_rows", "recommend_from_rows"]
 
 # What rows must have, besides what newer versions of the probe write too.
 _NEEDED = (
@@ -84,10 +85,13 @@ def recommend_from_rows(
     averaged = number_of_averaged(averaged, None, momentum, elements=True)
     rows = _checked(rows)
     if steps is not None:
-        there = sorted(rows["step"].unique())
-        rows = rows[[step in steps for step in rows["step"]]]
-        if not len(rows):
-            raise ValueError(f"no row is of these steps; the rows have steps {_listed(there)}")
+        there = sorted(rows["step"].unique().tolist())
+        named = steps if isinstance(steps, list | tuple | set | frozenset) else []
+        missing = [step for step in named if step not in there]
+        rows = rows[[int(step) in steps for step in rows["step"]]]
+        if missing or not len(rows):
+            which = f"step {_listed(missing)}" if missing else "the steps that were asked for"
+            raise ValueError(f"rows hold nothing of {which}; they have the steps {_listed(there)}")
     N, C = int(rows["N"].iloc[0]), int(rows["C"].iloc[0])
     known = {text: _parsed(text) for text in rows["estimator"].unique()}
     rows = rows.assign(
@@ -128,6 +132,18 @@ def recommend_from_rows(
         notes=over.notes + notes,
         run=run_of(over, table, averaged),
     )
+
+
+def read_rows(file: str | Path) -> pd.DataFrame:
+    """Return the rows of a CSV file, or raise ValueError if it is none."""
+    try:
+        return pd.read_csv(file, low_memory=False)
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # the errors of pandas and of an encoding are ValueErrors
+        why = " ".join(str(error).split())
+        raise ValueError(f"{file} cannot be read as a CSV of rows: {why}") from None
 
 
 def _checked(rows: pd.DataFrame) -> pd.DataFrame:
