@@ -16,7 +16,7 @@ from gradlab.estimators import Estimator
 from gradlab.exact.moments import Enumerated
 from gradlab.moments import GROUPS
 
-__all__ = ["draws_for", "measured_cells", "narrowed", "share_of_draws", "with_more_draws"]
+__all__ = ["copies", "draws_for", "measured_cells", "narrowed", "share_of_draws", "with_more_draws"]
 
 # Numbers that all draws may make before fewer are made of some, what share then, and how many
 # temperatures on each side of the best are measured by all.
@@ -72,7 +72,7 @@ def measured_cells(
 
 def draws_for(on: Enumerated, cell: Estimator, draws: int) -> int:
     """Return how many of the draws are made of a cell where there are too many numbers."""
-    numbers = on.logits.numel() * _copies(cell, on.logits)
+    numbers = on.logits.numel() * copies(cell, on.logits)
     return max(2 * GROUPS, min(draws, _CELL // numbers))
 
 
@@ -100,7 +100,7 @@ def narrowed(
     drawn = cells
     if settings["method"] == "auto":
         drawn = [cell for cell in cells if on.seconds(cell) > settings["patience"]]
-    work = sum(on.logits.numel() * draws * _copies(cell, on.logits) for cell in drawn)
+    work = sum(on.logits.numel() * draws * copies(cell, on.logits) for cell in drawn)
     return drawn if work > _WORK and _few(draws) < draws else []
 
 
@@ -132,7 +132,7 @@ def with_more_draws(
             waiting.setdefault(cell.series, []).append(cell)
 
     def work(some: list[Estimator]) -> float:
-        numbers = (needed[str(cell)] * _copies(cell, on.logits) for cell in some)
+        numbers = (needed[str(cell)] * copies(cell, on.logits) for cell in some)
         return on.logits.numel() * float(sum(numbers))
 
     left, parts = float(_EXTRA), []
@@ -155,7 +155,7 @@ def _in_order(rows: pd.DataFrame, cells: list[Estimator]) -> pd.DataFrame:
     return ordered.reset_index(drop=True)
 
 
-def _copies(cell: Estimator, logits: Tensor) -> int:
+def copies(cell: Estimator, logits: Tensor) -> int:
     """Return how many numbers a draw makes for each logit."""
     variables, classes = logits.shape[-2:]
     return cell.footprint(variables, classes) // (variables * classes)

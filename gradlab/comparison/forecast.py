@@ -7,14 +7,18 @@ the rows are the same on every machine.
 import time
 from typing import Any
 
-from gradlab.comparison.draws_enough import draws_for, narrowed, share_of_draws
+import torch
+
+from gradlab.comparison.draws_enough import copies, draws_for, narrowed, share_of_draws
 from gradlab.comparison.measuring import PATIENCE
 from gradlab.estimators import Estimator, QuadratureError
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.mechanism import is_shipped
 from gradlab.exact.moments import Enumerated, NotExactError
-from gradlab.montecarlo import monte_carlo
+from gradlab.moments import Groups
 from gradlab.progress import duration
+from gradlab.reproducible import block_generator
+from gradlab.user_code.under_test import draws_of
 
 __all__ = ["forecast", "patience_of"]
 
@@ -24,7 +28,9 @@ _LIMITS = (PATIENCE, 3.0, 1.0, 0.3, 0.1, 0.03)
 # Exact moments of less seconds are computed to know how long the others take.
 _QUICK = 0.1
 # Draws, and numbers in them, by which draws are timed.
-_DRAWN, _NUMBERS = (32, 512), 2**18
+_DRAWN, _NUMBERS = (2, 256), 2**16
+# Seconds after which draws are no longer timed, but counted.
+_PILOT = 3.0
 
 
 def patience_of(on: Enumerated, cells: list[Estimator]) -> float:
@@ -58,7 +64,7 @@ def forecast(on: Enumerated, cells: list[Estimator], draws: int, given: dict[str
     families: dict[str, list[Estimator]] = {}
     for cell in cells:
         families.setdefault(cell.series, []).append(cell)
-    far = narrowed(on, cells, draws, given)
+    far, timer = narrowed(on, cells, draws, given), _Timer(on)
     exact, by_draws, own, exactly, drawing = 0, 0, 0, 0.0, 0.0
     for family in families.values():
         middle = family[len(family) // 2]
@@ -74,9 +80,9 @@ def forecast(on: Enumerated, cells: list[Estimator], draws: int, given: dict[str
             by_draws += len(family)
             each = draws_for(on, middle, draws) if far else draws
             share = share_of_draws(len(family)) if far else 1.0
-            drawing += len(family) * share * each * _seconds_of_a_draw(on, middle)
+            drawing += len(family) * share * each * timer.seconds_of_a_draw(middle)
     if given["reference"] is not None:
-        drawing += given["reference_draws"] * _seconds_of_a_draw(on, given["reference"])
+        drawing += given["reference_draws"] * timer.seconds_of_a_draw(given["reference"])
     total = exactly + drawing / given["workers"]
     parts = [f"{exact} exactly"] if exact else []
     parts += [f"{by_draws} by {'up to ' if far else ''}{draws:,} draws each"] if by_draws else []
@@ -100,16 +106,31 @@ def _exact_seconds(on: Enumerated, cell: Estimator) -> float | None:
     return time.perf_counter() - started
 
 
-def _seconds_of_a_draw(on: Enumerated, cell: Estimator | str) -> float:
-    """Return the seconds of one draw on one thread, timed by a few; 0 for what cannot be drawn."""
-    fewest, most = _DRAWN
-    draws = max(2 * fewest, min(most, _NUMBERS // on.logits.numel()))
-    spent = []
-    try:
-        for n in (fewest, fewest, draws):  # the first call is slow, and each has a cost of its own
-            started = time.perf_counter()
-            monte_carlo(cell, on.objective, on.logits, n, row="forecast")
-            spent.append(time.perf_counter() - started)
-    except (ValueError, RuntimeError):  # it becomes a row with its reason
-        return 0.0
-    return max(0.0, spent[2] - spent[1]) / (draws - fewest)
+class _Timer:
+    """Times a draw of one cell after the other, and after some seconds counts instead."""
+
+    def __init__(self, on: Enumerated) -> None:
+        self.on = on
+        self.ends = time.perf_counter() + _PILOT
+        self.seconds = self.numbers = 0.0
+
+    def seconds_of_a_draw(self, cell: Estimator | str) -> float:
+        """Return the seconds of one draw on one thread; 0 for what cannot be drawn."""
+        drawn, logits = draws_of(cell), self.on.logits
+        assert drawn.estimator is not None
+        numbers = logits.numel() * copies(drawn.estimator, logits)
+        if time.perf_counter() > self.ends and self.numbers:
+            return numbers * self.seconds / self.numbers
+        fewest, most = _DRAWN
+        draws = max(fewest, min(most, _NUMBERS // logits.numel()))
+        try:
+            for n in (1, draws):  # the first call is slow
+                started = time.perf_counter()
+                g = drawn(self.on.objective, logits, n, block_generator(0, "forecast"))
+                Groups.from_draws(g.to(torch.float64))
+                spent = time.perf_counter() - started
+        except ValueError:  # it becomes a row with its reason
+            return 0.0
+        self.seconds += spent
+        self.numbers += draws * numbers
+        return spent / draws

@@ -159,7 +159,7 @@ def _checked(rows: pd.DataFrame) -> pd.DataFrame:
             f"rows are not those of a GradientProbe: {', '.join(missing)} {what} missing"
         )
     # A CSV of a training has its curve beside what was probed.
-    rows = rows[rows["truth2"].notna() | rows["reason"].notna()]
+    rows = rows[rows["truth2"].notna() | rows["reason"].notna()].reset_index(drop=True)
     if not rows["truth2"].notna().any():
         why = rows["reason"].dropna()
         told = f": {why.iloc[0]}" if len(why) else ": the column truth2 is empty"

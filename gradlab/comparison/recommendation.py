@@ -323,7 +323,8 @@ def _holds(answer: Recommendation) -> Iterator[str]:
     curves, first = answer.curves, answer.table["series"].iloc[0]
     budgets = curves[curves["averaged"] == answer.averaged]
     here, sides = _span(budgets, "evaluations", answer.evaluations)
-    yield f"{first} is first at budgets of {here} evaluations.{sides}"
+    what = "budgets" if " to " in here else "a budget"
+    yield f"{first} is first at {what} of {here} evaluations.{sides}"
     numbers = curves[curves["evaluations"] == answer.evaluations]
     here, sides = _span(numbers, "averaged", answer.averaged)
     yield f"{first} is first where {here} gradients are averaged.{sides}"

@@ -142,7 +142,7 @@ def recommend(
     ]
     over = None if isinstance(f, Enumerated) or callable(f) else _together(found)
     rows = pd.concat([e.rows for e in found], ignore_index=True) if over else found[0].rows
-    notes = tuple(dict.fromkeys(note for evidence in found for note in evidence.notes))
+    notes = found[0].notes if over is None else _once(n for e in found for n in e.notes)
     reasons = {k: v for evidence in found for k, v in evidence.reasons.items()}
     if over is None:
         curves = ranked_curves(found[0].trusted, evaluations, averaged)
@@ -201,6 +201,15 @@ def derived(batch: int | None, momentum: float | None) -> str:
     """Return what the number of averaged gradients was derived from, in words."""
     parts = [] if batch is None else [f"batch {batch:,}"]
     return ", ".join(parts if momentum is None else [*parts, f"momentum {momentum:g}"])
+
+
+def _once(notes: Iterable[str]) -> tuple[str, ...]:
+    """Return the notes; of several on one estimator, from several snapshots, the first."""
+    alike: dict[str, list[str]] = {}
+    for note in dict.fromkeys(notes):
+        alike.setdefault(note.partition(":")[0], []).append(note)
+    more = " So it is at other snapshots, in other numbers."
+    return tuple(some[0] + (more if len(some) > 1 else "") for some in alike.values())
 
 
 def _together(found: Sequence[Evidence]) -> OverSteps:
