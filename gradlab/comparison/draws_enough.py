@@ -22,7 +22,7 @@ __all__ = ["copies", "draws_for", "measured_cells", "narrowed", "share_of_draws"
 # temperatures on each side of the best are measured by all.
 _WORK, _FEWER, _NEAR = 2**29, 16, 1
 # Numbers that all draws of one cell may make: of what makes more fewer draws are made.
-_CELL = 2**26
+_CELL = 2**24
 # Numbers that draws may make in all beyond those asked for, to meet rare states: half a minute.
 _EXTRA = 2**26
 
