@@ -21,6 +21,7 @@ DOORS = [
             *("plots.names", "plots.probe", "plots.recommendation", "plots.style"),
             *("plots.sweep", "plots.sweep_points", "plots.timing", "plots.training"),
             *("plots.verdicts", "comparison.dominance", "comparison.ranking"),
+            "comparison.averaging",
             *("sweep.axes", "sweep.cells", "sweep.crew", "sweep.grid", "sweep.isolation"),
             *("sweep.plan", "sweep.running", "sweep.size", "sweep.store"),
             *("training.base", "training.checkpoint", "training.loop", "training.networks"),
