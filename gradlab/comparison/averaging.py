@@ -61,6 +61,12 @@ def number_of_averaged(
     Raises:
         ValueError: If both the number and what it is derived from are given, if the logits hold
             the batch already, or if a number is out of range.
+
+    Example:
+        >>> number_of_averaged(None, None, None, elements=False)
+        10.0
+        >>> round(number_of_averaged(None, None, 0.9, elements=True))
+        19
     """
     if batch is None and momentum is None:
         averaged = AVERAGED if averaged is None else averaged

@@ -35,6 +35,7 @@ from gradlab.version import __version__
 __all__ = [
     "DEFAULT_DRAWS",
     "REFERENCE_DRAWS",
+    "checked_reference",
     "compare",
     "reproducible_columns",
     "with_temperatures",
@@ -136,7 +137,7 @@ def compare(
     if reference is None:
         truth = exact.gradient
     else:
-        reference = _checked_reference(reference, reference_draws, exact)
+        reference = checked_reference(reference, reference_draws, exact)
         apart = f"{name}|reference"  # other random numbers than its row has
         # Measured once for an enumeration that serves several calls.
         known = vars(exact).setdefault("_measured_truths", {})
@@ -177,7 +178,7 @@ def compare(
     return as_table([row | made for row in rows], COMPARED)
 
 
-def _checked_reference(reference: Estimator | str, draws: int, exact: Enumerated) -> Estimator:
+def checked_reference(reference: Estimator | str, draws: int, exact: Enumerated) -> Estimator:
     """Return the estimator that is to measure the true gradient, or raise ValueError."""
     (estimator,) = with_temperatures([reference], None)
     check_int("reference_draws", draws, 2 * GROUPS)

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from gradlab.categorical import probabilities
-from gradlab.comparison.comparing import with_temperatures
+from gradlab.checks import check_int
+from gradlab.comparison.comparing import checked_reference, with_temperatures
 from gradlab.comparison.draws_enough import measured_cells, with_more_draws
 from gradlab.comparison.eligibility import cost_of, is_declared_exact, why_not
 from gradlab.comparison.forecast import forecast, patience_of
@@ -129,6 +130,9 @@ def gathered(
         if cell.series not in reasons and (is_declared_exact(cell, f) or not unbiased)
     ]
     given["patience"] = patience_of(on, usable)
+    if given["reference"] is not None:
+        checked_reference(given["reference"], given["reference_draws"], on)
+    check_int("draws", settings.draws, 2 * GROUPS)
     if settings.progress:
         say(forecast(on, usable, settings.draws, given))
     rows, narrowed = measured_cells(on, usable, settings.draws, given, evaluations, costs)

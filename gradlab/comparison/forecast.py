@@ -88,7 +88,7 @@ def forecast(on: Enumerated, cells: list[Estimator], draws: int, given: dict[str
     parts += [f"{by_draws} by {'up to ' if far else ''}{draws:,} draws each"] if by_draws else []
     parts += [f"{own} of your own, which are not in the estimate"] if own else []
     return (
-        f"{len(cells)} estimators and temperatures to measure, {', '.join(parts)}: "
+        f"{len(cells)} {'estimator' if len(cells) == 1 else 'estimators and temperatures'} to measure, {', '.join(parts)}: "
         f"about {duration(max(total, 1.0))}"
     )
 

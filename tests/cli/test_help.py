@@ -48,7 +48,7 @@ RENAMED = {"images": "data", "unbiased": "must_be_unbiased"}
 INSIDE = {(compare, "draws"): DEFAULT_DRAWS}
 # Options of the command line alone, with their defaults.
 OWN = {
-    "recommend": {"evaluations": 8},
+    "recommend": {"evaluations": 8, "measure_cost": False},
     "train vae": {"seeds": 1, "probe_seconds": 600, "out": "runs/vae"},
     "train network": {"seeds": 1, "out": "runs/network"},
     "sweep export": {"seconds": False},
