@@ -87,10 +87,8 @@ def forecast(on: Enumerated, cells: list[Estimator], draws: int, given: dict[str
     parts = [f"{exact} exactly"] if exact else []
     parts += [f"{by_draws} by {'up to ' if far else ''}{draws:,} draws each"] if by_draws else []
     parts += [f"{own} of your own, which are not in the estimate"] if own else []
-    return (
-        f"{len(cells)} {'estimator' if len(cells) == 1 else 'estimators and temperatures'} to measure, {', '.join(parts)}: "
-        f"about {duration(max(total, 1.0))}"
-    )
+    what = "estimator" if len(cells) == 1 else "estimators and temperatures"
+    return f"{len(cells)} {what} to measure, {', '.join(parts)}: about {duration(max(total, 1.0))}"
 
 
 def _exact_seconds(on: Enumerated, cell: Estimator) -> float | None:
