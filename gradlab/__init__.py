@@ -16,7 +16,13 @@ from gradlab import _moved
 from gradlab.version import __version__
 
 if TYPE_CHECKING:
-    from gradlab.comparison import Recommendation, best_temperature, compare, recommend
+    from gradlab.comparison import (
+        Recommendation,
+        best_temperature,
+        compare,
+        recommend,
+        recommend_from_rows,
+    )
     from gradlab.estimators import *  # noqa: F403
     from gradlab.exact.truth import exact_gradient, exact_moments, exact_value
     from gradlab.loss.adapted import as_loss
@@ -56,6 +62,7 @@ _HOME = {
     "best_temperature": "comparison",
     "Recommendation": "comparison",
     "recommend": "comparison",
+    "recommend_from_rows": "comparison",
     "Grid": "sweep.grid",
     "run_sweep": "sweep.running",
     "sweep_rows": "sweep.store",

@@ -13,7 +13,7 @@ from typing import Any, Self, TextIO, TypeVar
 
 from tqdm import tqdm
 
-__all__ = ["Progress", "say", "tracked"]
+__all__ = ["Progress", "duration", "say", "tracked"]
 
 T = TypeVar("T")
 
@@ -106,7 +106,7 @@ class Progress:
         if self.note:
             text += f" ({self.note})"
         if 0 < share < 1:
-            text += f", about {_duration((now - self._started) * (1 - share) / share)} left"
+            text += f", about {duration((now - self._started) * (1 - share) / share)} left"
         return text
 
 
@@ -151,7 +151,7 @@ def _share(nested: list[Progress]) -> float:
     return (outer.done - outer.before + part) / (outer.total - outer.before)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Return seconds in a unit that leaves a short number."""
     if seconds < 90:
         return f"{seconds:.0f} s"

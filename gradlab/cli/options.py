@@ -103,7 +103,7 @@ Averaged = Annotated[
     float,
     typer.Option(
         min=1,
-        help="Number of averaged gradients; with momentum m an optimizer has about 1/(1 - m).",
+        help="Number of averaged gradients.",
     ),
 ]
 GradientCost = Annotated[
@@ -272,7 +272,7 @@ def read_loss(
     if at is not None and default != (N, C):
         message = f"{logits} holds logits of size {default[0]}x{default[1]}, not {N}x{C}"
         raise typer.BadParameter(message, param_hint="--size")
-    if N * C > _LARGEST:
+    if loss is None and N * C > _LARGEST:
         message = f"N C must be at most {_LARGEST}, not {N * C}; choose a smaller size"
         raise typer.BadParameter(message, param_hint="--size")
     f: Loss

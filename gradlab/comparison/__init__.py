@@ -8,18 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradlab.comparison.comparing import compare
+    from gradlab.comparison.from_rows import recommend_from_rows
     from gradlab.comparison.ranking import best_temperature
     from gradlab.comparison.recommendation import Recommendation
     from gradlab.comparison.recommending import recommend
     from gradlab.comparison.rows import row_schema
 
-__all__ = ["Recommendation", "best_temperature", "compare", "recommend", "row_schema"]
+__all__ = [
+    "Recommendation",
+    "best_temperature",
+    "compare",
+    "recommend",
+    "recommend_from_rows",
+    "row_schema",
+]
 
 _HOME = {
     "Recommendation": "recommendation",
     "best_temperature": "ranking",
     "compare": "comparing",
     "recommend": "recommending",
+    "recommend_from_rows": "from_rows",
     "row_schema": "rows",
 }
 

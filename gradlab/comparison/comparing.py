@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gradlab.checks import check_choice, check_int
 from gradlab.comparison.eligibility import GRADIENT_COST, check_gradient_cost
-from gradlab.comparison.measuring import measured_rows
+from gradlab.comparison.measuring import PATIENCE, measured_rows
 from gradlab.comparison.of_structures import structured_rows
 from gradlab.comparison.rows import AVERAGED, COMPARED, METHODS, as_table
 from gradlab.comparison.unmet import Rare, rare_draws, rare_states
@@ -35,6 +35,7 @@ from gradlab.version import __version__
 __all__ = [
     "DEFAULT_DRAWS",
     "REFERENCE_DRAWS",
+    "checked_reference",
     "compare",
     "reproducible_columns",
     "with_temperatures",
@@ -64,6 +65,7 @@ def compare(
     gradient_cost: float = GRADIENT_COST,
     averaged: float = AVERAGED,
     distribution: DistributionOf | None = None,
+    patience: float = PATIENCE,
 ) -> pd.DataFrame:
     """Measure each estimator, at each temperature if it has one, against the exact gradient of E f.
 
@@ -95,6 +97,8 @@ def compare(
         distribution: What x is drawn from instead of independent categorical variables, a function
             of the parameters (in place of logits, of any shape); see
             `gradlab.exact.structures.Structured`. N and C are then empty.
+        patience: Seconds that exact moments of one estimator may take, by a count of what they
+            need; with the method "auto" what takes longer is drawn.
 
     Returns:
         One row per estimator and temperature, with the columns that `gradlab.row_schema` describes.
@@ -133,10 +137,17 @@ def compare(
     if reference is None:
         truth = exact.gradient
     else:
-        reference = _checked_reference(reference, reference_draws, exact)
-        given = exact.objective, logits, reference_draws, seed
+        reference = checked_reference(reference, reference_draws, exact)
         apart = f"{name}|reference"  # other random numbers than its row has
-        truth = monte_carlo(reference, *given, row=apart, workers=workers, progress=progress)
+        # Measured once for an enumeration that serves several calls.
+        known = vars(exact).setdefault("_measured_truths", {})
+        key = str(reference), reference_draws, seed, apart
+        if key not in known:
+            given = exact.objective, logits, reference_draws, seed
+            known[key] = monte_carlo(
+                reference, *given, row=apart, workers=workers, progress=progress
+            )
+        truth = known[key]
         made["truth"] = f"{reference}, {reference_draws:,} draws"
     shared = {
         "problem": name,
@@ -156,6 +167,7 @@ def compare(
 
     settings = {"draws": draws, "seed": seed, "method": method, "row": name}
     settings |= {"rare": rare, "gradient_cost": gradient_cost, "averaged": averaged}
+    settings["patience"] = patience
     running: dict[str, Any] = {"workers": workers, "progress": progress}
     rows: list[dict[str, Any]] = []
     cells = with_temperatures(estimators, temperatures)
@@ -166,7 +178,7 @@ def compare(
     return as_table([row | made for row in rows], COMPARED)
 
 
-def _checked_reference(reference: Estimator | str, draws: int, exact: Enumerated) -> Estimator:
+def checked_reference(reference: Estimator | str, draws: int, exact: Enumerated) -> Estimator:
     """Return the estimator that is to measure the true gradient, or raise ValueError."""
     (estimator,) = with_temperatures([reference], None)
     check_int("reference_draws", draws, 2 * GROUPS)

@@ -42,6 +42,7 @@ def measured_rows(
     rare: Callable[[], Rare | None] | None = None,
     gradient_cost: float = GRADIENT_COST,
     averaged: float = AVERAGED,
+    patience: float = PATIENCE,
 ) -> list[dict[str, Any]]:
     """Return the rows of one estimator: two for the method "both", else one.
 
@@ -60,7 +61,7 @@ def measured_rows(
     rows = []
     notes: list[str] = []
     seconds = exact.seconds(estimator)
-    if method == "auto" and seconds > PATIENCE:
+    if method == "auto" and seconds > patience:
         method = "monte-carlo"
         notes = [f"by draws: exact moments would take about {seconds:.0f} s (method='exact')"]
     if method != "monte-carlo":

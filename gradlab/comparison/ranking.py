@@ -6,7 +6,7 @@ progress, temperatures alone also by the mean squared error of the mean of n dra
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from gradlab.checks import check_averaged
 from gradlab.comparison.rows import AVERAGED, RANKED
 
 __all__ = [
+    "ProgressOf",
     "averaged_error",
     "best_temperature",
     "is_no_better_than_0",
@@ -182,6 +183,10 @@ def averaged_error(rows: pd.DataFrame, n: float | Array) -> tuple[Array, Array]:
     return bias2 + variance / n, np.sqrt(square.clip(min=0.0))
 
 
+ProgressOf = Callable[[pd.DataFrame, float | Array], tuple[Array, Array]]
+"""What returns the progress of a mean of draws, and its standard error, for each row."""
+
+
 def progress_at(rows: pd.DataFrame, averaged: float | Array) -> tuple[Array, Array]:
     r"""Return the progress of the mean of so many draws, and its standard error, for each row.
 
@@ -223,7 +228,10 @@ def progress_at(rows: pd.DataFrame, averaged: float | Array) -> tuple[Array, Arr
 
 
 def ranking(
-    rows: pd.DataFrame, budgets: Sequence[int], averaged: Sequence[float] = (AVERAGED,)
+    rows: pd.DataFrame,
+    budgets: Sequence[int],
+    averaged: Sequence[float] = (AVERAGED,),
+    progress: ProgressOf = progress_at,
 ) -> pd.DataFrame:
     """Return the series in order of their progress, for each budget and number of gradients.
 
@@ -236,7 +244,8 @@ def ranking(
     Args:
         rows: Rows of `gradlab.compare`, whose column `cost` says what one draw counts as.
         budgets: Evaluations of f for one gradient.
-        averaged: Numbers of gradients that are averaged: a batch, and an optimizer's memory.
+        averaged: Numbers of gradients that are averaged.
+        progress: How progress follows from rows; by default each row has its own.
 
     Returns:
         One row for each budget, number and series, with the columns `RANKED` of the schema.
@@ -257,7 +266,7 @@ def ranking(
     tables = []
     for budget, number in itertools.product(budgets, averaged):
         found = [
-            _most(part, int(budget // cost), number, truth2 if known else 0.0)
+            _most(part, int(budget // cost), number, progress if known else None)
             for part in parts
             if (cost := part["cost"].iloc[0]) <= budget
         ]
@@ -281,14 +290,16 @@ def _truth2(rows: pd.DataFrame) -> tuple[float, bool]:
     return float(row["truth2"]), float(row["truth2"]) > 2 * noise
 
 
-def _most(part: pd.DataFrame, draws: int, averaged: float, truth2: float) -> dict[str, Any]:
+def _most(
+    part: pd.DataFrame, draws: int, averaged: float, progress: ProgressOf | None
+) -> dict[str, Any]:
     """Return the best row of a series, by increasing temperature, for gradients of so many draws.
 
-    By progress, or by the error where `truth2` is 0.
+    By progress, or by the error where there is none.
     """
     mse, mse_se = averaged_error(part, draws)
-    if truth2 > 0:
-        value, se = progress_at(part, draws * averaged)
+    if progress is not None:
+        value, se = progress(part, draws * averaged)
         lost = np.isnan(value) | np.isnan(se)
         # No progress is shown where a length is lost in noise.
         value, se = np.where(lost, 0.0, value), np.where(lost, 1.0, se)
@@ -296,11 +307,11 @@ def _most(part: pd.DataFrame, draws: int, averaged: float, truth2: float) -> dic
     else:
         value = se = np.full(len(part), math.nan)
         gain = -mse
-    noise = se if truth2 > 0 else mse_se
+    noise = mse_se if progress is None else se
     at = int((gain - 2 * noise).argmax())
     apart = 2 * np.hypot(noise, noise[at])
     # What is left to gain, not what is reached: .98 and .99 are as far apart as .5 and .75.
-    scale = 1 - gain[at] if truth2 > 0 else abs(gain[at])
+    scale = abs(gain[at]) if progress is None else 1 - gain[at]
     alike = gain[at] - gain <= np.where(apart > 0, apart, _SAME * scale)
     low, high = _around(at, alike)
     tau = part["tau"].to_numpy(float)

@@ -3,75 +3,61 @@
 `recommend` measures what can be used and ranks it by progress at equal cost.
 """
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-import numpy as np
 import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import probabilities
 from gradlab.checks import check_int
-from gradlab.comparison.comparing import DEFAULT_DRAWS, with_temperatures
-from gradlab.comparison.draws_enough import measured_cells, with_more_draws
-from gradlab.comparison.eligibility import (
-    GRADIENT_COST,
-    check_gradient_cost,
-    cost_of,
-    is_declared_exact,
-    why_not,
+from gradlab.comparison.averaging import number_of_averaged
+from gradlab.comparison.comparing import DEFAULT_DRAWS
+from gradlab.comparison.cost_measured import MEASURED, measured_gradient_cost
+from gradlab.comparison.eligibility import GRADIENT_COST, check_gradient_cost
+from gradlab.comparison.evidence import Evidence, Settings, gathered
+from gradlab.comparison.over_steps import OverSteps, over_steps
+from gradlab.comparison.ranking import (
+    ProgressOf,
+    is_no_better_than_0,
+    progress_at,
+    ranking,
 )
-from gradlab.comparison.ranking import is_no_better_than_0, is_unmet, ranking
-from gradlab.comparison.recommendation import UNMEASURED, Recommendation
-from gradlab.comparison.rows import AVERAGED
-from gradlab.estimators import ESTIMATORS, Estimator, LeaveOneOut
-from gradlab.exact.enumeration import TooLargeError, check_states
-from gradlab.exact.mechanism import is_shipped, overrides
-from gradlab.exact.moments import Enumerated, Enumeration, enumerated
+from gradlab.comparison.recommendation import Recommendation, Run
+from gradlab.estimators import Estimator
+from gradlab.exact.moments import Enumerated, enumerated
 from gradlab.loss import Loss
-from gradlab.moments import Measured, check_averaged
+from gradlab.moments import Measured
+from gradlab.progress import tracked
 from gradlab.reproducible import check_seed, single_thread
 from gradlab.user_code.under_test import Code
 
-__all__ = ["TEMPERATURES", "recommend"]
+__all__ = ["TEMPERATURES", "derived", "ranked_curves", "recommend", "run_of", "table_of"]
 
 TEMPERATURES = (0.032, 0.056, 0.1, 0.18, 0.32, 0.56, 1.0, 1.8, 3.2, 5.6, 10.0)
 """The default grid of temperatures, four to a decade."""
 
-# What costs more than so many budgets is not measured, nor a wider RF proposed.
-_REACH, _WIDEST = 16, 64
 # Rankings are made up to this budget, or the given one.
 _LARGEST_BUDGET = 2**14
 # Numbers of gradients for which rankings are made besides.
 _NUMBERS = tuple(float(round(10 ** (k / 4))) for k in range(0, 21))
-# Seconds that a sweep of f may take.
-_PATIENCE = 60.0
-# A declared exactness is doubted when the measured squared bias is so many standard errors, and
-# more than rounding of the squared gradient.
-_DOUBT, _ROUNDING = 5, 1e-18
-_CONSTANT = (
-    "No draw of the reference, {}, differed from another, as if f were constant: nothing is known "
-    "of states that these draws have not met, and the order means little."
-)
-_BLIND = (
-    "No estimator has met what carries the variance, by what the draws of the reference show ({}): "
-    "errors and ranks are those of what was met."
-)
+
+Snapshots = Sequence[tuple[Loss, Float[Tensor, "*batch N C"]]]
+"""Pairs of a loss and its logits, such as those of one training at several steps."""
 
 
 @single_thread()
 def recommend(
-    f: Loss | Enumerated,
+    f: Loss | Enumerated | Snapshots,
     logits: Float[Tensor, "*batch N C"] | None = None,
     *,
     evaluations: int,
-    averaged: float = AVERAGED,
+    averaged: float | None = None,
+    batch: int | None = None,
+    momentum: float | None = None,
     must_be_unbiased: bool = False,
     estimators: Iterable[Code] | None = None,
     temperatures: Sequence[float] | None = None,
-    gradient_cost: float = GRADIENT_COST,
+    gradient_cost: float | str = GRADIENT_COST,
     draws: int = DEFAULT_DRAWS,
     seed: int = 0,
     reference: Estimator | str | None = None,
@@ -91,15 +77,21 @@ def recommend(
     Args:
         f: The loss, x [..., N, C] -> values [...]. For logits [B, N, C] it maps x [..., B, N, C] to
             [..., B], and all numbers are of the B elements together. An `Enumeration` or an
-            `EnumeratedBatch` stands in place of f and logits.
+            `EnumeratedBatch` stands in place of f and logits. So does a list of pairs (f, logits),
+            snapshots of a training: progress is then the mean over them.
         logits: Logits [N, C] or [B, N, C].
         evaluations: The budget: evaluations of f for one gradient.
-        averaged: How many gradients are averaged, at least 1: those of a batch, and of the memory
-            of an optimizer.
+        averaged: How many gradients are averaged, at least 1. By default 10, with which progress
+            predicts training best (the figure "prediction").
+        batch: In place of `averaged`: how many draws at these logits one step averages; see
+            `gradlab.comparison.averaging.averaged_gradients`.
+        momentum: In place of `averaged`: the momentum m of the optimizer. `averaged` is then
+            batch (1 + m) / (1 - m).
         must_be_unbiased: Whether to rank only what is declared exact, for every f or this problem.
         estimators: Estimators, texts or your own code; by default all, and RF of several sizes.
         temperatures: The grid of temperatures; by default `TEMPERATURES`.
-        gradient_cost: What one evaluation of f with its gradient counts as.
+        gradient_cost: What one evaluation of f with its gradient counts as. "measured" times both
+            on this machine, so that the ranking depends on it.
         draws: Draws of what is not measured exactly; more, within half a minute, where they miss
             states that carry the variance. What would still miss them is not ranked.
         seed: The seed of all draws, an int in [0, 2^63).
@@ -107,7 +99,7 @@ def recommend(
         reference_draws: The draws of the reference; by default 20 times `draws`.
         problem: The name of f in the answer.
         workers: The number of threads; does not change the result.
-        progress: Whether to show a progress bar on stderr.
+        progress: Whether to print the plan and show a progress bar on stderr.
 
     Returns:
         The ranking and its evidence; its `explain()` says in words what follows.
@@ -121,132 +113,199 @@ def recommend(
         >>> recommend(f, logits, evaluations=16, estimators=["ST", "RF(m=4)"]).best
         ['ST']
     """
-    _check(evaluations, averaged, gradient_cost, seed)
-    on = enumerated(f, logits)
-    # Whether it can be used, and what it costs, is asked at the first element of a batch.
-    f = on.objective if isinstance(on, Enumeration) else on.objective.element(0)
-    logits = on.logits.reshape(-1, *on.logits.shape[-2:])[0]
-    # Code of the user's is run in the precision that it trains in.
-    caller = on.caller_logits.reshape(-1, *on.logits.shape[-2:])[0]
+    check_int("evaluations", evaluations, 1)
+    check_seed(seed)
+    snapshots = _snapshots(f, logits)
+    first = snapshots[0]
+    elements = first.logits.ndim == 3
+    averaged = number_of_averaged(averaged, batch, momentum, elements=elements)
+    counted = _gradient_cost(gradient_cost, first, evaluations)
+    settings = Settings(
+        evaluations=evaluations,
+        averaged=averaged,
+        must_be_unbiased=must_be_unbiased,
+        gradient_cost=counted.value,
+        draws=draws,
+        seed=seed,
+        reference=reference,
+        reference_draws=reference_draws,
+        problem=problem,
+        workers=workers,
+        progress=progress,
+    )
     grid = TEMPERATURES if temperatures is None else temperatures
-    chosen = _all_estimators(evaluations) if estimators is None else estimators
-    cells = list(dict.fromkeys(with_temperatures(chosen, grid)))
-    # A family is judged by the temperature at which it is exact to the highest degree.
-    by_order = sorted(cells, key=lambda cell: cell.order)
-    last = {cell.series: cell for cell in by_order}
-    families = {series: last[series] for series in (cell.series for cell in cells)}
-    costs = {s: cost_of(family, f, caller, gradient_cost) for s, family in families.items()}
-    reasons: dict[str, str] = {}
-    for series, family in families.items():
-        at = logits if is_shipped(family) else caller
-        why = why_not(family, f, at, must_be_unbiased=must_be_unbiased)
-        if why is None and costs[series] > _REACH * evaluations:
-            why = _unaffordable(costs[series], evaluations)
-        if why is not None:
-            reasons[series] = why
-    if all(series in reasons or costs[series] > evaluations for series in families):
-        told = (f"{s}: {reasons.get(s) or _unaffordable(costs[s], evaluations)}" for s in families)
-        raise ValueError(
-            f"no estimator can be used with {evaluations} evaluations of f: {'; '.join(told)}"
-        )
-    left = _left_to_draws(on)
-    if reference is None and left is not None:
-        reference = LeaveOneOut(4)
-    settings: dict[str, Any] = {
-        "seed": seed,
-        "problem": problem,
-        "workers": workers,
-        "progress": progress,
-        "gradient_cost": gradient_cost,
-        "averaged": averaged,
-        "reference": reference,
-        "reference_draws": 20 * draws if reference_draws is None else reference_draws,
-        "method": "auto" if left is None else "monte-carlo",
-    }
-    usable = [
-        cell
-        for cell in cells
-        if cell.series not in reasons and (is_declared_exact(cell, f) or not must_be_unbiased)
+    chosen = None if estimators is None else list(estimators)
+    shown = progress and len(snapshots) > 1
+    found = [
+        gathered(on, chosen, grid, settings)
+        for on in tracked(snapshots, "recommend", "snapshots", shown=shown)
     ]
-    rows, narrowed = measured_cells(on, usable, draws, settings, evaluations, costs)
-    if left is None:
-        rows = with_more_draws(rows, on, usable, settings)
-    declared = {str(cell): is_declared_exact(cell, f) for cell in cells}
-    # A class that overrides what runs is not taken at its word: its draws count as they are.
-    replaced = {str(cell) for cell in cells if overrides(cell)}
-    rows["declared"] = rows["estimator"].map(declared)
-    # Of a series one cost, in the precision in which your own code trains.
-    rows["cost"] = rows["series"].map(costs)
-    trusted, notes = _as_declared(rows, replaced)
-    notes += tuple(note for note in (left, narrowed, *_notes(rows)) if note is not None)
-    usable_rows = rows["reason"].isna() & (rows["cost"] <= evaluations)
-    blind = not (usable_rows & ~is_unmet(rows)).any()
-    unseen = {} if blind and left is not None else _unseen(rows)
-    if blind and left is not None and usable_rows.any():
-        # All saw too little: the order among them is still one of what they saw.
-        trusted["draws_needed"] = math.nan
-        notes = (_BLIND.format(rows[is_unmet(rows)]["note"].iloc[0]), *notes)
-    elif blind:
-        raise ValueError(_nothing_seen(rows, unseen))
+    over = None if isinstance(f, Enumerated) or callable(f) else _together(found)
+    rows = pd.concat([e.rows for e in found], ignore_index=True) if over else found[0].rows
+    notes = found[0].notes if over is None else _once(n for e in found for n in e.notes)
+    reasons = {k: v for evidence in found for k, v in evidence.reasons.items()}
+    if over is None:
+        curves = ranked_curves(found[0].trusted, evaluations, averaged)
+    else:
+        curves = ranked_curves(over.rows, evaluations, averaged, over.progress)
+        notes, reasons = over.notes + notes, over.reasons | reasons
+    table = table_of(curves, found[0].costs, reasons)
+    head = rows.iloc[0]
+    return Recommendation(
+        problem=head["problem"],
+        size=(first.logits.shape[-2], first.logits.shape[-1]),
+        batch=len(first.logits) if elements else None,
+        evaluations=evaluations,
+        averaged=averaged,
+        averaged_from=derived(batch, momentum),
+        gradient_cost=counted.value,
+        gradient_cost_se=counted.se if gradient_cost == MEASURED else None,
+        must_be_unbiased=must_be_unbiased,
+        truth=head["truth"],
+        length2=over.length2 if over else Measured(head["truth2"], head["truth2_se"]),
+        rows=rows,
+        table=table,
+        curves=curves,
+        notes=notes,
+        run=None if over is None else run_of(over, table, averaged),
+    )
+
+
+def _snapshots(f: Loss | Enumerated | Snapshots, logits: Tensor | None) -> list[Enumerated]:
+    """Return the enumerations that f stands for, one for each snapshot."""
+    if isinstance(f, Enumerated) or callable(f):
+        return [enumerated(f, logits)]
+    if logits is not None:
+        raise ValueError("logits must be left out where f is a list of pairs (f, logits)")
+    pairs = list(f)
+    if not pairs or any(not isinstance(pair, tuple | list) or len(pair) != 2 for pair in pairs):
+        raise ValueError("f must be a loss, an enumeration or a list of pairs (f, logits)")
+    found = [enumerated(loss, at) for loss, at in pairs]
+    shapes = {tuple(on.logits.shape) for on in found}
+    if len(shapes) > 1:
+        raise ValueError(f"all snapshots must have logits of one shape, not {sorted(shapes)}")
+    return found
+
+
+def _gradient_cost(given: float | str, on: Enumerated, evaluations: int) -> Measured:
+    """Return what f with its gradient counts as: the number, or measured."""
+    if given == MEASURED:
+        return measured_gradient_cost(on, evaluations)
+    if isinstance(given, str):
+        raise ValueError(f'gradient_cost must be a number or "{MEASURED}", not {given!r}')
+    check_gradient_cost(given)
+    return Measured(given, 0.0)
+
+
+def derived(batch: int | None, momentum: float | None) -> str:
+    """Return what the number of averaged gradients was derived from, in words."""
+    parts = [] if batch is None else [f"batch {batch:,}"]
+    return ", ".join(parts if momentum is None else [*parts, f"momentum {momentum:g}"])
+
+
+def _once(notes: Iterable[str]) -> tuple[str, ...]:
+    """Return the notes; of several on one estimator, from several snapshots, the first."""
+    alike: dict[str, list[str]] = {}
+    for note in dict.fromkeys(notes):
+        alike.setdefault(note.partition(":")[0], []).append(note)
+    more = " So it is at other snapshots, in other numbers."
+    return tuple(some[0] + (more if len(some) > 1 else "") for some in alike.values())
+
+
+def _together(found: Sequence[Evidence]) -> OverSteps:
+    """Return the rows of all snapshots as one."""
+    rows, trusted = (
+        pd.concat(
+            [table.assign(snapshot=number) for number, table in enumerate(tables)],
+            ignore_index=True,
+        )
+        for tables in ([e.rows for e in found], [e.trusted for e in found])
+    )
+    return over_steps(rows, ["snapshot"], trusted)
+
+
+def ranked_curves(
+    trusted: pd.DataFrame,
+    evaluations: int,
+    averaged: float,
+    progress: ProgressOf = progress_at,
+) -> pd.DataFrame:
+    """Return the rankings for many budgets, and for many numbers of averaged gradients.
+
+    The column `asked` marks the ranking of the question.
+
+    Args:
+        trusted: Rows with a `cost`.
+        evaluations: The budget that is asked about.
+        averaged: The number of gradients that is asked about.
+        progress: How progress follows from rows.
+
+    Returns:
+        Rows of `ranking`.
+
+    Raises:
+        ValueError: If nothing can be ranked, or no estimator is shown to make progress.
+    """
+    others = [number for number in _NUMBERS if number != averaged]
     curves = pd.concat(
         [
-            ranking(trusted, _budgets(evaluations), [averaged]),
-            ranking(trusted, [evaluations], [n for n in _NUMBERS if n != averaged]),
+            ranking(trusted, _budgets(evaluations), [averaged], progress),
+            ranking(trusted, [evaluations], others, progress),
         ],
         ignore_index=True,
     )
     curves["asked"] = (curves["evaluations"] == evaluations) & (curves["averaged"] == averaged)
-    ranked = curves[curves["asked"]].drop(columns="asked")
-    if (hopeless := _hopeless(ranked)) is not None:
+    if (hopeless := _hopeless(curves[curves["asked"]])) is not None:
         raise ValueError(hopeless)
-    failed = dict(rows.loc[rows["reason"].notna(), ["series", "reason"]].itertuples(index=False))
+    return curves
+
+
+def table_of(
+    curves: pd.DataFrame, costs: dict[str, float], reasons: dict[str, str]
+) -> pd.DataFrame:
+    """Return the ranking of the question, and below it what is not ranked, with its reason.
+
+    Args:
+        curves: From `ranked_curves`.
+        costs: What one draw of each series counts as.
+        reasons: Why a series is not ranked.
+
+    Returns:
+        The columns of a ranking, and `reason`.
+    """
+    ranked = curves[curves["asked"]].drop(columns="asked")
+    there = set(ranked["series"])
     unused = [
-        {
-            "series": series,
-            "estimator": series,
-            "cost": costs[series],
-            "reason": reasons.get(series)
-            or (_unaffordable(costs[series], evaluations) if costs[series] > evaluations else None)
-            or (failed | unseen)[series],
-        }
-        for series in families
-        if series not in set(ranked["series"])
+        {"series": series, "estimator": series, "cost": cost, "reason": reasons[series]}
+        for series, cost in costs.items()
+        if series not in there
     ]
-    first = rows.iloc[0]
-    if left is not None and first["truth2"] == first["truth2_se"] == 0:
-        notes = (_CONSTANT.format(first["truth"]), *notes)
-    return Recommendation(
-        problem=first["problem"],
-        size=(logits.shape[0], logits.shape[1]),
-        batch=len(on.logits) if on.logits.ndim == 3 else None,
-        evaluations=evaluations,
-        averaged=float(averaged),
-        gradient_cost=gradient_cost,
-        must_be_unbiased=must_be_unbiased,
-        truth=first["truth"],
-        length2=Measured(first["truth2"], first["truth2_se"]),
-        rows=rows,
-        table=pd.DataFrame([*ranked.to_dict("records"), *unused], columns=[*ranked, "reason"]),
-        curves=curves,
-        notes=notes,
+    return pd.DataFrame([*ranked.to_dict("records"), *unused], columns=[*ranked, "reason"])
+
+
+def run_of(over: OverSteps, table: pd.DataFrame, averaged: float) -> Run:
+    """Return which moments a ranking is a mean over, and what is first at each of them.
+
+    Args:
+        over: The rows of the moments.
+        table: The ranking.
+        averaged: How many gradients are averaged.
+
+    Returns:
+        What the words of a recommendation say of a run.
+    """
+    ranked = table[table["rank"].notna()]
+    many = ranked["draws_each"].to_numpy(float) * averaged
+    value, _ = over.at_moments(ranked["estimator"], many)
+    first = ranked["series"].iloc[value.argmax(0)].value_counts(sort=False)
+    named = over.moments
+    return Run(
+        moments=len(named),
+        steps=tuple(int(step) for step in named["step"].unique()) if "step" in named else (),
+        runs=len(named.drop(columns=["step", "snapshot"], errors="ignore").drop_duplicates()),
+        lengths=over.lengths,
+        firsts=tuple((str(s), int(n)) for s, n in first.sort_values(ascending=False).items()),
     )
-
-
-def _check(evaluations: int, averaged: float, gradient_cost: float, seed: int) -> None:
-    check_int("evaluations", evaluations, 1)
-    check_averaged(averaged)
-    check_gradient_cost(gradient_cost)
-    check_seed(seed)
-
-
-def _all_estimators(evaluations: int) -> list[Estimator]:
-    """Return every estimator with its default arguments, and RF with other numbers of samples."""
-    wide = {m for m in (4, min(evaluations, _WIDEST)) if m > 2}
-    return [*(cls() for cls in ESTIMATORS.values()), *(LeaveOneOut(m) for m in sorted(wide))]
-
-
-def _unaffordable(cost: float, evaluations: int) -> str:
-    return f"one draw counts as {cost:g} evaluations of f, more than {evaluations}"
 
 
 def _hopeless(ranked: pd.DataFrame) -> str | None:
@@ -260,75 +319,6 @@ def _hopeless(ranked: pd.DataFrame) -> str | None:
         f"{first['estimator']}, {first['progress']:.2g}{error}, where an answer of 0 has 0; allow "
         "more evaluations, average more gradients (averaged), or measure with more draws"
     )
-
-
-def _left_to_draws(on: Enumerated) -> str | None:
-    """Return why all is left to draws, in words, or None if f is enumerated."""
-    elements = [on] if isinstance(on, Enumeration) else on.elements
-    try:
-        for element in elements:
-            check_states(element.logits)
-    except TooLargeError:
-        states = sum(math.log10(int(n)) for n in (probabilities(element.logits) > 0).sum(-1))
-        why = f"f has about 10^{states:.1f} configurations"
-    else:
-        seconds = len(elements) * elements[0].sweep_seconds()
-        if seconds <= _PATIENCE:
-            return None
-        why = f"one evaluation of f at all configurations would take about {seconds:.0f} s"
-    return f"Left to draws: {why}, so that the gradient and all errors are measured by draws."
-
-
-def _notes(rows: pd.DataFrame) -> Iterator[str]:
-    """Yield who was drawn though exact moments are known, and why."""
-    told = rows[rows["note"].notna() & ~is_unmet(rows)]
-    for note, part in told.groupby("note", sort=False):
-        who = ", ".join(dict.fromkeys(part["series"]))
-        yield f"{who}{' ' if note.startswith('by draws') else ': '}{note}."
-
-
-def _unseen(rows: pd.DataFrame) -> dict[str, str]:
-    """Return which series have draws that met too little, and why that is not an error."""
-    drawn = rows[is_unmet(rows)].groupby("series", sort=False)
-    return {series: f"{UNMEASURED}{part['note'].iloc[0]}" for series, part in drawn}
-
-
-def _nothing_seen(rows: pd.DataFrame, unseen: dict[str, str]) -> str:
-    """Return why nothing that can be paid was measured, and the way out."""
-    failed = rows[rows["reason"].notna()].groupby("series", sort=False)["reason"].first()
-    told = "; ".join(f"{series}: {why}" for series, why in (dict(failed) | unseen).items())
-    out = "give estimators whose moments are exact, such as RF(m=4)"
-    return (
-        f"no estimator could be measured: {told}; {out}"
-        + (", or draws=" if unseen else "")
-        + (f"{rows['draws_needed'].min():.0f}" if unseen else "")
-    )
-
-
-def _as_declared(rows: pd.DataFrame, replaced: set[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Return the rows with bias 0 where it is declared and not refuted, and what is refuted."""
-    drawn = rows["declared"] & (rows["method"] != "exact") & rows["reason"].isna()
-    # Draws that have not met what carries the gradient refute nothing.
-    large = rows["bias2"] > np.maximum(_DOUBT * rows["bias2_se"], _ROUNDING * rows["truth2"])
-    refuted = drawn & large & ~is_unmet(rows)
-    told = tuple(
-        f"{row.estimator} declares to be exact here, but "
-        + (
-            f"its squared bias is {row.bias2 / row.bias2_se:.0f} standard errors above 0"
-            if row.bias2_se > 0
-            else f"all of its {row.draws:,.0f} draws are equal, and not the gradient"
-        )
-        + ": see gradlab.verify."
-        for row in rows[refuted].itertuples()
-    )
-    trusted = rows.copy()
-    believed = drawn & ~refuted & ~rows["estimator"].isin(replaced)
-    trusted.loc[believed, ["bias2", "bias2_se"]] = 0.0
-    trusted.loc[believed, ["cosine", "cosine_se"]] = 1.0, 0.0
-    for column in ("", "_se"):
-        trusted.loc[believed, f"mse{column}"] = trusted[f"variance{column}"]
-        trusted.loc[believed, f"scale_free_variance{column}"] = trusted[f"variance{column}"]
-    return trusted, told
 
 
 def _budgets(evaluations: int) -> list[int]:

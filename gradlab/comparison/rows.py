@@ -33,7 +33,7 @@ SCHEMA_VERSION = 2
 """Counts up when a column is added, removed, or gets another meaning."""
 
 AVERAGED = 10.0
-"""Gradients whose mean `progress` is of, by default: the memory of an optimizer of momentum .9."""
+"""Gradients whose mean `progress` is of, by default: the number that predicts training best."""
 
 METHODS = ("auto", "exact", "monte-carlo")
 """How moments may be asked for: exact where known, exact only, or from draws only."""

@@ -45,7 +45,7 @@ from gradlab.exact.mechanism import (
 from gradlab.exact.product_moments import moments_of_product, moments_over_states
 from gradlab.exact.routes import SecondRoute, second_route
 from gradlab.exact.tabulated import Tabulated, count_states
-from gradlab.exact.tuples import NotExactError, some_tuples, tuple_moments
+from gradlab.exact.tuples import NotExactError, some_tuples, tuple_moments, tuple_seconds
 from gradlab.loss import Loss, evaluate, gradient
 from gradlab.loss.gate import Objective, checked, name_of
 from gradlab.moments import Moments
@@ -170,7 +170,7 @@ class Enumeration:
 
     def seconds(self, estimator: Estimator) -> float:
         """Return about how long exact moments of `estimator` take, without sweeps of f."""
-        return _table_seconds(estimator, *self.logits.shape)
+        return _table_seconds(estimator, self.logits)
 
     def sweep_seconds(self) -> float:
         """Return about how long one sweep of f takes; measured, by a part of it."""
@@ -267,7 +267,7 @@ class EnumeratedBatch:
 
     def seconds(self, estimator: Estimator) -> float:
         """Return about how long exact moments of `estimator` take, without sweeps of f."""
-        return len(self.logits) * _table_seconds(estimator, *self.logits.shape[1:])
+        return len(self.logits) * _table_seconds(estimator, self.logits[0])
 
     def moments(self, estimator: Estimator) -> Moments:
         """Return the exact moments of one draw for each element; see `gradlab.exact_moments`."""
@@ -354,7 +354,7 @@ def _kept(logits: Tensor) -> Tensor:
     return logits.detach().to("cpu", torch.float64, copy=True)
 
 
-def _table_seconds(estimator: Estimator, variables: int, classes: int) -> float:
-    if not isinstance(estimator, PathwiseEstimator):
-        return 0.0
-    return estimator.table_seconds(variables, classes)
+def _table_seconds(estimator: Estimator, logits: Float[Tensor, "N C"]) -> float:
+    if isinstance(estimator, SampledValueEstimator):
+        return tuple_seconds(estimator, logits)
+    return estimator.table_seconds(*logits.shape) if isinstance(estimator, PathwiseEstimator) else 0

@@ -62,6 +62,8 @@ class Tabulated:
         self.states = math.prod(sizes)
         # What a class of each variable counts in the number of a state.
         self._place = torch.zeros(logits.shape[1:], dtype=torch.float64)
+        if self.states * len(self.logits) > _TABLE:
+            return  # no table is made, and the places may be too large for a float
         for i, (row, allowed) in enumerate(zip(self._place, self._classes, strict=True)):
             row[allowed] = math.prod(sizes[i + 1 :]) * torch.arange(
                 len(allowed), dtype=torch.float64

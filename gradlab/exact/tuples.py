@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gradlab.categorical import configurations_at, is_masked, one_hot, probabilities
-from gradlab.estimators import SampledValueEstimator
+from gradlab.estimators import SampledValueEstimator, ValueEstimator
 from gradlab.estimators.values import TabledLoss
 from gradlab.exact.tabulated import LookUp
 from gradlab.loss import Loss, evaluate, gradient
@@ -24,6 +24,7 @@ __all__ = [
     "TupleSums",
     "some_tuples",
     "tuple_moments",
+    "tuple_seconds",
     "tuple_sums",
     "tuples_at",
 ]
@@ -32,6 +33,8 @@ MAX_TUPLES = 2**20
 # Tuples, and elements of the one-hot x at which f is evaluated, that are held at a time.
 _CHUNK = 2**14
 _CHUNK_ELEMENTS = 2**22
+# Seconds for each number in the samples of all tuples.
+_SECONDS = 5e-8
 
 
 class NotExactError(ValueError):
@@ -121,6 +124,26 @@ def tuple_sums(
         size += float(weight @ length)
         plain += float(length.sum())
     return TupleSums(mean, square, size, plain)
+
+
+def tuple_seconds(estimator: SampledValueEstimator, logits: Float[Tensor, "N C"]) -> float:
+    """Return about how long all tuples take, counted, not timed; 0 where none are enumerated.
+
+    Args:
+        estimator: The estimator.
+        logits: The parameters [N, C].
+
+    Returns:
+        Seconds.
+    """
+    if type(estimator).variance_given_moments is not ValueEstimator.variance_given_moments:
+        return 0.0  # a formula
+    sizes = (probabilities(logits) > 0).sum(-1).tolist()
+    if estimator.samples * sum(map(math.log2, sizes)) > math.log2(MAX_TUPLES):
+        return 0.0
+    variables, classes = logits.shape
+    points = max(estimator.samples, estimator.calls(classes, variables))
+    return _SECONDS * points * logits.numel() * float(math.prod(sizes) ** estimator.samples)
 
 
 def some_tuples(

@@ -337,7 +337,7 @@ def test_recommend_takes_estimators_of_ones_own(my_folder, capsys) -> None:
     )
     asked = ["RF", "--file", "mine.py:Mine", "--evaluations", "6", *SMALL]
     assert main(["recommend", "--problem", "quadratic", *asked]) == 0
-    assert "Best: MINE; a gradient is the mean of 2 draws." in capsys.readouterr().out
+    assert "Best: MINE. One gradient is the mean of 2 draws." in capsys.readouterr().out
 
 
 FAULTY_LOSSES = {

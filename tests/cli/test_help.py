@@ -53,7 +53,7 @@ INSIDE = {(compare, "draws"): DEFAULT_DRAWS}
 OWN = {
     "compare": {"report": False},
     "verify": {"report": False},
-    "recommend": {"evaluations": 8, "report": False},
+    "recommend": {"evaluations": 8, "measure_cost": False, "report": False},
     "report": {"out": "report.html"},
     "train vae": {"seeds": 1, "probe_seconds": 600, "out": "runs/vae", "report": False},
     "train network": {"seeds": 1, "out": "runs/network", "report": False},

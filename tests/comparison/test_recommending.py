@@ -321,7 +321,8 @@ def test_the_best_on_a_quadratic_has_the_most_exact_progress(evaluations, averag
     # Up to rounding, below which all share a rank.
     assert (ranked.progress.diff().dropna() <= 1e-8).all()
     assert ("because its mean points elsewhere" in answer.explain()) == biased
-    assert ("by noise: averaging more helps" in answer.explain()) == (not biased)
+    by_noise = "by noise. Averaging more gradients would win it back."
+    assert (by_noise in " ".join(answer.explain().split())) == (not biased)
 
 
 @pytest.mark.parametrize("evaluations", [3, 5, 12])
@@ -333,9 +334,11 @@ def test_where_the_first_place_holds_is_reported(evaluations, averaged):
     assert {3, 4, 6, 8, 12, 16_384, evaluations} <= set(answer.curves.evaluations)
     text = " ".join(answer.explain().split())
     first = answer.table.series[0]
+    span = r"([\d,]+)(?: to ([\d,]+))?"
+    name = re.escape(first)
     found = re.search(
-        rf"{re.escape(first)} is first for budgets of ([\d,]+)(?: to ([\d,]+))?[ ,(].*"
-        r"for averaged gradients of ([\d,]+)(?: to ([\d,]+))?[ .]",
+        rf"{name} is first at (?:budgets|a budget) of {span} evaluations\..*"
+        rf"{name} is first where {span} gradients are averaged\.",
         text,
     )
     low, high, fewest, most = (
@@ -347,6 +350,23 @@ def test_where_the_first_place_holds_is_reported(evaluations, averaged):
     for number in (fewest, most):
         other = recommend(f, logits, evaluations=evaluations, averaged=number, **given)
         assert other.table.series[0] == first
+    told = {"fewer": [], "more": []}
+    for word, series in re.findall(r"With (fewer|more), (\S+) is first\.", text):
+        told[word].append(series)
+    for column, asked in (("evaluations", evaluations), ("averaged", averaged)):
+        other = {"evaluations": "averaged", "averaged": "evaluations"}[column]
+        part = answer.curves[
+            answer.curves[other] == {"evaluations": averaged}.get(column, evaluations)
+        ]
+        firsts = part.groupby(column).series.first()
+        for word, side in (
+            ("fewer", firsts[firsts.index < asked][::-1]),
+            ("more", firsts[firsts.index > asked]),
+        ):
+            beyond = side[side != first]
+            if len(beyond):
+                assert told[word].pop(0) == beyond.iloc[0]
+    assert told == {"fewer": [], "more": []}
 
 
 def affordable(cls) -> bool:
@@ -645,15 +665,17 @@ def test_fewer_than_one_gradient_is_refused(averaged):
         recommend(loss_of("cubic"), logits_of("moderate"), evaluations=4, averaged=averaged)
 
 
+# Slow: 20 recommendations with a measured truth; the words that say the tolerance are tested above.
 @pytest.mark.slow
-def test_the_first_place_holds_over_seeds_as_it_says():
-    f, logits = loss_of("mlp", 3, 3), logits_of("moderate", 3, 3)
+@pytest.mark.parametrize(("name", "N", "C"), [("quadratic", 3, 3), ("mlp", 3, 3), ("vae", 4, 4)])
+def test_the_first_place_holds_over_seeds_as_it_says(name, N, C):
+    f, logits = loss_of(name, N, C), logits_of("moderate", N, C)
     texts = ["ST", "GS", "GS-ST", "ZGR", "ARSM", "RF(m=4)"]
     given = {"evaluations": 12, "averaged": 30, "estimators": texts, "temperatures": [0.3, 1.0]}
     truth = exact_gradient(f, logits)
     exact = {}
     for text in ("ST", "ZGR", "GS-ST(tau=0.3)", "GS-ST(tau=1)", "RF(m=4)"):
-        draws = int(12 // cost(parse(text), 3, variables=3))
+        draws = int(12 // cost(parse(text), C, variables=N))
         exact[text] = float(exact_moments(parse(text), f, logits).progress(truth, 30 * draws))
     most = max(exact.values())
     held = 0

@@ -302,7 +302,7 @@ def test_the_command_line_lists_what_is_not_met(tmp_path, capsys, monkeypatch):
     code = main(["recommend", "--loss", f"{tmp_path / 'my.py'}:sparse", *common, *chosen])
     told = " ".join(capsys.readouterr().out.split())
     assert code == 0
-    assert "Best: RF(m=4); a gradient is the mean of 4 draws." in told
+    assert "Best: RF(m=4). One gradient is the mean of 4 draws." in told
     assert "not measured ARSM: not met in 640 draws: the states that carry half" in told
     code = main(["recommend", "--loss", f"{tmp_path / 'my.py'}:sparse", *common, "ARSM"])
     assert code == 2

@@ -26,6 +26,7 @@ _MOMENTS = ("tests/exact/test_moments.py",)
 _MONTE_CARLO = ("tests/comparison/test_montecarlo.py",)
 _SUMS = ("tests/comparison/test_sums_of_draws.py",)
 _RANKING = ("tests/comparison/test_recommending.py", "tests/comparison/test_comparing.py")
+_OF_ROWS = ("tests/comparison/test_from_rows.py",)
 _MEAN_TEST = (
     "tests/verification/test_mean_test.py",
     "tests/verification/test_sequential_test.py",
@@ -394,6 +395,20 @@ MUTANTS = {
         '~is_exact | ~measured["estimator"]',
         "measured rows replace exact ones",
         _RANKING,
+    ),
+    "a run is its first step": Mutant(
+        "comparison/over_steps.py",
+        "return value.mean(-1),",
+        "return value[..., 0],",
+        "the ranking of a run is that of its first step",
+        _OF_ROWS,
+    ),
+    "momentum without its variance": Mutant(
+        "comparison/averaging.py",
+        "return batch * (1 + momentum) / (1 - momentum)",
+        "return batch / (1 - momentum)",
+        "a momentum averages half of what it does",
+        ("tests/comparison/test_averaging.py",),
     ),
     # ---- the store of a sweep -----------------------------------------------------------------
     "checksums not read": Mutant(
