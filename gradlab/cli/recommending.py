@@ -175,8 +175,9 @@ def recommend(
         _save(answer, kind.removeprefix("logits: "), out)
         if report:
             files = [out / f"recommend{name}.csv" for name in ("-ranking", "", "-moments")]
-            asked = {"evaluations": evaluations, "averaged": answer.averaged}
-            write_report(files, out, [answer.explain()], **asked)
+            write_report(
+                files, out, [answer.explain()], evaluations=evaluations, averaged=answer.averaged
+            )
 
 
 def _of_loss(f: "Loss", at: "Tensor", question: dict[str, Any]) -> "Recommendation":
