@@ -34,7 +34,7 @@ ORDER = [
     {"verification"},
     {"testing", "catalogue", "citations"},
     {"plots"},
-    {"nn"},
+    {"plot", "nn"},
     {"training"},
     {"sweep"},
     {"figures"},
