@@ -11,15 +11,8 @@ from numpy.typing import NDArray
 
 from gradlab.plots.axes import logarithmic
 from gradlab.plots.names import label
-from gradlab.plots.panels import (
-    Legends,
-    Width,
-    check,
-    in_callers_look,
-    one_problem,
-    panels,
-    series_entries,
-)
+from gradlab.plots.panels import Legends, Width, in_callers_look, panels, series_entries
+from gradlab.plots.quantities import check, one_problem
 from gradlab.plots.style import looks, say_nothing_measured
 
 __all__ = ["budget", "draw_budget", "reached"]

@@ -16,15 +16,13 @@ from gradlab.plots.names import label
 from gradlab.plots.panels import (
     Legends,
     Width,
-    check,
     in_callers_look,
-    one_problem,
     panels,
-    quantity,
     series_entries,
     with_zero,
     write_apart,
 )
+from gradlab.plots.quantities import check, one_problem, quantity
 from gradlab.plots.rounding import ROUNDING
 from gradlab.plots.style import Look, looks, say_nothing_measured
 

@@ -13,18 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gradlab.plots.names import label
-from gradlab.plots.panels import (
-    QUANTITIES,
-    Legends,
-    Width,
-    check,
-    in_callers_look,
-    label_of,
-    panels,
-    quantity,
-    series_entries,
-    with_zero,
-)
+from gradlab.plots.panels import Legends, Width, in_callers_look, panels, series_entries, with_zero
+from gradlab.plots.quantities import QUANTITIES, check, label_of, named, quantity
 from gradlab.plots.rounding import ROUNDING
 from gradlab.plots.style import Look, looks, say_nothing_measured, styled
 
@@ -69,10 +59,7 @@ def probe(
         >>> [panel.get_ylabel() for panel in figure.axes]
         ['bias / |g|', 'progress, mean of 10']
     """
-    shown = [show] if isinstance(show, str) else [*(show or _default(ax))]
-    for name in shown:
-        if name not in QUANTITIES:
-            raise ValueError(f"show must be of {', '.join(QUANTITIES)}, not {name!r}")
+    shown = named(show, ["progress"] if isinstance(ax, Axes) else _PANELS)
     columns = [QUANTITIES[name][0] for name in shown]
     errors = [f"{QUANTITIES[name][0]}_se" for name in shown if name in _SQUARES]
     check(rows, ["step", "estimator", "method", "truth2", *columns, *errors], _NEEDS)
@@ -94,10 +81,6 @@ def probe(
         entries = series_entries(own, {text: label(text) for text in own})
         Legends(figure, ax, axes, shown=legend).write([*entries, *probe_key(measured)])
     return figure
-
-
-def _default(ax: object) -> Sequence[str]:
-    return ["progress"] if isinstance(ax, Axes) else _PANELS
 
 
 def plot(rows: pd.DataFrame) -> Figure:

@@ -12,19 +12,8 @@ from matplotlib.lines import Line2D
 from gradlab.plots.axes import logarithmic
 from gradlab.plots.curves import FEW_DRAWS
 from gradlab.plots.names import label
-from gradlab.plots.panels import (
-    QUANTITIES,
-    Legends,
-    Width,
-    check,
-    in_callers_look,
-    label_of,
-    one_problem,
-    panels,
-    quantity,
-    series_entries,
-    with_zero,
-)
+from gradlab.plots.panels import Legends, Width, in_callers_look, panels, series_entries, with_zero
+from gradlab.plots.quantities import QUANTITIES, check, label_of, named, one_problem, quantity
 from gradlab.plots.rounding import ROUNDING
 from gradlab.plots.style import Look, looks, say_nothing_measured
 
@@ -72,7 +61,7 @@ def temperature(
         >>> [ax.get_ylabel() for ax in figure.axes]
         ['bias / |g|', 'standard deviation / |g|', 'RMSE / |g|']
     """
-    shown = _shown(show, ax)
+    shown = named(show, ["rmse"] if isinstance(ax, Axes) else _SQUARES)
     columns = [QUANTITIES[name][0] for name in shown]
     errors = [f"{QUANTITIES[name][0]}_se" for name in shown if name in _SQUARES]
     check(rows, ["series", "tau", "method", "truth2", *columns, *errors], _NEEDS)
@@ -92,16 +81,6 @@ def temperature(
         entries = [*series_entries(own, names), *_key(measured, shown)]
         Legends(figure, ax, axes, shown=legend).write(entries)
     return figure
-
-
-def _shown(show: str | Sequence[str] | None, ax: object) -> list[str]:
-    if show is None:
-        return ["rmse"] if isinstance(ax, Axes) else [*_SQUARES]
-    shown = [show] if isinstance(show, str) else [*show]
-    for name in shown:
-        if name not in QUANTITIES:
-            raise ValueError(f"show must be of {', '.join(QUANTITIES)}, not {name!r}")
-    return shown
 
 
 def _unit(rows: pd.DataFrame) -> str:

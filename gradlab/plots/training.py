@@ -15,7 +15,8 @@ from matplotlib.ticker import MaxNLocator
 
 from gradlab.plots.axes import logarithmic
 from gradlab.plots.names import label
-from gradlab.plots.panels import Legends, Width, check, in_callers_look, panels, series_entries
+from gradlab.plots.panels import Legends, Width, in_callers_look, panels, series_entries
+from gradlab.plots.quantities import check
 from gradlab.plots.style import looks, styled
 
 __all__ = [

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gradlab.plots.names import label
-from gradlab.plots.panels import Legends, Width, check, in_callers_look, panels
+from gradlab.plots.panels import Legends, Width, in_callers_look, panels
+from gradlab.plots.quantities import check
 
 __all__ = ["draw_planted", "draw_verdicts", "fit_cells", "verdict_key", "verdicts"]
 
