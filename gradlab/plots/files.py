@@ -3,7 +3,7 @@
 Files appear at once and whole, and hold the same bytes for the same rows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -20,8 +20,9 @@ def save_with_rows(
     plot: Callable[[pd.DataFrame], Figure],
     folder: Path,
     name: str,
+    views: Mapping[str, Callable[[pd.DataFrame], Figure]] | None = None,
 ) -> list[Path]:
-    """Write folder/name.csv, .png and .pdf.
+    """Write folder/name.csv, .png and .pdf, and name-VIEW.png and .pdf of further views.
 
     Whatever interrupts this leaves old files or new ones. The picture is drawn from rows read back,
     so that drawing it again from the CSV changes nothing.
@@ -31,9 +32,10 @@ def save_with_rows(
         plot: Returns the figure of the rows.
         folder: Where the files go.
         name: Their name without an ending.
+        views: Further pictures of the same rows, by what is added to the name.
 
     Returns:
-        The paths of the three files.
+        The paths of the files.
 
     Raises:
         OSError: If a folder cannot be written.
@@ -43,5 +45,8 @@ def save_with_rows(
         # Floats are written with as many digits as it takes to read the same float back.
         rows.to_csv(csv, index=False, lineterminator="\n")
         with styled():
-            paths = [csv, *save(plot(pd.read_csv(csv)), new / name)]
+            read = pd.read_csv(csv, low_memory=False)
+            paths = [csv, *save(plot(read), new / name)]
+            for added, view in (views or {}).items():
+                paths += save(view(read), new / f"{name}-{added}")
     return [folder / path.name for path in paths]

@@ -17,7 +17,7 @@ from gradlab.plots.quantities import QUANTITIES, check, label_of, named, one_pro
 from gradlab.plots.rounding import ROUNDING
 from gradlab.plots.style import Look, looks, say_nothing_measured
 
-__all__ = ["draw_temperature", "temperature"]
+__all__ = ["draw_temperature", "temperature", "temperature_key"]
 
 _NEEDS = "temperature draws rows of compare, recommend (its rows) or a sweep"
 _SQUARES = ("bias", "sd", "rmse")
@@ -78,7 +78,7 @@ def temperature(
         for panel in axes[:-1] if ax is None and width == "column" else ():
             panel.set_xlabel("")
         names = {series: label(series) for series in own}
-        entries = [*series_entries(own, names), *_key(measured, shown)]
+        entries = [*series_entries(own, names), *temperature_key(measured, shown)]
         Legends(figure, ax, axes, shown=legend).write(entries)
     return figure
 
@@ -189,8 +189,21 @@ def _draw_measured(ax: Axes, x: pd.Series, part: pd.DataFrame, look: Look, *, jo
         ax.plot(x[resolved], part.loc[resolved, "at"], **thin)
 
 
-def _key(rows: pd.DataFrame, shown: Sequence[str]) -> list[Line2D]:
-    """Return the legend entries of what else is in the picture."""
+def temperature_key(rows: pd.DataFrame, shown: Sequence[str]) -> list[Line2D]:
+    """Return the legend entries of lines, points and arrows.
+
+    Args:
+        rows: Measured rows.
+        shown: The names of what is shown.
+
+    Returns:
+        Entries for what there is in the rows.
+
+    Example:
+        >>> rows = pd.DataFrame({"method": ["monte carlo"], "progress": [0.5], "tau": 1.0})
+        >>> [entry.get_label() for entry in temperature_key(rows, ["progress"])]
+        ['point: draws ± 1 s.e.']
+    """
     grey: Look = {"color": "0.35", "ls": "", "marker": "o"}
     exact = rows["method"] == "exact"
     found: list[Line2D] = []
@@ -199,7 +212,7 @@ def _key(rows: pd.DataFrame, shown: Sequence[str]) -> list[Line2D]:
     if not exact.all():
         found.append(Line2D([], [], label="point: draws ± 1 s.e.", **grey))
         seen = [quantity(rows[~exact], name)["resolved"] for name in shown if name in _SQUARES]
-        if not all(found.all() for found in seen):
+        if not all(each.all() for each in seen):
             arrow = grey | {"marker": r"$\downarrow$"}
             found.append(Line2D([], [], label="upper limit, + 2 s.e.", **arrow))
         if "effective_draws" in rows and (rows.loc[~exact, "effective_draws"] < FEW_DRAWS).any():
