@@ -153,9 +153,9 @@ def draw_probed(
     rows = rows[rows["reason"].isna()] if "reason" in rows else rows
     own = looks(rows["estimator"]) if own is None else own
     rows = rows.join(quantity(rows, show)).dropna(subset="value")
-    is_square = show in _SQUARES
-    if is_square:
+    if show in _SQUARES:
         zero = rows["value"] < ROUNDING
+        rows["resolved"] |= zero
         place = with_zero(ax, "y", rows["value"], zero)
         rows["value"] = rows["value"].where(~zero, place)
     for estimator, part in rows.groupby("estimator", sort=False):

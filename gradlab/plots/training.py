@@ -41,11 +41,14 @@ _REACHED = {
         ("test_bound", "test bound of -log p"),
     ],
     "network": [
-        ("test_sample_error", "test error, one sample"),
+        ("test_sample_error", "one sample"),
         ("test_mode_error", "most probable levels"),
         ("test_ensemble_error", "ensemble"),
     ],
 }
+# What the numbers at the end are; curves of fewer epochs are not drawn by `plot`.
+_UNIT = {"vae": "nats", "network": "test error (fraction of images)"}
+_FEW = 3
 
 
 def training(
@@ -101,7 +104,7 @@ def training(
         for panel, name in zip(axes, shown, strict=True):
             if name == "reached":
                 draw_reached(panel, rows, ends)
-                panel.set_xlabel("at the end, ± 1 s.e.")
+                panel.set_xlabel(f"{_UNIT[kind]} at the end, ± 1 s.e.")
             else:
                 draw_curves(panel, rows, across, name)
                 panel.set_ylabel(dict(_CURVES.values()).get(name, name.replace("_", " ")))
@@ -116,7 +119,7 @@ def plot(rows: pd.DataFrame) -> Figure:
 
     Args:
         rows: Curves of `gradlab.training.runs`. Where there is a column `chosen`, only runs that
-            are chosen are drawn.
+            are chosen are drawn. Of one or two epochs only what is reached is drawn.
 
     Returns:
         The figure.
@@ -126,22 +129,27 @@ def plot(rows: pd.DataFrame) -> Figure:
         >>> from gradlab.training.loop import train
         >>> from gradlab.training.runs import begin
         >>> from gradlab.training.vae_training import VAESettings
-        >>> settings = VAESettings("ZGR", latent="2x3", epochs=2, hidden=8, bound_samples=2)
+        >>> settings = VAESettings("ZGR", latent="2x3", epochs=3, hidden=8, bound_samples=2)
         >>> len(plot(train(begin(settings, load_images("digits")))).axes)
         3
     """
     rows = rows[rows["chosen"]] if "chosen" in rows else rows
     kind = rows["kind"].iloc[0]
     column, name = _CURVES[kind]
+    few = rows["epoch"].max() < _FEW
     with styled():
-        figure = Figure(figsize=(11, 3.9))
-        axes = figure.subplots(1, 3, width_ratios=(1, 1, 1.25))
-        draw_curves(axes[0], rows, "epoch", column)
-        draw_curves(axes[1], rows, "seconds", column)
-        axes[1].set_xlabel("seconds of training (one process)")
-        axes[0].set_ylabel(name)
-        draw_reached(axes[2], rows, _REACHED[kind])
-        handles = [*estimator_handles(rows), *reached_handles(_REACHED[kind])]
+        figure = Figure(figsize=(6.75, 3.2) if few else (11, 3.9))
+        if few:
+            draw_reached(figure.subplots(), rows, _REACHED[kind])
+        else:
+            axes = figure.subplots(1, 3, width_ratios=(1, 1, 1.25))
+            draw_curves(axes[0], rows, "epoch", column)
+            draw_curves(axes[1], rows, "seconds", column)
+            axes[1].set_xlabel("seconds of training (one process)")
+            axes[0].set_ylabel(name)
+            draw_reached(axes[2], rows, _REACHED[kind])
+        named = [] if few else estimator_handles(rows)
+        handles = [*named, *reached_handles(_REACHED[kind])]
         figure.legend(handles=handles, loc="outside lower center", ncols=5)
         figure.suptitle(_title(rows), fontsize=9)
     return figure
@@ -171,7 +179,7 @@ def draw_curves(ax: Axes, rows: pd.DataFrame, across: str, column: str) -> None:
         x, y = groups[across].mean(), groups[column]
         look = own[str(estimator)]
         ax.plot(x, y.mean(), label=estimator, markevery=max(1, len(x) // 5), **look)
-        ax.fill_between(x, y.min(), y.max(), color=look["color"], alpha=0.2, lw=0)
+        ax.fill_between(x, y.min(), y.max(), color=look["color"], alpha=0.12, lw=0)
     # The first epochs fall so far that nothing else would be seen.
     settled = rows.loc[rows["epoch"] > rows["epoch"].max() / 10, column]
     spare = 0.05 * (settled.max() - settled.min()) or 0.05 * abs(settled.max()) or 0.5
@@ -211,7 +219,7 @@ def draw_reached(ax: Axes, rows: pd.DataFrame, columns: Sequence[tuple[str, str]
             )
     ax.set_yticks(range(len(estimators)), [label(estimator) for estimator in estimators])
     ax.set_ylim(len(estimators) - 0.5, -0.5)
-    ax.set_xlabel("at the end; one point per seed ± 1 s.e. over test images")
+    ax.set_xlabel(f"{_UNIT[rows['kind'].iloc[0]]} at the end, a point per seed ± 1 s.e.")
 
 
 _SHAPES = ("o", "s", "^")

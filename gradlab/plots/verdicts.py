@@ -150,7 +150,7 @@ def verdict_key(rows: pd.DataFrame) -> list[Line2D]:
     found: list[tuple[Any, Any, str]] = [
         (outcome == "BIASED", red, "%: bias / |g|"),
         ((outcome == "UNBIASED") & exact, _PROVED, "0: none, proved"),
-        ((outcome == "UNBIASED") & ~exact, _SHOWN, "<: shown by draws"),
+        ((outcome == "UNBIASED") & ~exact, _SHOWN, f"{_less(rows)}: shown by draws"),
         (outcome == "INCONCLUSIVE", _UNDECIDED, "?: not decided"),
         (outcome == "NOT APPLICABLE", _OUT, "–: not applicable"),
         (rows["declared"].notna(), "none", "[d]: degree declared"),
@@ -161,6 +161,12 @@ def verdict_key(rows: pd.DataFrame) -> list[Line2D]:
         for which, shade, text in found
         if which.any()
     ]
+
+
+def _less(rows: pd.DataFrame) -> str:
+    """Return the bound of the bias that draws have shown, if it is one."""
+    bounds = rows["delta"].dropna().unique() if "delta" in rows else []
+    return f"< {bounds[0]:.0%}" if len(bounds) == 1 else "<"
 
 
 def _shade(row: object) -> str:

@@ -425,6 +425,13 @@ def test_probe_shows_progress_through_the_steps():
     assert lines(ax, "ZGR")[0] == pytest.approx(own["progress"].to_numpy())
 
 
+def test_probe_has_zeros_in_a_strip_and_no_arrow_for_them():
+    (ax,) = plot.probe(probed().query("estimator == 'RF(m=4)' or estimator == 'ST'"), "bias").axes
+    place = ax.get_yticks()[0]
+    assert ax.get_yticklabels()[0].get_text() == "0"
+    assert lines(ax, "RF(m=4)")[0] == pytest.approx([place] * 6)
+
+
 def test_training_draws_the_chosen_runs():
     rows = curves(["ST", "ZGR"]).assign(chosen=True)
     rows.loc[rows["seed"] == 1, "chosen"] = False

@@ -18,17 +18,17 @@ __all__ = ["draw_ratios", "plot"]
 
 # The estimators that are drawn, beside REINFORCE itself, which is 1.
 SHOWN = (
-    "MuProp",
     "ZGR",
     "REBAR(τ=0.5) fitted",
-    "ARSM",
+    "DoubleCV(4) fitted",
+    "DisARM",
+    "ARMS(4)",
     "RF(4)",
     "REINFORCE fitted",
-    "UNORD(k=4)",
     "RELAX fitted",
 )
-# Smaller ratios are not shown: rounding, or what a fit leaves.
-_LEAST = 1e-5
+# Smaller ratios are named at the foot: rounding, or what a fit leaves.
+_LEAST = 1e-4
 # The height of a name, as a share of that of the panel.
 _LINE = 0.052
 
@@ -37,12 +37,13 @@ def plot(rows: pd.DataFrame) -> Figure:
     """Return the figure: a panel for each toy."""
     measured = _relative(rows[rows["reason"].isna()])
     chosen = measured[measured["name"].isin(SHOWN)]
-    own = looks(dict.fromkeys(chosen.sort_values("place")["name"]))
+    found = dict.fromkeys(chosen.sort_values("place")["name"])
+    own = {name: looks([name.partition(" ")[0]])[name.partition(" ")[0]] for name in found}
     names = list(measured["problem"].unique())
     with styled():
         figure = Figure(figsize=(9.5, 3.6))
         axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
-        logarithmic(axes[0], "y", (_LEAST, 200.0))
+        logarithmic(axes[0], "y", (_LEAST / 3, 60.0))
         for ax, name in zip(axes, names, strict=True):
             draw_ratios(ax, chosen[chosen["problem"] == name], own)
             ax.set_title(name)
@@ -80,10 +81,11 @@ def draw_ratios(ax: Axes, rows: pd.DataFrame, own: dict[str, Look]) -> None:
     ax.set_xticks(np.arange(np.ceil(left), right + 0.1))
     ax.hlines(1.0, left, right, color="0.35", ls=":", lw=0.8)
     ends: dict[str, float] = {}
+    small = []
     for name, part in rows.groupby("name", sort=False):
         part = part.sort_values("logit").dropna(subset="ratio")
-        part = part[part["ratio"] > _LEAST]
-        if part.empty:
+        if part["ratio"].median() < _LEAST:
+            small.append(str(name))
             continue
         look = own[str(name)]
         ax.plot(part["logit"], part["ratio"], markevery=max(1, len(part) // 6), **look)
@@ -91,6 +93,9 @@ def draw_ratios(ax: Axes, rows: pd.DataFrame, own: dict[str, Look]) -> None:
             low, high = (part["ratio"] + side * part["ratio_se"] for side in (-2, 2))
             ax.fill_between(part["logit"], low, high, color=look["color"], alpha=0.25, lw=0)
         ends[str(name)] = float(part["ratio"].iloc[-1])
+    if small:
+        text = f"below {_LEAST:g}: {', '.join(small)}"
+        ax.text(0.02, 0.03, text, transform=ax.transAxes, fontsize=7.5, color="0.25")
     order = sorted(ends, key=ends.__getitem__)
     low, high = np.log10(ax.get_ylim())
     gap = _LINE * (high - low)
