@@ -158,7 +158,9 @@ def plot(rows: pd.DataFrame) -> Figure:
 def _title(rows: pd.DataFrame) -> str:
     first, seeds = rows.iloc[0], rows["seed"].nunique()
     what = f"VAE, latent {first['latent']}" if first["kind"] == "vae" else f"{first['model']} net"
-    over = f"mean and range of {seeds} seeds" if seeds > 1 else "one seed"
+    over = "one seed" if seeds == 1 else f"{seeds} seeds"
+    if seeds > 1 and rows["epoch"].max() >= _FEW:
+        over = f"mean and range of {over}"
     machine = f"; {first['machine']}" if "machine" in rows else ""
     how = f"{first['data']}, {rows['epoch'].max()} epochs, batch {first['batch']}"
     return f"{what}, {how}: {over}{machine}"

@@ -24,6 +24,7 @@ from matplotlib.text import Text
 import gradlab
 from gradlab import plot
 from gradlab.comparison.ranking import averaged_error, progress_at
+from gradlab.plots import recommendation
 from gradlab.plots.budget import reached
 from gradlab.plots.panels import WIDTHS, PaperFigure
 from gradlab.plots.style import FAMILIES, color, looks, marker
@@ -185,6 +186,14 @@ def test_nothing_is_cut_off_or_lies_on_something_else(name, width):
     # Something to see is left between labels and legend.
     assert min(ax.get_position().height * figure.get_figheight() for ax in figure.axes) > 0.5
     assert min(ax.get_position().width * figure.get_figwidth() for ax in figure.axes) > 1.0
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_is_cut_off_in_the_picture_of_a_recommendation(width):
+    figure = recommendation.plot(recommended().curves, width)
+    figure.draw_without_rendering()
+    assert figure.get_figwidth() == WIDTHS[width]
+    assert faults(figure) == []
 
 
 def test_faults_are_seen():

@@ -37,7 +37,7 @@ def plot(summary: pd.DataFrame) -> Figure:
     of_rival = shares[shares["dominated_by"] == _LINE]
     panels = list(of_rival.groupby(["series", "scale"], sort=False).groups)
     middle = leads(shares)
-    places = _places(middle)
+    places = _places(shares, middle)
     with styled():
         figure = Figure(figsize=(8.4, 1.7 + 0.21 * len(places)))
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -72,12 +72,16 @@ def leads(shares: pd.DataFrame) -> pd.Series:
     return lead.groupby(["rival", "scale", *_PLACE, "regime"], sort=False).median()
 
 
-def _places(middle: pd.Series) -> list[tuple[str, int, int]]:
+def _places(shares: pd.DataFrame, middle: pd.Series) -> list[tuple[str, int, int]]:
     """Return problems and sizes: problems by their mean lead, the largest on top."""
-    by_problem = middle.groupby("problem").mean().sort_values(ascending=False)
-    places = middle.index.droplevel(["rival", "scale", "regime"]).unique()
-    rank = {name: place for place, name in enumerate(by_problem.index)}
-    return sorted(places, key=lambda place: (rank[place[0]], place[1] * place[2], place[2]))
+    means = middle.groupby("problem").mean().to_dict()
+    places = list(shares[_PLACE].drop_duplicates().itertuples(index=False, name=None))
+    rank = {name: place for place, name in enumerate(sorted(means, key=means.get, reverse=True))}
+    return sorted(places, key=lambda place: (rank.get(place[0], len(rank)), *_size(*place[1:])))
+
+
+def _size(variables: int, classes: int) -> tuple[int, int]:
+    return variables * classes, classes
 
 
 def _draw_leads(
