@@ -234,23 +234,22 @@ def _make(
     # Not a terminal: bars of single computations stay silent, warnings go to the parent.
     with redirect_stderr(notes):
         try:
-            import pandas as pd
-
-            from gradlab.plots.files import save_with_rows
+            from gradlab.plots.files import save_again, save_with_rows
 
             csv = out / f"{name}.csv"
             if redraw and not csv.exists():
                 raise OSError(f"there is no {csv} to draw again; make it first, without redraw")
+            plot, others = _of(module, "plot"), _views(module)
             if redraw or (takes and csv.exists()):
-                rows = pd.read_csv(csv, low_memory=False)
+                save_again(plot, out, name, others)
             else:
                 rows = committed(name) if takes else _of(module, "rows")(seed)
+                save_with_rows(rows, plot, out, name, others)
             if takes and not redraw:
                 say(
                     f"{name}: drawn from committed rows; `gradlab figures {name}` computes them, "
                     f"which takes {takes}"
                 )
-            save_with_rows(rows, _of(module, "plot"), out, name, _views(module))
         except OSError as fault:
             error = str(fault)
         except Exception as fault:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from gradlab.files import writing
 from gradlab.plots.style import save, styled
 
-__all__ = ["save_with_rows"]
+__all__ = ["save_again", "save_with_rows"]
 
 
 def save_with_rows(
@@ -44,9 +44,44 @@ def save_with_rows(
         csv = new / f"{name}.csv"
         # Floats are written with as many digits as it takes to read the same float back.
         rows.to_csv(csv, index=False, lineterminator="\n")
-        with styled():
-            read = pd.read_csv(csv, low_memory=False)
-            paths = [csv, *save(plot(read), new / name)]
-            for added, view in (views or {}).items():
-                paths += save(view(read), new / f"{name}-{added}")
+        paths = [csv, *_pictures(csv, plot, new / name, views)]
     return [folder / path.name for path in paths]
+
+
+def save_again(
+    plot: Callable[[pd.DataFrame], Figure],
+    folder: Path,
+    name: str,
+    views: Mapping[str, Callable[[pd.DataFrame], Figure]] | None = None,
+) -> list[Path]:
+    """Write folder/name.png and .pdf, and those of further views, from folder/name.csv.
+
+    Args:
+        plot: Returns the figure of the rows.
+        folder: Where the files are.
+        name: Their name without an ending.
+        views: Further pictures of the same rows, by what is added to the name.
+
+    Returns:
+        The paths of the pictures.
+
+    Raises:
+        OSError: If there is no CSV, or a folder cannot be written.
+    """
+    with writing(folder) as new:
+        paths = _pictures(folder / f"{name}.csv", plot, new / name, views)
+    return [folder / path.name for path in paths]
+
+
+def _pictures(
+    csv: Path,
+    plot: Callable[[pd.DataFrame], Figure],
+    stem: Path,
+    views: Mapping[str, Callable[[pd.DataFrame], Figure]] | None,
+) -> list[Path]:
+    rows = pd.read_csv(csv, low_memory=False)
+    with styled():
+        paths = save(plot(rows), stem)
+        for added, view in (views or {}).items():
+            paths += save(view(rows), stem.with_name(f"{stem.name}-{added}"))
+    return paths

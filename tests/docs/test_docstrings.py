@@ -52,6 +52,7 @@ NO_EXAMPLE = {
     "end_process": "ends a process of the calling thread",
     "refused": "of a task: `plan` has the example",
     "points": "of a figure: `plot` has the example",
+    "save_again": "draws a committed figure again: `save` has the example",
     "save_with_rows": "writes a committed figure: `save` has the example",
     "draw_median": "draws on a panel that a figure makes",
     "draw_measured": "draws on a panel that a figure makes",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gradlab.figures import FIGURES, views
+from gradlab.figures import FIGURES, draw, views
 
 ROOT = Path(__file__).parents[2]
 REDRAW = """
@@ -44,3 +44,14 @@ def test_every_figure_is_drawn_from_its_committed_rows(redrawn, name: str) -> No
     assert [redrawn["drawn"][picture] > 0 for picture in pictures] == [True] * len(pictures)
     for picture in pictures:
         assert (ROOT / "figures" / f"{picture}.png").exists()
+
+
+def test_drawing_again_leaves_the_rows_as_they_are(tmp_path) -> None:
+    # Its whole numbers stand in columns that are partly empty.
+    text = (ROOT / "figures" / "verdicts.csv").read_bytes()
+    (tmp_path / "verdicts.csv").write_bytes(text)
+    (done,) = draw(["verdicts"], tmp_path, redraw=True, workers=1)
+    assert done.error is None
+    assert (tmp_path / "verdicts.csv").read_bytes() == text
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["verdicts.csv", "verdicts.pdf", "verdicts.png"]
