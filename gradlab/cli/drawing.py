@@ -38,7 +38,7 @@ def figures(
     Example:  gradlab figures temperature trade-off --out figures
     Example:  gradlab figures --redraw
     """
-    from gradlab.figures import draw, named
+    from gradlab.figures import draw, named, views
 
     with blaming("NAME"):
         chosen = named(names or ())
@@ -47,6 +47,8 @@ def figures(
     for done in drawn:
         if not done.error:
             print(out / f"{done.name}.png")
+            for added in views(done.name):
+                print(out / f"{done.name}-{added}.png")
     failed = ", ".join(done.name for done in drawn if done.error)
     if failed:
         raise typer.Exit(fail(f"failed: {failed}", 1))

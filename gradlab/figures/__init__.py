@@ -1,8 +1,8 @@
 """The catalogue of figures, and how they are made: in parallel processes, each file whole.
 
 Every figure has `rows(seed)`, which computes, and `plot(rows)`, which only reads rows: both in one
-module, or in the files rows.py and plot.py of a folder. Importing the catalogue imports none of
-them, and drawing a figure again from its rows imports no torch.
+module, or in the files rows.py and plot.py of a folder. `VIEWS` beside `plot` are further pictures.
+Importing the catalogue imports none of them, and drawing a figure again imports no torch.
 """
 
 import ast
@@ -10,6 +10,7 @@ import difflib
 import importlib
 import importlib.util
 import io
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -23,7 +24,7 @@ from gradlab.figures.packaged import committed
 from gradlab.parallel import processes, usable_cores
 from gradlab.progress import Progress, say
 
-__all__ = ["FIGURES", "LONG", "Drawn", "about", "committed", "draw", "function", "named"]
+__all__ = ["FIGURES", "LONG", "Drawn", "about", "committed", "draw", "function", "named", "views"]
 
 FIGURES = {
     name: f"{__name__}.{name.replace('-', '_')}"
@@ -93,7 +94,7 @@ def draw(
     redraw: bool = False,
     progress: bool = False,
 ) -> list[Drawn]:
-    """Make the named figures, or all of them: out/NAME.csv, .png and .pdf.
+    """Make the named figures, or all of them: out/NAME.csv, .png and .pdf, and their views.
 
     Without names, the figures of `LONG` are not computed. They are drawn from the rows in `out`,
     or from those that travel with the package, and a notice says so.
@@ -192,6 +193,26 @@ def function(name: str, which: str) -> Callable[..., Any]:
     return _of(FIGURES.get(name, f"{__name__}.{name}"), which)
 
 
+def views(name: str) -> dict[str, Callable[..., Any]]:
+    """Return further pictures of the rows of a figure, by what is added to its name.
+
+    Args:
+        name: a name of the catalogue `FIGURES`.
+
+    Returns:
+        The functions that draw them; none for most figures.
+
+    Example:
+        >>> list(views("zoo"))
+        ['plane']
+    """
+    return _views(FIGURES.get(name, f"{__name__}.{name}"))
+
+
+def _views(module: str) -> dict[str, Callable[..., Any]]:
+    return getattr(sys.modules[_of(module, "plot").__module__], "VIEWS", {})
+
+
 def _of(module: str, which: str) -> Callable[..., Any]:
     figure = importlib.import_module(module)
     if hasattr(figure, "__path__"):
@@ -213,23 +234,22 @@ def _make(
     # Not a terminal: bars of single computations stay silent, warnings go to the parent.
     with redirect_stderr(notes):
         try:
-            import pandas as pd
-
-            from gradlab.plots.files import save_with_rows
+            from gradlab.plots.files import save_again, save_with_rows
 
             csv = out / f"{name}.csv"
             if redraw and not csv.exists():
                 raise OSError(f"there is no {csv} to draw again; make it first, without redraw")
+            plot, others = _of(module, "plot"), _views(module)
             if redraw or (takes and csv.exists()):
-                rows = pd.read_csv(csv, low_memory=False)
+                save_again(plot, out, name, others)
             else:
                 rows = committed(name) if takes else _of(module, "rows")(seed)
+                save_with_rows(rows, plot, out, name, others)
             if takes and not redraw:
                 say(
                     f"{name}: drawn from committed rows; `gradlab figures {name}` computes them, "
                     f"which takes {takes}"
                 )
-            save_with_rows(rows, _of(module, "plot"), out, name)
         except OSError as fault:
             error = str(fault)
         except Exception as fault:

@@ -14,7 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from gradlab.plots.axes import logarithmic
 from gradlab.plots.curves import name_zeros, series_handle
+from gradlab.plots.names import label
 from gradlab.plots.rounding import ROUNDING
 from gradlab.plots.style import color, marker, styled
 
@@ -82,7 +84,7 @@ def plot(rows: pd.DataFrame) -> Figure:
         for ax, (quantity, title) in zip(figure.subplots(1, 3), PANELS.items(), strict=True):
             _panel(ax, rows, quantity, series)
             ax.set_ylabel(f"{title} / |g|")
-        handles = [series_handle(s, ls=_style(e), label=e) for e, s in series.items()]
+        handles = [series_handle(s, ls=_style(e), label=label(e)) for e, s in series.items()]
         limit = "arrow: ARSM is unbiased, limit of its mean bias, + 2 s.e."
         handles.append(
             Line2D([], [], color=color("ARSM"), ls="", marker="$\\downarrow$", label=limit)
@@ -118,14 +120,14 @@ def _panel(ax: Axes, rows: pd.DataFrame, quantity: str, series: Mapping[str, str
             np.sqrt(square.quantile(q)[moments["snapshot"]].to_numpy()) for q in (0.15, 0.5, 0.85)
         )
         if high.max() < ROUNDING:
-            zeros.append(estimator)
+            zeros.append(label(estimator))
             continue
         ax.plot(x, middle, ls=_style(estimator), lw=1, **look)
         ax.vlines(x, low, high, color=shade, lw=1, alpha=0.5)
     name_zeros(ax, zeros)
     labels = [f"{m.snapshot}\n{m.steps} steps" for m in moments.itertuples()]
     ax.set_xticks(range(len(moments)), labels)
-    ax.set_yscale("log")
+    logarithmic(ax, "y")
 
 
 def _style(estimator: str) -> str:

@@ -10,19 +10,15 @@ and GR have the same mean, so that their bias is one curve.
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gradlab.plots.probe import draw_probed
-from gradlab.plots.style import styled
+from gradlab.plots.probe import draw_probed, probe_key
+from gradlab.plots.style import looks, styled
 from gradlab.plots.training import draw_curves, estimator_handles
 
 __all__ = ["plot", "rows"]
 
 ESTIMATORS = ("ST", "GS-ST(tau=0.5)", "GR(tau=0.5, k=10)", "ZGR", "RF(m=4)", "ARSM")
 PROBED = "ZGR"
-PANELS = {
-    "bias2": "bias / |g|",
-    "variance": "standard deviation / |g|",
-    "cosine": "cosine of mean and g",
-}
+PANELS = ("bias", "sd", "progress")
 
 
 def rows(
@@ -81,11 +77,12 @@ def plot(rows: pd.DataFrame) -> Figure:
         axes = figure.subplots(1, 1 + len(PANELS))
         draw_curves(axes[0], curves, "epoch", "train_nelbo")
         axes[0].set_ylabel("training -ELBO (nats)")
-        for ax, (quantity, label) in zip(axes[1:], PANELS.items(), strict=True):
-            draw_probed(ax, probed, quantity)
-            ax.set_ylabel(label)
+        own = looks(curves["estimator"])
+        for ax, quantity in zip(axes[1:], PANELS, strict=True):
+            draw_probed(ax, probed, quantity, own)
             ax.set_xlabel("step")
-        figure.legend(handles=estimator_handles(curves), loc="outside lower center", ncols=6)
+        entries = [*estimator_handles(curves), *probe_key(probed)]
+        figure.legend(handles=entries, loc="outside lower center", ncols=8)
         first, measured = curves.iloc[0], probed.iloc[0]
         drawn = ", ".join(dict.fromkeys(probed.loc[probed["method"] != "exact", "estimator"]))
         figure.suptitle(

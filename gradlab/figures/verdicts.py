@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from gradlab.plots.style import styled
-from gradlab.plots.verdicts import draw_planted, draw_verdicts
+from gradlab.plots.verdicts import draw_planted, draw_verdicts, verdict_key
 
 if TYPE_CHECKING:
     from gradlab.verification import Ladder
@@ -70,6 +70,9 @@ def plot(rows: pd.DataFrame) -> Figure:
         lower = 0.9 + 0.17 * len(planted)
         figure = Figure(figsize=(8.4, 4.6 + lower))
         above, below = figure.subplots(2, 1, height_ratios=[3.9, lower])
-        draw_verdicts(above, rows[rows["table"] == "ladder"])
+        ladder = rows[rows["table"] == "ladder"]
+        draw_verdicts(above, ladder)
+        entries, place = verdict_key(ladder), {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+        above.legend(handles=entries, ncols=len(entries), columnspacing=1.2, **place)
         draw_planted(below, planted)
     return figure

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import FigureBase
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, Locator, MaxNLocator
 from numpy.typing import NDArray
 
 from gradlab.plots.style import color, marker
@@ -134,18 +134,45 @@ def logarithmic(ax: Axes, axes: str = "xy", limits: tuple[float, float] | None =
         if limits is not None:
             ax.set(**{f"{axis}lim": limits})
         ticks = getattr(ax, f"{axis}axis")
+        ticks.set_major_locator(_Few())
         ticks.set_major_formatter(FuncFormatter(_power))
         ticks.minorticks_off()
 
 
+class _Few(Locator):
+    """A few ticks of a logarithmic axis: decades, or 1, 2, 5 where there are too few decades."""
+
+    def __call__(self) -> list[float]:
+        assert self.axis is not None
+        low, high = self.axis.get_view_interval()
+        return self.tick_values(float(low), float(high))
+
+    def tick_values(self, vmin: float, vmax: float) -> list[float]:
+        low, high = sorted((vmin, vmax))
+        if not 0 < low < high < math.inf:
+            return []
+        first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
+        if last > first:
+            step = math.ceil((last - first + 1) / 6)
+            return [10.0**d for d in range(math.ceil(first / step) * step, last + 1, step)]
+        for steps in ((1, 2, 5), (1, 2, 3, 4, 5, 6, 8)):
+            ticks = [step * 10.0**d for d in range(first - 1, last + 1) for step in steps]
+            ticks = [tick for tick in ticks if low <= tick <= high]
+            if len(ticks) > 1:
+                return ticks
+        return [float(t) for t in MaxNLocator(3).tick_values(low, high) if low <= t <= high]
+
+
 def _power(value: float, position: int | None = None) -> str:
-    """Return 0.01, 1, 100, or 10⁻⁴ and 10⁵ further out; 0 at `ZERO`."""
+    """Return 0.001, 1, 100, or 10⁻⁴ and 10⁵ further out; 0 at `ZERO`."""
     if value <= ZERO:
         return "0"
-    exponent = round(math.log10(value))
-    if -3 < exponent < 4:
-        return f"{value:g}"
-    return "10" + str(exponent).translate(_SUPERSCRIPT)
+    exponent = math.floor(math.log10(value) + 1e-9)
+    if -4 < exponent < 4:
+        return f"{value:.6g}"
+    digits = f"{value / 10.0**exponent:.3g}"
+    ten = "10" + str(exponent).translate(_SUPERSCRIPT)
+    return ten if digits == "1" else f"{digits}·{ten}"
 
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

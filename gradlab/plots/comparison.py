@@ -1,9 +1,8 @@
-"""Bias against standard deviation of one draw: where each estimator of a comparison stands.
+"""The plane of bias and standard deviation of one draw: where each estimator stands.
 
-Both relative to the length of the true gradient, on logarithmic axes; temperatures are joined.
+Both are relative to the length of the true gradient, on logarithmic axes. Temperatures are joined.
 """
 
-import math
 from typing import Any
 
 import numpy as np
@@ -12,18 +11,85 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gradlab.plots.curves import FEW_DRAWS, roots
+from gradlab.plots.curves import FEW_DRAWS
+from gradlab.plots.names import label
+from gradlab.plots.panels import (
+    Legends,
+    Width,
+    in_callers_look,
+    panels,
+    series_entries,
+    with_zero,
+    write_apart,
+)
+from gradlab.plots.quantities import check, one_problem, quantity
 from gradlab.plots.rounding import ROUNDING
-from gradlab.plots.style import color, marker, say_nothing_measured, styled
+from gradlab.plots.style import Look, looks, say_nothing_measured
 
-__all__ = ["plot"]
+__all__ = ["plane", "plot"]
+
+_NEEDS = "plane draws rows of compare, recommend (its rows), a sweep or a probe"
+_COLUMNS = ("series", "tau", "method", "truth2", "bias2", "bias2_se", "variance", "variance_se")
+
+
+def plane(
+    rows: pd.DataFrame, *, ax: Axes | None = None, width: Width = "column", legend: bool = True
+) -> Figure:
+    """Draw the bias of one draw against its standard deviation.
+
+    Exact rows are open markers, joined where only the temperature differs, whose ends are named.
+    Series that have only Monte Carlo rows are points with +-1 standard error. An arrow marks
+    the upper limit of a bias that noise hides. Dashed lines join equal RMSE. What is exactly 0
+    stands in a grey strip.
+
+    Args:
+        rows: Rows of `gradlab.compare`, `recommend(...).rows`, a sweep or a probe, of one problem
+            and one step.
+        ax: An axis to draw on. By default a new figure is made.
+        width: Of a new figure: "column" (3.25 inches) or "page" (6.75 inches).
+        legend: Whether to write a legend: below a new figure, above a given axis.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If a column is missing, or the rows are of several problems.
+
+    Example:
+        >>> import gradlab
+        >>> from gradlab.problems import problem, regime
+        >>> f, logits = problem("mlp", 4, 3), regime("moderate", 4, 3)
+        >>> rows = gradlab.compare(f, logits, ["GS-ST", "ST", "ZGR"], [0.1, 1.0], method="exact")
+        >>> gradlab.plot.plane(rows).axes[0].get_xlabel()
+        'bias / |g|'
+    """
+    check(rows, _COLUMNS, _NEEDS)
+    measured = one_problem(rows)
+    with in_callers_look(ax):
+        figure, (panel,) = panels(ax, width, ["plane"], height=2.5)
+        if measured.empty:
+            return say_nothing_measured(figure)
+        exact = measured["method"] == "exact"
+        known = measured["series"].isin(measured.loc[exact, "series"])
+        points = _points(measured[exact | ~known])
+        unit = "/ |g|" if (rows["truth2"].dropna() > 0).all() else "(g = 0)"
+        panel.set(xlabel=f"bias {unit}", ylabel=f"standard deviation {unit}")
+        _set_axes(panel, points)
+        own = looks(points["series"])
+        for series, part in points.groupby("series", sort=False):
+            look = own[str(series)]
+            exact = part["method"] == "exact"
+            _draw_exact(panel, part[exact].sort_values("tau"), look)
+            _draw_measured(panel, part[~exact].sort_values("tau"), look, joined=not exact.any())
+        names = {series: label(series) for series in own}
+        entries = [*series_entries(own, names), *_key(points)]
+        Legends(figure, ax, [panel], shown=legend).write(entries)
+        write_apart(panel, _ends(points, own))
+    return figure
 
 
 def plot(rows: pd.DataFrame) -> Figure:
-    """Return the figure of a comparison on one problem.
-
-    Exact rows are large open markers, joined where the temperature differs. Monte Carlo rows are
-    points with +-1 standard error; an arrow marks the upper limit of a bias that noise hides.
+    """Return the picture that the command compare writes: the plane in the width of a page.
 
     Args:
         rows: Rows of `gradlab.compare`. A column `regime`, if there, names the logits in the title.
@@ -35,137 +101,100 @@ def plot(rows: pd.DataFrame) -> Figure:
         >>> from gradlab import compare
         >>> from gradlab.problems import problem, regime
         >>> rows = compare(problem("quadratic", 4, 3), regime("moderate", 4, 3), ["ST", "ZGR"])
-        >>> plot(rows).axes[0].get_xlabel()
-        'bias / |g|'
+        >>> plot(rows).axes[0].get_title(loc="left")
+        'quadratic(N=4, C=3, seed=0); one draw'
     """
-    measured = rows[rows["reason"].isna()]
-    with styled():
-        figure = Figure(figsize=(7.6, 4.6))
-        if measured.empty:
-            return say_nothing_measured(figure)
-        ax = figure.subplots()
-        first = measured.iloc[0]
-        relative = first["truth2"] > 0
+    figure = plane(rows, width="page")
+    if figure.axes and not figure.texts:
+        first = rows.iloc[0]
         regime = f", logits: {first['regime']}" if "regime" in rows else ""
-        ax.set_title(f"{first['problem']}{regime}; one draw", loc="left")
-        unit = "/ |g|" if relative else "(the true gradient is 0)"
-        ax.set(xlabel=f"bias {unit}", ylabel=f"standard deviation {unit}")
-        points = _points(measured if relative else measured.assign(truth2=1.0))
-        _set_axes(ax, points)
-        for series, family in points.groupby("series", sort=False):
-            is_exact = family["method"] == "exact"
-            _draw_exact(ax, family[is_exact], str(series))
-            _draw_measured(ax, family[~is_exact], str(series))
-            if not is_exact.any():
-                ax.plot(family["x"], family["y"], color=color(str(series)), lw=0.6, zorder=2)
-        _name_temperatures(ax, points)
-        figure.legend(handles=_legend(points), loc="outside right upper")
+        figure.axes[0].set_title(f"{first['problem']}{regime}; one draw", loc="left")
     return figure
 
 
 def _points(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with `bias`, `sd` (standard deviation), their errors, and if `resolved`."""
-    bias, sd = roots(rows, "bias2"), roots(rows, "variance")
+    bias, sd = quantity(rows, "bias"), quantity(rows, "sd")
+    few = rows["effective_draws"] < FEW_DRAWS if "effective_draws" in rows else False
     return rows.assign(
         bias=bias["value"],
         bias_error=bias["se"],
         resolved=bias["resolved"],
         sd=sd["value"],
         sd_error=sd["se"],
-        few=rows["effective_draws"] < FEW_DRAWS,
+        few=few,
     )
 
 
 def _set_axes(ax: Axes, points: pd.DataFrame) -> None:
     """Set logarithmic axes, and `x` and `y` of the points: where they stand on them."""
-    points["x"], xlim, left, xticks = _scale(points["bias"])
-    points["y"], ylim, bottom, yticks = _scale(points["sd"])
-    ax.set(xscale="log", yscale="log", xlim=xlim, ylim=ylim)
-    ax.axvspan(xlim[0], left, color="0.94", lw=0, zorder=0)
-    ax.axhspan(ylim[0], bottom, color="0.94", lw=0, zorder=0)
-    ax.set_xticks(list(xticks), list(xticks.values()))
-    ax.set_yticks(list(yticks), list(yticks.values()))
-    ax.minorticks_off()
+    for axis, name in (("x", "bias"), ("y", "sd")):
+        zero = points[name] < ROUNDING
+        place = with_zero(ax, axis, points[name], zero)
+        points[axis] = points[name].where(~zero, place)
     _draw_equal_rmse(ax)
 
 
-def _scale(
-    values: pd.Series,
-) -> tuple[pd.Series, tuple[float, float], float, dict[float, str]]:
-    """Return where values stand on an axis, its limits, where its zeros end, and its ticks."""
-    positive = values[values > ROUNDING]
-    low, high = (positive.min() / 1.6, positive.max() * 1.6) if len(positive) else (0.1, 1.0)
-    steps = (1, 2, 5) if high < 100 * low else (1,)
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
-    ticks = {step * 10.0**d: f"{step * 10.0**d:g}" for d in decades for step in steps}
-    ticks = {tick: label for tick, label in ticks.items() if low <= tick <= high}
-    if len(positive) == len(values):
-        return values, (low, high), low, ticks
-    edge = low * (low / high) ** 0.15
-    zero = math.sqrt(edge * low)
-    return values.where(values > ROUNDING, zero), (edge, high), low, {zero: "0"} | ticks
-
-
 def _draw_equal_rmse(ax: Axes) -> None:
-    """Draw lines of equal root mean squared error, four to a decade."""
+    """Draw lines of equal root mean squared error, two to a decade."""
     left, right = ax.get_xlim()
     low, high = ax.get_ylim()
-    for rmse in 10 ** (np.arange(4 * np.log10(low), 4 * np.log10(np.hypot(right, high))) / 4):
+    for rmse in 10 ** (np.arange(2 * np.log10(low), 2 * np.log10(np.hypot(right, high))) / 2):
         bias = np.minimum(np.geomspace(left, max(rmse, left), 300), rmse)
         ax.plot(bias, np.sqrt(rmse**2 - bias**2), zorder=0.5, **_EQUAL)
+    ax.set(xlim=(left, right), ylim=(low, high))
 
 
-_EQUAL: dict[str, Any] = {"color": "0.8", "lw": 0.6, "ls": (0, (4, 3))}
+_EQUAL: dict[str, Any] = {"color": "0.8", "lw": 0.6, "ls": (0, (4, 3)), "marker": ""}
 
 
-def _draw_exact(ax: Axes, points: pd.DataFrame, series: str) -> None:
-    look: dict[str, Any] = {"color": color(series), "marker": marker(series), "mfc": "none"}
-    ax.plot(points["x"], points["y"], lw=1, ms=8, mew=1, zorder=3, **look)
+def _draw_exact(ax: Axes, points: pd.DataFrame, look: Look) -> None:
+    ax.plot(points["x"], points["y"], mfc="none", mew=1, zorder=3, **look)
 
 
-def _draw_measured(ax: Axes, points: pd.DataFrame, series: str) -> None:
-    look: dict[str, Any] = {"color": color(series), "elinewidth": 0.8, "markersize": 3.5}
-    few, resolved = points["few"], points["resolved"]
-    for chosen, face in ((resolved & ~few, color(series)), (resolved & few, "white")):
+def _draw_measured(ax: Axes, points: pd.DataFrame, look: Look, *, joined: bool) -> None:
+    bars: dict[str, Any] = {"color": look["color"], "elinewidth": 0.8}
+    few, resolved = points["few"].astype(bool), points["resolved"].astype(bool)
+    for chosen, face in ((resolved & ~few, look["color"]), (resolved & few, "white")):
         of = points[chosen]
         errors = {"xerr": of["bias_error"], "yerr": of["sd_error"]}
-        ax.errorbar(of["x"], of["y"], **errors, fmt=marker(series), mfc=face, zorder=4, **look)
-    of = points[~resolved & (points["bias"] > ROUNDING)]
+        ax.errorbar(of["x"], of["y"], fmt=look["marker"], mfc=face, zorder=4, **errors, **bars)
+    of = points[~resolved & (points["bias"] >= ROUNDING)]
     errors = {"xerr": 0.3 * of["x"], "yerr": of["sd_error"]}
-    ax.errorbar(of["x"], of["y"], **errors, xuplims=True, fmt="|", zorder=4, **look)
-    of = points[~resolved & (points["bias"] <= ROUNDING)]
-    ax.plot(of["x"], of["y"], marker=marker(series), ls="", color=color(series), ms=3.5, zorder=4)
+    ax.errorbar(of["x"], of["y"], xuplims=True, fmt="|", zorder=4, **errors, **bars)
+    of = points[~resolved & (points["bias"] < ROUNDING)]
+    ax.plot(of["x"], of["y"], marker=look["marker"], ls="", color=look["color"], zorder=4)
+    if joined:
+        thin: Look = {"color": look["color"], "ls": look["linestyle"], "lw": 0.6, "zorder": 2}
+        ax.plot(points["x"], points["y"], **thin)
 
 
-def _name_temperatures(ax: Axes, points: pd.DataFrame) -> None:
-    """Write the lowest and the highest temperature of each series beside their points."""
-    named: list[tuple[float, float, float]] = []
-    for _, family in points.dropna(subset="tau").groupby("series", sort=False):
-        ends = family.sort_values(["method", "tau"]).drop_duplicates("tau").sort_values("tau")
+def _ends(points: pd.DataFrame, own: dict[str, Look]) -> list[tuple[str, float, float, str]]:
+    """Return the lowest and the highest temperature of each series, with their points."""
+    found: list[tuple[str, float, float, str]] = []
+    for series, part in points.dropna(subset="tau").groupby("series", sort=False):
+        ends = part.sort_values(["method", "tau"]).drop_duplicates("tau").sort_values("tau")
         for _, end in ends.iloc[[0, -1]].iterrows() if len(ends) > 1 else ():
-            here = (end["tau"], end["x"], end["y"])
+            text, here = f"τ={end['tau']:g}", (float(end["x"]), float(end["y"]))
             # One name is enough where points of two series fall together.
-            if not any(np.allclose(here, there, rtol=0.15, atol=0) for there in named):
-                place: dict[str, Any] = {"xytext": (7, 4), "textcoords": "offset points"}
-                ax.annotate(f"τ = {here[0]:g}", here[1:], fontsize=6.5, **place)
-                named.append(here)
+            if not any(text == t and np.allclose(here, at, rtol=0.15) for t, *at, _ in found):
+                found.append((text, *here, own[str(series)]["color"]))
+    return found
 
 
-def _legend(points: pd.DataFrame) -> list[Line2D]:
-    """Return the legend: the series, then what open markers, points and arrows are."""
-
-    def entry(label: str, **look: Any) -> Line2D:
-        return Line2D([], [], label=label, **({"color": "0.35", "ls": "", "marker": "o"} | look))
-
+def _key(points: pd.DataFrame) -> list[Line2D]:
+    """Return the legend entries of what points, arrows and lines are."""
+    grey: dict[str, Any] = {"color": "0.35", "ls": "", "marker": "o"}
     sampled = points[points["method"] != "exact"]
-    hidden = ~sampled["resolved"] & (sampled["bias"] > ROUNDING)
-    handles = [entry(s, color=color(s), marker=marker(s)) for s in points["series"].unique()]
-    if len(sampled) < len(points):
-        handles.append(entry("exact", mfc="none", ms=7))
+    entries = []
+    if len(sampled) and len(sampled) < len(points):
+        entries.append(Line2D([], [], label="open: exact", mfc="none", **grey))
     if len(sampled):
-        handles.append(entry("Monte Carlo ± 1 s.e.", ms=3.5))
-    if hidden.any():
-        handles.append(entry("upper limit of bias (+ 2 s.e.)", marker=r"$\leftarrow$", ms=8))
+        entries.append(Line2D([], [], label="filled: draws ± 1 s.e.", **grey))
+    if (~sampled["resolved"].astype(bool)).any():
+        arrow = grey | {"marker": r"$\leftarrow$"}
+        entries.append(Line2D([], [], label="bias: upper limit, + 2 s.e.", **arrow))
     if sampled["few"].any():
-        handles.append(entry(f"< {FEW_DRAWS} effective draws", mfc="white", ms=3.5))
-    return [*handles, entry("equal RMSE", marker="", **_EQUAL)]
+        text = f"white: < {FEW_DRAWS} effective draws"
+        entries.append(Line2D([], [], label=text, mfc="white", **grey))
+    return [*entries, Line2D([], [], label="equal RMSE", **_EQUAL)]

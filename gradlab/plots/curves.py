@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from gradlab.plots.names import label as written
 from gradlab.plots.style import color, marker
 
 __all__ = [
@@ -127,17 +128,17 @@ def series_handle(
         series: The estimator series.
         ls: The line style.
         marked: Whether the entry has the marker.
-        label: What the legend says; the series by default.
+        label: What the legend says; by default the series, in Greek letters.
 
     Returns:
         The entry.
 
     Example:
-        >>> series_handle("ZGR").get_label()
-        'ZGR'
+        >>> series_handle("GR(k=inf)").get_label()
+        'GR(k=∞)'
     """
     shape = marker(series) if marked else ""
-    return Line2D([], [], color=color(series), marker=shape, ls=ls, label=label or series)
+    return Line2D([], [], color=color(series), marker=shape, ls=ls, label=label or written(series))
 
 
 def key() -> list[Line2D]:

@@ -1,22 +1,21 @@
 """A colour and a marker for each line of a picture, no two lines alike.
 
-Estimator series keep those of `style` where they differ; what else there is gets a palette.
+Estimator series keep those of `style`; what else there is gets a palette.
 """
 
+from collections import Counter
 from itertools import cycle
-from typing import Any
 
 import seaborn
 from matplotlib.colors import to_hex
 
-from gradlab.plots.style import color, family, family_color, family_marker, marker
+from gradlab.plots.style import Look, looks
 
 __all__ = ["Look", "hue_looks"]
 
-Look = dict[str, Any]
-"""Arguments of matplotlib's `plot`: `color` and `marker`."""
-
 _SHAPES = "osvD^P<X>hdp*"
+# More series than these in one colour cannot be told apart by their markers.
+_ALIKE = 4
 
 
 def hue_looks(hues: list[str], kind: str) -> dict[str, Look]:
@@ -36,13 +35,14 @@ def hue_looks(hues: list[str], kind: str) -> dict[str, Look]:
     if kind != "series":
         few = "colorblind" if len(hues) <= 10 else "husl"
         return _from_palette(hues, "flare" if kind == "ordered" else few)
-    own: dict[str, Look] = {}
-    # A series with a look of its own goes before those with the look of their family.
-    for series in sorted(hues, key=_is_of_family):
-        if color(series) not in {look["color"] for look in own.values()}:
-            own[series] = {"color": color(series), "marker": marker(series)}
-    others = _from_palette([series for series in hues if series not in own], "husl")
-    return {series: (own | others)[series] for series in hues}
+    own = looks(hues)
+    shared = Counter(look["color"] for look in own.values())
+    crowd = [series for series, look in own.items() if shared[look["color"]] > _ALIKE]
+    others = _from_palette(crowd, "husl")
+    return {
+        series: others.get(series) or {key: look[key] for key in ("color", "marker")}
+        for series, look in own.items()
+    }
 
 
 def _from_palette(hues: list[str], palette: str) -> dict[str, Look]:
@@ -51,8 +51,3 @@ def _from_palette(hues: list[str], palette: str) -> dict[str, Look]:
         hue: {"color": to_hex(shade), "marker": shape}
         for hue, shade, shape in zip(hues, shades, cycle(_SHAPES), strict=False)
     }
-
-
-def _is_of_family(series: str) -> bool:
-    kind = family(series)
-    return (color(series), marker(series)) == (family_color(kind), family_marker(kind))

@@ -1,28 +1,86 @@
-"""Bias, standard deviation, error and direction of estimators through a training.
+"""Bias, standard deviation, direction and progress of estimators through a training.
 
 Each training is a row of panels, and each estimator a line. Where moments were measured by draws,
 points have their standard errors.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from gradlab.plots.curves import draw_measured, key, name_zeros, roots
+from gradlab.plots.names import label
+from gradlab.plots.panels import Legends, Width, in_callers_look, panels, series_entries, with_zero
+from gradlab.plots.quantities import QUANTITIES, check, label_of, named, quantity
 from gradlab.plots.rounding import ROUNDING
-from gradlab.plots.style import color, marker, say_nothing_measured, styled
-from gradlab.plots.training import estimator_handles
+from gradlab.plots.style import Look, looks, say_nothing_measured, styled
 
-__all__ = ["draw_probed", "plot"]
+__all__ = ["draw_probed", "plot", "probe", "probe_key"]
 
-_PANELS = {
-    "bias2": "bias / |g|",
-    "variance": "standard deviation / |g|",
-    "mse": "RMSE / |g|",
-    "cosine": "cosine of mean and g",
-}
+_NEEDS = "probe draws rows of a GradientProbe"
+_PANELS = ("bias", "sd", "cosine", "progress")
+_SQUARES = ("bias", "sd", "rmse")
+
+
+def probe(
+    rows: pd.DataFrame,
+    show: str | Sequence[str] | None = None,
+    *,
+    ax: Axes | Sequence[Axes] | None = None,
+    width: Width = "column",
+    legend: bool = True,
+) -> Figure:
+    """Draw bias, standard deviation, cosine and progress of estimators through a training.
+
+    Args:
+        rows: Rows of a `gradlab.GradientProbe`, of one training.
+        show: What to show against the step, each in a panel: "bias", "sd", "rmse", "cosine",
+            "progress", one or several. By default all but rmse; on one given axis progress.
+        ax: Axes to draw on, one for each of what is shown. By default a new figure is made.
+        width: Of a new figure: "column" (3.25 inches) or "page" (6.75 inches).
+        legend: Whether to write a legend: below a new figure, above the first of given axes.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If a column is missing, there are no rows, the rows are of several trainings, or
+            the axes are not as many as what is shown.
+
+    Example:
+        >>> import torch
+        >>> import gradlab
+        >>> measure = gradlab.GradientProbe(["ST", "ZGR"])
+        >>> measure(0, lambda x: x[..., 0].sum(-1) ** 2, torch.zeros(2, 2, 3))
+        >>> figure = gradlab.plot.probe(measure.rows, ["bias", "progress"])
+        >>> [panel.get_ylabel() for panel in figure.axes]
+        ['bias / |g|', 'progress, mean of 10']
+    """
+    shown = named(show, ["progress"] if isinstance(ax, Axes) else _PANELS)
+    columns = [QUANTITIES[name][0] for name in shown]
+    errors = [f"{QUANTITIES[name][0]}_se" for name in shown if name in _SQUARES]
+    check(rows, ["step", "estimator", "method", "truth2", *columns, *errors], _NEEDS)
+    for column in ("trained", "seed"):
+        if column in rows and rows[column].nunique() > 1:
+            raise ValueError(
+                f"rows must be of one {column}, not {rows[column].nunique()}: take one, as "
+                f'rows[rows["{column}"] == {rows[column].iloc[0]!r}]'
+            )
+    measured = rows[rows["reason"].isna()] if "reason" in rows else rows
+    with in_callers_look(ax):
+        figure, axes = panels(ax, width, shown, height=1.6)
+        if measured.empty:
+            return say_nothing_measured(figure)
+        own = looks(measured["estimator"])
+        for panel, name in zip(axes, shown, strict=True):
+            draw_probed(panel, measured, name, own)
+            panel.set_xlabel("" if panel is not axes[-1] and width == "column" else "step")
+        entries = series_entries(own, {text: label(text) for text in own})
+        Legends(figure, ax, axes, shown=legend).write([*entries, *probe_key(measured)])
+    return figure
 
 
 def plot(rows: pd.DataFrame) -> Figure:
@@ -51,64 +109,86 @@ def plot(rows: pd.DataFrame) -> Figure:
     if measured.empty:
         with styled():
             return say_nothing_measured(Figure(figsize=(7.6, 2.6)))
-    rows = rows.assign(trained=rows.get("trained", "")).fillna({"trained": ""})
-    trained = list(dict.fromkeys(rows["trained"]))
+    measured = measured.assign(trained=measured.get("trained", "")).fillna({"trained": ""})
+    trained = list(dict.fromkeys(measured["trained"]))
+    shown = [name for name in _PANELS if QUANTITIES[name][0] in rows]
+    own = looks(measured["estimator"])
     with styled():
         figure = Figure(figsize=(12, 0.9 + 2.6 * len(trained)))
-        axes = figure.subplots(len(trained), len(_PANELS), squeeze=False, sharex=True)
+        axes = figure.subplots(len(trained), len(shown), squeeze=False, sharex=True)
         for line, name in zip(axes, trained, strict=True):
-            part = rows[rows["trained"] == name]
+            part = measured[measured["trained"] == name]
             # One training a row of panels: the first seed.
             part = part[part["seed"] == part["seed"].iloc[0]]
-            for ax, (quantity, label) in zip(line, _PANELS.items(), strict=True):
-                draw_probed(ax, part, quantity)
-                ax.set_ylabel(label)
+            for ax, quantity_shown in zip(line, shown, strict=True):
+                draw_probed(ax, part, quantity_shown, own)
             if name:
                 line[0].set_title(f"trained with {name}", loc="left")
         for ax in axes[-1]:
             ax.set_xlabel("step")
-        entries = key() if (measured["method"] != "exact").any() else []
-        if (measured["truth"] != "enumeration").any():
-            # The title says what g is.
-            entries = [entry for entry in entries if "exact gradient" not in str(entry.get_label())]
-        figure.legend(
-            handles=[*estimator_handles(rows), *entries], loc="outside lower center", ncols=6
-        )
+        entries = series_entries(own, {text: label(text) for text in own})
+        figure.legend(handles=[*entries, *probe_key(measured)], loc="outside lower center", ncols=6)
         first = measured.iloc[0]
         of = f"{first['data']}: " if "data" in measured else ""
         figure.suptitle(
-            f"{of}one draw on {first['batch']} elements of the batch, "
-            f"latent {first['N']}x{first['C']}, {first['dtype']}; truth g: {first['truth']}",
+            f"{of}one draw on {first['batch']:.0f} elements of the batch, "
+            f"latent {first['N']:.0f}x{first['C']:.0f}, {first['dtype']}; "
+            f"truth g: {first['truth']}",
             fontsize=9,
         )
     return figure
 
 
-def draw_probed(ax: Axes, rows: pd.DataFrame, quantity: str) -> None:
+def draw_probed(
+    ax: Axes, rows: pd.DataFrame, show: str, own: Mapping[str, Look] | None = None
+) -> None:
     """Draw one quantity of all estimators against the step.
 
     Args:
         ax: The panel.
         rows: Rows of `GradientProbe` of one training.
-        quantity: "bias2", "variance", "mse" or "cosine".
+        show: "bias", "sd", "rmse", "cosine" or "progress".
+        own: The look of each estimator.
     """
-    zeros = []
-    for estimator, part in rows[rows["reason"].isna()].groupby("estimator", sort=False):
-        series = part["series"].iloc[0]
-        look: dict[str, Any] = {"color": color(series), "marker": marker(series), "ms": 4, "lw": 1}
-        exact = part[part["method"] == "exact"]
-        drawn = part[part["method"] != "exact"]
-        if quantity == "cosine":
-            ax.plot(exact["step"], exact["cosine"], **look)
-            ax.errorbar(drawn["step"], drawn["cosine"], drawn["cosine_se"], elinewidth=0.8, **look)
-            continue
-        value = roots(exact, quantity)["value"]
-        if len(exact) and value.max() < ROUNDING:
-            zeros.append(str(estimator))
-        else:
-            ax.plot(exact["step"], value, **look)
-        if len(drawn):
-            draw_measured(ax, drawn["step"], drawn, quantity, series, joined=True)
-    if quantity != "cosine":
-        ax.set_yscale("log")
-        name_zeros(ax, zeros)
+    rows = rows[rows["reason"].isna()] if "reason" in rows else rows
+    own = looks(rows["estimator"]) if own is None else own
+    rows = rows.join(quantity(rows, show)).dropna(subset="value")
+    if show in _SQUARES:
+        zero = rows["value"] < ROUNDING
+        rows["resolved"] |= zero
+        place = with_zero(ax, "y", rows["value"], zero)
+        rows["value"] = rows["value"].where(~zero, place)
+    for estimator, part in rows.groupby("estimator", sort=False):
+        look = own[str(estimator)]
+        seen = part["resolved"].astype(bool)
+        every: dict[str, Any] = {"markevery": max(1, len(part) // 8)}
+        ax.plot(part["step"], part["value"].where(seen), zorder=2, **look, **every)
+        bars: dict[str, Any] = {"color": look["color"], "elinewidth": 0.8, "zorder": 3}
+        noisy = part[seen & (part["se"] > 0)]
+        ax.errorbar(noisy["step"], noisy["value"], noisy["se"], ls="", **bars)
+        limits = part[~seen]
+        arrow: dict[str, Any] = {"uplims": True, "fmt": "_", "alpha": 0.75}
+        ax.errorbar(limits["step"], limits["value"], 0.35 * limits["value"], **bars, **arrow)
+    ax.set_ylabel(label_of(rows, show))
+
+
+def probe_key(rows: pd.DataFrame) -> list[Line2D]:
+    """Return the legend entries of what stands beside lines.
+
+    Args:
+        rows: Measured rows of a probe.
+
+    Returns:
+        No entry where all rows are exact.
+
+    Example:
+        >>> probe_key(pd.DataFrame({"method": ["monte carlo"]}))[0].get_label()
+        'bar: draws ± 1 s.e.'
+    """
+    if (rows["method"] == "exact").all():
+        return []
+    grey: dict[str, Any] = {"color": "0.35", "ls": ""}
+    return [
+        Line2D([], [], marker="|", markersize=8, label="bar: draws ± 1 s.e.", **grey),
+        Line2D([], [], marker=r"$\downarrow$", label="upper limit, + 2 s.e.", **grey),
+    ]

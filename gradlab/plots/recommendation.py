@@ -3,7 +3,7 @@
 The best five are in colour and named at their ends; the rest is grey.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradlab.plots.axes import logarithmic, spread
-from gradlab.plots.names import label
+from gradlab.plots.names import short
+from gradlab.plots.panels import WIDTHS, Legends, Width, series_entries
 from gradlab.plots.style import color, styled
 
 __all__ = ["plot"]
@@ -21,8 +22,8 @@ _NAMED = 5
 _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7B3FA0", "#E69F00", "#56B4E9", "#000000")
 # Losses below this are drawn at it: rounding, or noise of what is measured.
 _LEAST = 1e-5
-# Inches of the whole picture, and of a line of names.
-_SIZES = {"page": (7.0, 3.4), "column": (3.25, 5.4)}
+# Inches of the height of the picture, and of a line of names.
+_HEIGHTS = {"page": 3.4, "column": 5.6}
 _LINE = 0.14
 
 _PANELS = {
@@ -31,7 +32,7 @@ _PANELS = {
 }
 
 
-def plot(rows: pd.DataFrame, width: Literal["page", "column"] = "page") -> Figure:
+def plot(rows: pd.DataFrame, width: Width = "page") -> Figure:
     """Return the figure of rankings at several budgets and several numbers of averaged gradients.
 
     Each series is at its best temperature. Where progress is known, the axis is what is lost of it,
@@ -40,7 +41,8 @@ def plot(rows: pd.DataFrame, width: Literal["page", "column"] = "page") -> Figur
     Args:
         rows: Rows of `gradlab.comparison.ranking`, such as `Recommendation.curves`. A column
             `asked`, if there, marks the question.
-        width: For the width of a page, 7 inches, or of a column, 3.25 inches.
+        width: "page" (6.75 inches), with names at the lines, or "column" (3.25 inches), with a
+            legend.
 
     Returns:
         The figure.
@@ -60,7 +62,7 @@ def plot(rows: pd.DataFrame, width: Literal["page", "column"] = "page") -> Figur
     shown = {name: part for name, part in parts.items() if part[name].nunique() > 1}
     shown = shown or {"evaluations": rows}
     with styled():
-        figure = Figure(figsize=_SIZES[width])
+        figure = Figure(figsize=(WIDTHS[width], _HEIGHTS[width]))
         down = len(shown) if width == "column" else 1
         axes = figure.subplots(down, -(-len(shown) // down), sharey=True, squeeze=False).ravel()
         for ax, (name, part) in zip(axes, shown.items(), strict=True):
@@ -73,9 +75,14 @@ def plot(rows: pd.DataFrame, width: Literal["page", "column"] = "page") -> Figur
         for place, ax in enumerate(axes):
             if place % len(axes) == 0 or width == "column":
                 ax.set_ylabel(_what(rows))
-        last = axes[-1]
-        _name(last, list(shown.values())[-1], list(shown)[-1], shades)
-        figure.suptitle(_title(rows, asked), fontsize=8.5)
+        if width == "column":  # beside the lines there is no room
+            names = {series: {"color": shade} for series, shade in shades.items()}
+            entries = series_entries(names, {series: short(series) for series in names})
+            Legends(figure, None, list(axes), shown=True).write(entries)
+        else:
+            _name(axes[-1], list(shown.values())[-1], list(shown)[-1], shades)
+        title = _title(rows, asked)
+        figure.suptitle(title.replace("; ", "\n") if width == "column" else title, fontsize=8.5)
     return figure
 
 
@@ -144,7 +151,7 @@ def _name(ax: Axes, part: pd.DataFrame, name: str, shades: dict[str, str]) -> No
     places = 10 ** spread(np.log10(order.to_numpy()), gap, low + gap / 2, high)
     for (series, value), place in zip(order.items(), places, strict=True):
         ax.annotate(
-            label(str(series)),
+            short(str(series)),
             (part[name].max(), value),
             xytext=(1.06, place),
             textcoords=ax.get_yaxis_transform(),
@@ -162,7 +169,7 @@ def _title(rows: pd.DataFrame, asked: pd.DataFrame) -> str:
     if len(asked):
         first = asked.iloc[0]
         budget, number = first["evaluations"], first["averaged"]
-        text += f"\nasked (dashed): {budget:,} evaluations, {number:g} gradients averaged"
+        text += f"\ndashed, as asked: {budget:,} evaluations, {number:g} gradients"
     if (rows["loss_se"] > 0).any():
         text += "; bands: ± 2 s.e."
     return text

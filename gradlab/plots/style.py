@@ -1,20 +1,27 @@
 """One look for all figures: fonts, and a colour and marker for each estimator series and family."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import Any
+from zlib import crc32
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from gradlab.plots.names import series_of
+
 __all__ = [
     "FAMILIES",
     "LOOK",
+    "Look",
     "color",
     "family",
     "family_color",
     "family_marker",
+    "looks",
     "marker",
     "save",
     "say_nothing_measured",
@@ -41,7 +48,11 @@ LOOK = {
     "pdf.fonttype": 42,
 }
 
-# Okabe & Ito's colours, safe for colour-blind readers; one series keeps one colour in every figure.
+Look = dict[str, Any]
+"""Arguments of matplotlib's `plot`: `color`, `marker`, and in `looks` also `linestyle`."""
+
+# Okabe & Ito's colours and some of Tol's, safe for colour-blind readers: these are the looks of the
+# estimators that figures show most. One series keeps one colour in every figure.
 _SERIES = {
     "GS": ("#999999", "s"),
     "GS-ST": ("#D55E00", "D"),
@@ -56,6 +67,13 @@ _SERIES = {
     "REINFORCE": ("#555555", "<"),
     "ARSM": ("#7B3FA0", ">"),
 }
+# All others get a pair of these, by their place among the estimators: neighbours differ in colour.
+_PALETTE = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7B3FA0"),
+    *("#E69F00", "#56B4E9", "#882255", "#999933", "#555555"),
+)
+_SHAPES = "os^DvP<X>hdp*"
+_STROKES = ("-", "--", ":", "-.")
 
 _FAMILY_LOOKS = {
     "score function": ("#333333", "d"),
@@ -172,10 +190,60 @@ def family_marker(kind: str) -> str:
     return _FAMILY_LOOKS[kind][1]
 
 
+def looks(series: Iterable[str]) -> dict[str, Look]:
+    """Return the colour, marker and line style of the series of one figure, no two alike.
+
+    Each estimator has its own colour and marker, the same in every figure. Series of one estimator
+    that differ in an argument, such as `RF(m=2)` and `RF(m=4)`, may have one colour and then have
+    different markers. Lines of one colour have different line styles.
+
+    Args:
+        series: The text forms, without a temperature or, where one figure has several, with it.
+
+    Returns:
+        Arguments of matplotlib's `plot`, by series.
+
+    Example:
+        >>> looks(["ZGR", "RF(m=2)", "RF(m=4)"])["RF(m=4)"]
+        {'color': '#000000', 'marker': 'o', 'linestyle': '--'}
+    """
+    found: dict[str, Look] = {}
+    for name in dict.fromkeys(series):
+        shade, shape = _look_up(name)
+        used = [look["marker"] for look in found.values() if look["color"] == shade]
+        if shape in used:
+            shape = next((other for other in _SHAPES if other not in used), shape)
+        stroke = _STROKES[len(used) % len(_STROKES)]
+        found[name] = {"color": shade, "marker": shape, "linestyle": stroke}
+    return found
+
+
 def _look_up(series: str) -> tuple[str, str]:
-    """Return the look of a series of its own, of its name, or of its family."""
-    own = _SERIES.get(series) or _SERIES.get(series.partition("(")[0])
-    return own or _FAMILY_LOOKS[family(series)]
+    """Return the look of a series: its own, that of its name, or one derived from its name."""
+    series = series_of(series)
+    name = series.partition("(")[0]
+    own = _SERIES.get(series) or _SERIES.get(name) or _DERIVED.get(name)
+    if own:
+        return own
+    free = [pair for pair in _pairs() if pair not in {*_SERIES.values(), *_DERIVED.values()}]
+    return free[crc32(name.encode()) % len(free)]
+
+
+def _pairs() -> Iterator[tuple[str, str]]:
+    """Yield every pair of a colour and a marker; from one to the next the colour changes."""
+    for turn in range(len(_SHAPES)):
+        for place, shade in enumerate(_PALETTE):
+            yield shade, _SHAPES[(place + turn) % len(_SHAPES)]
+
+
+def _derived() -> dict[str, tuple[str, str]]:
+    """Return the looks of the estimators that have none of their own, no two alike."""
+    free = (pair for pair in _pairs() if pair not in _SERIES.values())
+    names = [name for kind in FAMILIES.values() for name in kind if name not in _SERIES]
+    return dict(zip(names, islice(free, len(names)), strict=True))
+
+
+_DERIVED = _derived()
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from gradlab.plots.axes import logarithmic
+from gradlab.plots.names import label
 from gradlab.plots.style import color, marker, say_nothing_measured, styled
 
 __all__ = ["plot"]
@@ -54,9 +56,9 @@ def plot(rows: pd.DataFrame) -> Figure:
             for ax, quantity in zip(axes[:, column], _QUANTITIES, strict=True):
                 _panel(ax, part, size, quantity)
             axes[-1, column].set_xlabel(_SIZES[size])
-        for ax, label in zip(axes[:, 0], _QUANTITIES.values(), strict=True):
-            ax.set_ylabel(label)
-        figure.legend(handles=_entries(rows), loc="outside lower center", ncols=4)
+        for ax, text in zip(axes[:, 0], _QUANTITIES.values(), strict=True):
+            ax.set_ylabel(text)
+        figure.legend(handles=_entries(rows), loc="outside lower center", ncols=5)
         first = rows.iloc[0]
         batch = f"forward and backward of logits [{first['batch']}, N, C] in {first['dtype']}"
         where = f"{first['machine']}, torch {first['torch']}, {first['device']}"
@@ -77,8 +79,8 @@ def _panel(ax: Axes, rows: pd.DataFrame, size: str, quantity: str) -> None:
     if quantity != "ms":
         ax.axhline(1, color="0.35", lw=0.8)
     ax.set_xscale("log", base=2)
-    ax.set_yscale("log")
     ax.xaxis.minorticks_off()
+    logarithmic(ax, "y")
     ticks = sorted(rows[size].unique())
     ax.set_xticks(ticks, [str(tick) for tick in ticks])
 
@@ -92,7 +94,10 @@ def _look(series: str, mode: str) -> dict[str, Any]:
 def _entries(rows: pd.DataFrame) -> list[Line2D]:
     entries = []
     for (series, mode), part in rows.groupby(["series", "mode"], sort=False):
-        kind = "" if part["timed"].iloc[0] == "layer" else " (surrogate, linear f)"
+        star = "" if part["timed"].iloc[0] == "layer" else "*"
         dashed = "" if mode == "eager" else f", {mode}"
-        entries.append(Line2D([], [], label=f"{series}{kind}{dashed}", **_look(series, mode)))
+        text = f"{label(str(series))}{star}{dashed}"
+        entries.append(Line2D([], [], label=text, **_look(str(series), str(mode))))
+    if any("*" in str(entry.get_label()) for entry in entries):
+        entries.append(Line2D([], [], ls="", label="*: surrogate of a linear f"))
     return entries

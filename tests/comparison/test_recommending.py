@@ -28,7 +28,7 @@ from gradlab.exact.truth import exact_gradient, exact_moments
 from gradlab.loss import LossError
 from gradlab.moments import GROUPS
 from gradlab.montecarlo import monte_carlo
-from gradlab.plots.names import label
+from gradlab.plots.names import short
 from gradlab.plots.recommendation import plot
 from significance import limit, scores
 
@@ -559,15 +559,18 @@ def test_the_picture_names_the_best_five_in_colours_of_their_own(width):
     left, right = figure.axes
     asked = answer.curves[answer.curves.asked]
     best = list(asked.series[:5])
-    named = {text.get_text(): text.get_color() for text in right.texts}
-    assert list(sorted(named)) == sorted(map(label, best))
+    if width == "page":
+        named = {text.get_text(): text.get_color() for text in right.texts}
+    else:
+        named = {line.get_label(): line.get_color() for line in figure.legends[0].get_lines()}
+    assert list(sorted(named)) == sorted(map(short, best))
     assert len(set(named.values())) == 5
     for ax, column in ((left, "evaluations"), (right, "averaged")):
         lines = [line for line in ax.lines if len(line.get_xdata()) > 2]
         assert len(lines) >= answer.table["rank"].notna().sum()
         coloured = {line.get_color(): line for line in lines if line.get_color() != "0.82"}
         assert set(coloured) == set(named.values())
-        first = coloured[named[label(best[0])]]
+        first = coloured[named[short(best[0])]]
         part = answer.curves[answer.curves.series == best[0]]
         other = "averaged" if column == "evaluations" else "evaluations"
         part = part[part[other] == asked[other].iloc[0]].sort_values(column)
@@ -576,7 +579,7 @@ def test_the_picture_names_the_best_five_in_colours_of_their_own(width):
     for _ in range(3):  # the layout follows what was drawn
         figure.draw_without_rendering()
     width_of = figure.bbox.width
-    for text in right.texts:
+    for text in [*right.texts, *figure.texts, *figure.legends]:
         assert text.get_window_extent().x1 <= width_of
 
 

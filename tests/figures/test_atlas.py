@@ -12,7 +12,7 @@ from gradlab.comparison.comparing import compare
 from gradlab.comparison.dominance import MomentCurve, dominated_share
 from gradlab.estimators import STZGR, GumbelRao
 from gradlab.exact.moments import Enumeration
-from gradlab.figures.atlas.plot import plot
+from gradlab.figures.atlas.plot import leads, plot
 from gradlab.figures.atlas.rows import findings, st_zgr_plane, summary
 from gradlab.problems import problem, regime
 
@@ -258,12 +258,20 @@ def test_plot_and_findings_need_the_csv_only() -> None:
     read = pd.read_csv(io.StringIO(atlas().to_csv(index=False)))
     assert findings(read) == findings(atlas())
     figure = plot(read)
-    titles = [ax.get_title() for ax in figure.axes]
-    assert [t.partition("\n")[0] for t in titles[:2]] == ["GR(k=∞), raw", "GR(k=10), raw"]
-    assert len(titles) == 5
-    winners = [text.get_text() for text in figure.axes[-1].texts]
-    assert sum(text.startswith("LE\n1/1") for text in winners) >= 1
-    assert sum(text == "–" for text in winners) == 4 * 3 - len(CASES)  # 4 places, 3 regimes
+    titles = [ax.get_title() for ax in figure.axes[:-1]]  # the last is the bar of colours
+    assert titles[:2] == ["GR(k=∞), raw", "GR(k=10), raw"]
+    assert len(titles) == 4
+    cells = [text.get_text() for text in figure.axes[0].texts]
+    assert len(cells) == 4 * 3  # 4 places, 3 regimes
+    assert sum(text == "–" for text in cells) == 4 * 3 - len(CASES)
+
+
+def test_leads_are_medians_of_differences_over_seeds() -> None:
+    shares = atlas().query("kind == 'domination'").copy()
+    shares["share"] = shares["dominated_by"].eq("ST-ZGR").map({True: 0.7, False: 0.1})
+    assert leads(shares).round(9).unique().tolist() == [60.0]
+    more = [shares.assign(logits_seed=seed, share=shares["share"] * seed) for seed in (0, 1, 0.5)]
+    assert leads(pd.concat(more)).round(9).unique().tolist() == [30.0]
 
 
 def test_nothing_to_draw_is_told() -> None:

@@ -7,20 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from gradlab.figures import FIGURES
+from gradlab.figures import FIGURES, draw, views
 
 ROOT = Path(__file__).parents[2]
 REDRAW = """
 import json, sys
 import pandas as pd
-from gradlab.figures import FIGURES, function
+from gradlab.figures import FIGURES, function, views
 from gradlab.plots.style import styled
 drawn = {}
 for name in [*FIGURES, "atlas"]:
     rows = pd.read_csv(f"figures/{name}.csv", low_memory=False)
     with styled():
-        figure = function(name, "plot")(rows)
-    drawn[name] = len(figure.axes)
+        drawn[name] = len(function(name, "plot")(rows).axes)
+        for added, view in views(name).items():
+            drawn[f"{name}-{added}"] = len(view(rows).axes)
 print(json.dumps({"drawn": drawn, "torch": "torch" in sys.modules}))
 """
 
@@ -39,4 +40,18 @@ def test_drawing_again_imports_no_torch(redrawn) -> None:
 
 @pytest.mark.parametrize("name", [*FIGURES, "atlas"])
 def test_every_figure_is_drawn_from_its_committed_rows(redrawn, name: str) -> None:
-    assert redrawn["drawn"][name] > 0
+    pictures = [name, *(f"{name}-{added}" for added in views(name))]
+    assert [redrawn["drawn"][picture] > 0 for picture in pictures] == [True] * len(pictures)
+    for picture in pictures:
+        assert (ROOT / "figures" / f"{picture}.png").exists()
+
+
+def test_drawing_again_leaves_the_rows_as_they_are(tmp_path) -> None:
+    # Its whole numbers stand in columns that are partly empty.
+    text = (ROOT / "figures" / "verdicts.csv").read_bytes()
+    (tmp_path / "verdicts.csv").write_bytes(text)
+    (done,) = draw(["verdicts"], tmp_path, redraw=True, workers=1)
+    assert done.error is None
+    assert (tmp_path / "verdicts.csv").read_bytes() == text
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["verdicts.csv", "verdicts.pdf", "verdicts.png"]

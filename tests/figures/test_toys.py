@@ -153,7 +153,9 @@ def rows():
 @pytest.mark.usefixtures("unchecked")
 def test_the_figure_reads_its_rows(rows):
     read = pd.read_csv(io.StringIO(rows.to_csv(index=False)))
-    drawn = plot.plot(read)
+    few = [tick.get_text() for tick in plot.plot(read).axes[0].get_yticklabels()]
+    assert few == ["RF(2)", "REINFORCE", "ST"]
+    drawn = plot.plot_all(read)
     names = [label.get_text() for label in drawn.axes[0].get_yticklabels()]
     assert names == ["RF(2)", "REINFORCE", "REINFORCE fitted", "SAS(k=1)", "ST"]
     assert [text.get_text() for text in drawn.axes[1].texts] == ["refused"]

@@ -24,9 +24,11 @@ def test_rows_are_drawn_as_they_stand(tmp_path):
     rows = verdicts.rows(estimators=("ZGR", "ST", "GS"), kinds=("linear", "quadratic", "table"))
     rows.to_csv(tmp_path / "rows.csv", index=False)
     figure = verdicts.plot(pd.read_csv(tmp_path / "rows.csv"))
-    above, below, _ = figure.axes
+    above, below = figure.axes
     cells = [text.get_text() for text in above.texts]
     assert cells[:6] == ["0", "0", "–", "0", "34%", "–"]
+    keys = [text.get_text() for text in above.get_legend().get_texts()]
+    assert "0: none, proved" in keys
     assert cells[6].endswith("%")
     names = [label.get_text() for label in above.get_yticklabels()]
     assert names == ["ZGR  [2]", "ST  [1]", "GS(τ=1)  [0]"]

@@ -81,6 +81,27 @@ def test_declared_unbiased_means_measured_so(figure: ModuleType) -> None:
         assert bias2[rows["estimator"] == "ST"].min() > 1e-3
 
 
+def test_progress_is_that_of_averaged_gradients_of_the_budget() -> None:
+    rows = made(zoo).query("reason.isna() and method == 'exact'")
+    for row in rows.groupby("problem").head(3).itertuples():
+        draws = row.averaged * row.budget / row.cost
+        # progress = cosine^2 / (1 + v / (|g|^2 draws)), where E ĝ = g.
+        if row.declared_unbiased:
+            expected = 1 / (1 + row.variance / (row.truth2 * draws))
+            assert row.progress == pytest.approx(expected, rel=1e-9)
+    assert rows["progress"].between(-1, 1).all()
+
+
+def test_ranks_are_in_the_order_of_progress() -> None:
+    rows = made(zoo)
+    ax = zoo_plot.plot(rows).axes[0]
+    first = rows[(rows["problem"] == rows["problem"].iloc[0]) & rows["reason"].isna()]
+    sure = (first["progress"] - 2 * first["progress_se"]).groupby(first["series"]).max()
+    names = [text.get_text() for text in ax.texts]
+    assert len(names) == zoo_plot.NAMED
+    assert names[0] == short(first.loc[first["series"] == sure.idxmax(), "estimator"].iloc[0])
+
+
 def test_variance_at_equal_cost_is_that_of_the_mean() -> None:
     rows = made(zoo).query("problem.str.startswith('quadratic')").set_index("estimator")
     f, logits = problem("quadratic", 2, 3), regime("moderate", 2, 3)
@@ -131,7 +152,12 @@ def test_readme_says_what_the_committed_rows_of_the_zoo_say() -> None:
     rows["mse"] = (bias2 + rows["cost_variance"]) / rows["truth2"]
     series = ["problem", "series", "fits"]
     best = rows.loc[rows.groupby(series, sort=False)["mse"].idxmin()]
+    sure = rows["progress"] - 2 * rows["progress_se"]
+    most = rows.loc[sure.groupby(rows["problem"], sort=False).idxmax()]
     least = best.loc[best.groupby("problem", sort=False)["mse"].idxmin()]
+    for column in ("series", "fits"):
+        assert most[column].tolist() == least[column].tolist()
+    assert least["declared_unbiased"].all()
     assert least["series"].tolist() == ["LE", "SAS(k=3)", "LEARNED", "UNORD(k=4)"]
     assert (least["fits"] > 0).tolist() == [False, False, True, False]
     of_vae = best[best["problem"].str.startswith("vae")]

@@ -235,13 +235,23 @@ def test_rows_can_be_drawn(batch):
 
 
 @pytest.mark.parametrize("enumerated", [True, False])
-def test_the_key_calls_the_truth_exact_only_if_it_is(batch, enumerated, monkeypatch, unchecked):
+def test_the_title_says_what_the_truth_is(batch, enumerated, monkeypatch, unchecked):
     if not enumerated:
         monkeypatch.setattr("gradlab.nn.probe.LARGEST_STATES", 1)
     probe = GradientProbe(["GS"], draws=64, reference_draws=64)
     probe(0, *batch)
-    (legend,) = plot(probe.rows).legends
-    assert any("exact gradient" in text.get_text() for text in legend.texts) == enumerated
+    title = plot(probe.rows).get_suptitle()
+    assert title.endswith("truth g: enumeration") == enumerated
+
+
+def test_the_picture_shows_progress_through_the_steps(batch):
+    probe = GradientProbe(["ST", "ZGR"], every=1)
+    for step in range(2):
+        probe(step, *batch)
+    last = plot(probe.rows).axes[-1]
+    assert last.get_ylabel() == "progress, mean of 10"
+    own = probe.rows[probe.rows["estimator"] == "ZGR"]
+    assert any(list(line.get_ydata()) == list(own["progress"]) for line in last.lines)
 
 
 def test_rows_without_a_measurement_are_named(batch):

@@ -318,12 +318,12 @@ def test_no_two_hues_look_alike(count):
     assert len(legend(figure)) == count + 1
 
 
-def test_series_keep_their_colour_before_those_of_their_family():
+def test_series_keep_their_colour_and_no_two_look_alike():
     looks = hue_looks(["MVE", "ZGR", "GS-ST", "RF(m=2)", "RF(m=4)"], "series")
-    for series in ("ZGR", "GS-ST", "RF(m=2)"):
+    for series in ("MVE", "ZGR", "GS-ST", "RF(m=2)"):
         assert looks[series] == {"color": color(series), "marker": marker(series)}
-    assert looks["MVE"]["color"] != color("MVE")
-    assert len({look["color"] for look in looks.values()}) == 5
+    assert looks["RF(m=4)"]["color"] == color("RF(m=4)")
+    assert len({(look["color"], look["marker"]) for look in looks.values()}) == 5
 
 
 @pytest.mark.parametrize("count", [5, MOST_PANELS])

@@ -1,6 +1,7 @@
-"""The atlas as maps: which of two families has the better trade-off where, and who wins where.
+"""The atlas as a map: which of two families has the better trade-off, on which problems.
 
-A row of a map is a problem at one size, a column a kind of logits.
+A row is a problem at one size, a column a kind of logits. The rows hold more: the shares of every
+seed, and which series wins by three criteria.
 """
 
 from typing import Any
@@ -8,18 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, to_rgb
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from matplotlib.patheffects import AbstractPathEffect, withStroke
-from matplotlib.text import Text
-from numpy.typing import NDArray
 
-from gradlab.plots.names import label, short
-from gradlab.plots.rounding import SQUARE_ROUNDING
-from gradlab.plots.style import FAMILIES, color, family, family_color, styled
+from gradlab.plots.names import label
+from gradlab.plots.style import color, styled
 
-__all__ = ["plot"]
+__all__ = ["leads", "plot"]
 
 _LINE = "ST-ZGR"
 _SHADES = LinearSegmentedColormap.from_list(
@@ -29,163 +25,100 @@ _PLACE = ["problem", "N", "C"]
 
 
 def plot(summary: pd.DataFrame) -> Figure:
-    """Return the figure of the atlas's `summary`: maps of domination, and of the winners.
+    """Return the figure of the atlas's `summary`: the median lead of ST-ZGR over Gumbel-Rao.
 
     Raises ValueError if there is nothing to draw.
     """
-    kept = summary[summary["kind"].isin(["domination", "best"])]
-    if kept.empty:
-        raise ValueError("summary must have rows of the kind domination or best")
-    kept = kept.astype({"N": int, "C": int})
-    shares, best = (kept[kept["kind"] == kind] for kind in ("domination", "best"))
-    places = list(kept[_PLACE].drop_duplicates().itertuples(index=False, name=None))
-    regimes = list(kept["regime"].unique())
+    shares = summary[summary["kind"] == "domination"]
+    if shares.empty:
+        raise ValueError("summary must have rows of the kind domination")
+    shares = shares.astype({"N": int, "C": int})
+    regimes = list(shares["regime"].unique())
     of_rival = shares[shares["dominated_by"] == _LINE]
-    # By what training needs; the errors of one draw and at equal cost stay in the rows.
-    paid = best[best["criterion"] == "progress"]
     panels = list(of_rival.groupby(["series", "scale"], sort=False).groups)
+    middle = leads(shares)
+    places = _places(shares, middle)
     with styled():
-        figure = Figure(figsize=(15, 2.2 + 0.4 * len(places)))
-        widths = [1.0] * len(panels) + [2.1] * paid["criterion"].nunique()
-        axes = figure.subplots(1, len(widths), sharey=True, squeeze=False, width_ratios=widths)[0]
-        for ax, (rival, scale) in zip(axes, panels, strict=False):
-            pairs = _pairs(shares[shares["scale"] == scale], rival)
-            _draw_shares(ax, pairs, places, regimes)
-            ax.set_title(f"{label(rival)}, {scale}\n{_overall(pairs)}", size=8.5)
-        for ax, (_, part) in zip(axes[len(panels) :], paid.groupby("criterion"), strict=True):
-            _draw_winners(ax, part, places, regimes)
-            what = "most progress by 100 gradients of 12 evaluations of f, each at its best τ"
-            how = "wins / seeds (ties: the least); median of 1 - progress ± s.e. if not exact"
-            ax.set_title(f"{what}\n{how}", size=8.5)
+        figure = Figure(figsize=(8.4, 1.7 + 0.21 * len(places)))
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for ax, (rival, scale) in zip(axes, panels, strict=True):
+            here = middle.index.isin([rival], "rival") & middle.index.isin([scale], "scale")
+            part = middle[here].droplevel(["rival", "scale"]).to_dict()
+            image = _draw_leads(ax, part, places, regimes)
+            ax.set_title(f"{label(rival)}, {scale}", size=8.5)
         axes[0].set_yticks(range(len(places)), [f"{p}  {n}×{c}" for p, n, c in places])
         axes[0].set_ylabel("problem, N variables × C classes")
-        figure.legend(handles=_key(paid), loc="outside lower center", ncols=3)
-        figure.suptitle(_title(shares), size=9.5)
+        bar = figure.colorbar(image, ax=list(axes), location="bottom", aspect=50, pad=0.02)
+        bar.set_ticks([-100, -50, 0, 50, 100])
+        bar.set_label(
+            f"points by which the share of Gumbel-Rao that {_LINE} dominates is larger (blue) or "
+            f"smaller (red) than the reverse"
+        )
+        figure.suptitle(_title(shares), size=8.5)
     return figure
 
 
-def _pairs(rows: pd.DataFrame, rival: str) -> pd.DataFrame:
-    """Return for each problem the share of the `rival` and that of the `line` ST-ZGR."""
-    sides = {"rival": (rival, _LINE), "line": (_LINE, rival)}
-    found = {}
-    for side, (series, by) in sides.items():
-        part = rows[(rows["series"] == series) & (rows["dominated_by"] == by)]
-        found[side] = part.set_index([*_PLACE, "regime", "logits_seed"])["share"].astype(float)
-    return pd.DataFrame(found).dropna()
+def leads(shares: pd.DataFrame) -> pd.Series:
+    """Return the medians over seeds of the lead of ST-ZGR, in points.
+
+    A lead is the share of the rival that it dominates less its own share that the rival dominates.
+    The index is `series` of the rival, `scale`, `problem`, `N`, `C` and `regime`.
+    """
+    case = ["scale", *_PLACE, "regime", "logits_seed"]
+    of_rival = shares[shares["dominated_by"] == _LINE].rename(columns={"series": "rival"})
+    of_line = shares[shares["series"] == _LINE].rename(columns={"dominated_by": "rival"})
+    two = [part.set_index(["rival", *case])["share"].astype(float) for part in (of_rival, of_line)]
+    lead = 100 * (two[0] - two[1]).dropna()
+    return lead.groupby(["rival", "scale", *_PLACE, "regime"], sort=False).median()
 
 
-def _overall(pairs: pd.DataFrame) -> str:
-    """Return the medians over all problems, and in how many the whole curve is dominated."""
-    middle, whole = pairs.median(), (pairs == 1).mean()
-    return (
-        f"all: {middle['rival']:.0%} | {middle['line']:.0%};  "
-        f"whole: {whole['rival']:.0%} | {whole['line']:.0%}"
-    )
+def _places(shares: pd.DataFrame, middle: pd.Series) -> list[tuple[str, int, int]]:
+    """Return problems and sizes: problems by their mean lead, the largest on top."""
+    means = middle.groupby("problem").mean().to_dict()
+    places = list(shares[_PLACE].drop_duplicates().itertuples(index=False, name=None))
+    rank = {name: place for place, name in enumerate(sorted(means, key=means.get, reverse=True))}
+    return sorted(places, key=lambda place: (rank.get(place[0], len(rank)), *_size(*place[1:])))
 
 
-def _draw_shares(
-    ax: Axes, pairs: pd.DataFrame, places: list[tuple[str, int, int]], regimes: list[str]
-) -> None:
-    """Draw a cell for each place and kind of logits: its seeds as stripes, the medians as text."""
-    cells = dict(list(pairs.groupby([*_PLACE, "regime"])))
-    image = np.full([len(places), len(regimes), _STRIPES], np.nan)
-    for i, place in enumerate(places):
-        for j, regime in enumerate(regimes):
-            part = cells.get((*place, regime))
-            text = "–"
-            if part is not None:
-                lead = np.sort(part["rival"] - part["line"])[::-1]
-                image[i, j] = lead[np.arange(_STRIPES) * len(lead) // _STRIPES]
-                text = "{rival:.0f}|{line:.0f}".format(**100 * part.median())
-            _write(ax, j, i, text, size=7).set_path_effects(_HALO)
-    shades: dict[str, Any] = {"cmap": _SHADES, "vmin": -1, "vmax": 1}
-    _draw_cells(ax, image.reshape(len(places), -1), places, regimes, **shades)
+def _size(variables: int, classes: int) -> tuple[int, int]:
+    return variables * classes, classes
 
 
-_STRIPES = 60
-_HALO: list[AbstractPathEffect] = [withStroke(linewidth=1.6, foreground="white")]
-
-
-def _draw_winners(
-    ax: Axes, rows: pd.DataFrame, places: list[tuple[str, int, int]], regimes: list[str]
-) -> None:
-    """Draw a cell for each place and kind of logits: the series that wins most seeds."""
-    order = rows.sort_values(["wins", "error"], ascending=[False, True])
-    cells = dict(list(order.groupby([*_PLACE, "regime"])))
-    image = np.ones([len(places), len(regimes), 3])
-    for i, place in enumerate(places):
-        for j, regime in enumerate(regimes):
-            part = cells.get((*place, regime))
-            if part is None:
-                _write(ax, j, i, "–", size=7)
-                continue
-            first, seeds = part.iloc[0], part["seeds"].max()
-            shade = np.array(to_rgb(family_color(family(first["series"]))))
-            image[i, j] = 1 - (1 - shade) * (0.1 + 0.5 * first["wins"] / seeds)
-            error = f"{first['error']:.2g}" if first["error"] > SQUARE_ROUNDING else "0"
-            if first["error_se"] > 0:
-                error += f" ± {first['error_se']:.1g}"
-            text = f"{short(first['series'])}\n{first['wins']:.0f}/{seeds:.0f};  {error}"
-            _write(ax, j, i, text, size=6.5)
-    _draw_cells(ax, image, places, regimes)
-
-
-def _write(ax: Axes, x: float, y: float, text: str, size: float) -> Text:
-    # The layout need not measure what stands inside a panel.
-    look: dict[str, Any] = {"ha": "center", "va": "center", "linespacing": 1.05}
-    written = ax.text(x, y, text, size=size, **look)
-    written.set_in_layout(False)
-    return written
-
-
-def _draw_cells(
+def _draw_leads(
     ax: Axes,
-    image: NDArray[np.float64],
+    middle: dict[tuple[str, int, int, str], float],
     places: list[tuple[str, int, int]],
     regimes: list[str],
-    **shades: Any,
-) -> None:
-    """Draw the image, name its columns and part its cells, problems by wider gaps."""
-    extent = (-0.5, len(regimes) - 0.5, len(places) - 0.5, -0.5)
-    ax.imshow(image, extent=extent, aspect="auto", interpolation="nearest", **shades)
-    ax.set_xticks(range(len(regimes)), regimes)
+) -> Any:
+    """Draw a cell for each place and kind of logits, with its number; return the image."""
+    cells = np.array([[middle.get((*place, kind), np.nan) for kind in regimes] for place in places])
+    image = ax.imshow(cells, aspect="auto", cmap=_SHADES, vmin=-100, vmax=100)
+    for (i, j), value in np.ndenumerate(cells):
+        text = "–" if np.isnan(value) else f"{value:+.0f}".replace("+0", "0").replace("-0", "0")
+        shade = "w" if abs(value) > 75 else "k"
+        written = ax.text(j, i, text, ha="center", va="center", size=7, color=shade)
+        written.set_in_layout(False)  # it stands inside the panel
+    ax.set_xticks(range(len(regimes)), regimes, size=7)
     ax.tick_params(length=0)
     ax.grid(False)
     ax.spines[:].set_visible(False)
     for x in range(1, len(regimes)):
-        ax.axvline(x - 0.5, color="w", lw=3)
+        ax.axvline(x - 0.5, color="w", lw=1.5)
     for y in range(1, len(places)):
-        ax.axhline(y - 0.5, color="w", lw=1.2 if places[y][0] == places[y - 1][0] else 5)
+        ax.axhline(y - 0.5, color="w", lw=0.6 if places[y][0] == places[y - 1][0] else 4)
+    return image
 
 
 def _title(shares: pd.DataFrame) -> str:
-    """Return what the numbers mean, how many problems there are and what is not shown."""
+    """Return how many problems there are, and what is not shown."""
     case = [*_PLACE, "regime", "logits_seed"]
     number, seeds = len(shares[case].drop_duplicates()), shares["logits_seed"].nunique()
     text = (
-        f"{number:,} problems.  a | b: {_LINE} dominates a % of the Gumbel-Rao curve, which "
-        f"dominates b % of {_LINE}; medians over up to {seeds} seeds, each a stripe, sorted.  "
-        "Better counts however little.\n"
-        "Above each map: medians over all problems; in how many the whole curve is dominated.  "
-        "Scale-free: estimates rescaled so that their mean is as long as the true gradient g"
+        f"{_LINE} against Gumbel-Rao on {number:,} problems: medians over up to {seeds} seeds.  "
+        "Scale-free: estimates rescaled to the length of g"
     )
     missing = shares["share"].isna().sum()
     if missing:
         reasons = "; ".join(shares["reason"].dropna().unique())
         text += f"\n{missing} shares that do not exist are not shown: {reasons}"
     return text
-
-
-def _key(paid: pd.DataFrame) -> list[Patch]:
-    """Return the legend: the shades of the shares, then the families of the winners."""
-    shown = {family(series) for series in paid.loc[paid["wins"] > 0, "series"]}
-    shares = {
-        f"{_LINE} better: a = 100, b = 0": _SHADES(1.0),
-        "as good: a = b": _SHADES(0.5),
-        "Gumbel-Rao better: a = 0, b = 100": _SHADES(0.0),
-    }
-    winners = {f"winner: {kind}": family_color(kind) for kind in FAMILIES if kind in shown}
-    return [
-        *(Patch(fc=shade, ec="0.7", lw=0.5, label=text) for text, shade in shares.items()),
-        *(Patch(color=shade, alpha=0.6, label=text) for text, shade in winners.items()),
-    ]

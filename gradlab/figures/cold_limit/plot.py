@@ -36,7 +36,9 @@ def plot(rows: pd.DataFrame) -> Figure:
         law = "leading term (τ²: through the coldest point)"
         handles.append(Line2D([], [], color="k", ls="--", lw=0.9, label=law))
         handles.append(Line2D([], [], color="0.6", lw=2, label="ZGR itself"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=4)
+        dip = "GS-ST dips where its variance crosses that of ZGR"
+        handles.append(Line2D([], [], ls="", label=dip))
+        figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
 

@@ -7,7 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gradlab.plots.axes import logarithmic
 from gradlab.plots.curves import FEW_DRAWS, series_handle
+from gradlab.plots.names import label
 from gradlab.plots.style import color, marker, styled
 
 __all__ = ["plot"]
@@ -20,6 +22,8 @@ ACROSS = {
 }
 AVERAGED = np.geomspace(1, 1e4, 25)
 BAND = (0.15, 0.5, 0.85)
+# What is drawn wider, as another line may lie on it.
+_UNDER = "GS-ST"
 # Layers of the small networks, 5-5-5.
 SMALL = 3
 
@@ -46,10 +50,10 @@ def plot(rows: pd.DataFrame) -> Figure:
                 (first[first["depth"] == SMALL], "steps", "layer 1 of 5-5-5"),
             ]
         ):
-            for ax, (quantity, label) in zip(axes[line], PANELS.items(), strict=False):
+            for ax, (quantity, text) in zip(axes[line], PANELS.items(), strict=False):
                 _panel(ax, chosen, across, quantity)
-                ax.set_ylabel(label)
-            axes[line, 0].set_title(what, loc="left")
+                ax.set_ylabel(text)
+                ax.set_title(what, loc="left")
         found = [
             (f"layer 1 of {name}, {_state(int(step))}", of_step)
             for name, part in (("5-5-5", small), (f"{deepest}", deep))
@@ -57,10 +61,10 @@ def plot(rows: pd.DataFrame) -> Figure:
         ]
         for ax, (title, part) in zip(axes[:, 3], found, strict=False):
             _errors(ax, part)
-            ax.set_title(title, loc="right")
+            ax.set_title(title, loc="left")
         costs = deep.drop_duplicates("estimator")
         handles = [
-            series_handle(r.series, label=r.estimator + _cost(r.passes, deepest))
+            series_handle(r.series, label=label(r.estimator) + _cost(r.passes, deepest))
             for r in costs.itertuples()
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=4)
@@ -88,15 +92,16 @@ def _panel(ax: Axes, rows: pd.DataFrame, across: str, quantity: str) -> None:
         biased = bool(part["bias2"].any())
         if quantity == "variance" or biased:
             look: dict[str, Any] = {"color": color(part["series"].iloc[0]), "ms": 4, "lw": 1}
+            if biased and _UNDER in part["series"].iloc[0]:  # GR has the same mean, and is on it
+                look |= {"ms": 7, "lw": 3.0, "alpha": 0.6}
             mean = _mean(part, across, quantity)
             shape = marker(part["series"].iloc[0])
             ax.errorbar(mean.index, mean["value"], mean["se"], marker=shape, elinewidth=0.8, **look)
             few = mean["value"][part.groupby(across)["effective_draws"].min() < FEW_DRAWS]
             ax.plot(few.index, few, ls="", marker=shape, mfc="white", zorder=4, **look)
     if quantity != "cosine":
-        ax.set_yscale("log")
-        low, high = ax.get_ylim()
-        ax.set_ylim(min(low, high / 20))  # a decade to be read off
+        low, high = ax.dataLim.intervaly
+        logarithmic(ax, "y", (min(low / 1.4, high / 14), high * 1.4))  # a decade to be read off
     ticks = sorted(rows[across].unique())
     if across == "steps":
         ax.set_xscale("symlog", linthresh=max(ticks[1:2], default=1))
@@ -132,7 +137,6 @@ def _errors(ax: Axes, rows: pd.DataFrame) -> None:
         ax.plot(AVERAGED, middle, color=shade)
         ax.fill_between(AVERAGED, low, high, color=shade, alpha=0.15, lw=0)
     ax.axhline(1, color="0.5", lw=0.8, ls=":")
-    ax.set_xscale("log")
-    ax.set_yscale("log")
+    logarithmic(ax)
     ax.set_xlabel("averaged draws")
     ax.set_ylabel("RMSE / |g|")

@@ -1,5 +1,6 @@
-"""Where optimization runs of many estimators ended, beside where theory said, and their curves."""
+"""Where optimization runs of estimators ended, beside where theory said, and their curves."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from gradlab.plots.names import short
 from gradlab.plots.style import FAMILIES, color, family_color, family_marker, styled
 
-__all__ = ["curves_key", "draw_curves", "draw_ends", "ends_key", "plot"]
+__all__ = ["VIEWS", "curves_key", "draw_curves", "draw_ends", "ends_key", "plot", "plot_all"]
 
-# Estimators whose curves are drawn.
+# Estimators whose curves are drawn, and whose ends the figure shows.
 SHOWN = ("ST", "DARN", "ZGR", "GS-ST", "REINFORCE", "RF")
+ENDS = ("REINFORCE", "RF", "LE", "ARSM", "MuProp", "ST", "DARN", "ZGR", "GS-ST", "GR", "ReinMax")
 
 # The ends of the axis: probabilities beyond are drawn there.
 _LEAST, _MOST = 5e-4, 1 - 5e-4
@@ -23,17 +25,35 @@ _TICKS = {_LEAST: "0", 0.01: ".01", 0.1: ".1", 0.5: ".5", 0.9: ".9", 0.99: ".99"
 
 
 def plot(rows: pd.DataFrame) -> Figure:
-    """Return the figure: the ends of all estimators, one column per toy, and a few curves below."""
+    """Return the figure: where a few estimators end, one column per toy, and curves below."""
+    few = rows[~rows["fitted"] & _named(rows, ENDS)]
+    return _drawn(few if len(few) else rows, size=(11, 3.3), line=0.2)
+
+
+def plot_all(rows: pd.DataFrame) -> Figure:
+    """Return the figure of all estimators."""
+    return _drawn(rows, size=(13, 2.7), line=0.185)
+
+
+VIEWS = {"all": plot_all}
+"""Further pictures of the same rows, by what is added to the name of the figure."""
+
+
+def _named(rows: pd.DataFrame, names: Sequence[str]) -> "pd.Series[bool]":
+    return rows["estimator"].map(lambda text: text.partition("(")[0]).isin(names)
+
+
+def _drawn(rows: pd.DataFrame, size: tuple[float, float], line: float) -> Figure:
+    """Return the figure of these rows; `size`: its width and the height of its curves."""
     toys = list(rows["toy"].unique())
     series = rows[["estimator", "fitted"]].drop_duplicates()
-    height = 1.3 + 0.185 * len(series)
-    few = rows[rows["estimator"].map(lambda text: text.partition("(")[0]).isin(SHOWN)]
-    few = few[~few["fitted"] & few["reason"].isna()]
+    height = 1.5 + line * len(series)
+    few = rows[_named(rows, SHOWN) & ~rows["fitted"] & rows["reason"].isna()]
     spent = rows["batch"] * rows["cost"]
     budget = spent[rows["batch"] > 1].max()  # one draw may cost more than the budget
     with styled():
-        figure = Figure(figsize=(13, height + 2.7))
-        above, below = figure.subfigures(2, 1, height_ratios=(height, 2.7), squeeze=False)[:, 0]
+        figure = Figure(figsize=(size[0], height + size[1]))
+        above, below = figure.subfigures(2, 1, height_ratios=(height, size[1]), squeeze=False)[:, 0]
         axes = above.subplots(1, len(toys), sharey=True, squeeze=False)[0]
         for ax, toy in zip(axes, toys, strict=True):
             draw_ends(ax, rows[rows["toy"] == toy], series)
@@ -42,7 +62,7 @@ def plot(rows: pd.DataFrame) -> Figure:
         for ax, toy in zip(axes, toys, strict=True):
             draw_curves(ax, few[few["toy"] == toy])
         axes[0].set_ylabel("exact loss")
-        above.legend(handles=ends_key(rows), loc="outside lower center", ncols=5)
+        above.legend(handles=ends_key(rows), loc="outside lower center", ncols=4)
         below.legend(handles=curves_key(few), loc="outside lower center", ncols=8)
         figure.suptitle(
             f"{rows['step'].max():.0f} steps of Adam ({rows['lr'].max():g}), each of {budget:.0f} "
@@ -78,6 +98,7 @@ def draw_ends(ax: Axes, rows: pd.DataFrame, series: pd.DataFrame) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticks(list(_TICKS), list(_TICKS.values()))
     ax.set_xlabel("P(b = 1) at the end")
+    ax.tick_params(axis="x", labelsize=7)
     names = [short(estimator, fitted=fitted) for estimator, fitted in order]
     ax.set_yticks(range(len(order)), names, fontsize=6.8)
     kinds = dict(zip(rows["estimator"], rows["family"], strict=True))
@@ -121,7 +142,7 @@ def ends_key(rows: pd.DataFrame) -> list[Line2D]:
     measured: dict[str, Any] = {"marker": "o", "ms": 3.5, "color": "0.4", "alpha": 0.7}
     return [
         *entries,
-        Line2D([], [], ls="", marker="o", ms=7, label="mean of the bits, predicted", **ring),
+        Line2D([], [], ls="", marker="o", ms=7, label="predicted end", **ring),
         Line2D(
             [],
             [],
@@ -130,9 +151,9 @@ def ends_key(rows: pd.DataFrame) -> list[Line2D]:
             ms=11,
             mew=1.6,
             color="k",
-            label="where the mean leads in the end",
+            label="end without noise, after any number of steps",
         ),
-        Line2D([], [], lw=1.6, label="mean of the bits, with the middle 68 %", **measured),
+        Line2D([], [], lw=1.6, label="end: mean over bits, and their middle 68 %", **measured),
     ]
 
 

@@ -66,8 +66,8 @@ def _legend(families: Sequence[str]) -> list[Line2D]:
         *plane_key(),
         *shares_key(
             {
-                "GR(k=inf)": "share of GR(k=inf), τ in [0.01, 10] (log), dominated by ST-ZGR",
-                "ST-ZGR": "share of ST-ZGR, α in [0, 1], dominated by GR(k=inf)",
+                "GR(k=inf)": "share of GR(k=∞), τ in [0.01, 10] (log), dominated by ST-ZGR",
+                "ST-ZGR": "share of ST-ZGR, α in [0, 1], dominated by GR(k=∞)",
             }
         ),
     ]

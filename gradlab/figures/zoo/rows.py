@@ -14,6 +14,8 @@ from torch import Tensor
 
 from gradlab.comparison.comparing import compare, reproducible_columns, with_temperatures
 from gradlab.comparison.eligibility import is_declared_exact
+from gradlab.comparison.ranking import progress_at
+from gradlab.comparison.rows import AVERAGED
 from gradlab.estimators import ESTIMATORS, Estimator
 from gradlab.exact.moments import Enumeration
 from gradlab.loss import Loss
@@ -55,6 +57,7 @@ COLUMNS = [
         "truth2",
     ),
     *("bias2", "bias2_se", "variance", "variance_se", "cost_variance", "cost_variance_se"),
+    *("cosine", "cosine_se", "averaged", "progress", "progress_se"),
     *("version", "dtype"),
 ]
 
@@ -71,7 +74,8 @@ def rows(
     """Return a row for each estimator of `ESTIMATORS`, variant, temperature and problem.
 
     From `compare`: exact moments where they are known, else `draws` draws with standard errors.
-    `cost_variance` = variance * cost / budget. What can be fitted is there twice, once with what
+    `cost_variance` = variance * cost / budget. `progress` is that of the mean of `averaged`
+    gradients, each of which spends the budget. What can be fitted is there twice, once with what
     `fit` finds from `fits` draws (0 where nothing was fitted). An estimator that cannot be used on
     a problem is a row with the `reason`. The seed chooses problems, logits and draws.
     """
@@ -90,8 +94,12 @@ def rows(
             found.append(table.assign(declared_unbiased=declared))
     table = reproducible_columns(pd.concat(found, ignore_index=True))
     share = table["cost"] / budget
+    progress, progress_se = progress_at(table, AVERAGED / share.to_numpy(float))
     return table.assign(
         budget=budget,
+        averaged=AVERAGED,
+        progress=progress,
+        progress_se=progress_se,
         family=table["series"].map(family),
         cost_variance=table["variance"] * share,
         cost_variance_se=table["variance_se"] * share,
