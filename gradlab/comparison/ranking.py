@@ -253,17 +253,22 @@ def ranking(
     if not len(measured):
         raise ValueError(_nothing(rows))
     parts = [part.sort_values("tau") for _, part in measured.groupby("series", sort=False)]
+    sizes = [len(part) for part in parts]
+    costs = np.repeat([part["cost"].iloc[0] for part in parts], sizes)
+    runs = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+    measured = pd.concat(parts, ignore_index=True)
     truth2, known = _truth2(rows)
     tables = []
     for budget, number in itertools.product(budgets, averaged):
-        found = [
-            _most(part, int(budget // cost), number, truth2 if known else 0.0)
-            for part in parts
-            if (cost := part["cost"].iloc[0]) <= budget
-        ]
-        if found:
-            table = pd.DataFrame(found).assign(evaluations=budget, averaged=float(number))
-            tables.append(_ranked(table, by_error=not known))
+        paid = [run for run in runs if costs[run[0]] <= budget]
+        if paid:
+            draws = np.maximum(budget // costs, 1).astype(int)
+            table = _most(measured, paid, draws, number, truth2 if known else 0.0)
+            tables.append(
+                _ranked(
+                    table.assign(evaluations=budget, averaged=float(number)), by_error=not known
+                )
+            )
     if not tables:
         dear = measured.loc[measured["cost"].idxmin()]
         raise ValueError(
@@ -281,39 +286,54 @@ def _truth2(rows: pd.DataFrame) -> tuple[float, bool]:
     return float(row["truth2"]), float(row["truth2"]) > 2 * noise
 
 
-def _most(part: pd.DataFrame, draws: int, averaged: float, truth2: float) -> dict[str, Any]:
-    """Return the best row of a series, by increasing temperature, for gradients of so many draws.
+def _most(
+    rows: pd.DataFrame, runs: list[Array], draws: Array, averaged: float, truth2: float
+) -> pd.DataFrame:
+    """Return the best row of each series, for gradients of so many draws.
 
-    By progress, or by the error where `truth2` is 0.
+    By progress, or by the error where `truth2` is 0. A run has the places of a series in `rows`, by
+    increasing temperature. All rows are computed at once: series are many, and tables are slow.
     """
-    mse, mse_se = averaged_error(part, draws)
+    mse, mse_se = averaged_error(rows, draws)
     if truth2 > 0:
-        value, se = progress_at(part, draws * averaged)
+        value, se = progress_at(rows, draws * averaged)
         lost = np.isnan(value) | np.isnan(se)
         # No progress is shown where a length is lost in noise.
         value, se = np.where(lost, 0.0, value), np.where(lost, 1.0, se)
-        gain = value
+        gain, noise = value, se
     else:
-        value = se = np.full(len(part), math.nan)
-        gain = -mse
-    noise = se if truth2 > 0 else mse_se
+        value = se = np.full(len(rows), math.nan)
+        gain, noise = -mse, mse_se
+    best, low, high = np.array(
+        [_best_of(run, gain[run], noise[run], relative=truth2 > 0) for run in runs]
+    ).T
+    tau = rows["tau"].to_numpy(float)
+    ends = np.array([[run[0], run[-1]] for run in runs])
+    return (
+        rows.iloc[best]
+        .reset_index(drop=True)
+        .assign(
+            draws_each=draws[best],
+            progress=value[best],
+            progress_se=se[best],
+            mse=mse[best],
+            mse_se=mse_se[best],
+            tau_low=tau[low],
+            tau_high=tau[high],
+            at_edge=(best[:, None] == ends).any(1) & ~np.isnan(tau[best]),
+        )
+    )
+
+
+def _best_of(run: Array, gain: Array, noise: Array, *, relative: bool) -> tuple[int, int, int]:
+    """Return the place of the most gain in a run, and the ends of what cannot be told from it."""
     at = int((gain - 2 * noise).argmax())
     apart = 2 * np.hypot(noise, noise[at])
     # What is left to gain, not what is reached: .98 and .99 are as far apart as .5 and .75.
-    scale = 1 - gain[at] if truth2 > 0 else abs(gain[at])
+    scale = 1 - gain[at] if relative else abs(gain[at])
     alike = gain[at] - gain <= np.where(apart > 0, apart, _SAME * scale)
     low, high = _around(at, alike)
-    tau = part["tau"].to_numpy(float)
-    return part.iloc[at].to_dict() | {
-        "draws_each": draws,
-        "progress": value[at],
-        "progress_se": se[at],
-        "mse": mse[at],
-        "mse_se": mse_se[at],
-        "tau_low": tau[low],
-        "tau_high": tau[high],
-        "at_edge": bool(at in (0, len(part) - 1) and not math.isnan(tau[at])),
-    }
+    return run[at], run[low], run[high]
 
 
 def is_no_better_than_0(rows: pd.DataFrame) -> "pd.Series[bool]":
@@ -347,17 +367,16 @@ def _around(at: int, alike: "NDArray[np.bool_]") -> tuple[int, int]:
 
 def _ranked(table: pd.DataFrame, *, by_error: bool) -> pd.DataFrame:
     """Return the table in order, with ranks."""
-    gain = -table["mse"] if by_error else table["progress"]
-    se = table["mse_se"] if by_error else table["progress_se"]
-    first = (gain - 2 * se).idxmax()
+    gain = (-table["mse"] if by_error else table["progress"]).to_numpy(float)
+    se = table["mse_se" if by_error else "progress_se"].to_numpy(float)
+    first = np.nanargmax(gain - 2 * se)
     noise = 2 * np.hypot(se, se[first]) + 1e-9 * abs(gain[first])
     group = np.where(gain[first] - gain <= noise, 1, 2)
-    group[table.index == first] = 0
+    group[first] = 0
     group[is_no_better_than_0(table)] = 3
-    table = table.assign(group=group, gain=gain)
-    table = table.sort_values(["group", "gain"], ascending=[True, False], kind="stable")
+    order = np.lexsort((-gain, group))
     place = np.arange(1, len(table) + 1)
-    return table.assign(rank=np.where(table["group"] < 2, 1, place))
+    return table.iloc[order].assign(rank=np.where(group[order] < 2, 1, place))
 
 
 def _relative(table: pd.DataFrame, truth2: float | None) -> pd.DataFrame:

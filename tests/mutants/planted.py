@@ -376,8 +376,8 @@ MUTANTS = {
     ),
     "budget not divided by the cost": Mutant(
         "comparison/ranking.py",
-        "_most(part, int(budget // cost), number",
-        "_most(part, int(budget), number",
+        "np.maximum(budget // costs, 1)",
+        "np.maximum(budget // np.ones_like(costs), 1)",
         "dear estimators rank as cheap ones",
         _RANKING,
     ),
