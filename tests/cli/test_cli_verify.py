@@ -12,7 +12,7 @@ from gradlab.comparison.rows import METHODS
 from gradlab.verification import rungs
 from gradlab.verification.verifying import JUDGED
 
-pytestmark = pytest.mark.usefixtures("unchecked", "few_calls")
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 MINE = """
 import torch, gradlab

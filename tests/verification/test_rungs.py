@@ -16,7 +16,7 @@ from gradlab.verification.rungs import SITES, binary
 from gradlab.verification.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED
 from ladder_members import FORMS, MEMBERS, drawing, never, of_surrogate
 
-pytestmark = pytest.mark.usefixtures("unchecked", "few_calls")
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 # Losses that no site tries are left out, so that the tests are short.
 FEW = rungs(["constant", "linear", "mlp"], [(2, 3), (3, 2)], ["moderate"])
