@@ -68,6 +68,15 @@ def few_calls(request, monkeypatch):
         monkeypatch.setattr("gradlab.user_code.replicates._SMALL", (16,))
 
 
+@pytest.fixture(scope="module")
+def kept_processes():
+    """Let the sweeps of a file use the processes that others left."""
+    from kept_processes import kept_processes
+
+    with kept_processes():
+        yield
+
+
 @pytest.fixture
 def interruptible():
     """Let SIGINT arrive also where the tests run in the background of a shell."""

@@ -73,7 +73,8 @@ MANY = [
 ]
 
 
-@pytest.mark.parametrize("classes", [700, 2000])
+# More than 512 classes, and nine times as many pairs of them in the slow tests.
+@pytest.mark.parametrize("classes", [700, pytest.param(2000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("estimator", MANY, ids=str)
 def test_one_variable_of_many_classes_is_enumerated(estimator, classes):
     logits = torch.randn(1, classes, generator=torch.Generator().manual_seed(0)).double()

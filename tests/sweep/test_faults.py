@@ -16,6 +16,7 @@ from gradlab.sweep.cells import computed
 from gradlab.sweep.grid import Grid
 from gradlab.sweep.running import run_sweep
 from gradlab.sweep.store import StoreError, opened, sweep_rows
+from kept_processes import kept_processes
 
 GRID = """
 problems = ["quadratic", "cubic"]
@@ -129,8 +130,9 @@ def test_a_driver_killed_at_random_moments_loses_nothing(kills, seeds, tmp_path)
         counts.append(rows_there(store))
     assert counts == sorted(counts)
     assert 0 < counts[-1] < 8 * seeds
-    assert run_sweep(Grid.from_toml(file), store, workers=2).before == counts[-1]
-    run_sweep(Grid.from_toml(file), tmp_path / "undisturbed.db", workers=1)
+    with kept_processes():
+        assert run_sweep(Grid.from_toml(file), store, workers=1).before == counts[-1]
+        run_sweep(Grid.from_toml(file), tmp_path / "undisturbed.db", workers=1)
     assert_same_rows(store, tmp_path / "undisturbed.db")
 
 
@@ -220,7 +222,8 @@ def test_failed_cells_are_kept_until_they_are_tried_again(tmp_path):
 
 def test_cells_that_are_too_large_are_refused_before_they_start(tmp_path):
     grid = Grid(["mlp"], ["2x3", "40x4"], estimators=["ZGR"])
-    done = run_sweep(grid, tmp_path / "s.db", workers=1)
+    with kept_processes():
+        done = run_sweep(grid, tmp_path / "s.db", workers=1)
     assert (done.computed, done.failed) == (2, 1)
     errors = sweep_rows(tmp_path / "s.db")["error"]
     assert errors.isna().tolist() == [True, False]
