@@ -209,12 +209,12 @@ SLOW = [
 FEW = {
     "verify --max-draws 512": 4,
     "verify": 2,
-    "compare": 10,
+    "compare": 6,
     "train vae": 2,
     "train network": 1,
     "time": 2,
-    "sweep plot": 3,
-    "recommend": 7,
+    "sweep plot": 2,
+    "recommend": 4,
 }
 
 

@@ -29,12 +29,12 @@ draws = {draws}
 
 # What may go wrong in a cell; each hangs, dies or fails where it draws.
 OWN = """
-import os, torch, gradlab
+import os, time, torch, gradlab
 class Hangs(gradlab.ZGR):
     name = "HANGS"
     def pullback(self, p, x, v):
         while True:
-            pass
+            time.sleep(1)
 class Dies(gradlab.ZGR):
     name = "DIES"
     def pullback(self, p, x, v):
