@@ -357,7 +357,7 @@ MUTANTS = {
         "float((2 * self.scatter.square().sum()).sqrt()) / max(self.n - 1, 1) / self.n",
         "float(self.scatter.square().sum().sqrt()) / max(self.n - 1, 1) / self.n",
         "its standard error is too small",
-        _SEQUENTIAL,
+        _MEAN_TEST,
     ),
     "calls ignored": Mutant(
         "verification/deviation_sums.py",
