@@ -31,6 +31,7 @@ _SAME = 0.01
 _NONE = 1e-12
 
 Array = NDArray[np.float64]
+Places = NDArray[np.signedinteger]
 
 
 def best_temperature(
@@ -254,7 +255,7 @@ def ranking(
         raise ValueError(_nothing(rows))
     parts = [part.sort_values("tau") for _, part in measured.groupby("series", sort=False)]
     sizes = [len(part) for part in parts]
-    costs = np.repeat([part["cost"].iloc[0] for part in parts], sizes)
+    costs = np.repeat([float(part["cost"].iloc[0]) for part in parts], sizes)
     runs = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
     measured = pd.concat(parts, ignore_index=True)
     truth2, known = _truth2(rows)
@@ -262,7 +263,7 @@ def ranking(
     for budget, number in itertools.product(budgets, averaged):
         paid = [run for run in runs if costs[run[0]] <= budget]
         if paid:
-            draws = np.maximum(budget // costs, 1).astype(int)
+            draws = np.maximum(budget // costs, 1)
             table = _most(measured, paid, draws, number, truth2 if known else 0.0)
             tables.append(
                 _ranked(
@@ -287,7 +288,7 @@ def _truth2(rows: pd.DataFrame) -> tuple[float, bool]:
 
 
 def _most(
-    rows: pd.DataFrame, runs: list[Array], draws: Array, averaged: float, truth2: float
+    rows: pd.DataFrame, runs: list[Places], draws: Array, averaged: float, truth2: float
 ) -> pd.DataFrame:
     """Return the best row of each series, for gradients of so many draws.
 
@@ -313,7 +314,7 @@ def _most(
         rows.iloc[best]
         .reset_index(drop=True)
         .assign(
-            draws_each=draws[best],
+            draws_each=draws[best].astype(int),
             progress=value[best],
             progress_se=se[best],
             mse=mse[best],
@@ -325,7 +326,7 @@ def _most(
     )
 
 
-def _best_of(run: Array, gain: Array, noise: Array, *, relative: bool) -> tuple[int, int, int]:
+def _best_of(run: Places, gain: Array, noise: Array, *, relative: bool) -> tuple[int, int, int]:
     """Return the place of the most gain in a run, and the ends of what cannot be told from it."""
     at = int((gain - 2 * noise).argmax())
     apart = 2 * np.hypot(noise, noise[at])
