@@ -57,15 +57,24 @@ def unchecked(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def few_calls(request, monkeypatch):
-    """Ask by few calls whether your own code draws replicates, for tests of what comes after that.
+    """Ask by few calls whether your own code draws replicates, in all tests that are not slow.
 
     The 640 calls of the full check cost more than most trials. tests/user_code/test_replicates.py
     and the slow tests make all of them.
     """
     if request.node.get_closest_marker("slow") is None:
         monkeypatch.setattr("gradlab.user_code.replicates._SMALL", (16,))
+
+
+@pytest.fixture(scope="module")
+def kept_processes():
+    """Let the sweeps of a file use the processes that others left."""
+    from kept_processes import kept_processes
+
+    with kept_processes():
+        yield
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ progress, temperatures alone also by the mean squared error of the mean of n dra
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab.checks import check_averaged
+from gradlab.comparison.means_of_draws import Array, ProgressOf, averaged_error, progress_at
 from gradlab.comparison.rows import AVERAGED, RANKED
 
 __all__ = [
@@ -31,7 +32,7 @@ _SAME = 0.01
 # Progress below this is rounding.
 _NONE = 1e-12
 
-Array = NDArray[np.float64]
+Places = NDArray[np.signedinteger]
 
 
 def best_temperature(
@@ -154,79 +155,6 @@ def _best(part: pd.DataFrame, n: float) -> dict[str, Any]:
     }
 
 
-def averaged_error(rows: pd.DataFrame, n: float | Array) -> tuple[Array, Array]:
-    r"""Return the mean squared error of the mean of n draws, for each row, and its standard error.
-
-    .. math:: e = b + v / n, \quad s_e^2 = s_b^2 + s_v^2 / n^2 + (s_{mse}^2 - s_b^2 - s_v^2) / n
-
-    The error at n = 1, `mse_se`, shows how the errors of the two parts go together.
-
-    Args:
-        rows: From `gradlab.compare`: b is `bias2`, v is `variance`.
-        n: How many draws are averaged, for all rows or for each; they need not be whole numbers.
-
-    Returns:
-        The errors and their standard errors, one for each row, in units of f squared.
-
-    Example:
-        >>> row = {"bias2": 1.0, "bias2_se": 0.3, "variance": 8.0, "variance_se": 0.4}
-        >>> error, se = averaged_error(pd.DataFrame([row | {"mse_se": 0.5}]), 4)
-        >>> error.round(3).tolist(), se.round(3).tolist()
-        ([3.0], [0.316])
-    """
-    bias2, variance, b, v, both = (
-        rows[column].to_numpy(float)
-        for column in ("bias2", "variance", "bias2_se", "variance_se", "mse_se")
-    )
-    covariance = (both**2 - b**2 - v**2) / 2
-    square = b**2 + (v / n) ** 2 + 2 * covariance / n
-    return bias2 + variance / n, np.sqrt(square.clip(min=0.0))
-
-
-ProgressOf = Callable[[pd.DataFrame, float | Array], tuple[Array, Array]]
-"""What returns the progress of a mean of draws, and its standard error, for each row."""
-
-
-def progress_at(rows: pd.DataFrame, averaged: float | Array) -> tuple[Array, Array]:
-    r"""Return the progress of the mean of so many draws, and its standard error, for each row.
-
-    .. math:: P(B) = \operatorname{sign}(c)\, c^2 / (1 + v / (|g|^2 B)),
-
-    with the cosine c and the scale-free variance v: what `Moments.progress` returns, up to the
-    noise of measured rows. Rows hold it for one B only.
-
-    Args:
-        rows: From `gradlab.compare`.
-        averaged: B, for all rows or for each.
-
-    Returns:
-        Two arrays. Exact rows of a mean of 0 have no progress and no error; NaN where a length is
-        lost in noise.
-
-    Example:
-        >>> from gradlab import compare
-        >>> from gradlab.problems import problem, regime
-        >>> rows = compare(problem("linear", 2, 3), regime("moderate", 2, 3), ["ST"])
-        >>> progress_at(rows, 10)[0].round(6).tolist()
-        [1.0]
-    """
-    cosine, cosine_se, v, v_se, truth2 = (
-        rows[column].to_numpy(float)
-        for column in (
-            *("cosine", "cosine_se", "scale_free_variance", "scale_free_variance_se"),
-            "truth2",
-        )
-    )
-    with np.errstate(divide="ignore", invalid="ignore"):
-        unit = truth2 * np.asarray(averaged, dtype=float)
-        noise, noise_se = v / unit, v_se / unit
-        root = cosine / np.sqrt(1 + noise)
-        root_se = np.hypot(cosine_se, cosine * noise_se / (2 * (1 + noise))) / np.sqrt(1 + noise)
-    known = (rows["method"] == "exact").to_numpy() & np.isnan(root) & (truth2 > 0)
-    root, root_se = np.where(known, 0.0, root), np.where(known, 0.0, root_se)
-    return root * abs(root), np.hypot(2 * root * root_se, math.sqrt(2) * root_se**2)
-
-
 def ranking(
     rows: pd.DataFrame,
     budgets: Sequence[int],
@@ -262,17 +190,22 @@ def ranking(
     if not len(measured):
         raise ValueError(_nothing(rows))
     parts = [part.sort_values("tau") for _, part in measured.groupby("series", sort=False)]
+    sizes = [len(part) for part in parts]
+    costs = np.repeat([float(part["cost"].iloc[0]) for part in parts], sizes)
+    runs = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+    measured = pd.concat(parts, ignore_index=True)
     truth2, known = _truth2(rows)
     tables = []
     for budget, number in itertools.product(budgets, averaged):
-        found = [
-            _most(part, int(budget // cost), number, progress if known else None)
-            for part in parts
-            if (cost := part["cost"].iloc[0]) <= budget
-        ]
-        if found:
-            table = pd.DataFrame(found).assign(evaluations=budget, averaged=float(number))
-            tables.append(_ranked(table, by_error=not known))
+        paid = [run for run in runs if costs[run[0]] <= budget]
+        if paid:
+            draws = np.maximum(budget // costs, 1)
+            table = _most(measured, paid, draws, number, progress if known else None)
+            tables.append(
+                _ranked(
+                    table.assign(evaluations=budget, averaged=float(number)), by_error=not known
+                )
+            )
     if not tables:
         dear = measured.loc[measured["cost"].idxmin()]
         raise ValueError(
@@ -291,40 +224,57 @@ def _truth2(rows: pd.DataFrame) -> tuple[float, bool]:
 
 
 def _most(
-    part: pd.DataFrame, draws: int, averaged: float, progress: ProgressOf | None
-) -> dict[str, Any]:
-    """Return the best row of a series, by increasing temperature, for gradients of so many draws.
+    rows: pd.DataFrame,
+    runs: list[Places],
+    draws: Array,
+    averaged: float,
+    progress: ProgressOf | None,
+) -> pd.DataFrame:
+    """Return the best row of each series, for gradients of so many draws.
 
-    By progress, or by the error where there is none.
+    By progress, or by the error where there is none. A run has the places of a series in `rows`, by
+    increasing temperature. All rows are computed at once: series are many, and tables are slow.
     """
-    mse, mse_se = averaged_error(part, draws)
+    mse, mse_se = averaged_error(rows, draws)
     if progress is not None:
-        value, se = progress(part, draws * averaged)
+        value, se = progress(rows, draws * averaged)
         lost = np.isnan(value) | np.isnan(se)
         # No progress is shown where a length is lost in noise.
         value, se = np.where(lost, 0.0, value), np.where(lost, 1.0, se)
-        gain = value
+        gain, noise = value, se
     else:
-        value = se = np.full(len(part), math.nan)
-        gain = -mse
-    noise = mse_se if progress is None else se
+        value = se = np.full(len(rows), math.nan)
+        gain, noise = -mse, mse_se
+    best, low, high = np.array(
+        [_best_of(run, gain[run], noise[run], relative=progress is not None) for run in runs]
+    ).T
+    tau = rows["tau"].to_numpy(float)
+    ends = np.array([[run[0], run[-1]] for run in runs])
+    return (
+        rows.iloc[best]
+        .reset_index(drop=True)
+        .assign(
+            draws_each=draws[best].astype(int),
+            progress=value[best],
+            progress_se=se[best],
+            mse=mse[best],
+            mse_se=mse_se[best],
+            tau_low=tau[low],
+            tau_high=tau[high],
+            at_edge=(best[:, None] == ends).any(1) & ~np.isnan(tau[best]),
+        )
+    )
+
+
+def _best_of(run: Places, gain: Array, noise: Array, *, relative: bool) -> tuple[int, int, int]:
+    """Return the place of the most gain in a run, and the ends of what cannot be told from it."""
     at = int((gain - 2 * noise).argmax())
     apart = 2 * np.hypot(noise, noise[at])
     # What is left to gain, not what is reached: .98 and .99 are as far apart as .5 and .75.
-    scale = abs(gain[at]) if progress is None else 1 - gain[at]
+    scale = 1 - gain[at] if relative else abs(gain[at])
     alike = gain[at] - gain <= np.where(apart > 0, apart, _SAME * scale)
     low, high = _around(at, alike)
-    tau = part["tau"].to_numpy(float)
-    return part.iloc[at].to_dict() | {
-        "draws_each": draws,
-        "progress": value[at],
-        "progress_se": se[at],
-        "mse": mse[at],
-        "mse_se": mse_se[at],
-        "tau_low": tau[low],
-        "tau_high": tau[high],
-        "at_edge": bool(at in (0, len(part) - 1) and not math.isnan(tau[at])),
-    }
+    return run[at], run[low], run[high]
 
 
 def is_no_better_than_0(rows: pd.DataFrame) -> "pd.Series[bool]":
@@ -358,17 +308,16 @@ def _around(at: int, alike: "NDArray[np.bool_]") -> tuple[int, int]:
 
 def _ranked(table: pd.DataFrame, *, by_error: bool) -> pd.DataFrame:
     """Return the table in order, with ranks."""
-    gain = -table["mse"] if by_error else table["progress"]
-    se = table["mse_se"] if by_error else table["progress_se"]
-    first = (gain - 2 * se).idxmax()
+    gain = (-table["mse"] if by_error else table["progress"]).to_numpy(float)
+    se = table["mse_se" if by_error else "progress_se"].to_numpy(float)
+    first = np.nanargmax(gain - 2 * se)
     noise = 2 * np.hypot(se, se[first]) + 1e-9 * abs(gain[first])
     group = np.where(gain[first] - gain <= noise, 1, 2)
-    group[table.index == first] = 0
+    group[first] = 0
     group[is_no_better_than_0(table)] = 3
-    table = table.assign(group=group, gain=gain)
-    table = table.sort_values(["group", "gain"], ascending=[True, False], kind="stable")
+    order = np.lexsort((-gain, group))
     place = np.arange(1, len(table) + 1)
-    return table.assign(rank=np.where(table["group"] < 2, 1, place))
+    return table.iloc[order].assign(rank=np.where(group[order] < 2, 1, place))
 
 
 def _relative(table: pd.DataFrame, truth2: float | None) -> pd.DataFrame:

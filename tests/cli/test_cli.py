@@ -482,7 +482,7 @@ def test_an_interrupt_leaves_nothing_behind(sent, fakes, tmp_path) -> None:
             time.sleep(0.05)
         run.send_signal(sent)
         try:
-            _, err = run.communicate(timeout=20)
+            _, err = run.communicate(timeout=600)
         finally:
             run.kill()
     assert run.returncode == 130

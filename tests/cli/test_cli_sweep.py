@@ -18,15 +18,16 @@ temperatures = [0.1, 0.5, 2.0]
 draws = 64
 """
 
-pytestmark = pytest.mark.usefixtures("unchecked")
+pytestmark = pytest.mark.usefixtures("unchecked", "kept_processes")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, kept_processes):
     """A folder with a grid file and the store that `gradlab sweep run` made of it."""
     found = tmp_path_factory.mktemp("sweep")
     (found / "grid.toml").write_text(GRID)
-    assert main(["sweep", "run", str(found / "grid.toml"), str(found / "s.db")]) == 0
+    workers = ["--workers", "1"]
+    assert main(["sweep", "run", str(found / "grid.toml"), str(found / "s.db"), *workers]) == 0
     return found
 
 

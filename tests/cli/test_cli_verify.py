@@ -12,7 +12,7 @@ from gradlab.comparison.rows import METHODS
 from gradlab.verification import rungs
 from gradlab.verification.verifying import JUDGED
 
-pytestmark = pytest.mark.usefixtures("unchecked", "few_calls")
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 MINE = """
 import torch, gradlab
@@ -129,7 +129,8 @@ def test_a_claim_that_fails_gives_status_1(capsys):
 
 
 @pytest.mark.usefixtures("mine")
-@pytest.mark.parametrize("name", ["Mine", "rloo"])
+# All that rloo says is drawn, here at two calls: the other commands draw functions in every run.
+@pytest.mark.parametrize("name", ["Mine", pytest.param("rloo", marks=pytest.mark.slow)])
 def test_right_code_of_ones_own_gives_status_0(name, capsys):
     for problem in ((), ("--problem", "quadratic", "--size", "3x2", "--regime", "uniform")):
         status, out, err = run(capsys, "--file", f"mine.py:{name}", "--delta", "0.3", *problem)
@@ -145,6 +146,8 @@ def test_a_function_without_claim_is_asked_to_be_unbiased(capsys):
     assert err.startswith("gradlab: not shown to be unbiased, which it does not declare: straight_")
 
 
+# tests/verification/test_order.py asks the same of the library in every run.
+@pytest.mark.slow
 @pytest.mark.usefixtures("mine")
 def test_code_without_claim_holds_nothing_on_the_ladder(capsys):
     status, out, err = run(capsys, "--file", "mine.py:gapless", "--delta", "0.3")
@@ -242,7 +245,7 @@ def test_bad_usage_is_told_in_one_line(line, capsys):
 
 
 def test_a_model_too_large_to_enumerate_is_compared_with_rf(capsys):
-    line = "RF(m=2) --problem quadratic --size 30x10 --delta 0.5 --max-draws 20000"
+    line = "RF(m=2) --problem quadratic --size 30x10 --delta 0.5 --max-draws 4000"
     status, out, _ = run(capsys, *line.split())
     assert status in (0, 1)
     assert "the mean of RF(m=4), by as many draws of it" in textwrap.dedent(out)

@@ -20,7 +20,7 @@ from gradlab.cli import main
 from gradlab.cli.listing import Kind
 from pairwise import pairwise
 
-pytestmark = pytest.mark.usefixtures("unchecked")
+pytestmark = pytest.mark.usefixtures("unchecked", "kept_processes")
 
 FIGURES = Path(__file__).parents[2] / "figures"
 
@@ -227,13 +227,13 @@ SLOW = [
 FEW = {
     "verify --max-draws 512": 4,
     "verify": 2,
-    "compare": 10,
+    "compare": 6,
     "train vae": 2,
     "train network": 1,
     "time": 2,
     "report": 2,
-    "sweep plot": 3,
-    "recommend": 7,
+    "sweep plot": 2,
+    "recommend": 4,
 }
 
 
@@ -252,7 +252,7 @@ def cases() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Path:
+def store(tmp_path_factory, kept_processes) -> Path:
     """Return the file of a small sweep."""
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "grid.toml").write_text(GRID)

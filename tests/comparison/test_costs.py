@@ -1,7 +1,6 @@
 """Cost before work: sizes and seconds are asked first, and what is left to draws is said."""
 
 import math
-import time
 
 import pytest
 import torch
@@ -9,9 +8,9 @@ import torch
 import gradlab
 from gradlab import compare, exact_gradient, exact_moments, recommend
 from gradlab.comparison.rows import PROBED
-from gradlab.exact import enumeration
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.moments import Enumeration, NotExactError
+from gradlab.exact.truth import exact_value
 from gradlab.nn.probe import GradientProbe
 from gradlab.problems import problem, regime
 from significance import limit, scores
@@ -169,9 +168,7 @@ def test_progress_of_an_enumeration_says_what_is_left(monkeypatch, capsys):
         now[0] += 1.0
         return x[..., 0].sum(-1)
 
-    started = time.perf_counter()
-    enumeration.exact_value(slow, torch.zeros(18, 2, dtype=torch.float64))
-    assert time.perf_counter() - started < 20
+    exact_value(slow, torch.zeros(18, 2, dtype=torch.float64))
     lines = [line for line in capsys.readouterr().err.splitlines() if line]
     assert len(lines) >= 2
     assert "enumerating" in lines[0]

@@ -1,6 +1,7 @@
 """The best temperature and the ranking by progress: known answers, honest words, a picture."""
 
 import dataclasses
+import functools
 import math
 import re
 
@@ -294,7 +295,12 @@ EXACT = ["ST", "ZGR", "GS-ST", "GR", "REINFORCE", "RF(m=4)"]
 
 @pytest.mark.parametrize(
     ("evaluations", "averaged", "biased"),
-    [(3, 1, True), (3, 3, True), (30_000, 100, False), (4, 1e6, False)],
+    [
+        (3, 1, True),
+        pytest.param(3, 3, True, marks=pytest.mark.slow),  # as before, between the two ends
+        (30_000, 100, False),
+        pytest.param(4, 1e6, False, marks=pytest.mark.slow),
+    ],
 )
 def test_the_best_on_a_quadratic_has_the_most_exact_progress(evaluations, averaged, biased):
     f, logits = loss_of("quadratic"), logits_of("moderate")
@@ -325,8 +331,16 @@ def test_the_best_on_a_quadratic_has_the_most_exact_progress(evaluations, averag
     assert (by_noise in " ".join(answer.explain().split())) == (not biased)
 
 
-@pytest.mark.parametrize("evaluations", [3, 5, 12])
-@pytest.mark.parametrize("averaged", [1, 100])
+# Five rankings each: one beginning and one end of the range in every run.
+@pytest.mark.parametrize(
+    ("evaluations", "averaged"),
+    [
+        (3, 100),
+        (12, 1),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [(3, 1), (5, 1), (5, 100)]),
+        pytest.param(12, 100, marks=pytest.mark.slow),
+    ],
+)
 def test_where_the_first_place_holds_is_reported(evaluations, averaged):
     f, logits = loss_of("quadratic"), logits_of("moderate")
     given = {"estimators": EXACT, "temperatures": FEW}
@@ -551,10 +565,15 @@ def test_a_faulty_loss(f, message):
 # ---- picture ----------------------------------------------------------------------------------
 
 
+@functools.cache
+def drawn_answer():
+    given = {"evaluations": 6, "draws": 64, "temperatures": FEW}
+    return recommend(loss_of("cubic"), logits_of("moderate"), **given)
+
+
 @pytest.mark.parametrize("width", ["page", "column"])
 def test_the_picture_names_the_best_five_in_colours_of_their_own(width):
-    given = {"evaluations": 6, "draws": 64, "temperatures": FEW}
-    answer = recommend(loss_of("cubic"), logits_of("moderate"), **given)
+    answer = drawn_answer()
     figure = plot(answer.curves, width)
     left, right = figure.axes
     asked = answer.curves[answer.curves.asked]

@@ -56,7 +56,7 @@ def swept() -> pd.DataFrame:
 
     with tempfile.TemporaryDirectory() as folder:
         grid = Grid(["quadratic"], ["2x3"], estimators=["ST", "GS", "ARM"], draws=64)
-        run_sweep(grid, Path(folder) / "store.db")
+        run_sweep(grid, Path(folder) / "store.db", workers=1)
         return sweep_rows(Path(folder) / "store.db")
 
 
@@ -74,6 +74,7 @@ MADE = {
 }
 
 
+@pytest.mark.usefixtures("kept_processes")
 @pytest.mark.parametrize("name", MADE)
 def test_rows_are_what_the_schema_says(name):
     rows = MADE[name]()

@@ -8,6 +8,8 @@ import pytest
 
 import gradlab
 
+pytestmark = pytest.mark.usefixtures("unchecked", "kept_processes")
+
 PACKAGE = Path(gradlab.__file__).parent
 
 

@@ -35,9 +35,29 @@ BY_NAME = {fault.name: fault for fault in FAULTY}
 CORRECT_BY_NAME = {correct.name: correct for correct in CORRECT}
 
 
+# One of each kind in every run, all of them with the slow tests.
+QUICK = {
+    *("draw times .9", "surrogate times .5", "tables times .9", "patched and wrapped"),
+    *("clips v", "counts its calls", "other tuples", "half of the value", "in float32"),
+    *("recorded", "C > 3", "rare class", "shifted"),
+}
+
+
+def quick(names):
+    """Return the names; all but `QUICK` are slow."""
+    return [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in names]
+
+
 @pytest.fixture(params=BY_NAME)
 def fault(request):
     """Return each fault, what it patches patched."""
+    with BY_NAME[request.param].patch():
+        yield BY_NAME[request.param]
+
+
+@pytest.fixture(params=quick(BY_NAME))
+def quick_fault(request):
+    """Return each fault, what it patches patched; one of each kind in every run."""
     with BY_NAME[request.param].patch():
         yield BY_NAME[request.param]
 
@@ -71,17 +91,7 @@ def outcome_of(fault, judge):
     return verdict.outcome, verdict.method
 
 
-# One of each kind in every run, all of them with the slow tests.
-QUICK = {
-    *("draw times .9", "surrogate times .5", "tables times .9", "patched and wrapped"),
-    *("clips v", "counts its calls", "other tuples", "half of the value", "in float32"),
-    *("recorded", "C > 3", "rare class", "shifted"),
-}
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in BY_NAME]
-)
+@pytest.mark.parametrize("name", quick(BY_NAME))
 def test_what_runs_is_not_called_unbiased(name):
     fault = BY_NAME[name]
     with fault.patch():
@@ -153,7 +163,8 @@ def check_row(fault, row, *, training=False):
     assert abs(off) < FAR * float(se.square().sum()) ** 0.5
 
 
-def test_a_row_of_compare_is_of_the_code(fault):
+def test_a_row_of_compare_is_of_the_code(quick_fault):
+    fault = quick_fault
     try:
         rows = compare(fault.f, fault.logits, [fault.make()], draws=256)
     except EstimatorError:

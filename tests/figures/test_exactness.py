@@ -60,6 +60,8 @@ def rows():
     return of
 
 
+# tests/figures/test_redraw.py draws every figure from its rows in every run.
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", ["quadratics", *REDUCED])
 def test_plots_read_rows_from_a_csv(rows, name):

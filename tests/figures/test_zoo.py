@@ -61,6 +61,8 @@ def test_same_seed_same_rows(figure: ModuleType) -> None:
     pd.testing.assert_frame_equal(made(figure), again, check_exact=True)
 
 
+# tests/figures/test_redraw.py draws every figure from its rows in every run.
+@pytest.mark.slow
 @figures
 def test_plot_needs_the_csv_only(figure: ModuleType) -> None:
     plot = {zoo: zoo_plot, baselines: baselines_plot}[figure].plot

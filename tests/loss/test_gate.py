@@ -23,7 +23,7 @@ from gradlab import (
 )
 from gradlab.exact.moments import Enumeration
 from gradlab.figures.toys.descent import optimize
-from gradlab.loss import BatchDependentError, HoldsLogitsError, LossError
+from gradlab.loss import BatchDependentError, HoldsLogitsError, LossError, RandomLossError
 from gradlab.loss.gate import checked
 from gradlab.nn.probe import GradientProbe
 from gradlab.problems import problem, regime
@@ -235,3 +235,18 @@ def test_a_fault_that_shows_late_is_found_by_the_sweep():
 
     with pytest.raises(BatchDependentError, match="or on something that it keeps between calls"):
         exact_gradient(f, LOGITS)
+
+
+# ---- rare noise -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_of_one_call_in_twenty_is_found(seed):
+    """The few calls of the gate may agree; a call that draws numbers is repeated."""
+
+    def f(x):
+        return x[..., 0].sum(-1) + (torch.rand(()) < 0.05).to(x.dtype)
+
+    torch.manual_seed(seed)
+    with pytest.raises(RandomLossError, match="f is random: two calls at the same x differ by 1"):
+        checked(f, LOGITS)

@@ -6,6 +6,7 @@ The exit status is 1 if a mutant survived, or if tests fail that should not (`--
 """
 
 import argparse
+import itertools
 import os
 import shutil
 import subprocess
@@ -78,20 +79,30 @@ def is_killed(copy: Path, mutant: Mutant) -> bool:
     """Return whether a test fails while the mutant is planted in the copy."""
     path = copy / "gradlab" / mutant.file
     before = path.read_text()
-    path.write_text(before.replace(mutant.old, mutant.new))
+    _write(path, before.replace(mutant.old, mutant.new))
     try:
         return not passes(copy, list(mutant.tests))
     finally:
-        path.write_text(before)
+        _write(path, before)
+
+
+# Bytecode is stored, which saves time. It is taken for that of any text of the same second.
+_SECONDS = itertools.count(int(time.time()))
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file at a second of its own, so that no bytecode of another text is taken for it."""
+    path.write_text(text)
+    second = next(_SECONDS)
+    os.utime(path, (second, second))
 
 
 def passes(copy: Path, tests: list[str]) -> bool:
     """Return whether the tests pass. Raises RuntimeError if pytest itself cannot run."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
-    # No bytecode: a mutant of the same length in the same second would not be seen.
     environment = os.environ | {
         "PYTHONPATH": str(copy),
-        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONDONTWRITEBYTECODE": "",
         "OMP_NUM_THREADS": "1",
         "MPLBACKEND": "Agg",
     }

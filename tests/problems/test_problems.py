@@ -531,7 +531,7 @@ def test_processes_share_a_cache_and_may_be_killed(cache, tmp_path, monkeypatch)
     scripts = [SCRIPT.format(folder=str(meeting), fault=fault) for fault in faults]
     running = [subprocess.Popen([sys.executable, "-c", script]) for script in scripts]
     try:
-        assert [process.wait(timeout=100) for process in running] == [9, 0]
+        assert [process.wait(timeout=600) for process in running] == [9, 0]
     finally:
         for process in running:
             process.kill()

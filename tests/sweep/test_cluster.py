@@ -53,7 +53,7 @@ def cluster(workers=2, threads=1):
     options = ["--nworkers", workers, "--nthreads", threads, "--no-dashboard"]
     parts.append(dask("worker", address, *options))
     try:
-        ends = time.monotonic() + 60
+        ends = time.monotonic() + 600
         while psutil.Process(parts[0].pid).net_connections() == []:
             assert time.monotonic() < ends, "the scheduler does not listen"
             time.sleep(0.1)
@@ -124,13 +124,13 @@ def running_sweep(store, address):
 
     thread = threading.Thread(target=run)
     thread.start()
-    ends = time.monotonic() + 60
+    ends = time.monotonic() + 600
     while not store.exists() or sweep_rows(store).empty:
         assert thread.is_alive(), outcome
         assert time.monotonic() < ends, "waited in vain"
         time.sleep(0.05)
     yield outcome
-    thread.join(timeout=100)
+    thread.join(timeout=600)
     assert not thread.is_alive()
 
 

@@ -16,6 +16,7 @@ from gradlab.sweep.cells import computed
 from gradlab.sweep.grid import Grid
 from gradlab.sweep.running import run_sweep
 from gradlab.sweep.store import StoreError, opened, sweep_rows
+from kept_processes import kept_processes
 
 GRID = """
 problems = ["quadratic", "cubic"]
@@ -28,12 +29,12 @@ draws = {draws}
 
 # What may go wrong in a cell; each hangs, dies or fails where it draws.
 OWN = """
-import os, torch, gradlab
+import os, time, torch, gradlab
 class Hangs(gradlab.ZGR):
     name = "HANGS"
     def pullback(self, p, x, v):
         while True:
-            pass
+            time.sleep(1)
 class Dies(gradlab.ZGR):
     name = "DIES"
     def pullback(self, p, x, v):
@@ -52,6 +53,8 @@ class Talks(gradlab.ZGR):
         print("{")
         return super().pullback(p, x, v)
 def hangs(x):
+    with open(__file__ + ".calls", "a") as calls:
+        calls.write("called\\n")
     while True:
         pass
 """
@@ -129,8 +132,9 @@ def test_a_driver_killed_at_random_moments_loses_nothing(kills, seeds, tmp_path)
         counts.append(rows_there(store))
     assert counts == sorted(counts)
     assert 0 < counts[-1] < 8 * seeds
-    assert run_sweep(Grid.from_toml(file), store, workers=2).before == counts[-1]
-    run_sweep(Grid.from_toml(file), tmp_path / "undisturbed.db", workers=1)
+    with kept_processes():
+        assert run_sweep(Grid.from_toml(file), store, workers=1).before == counts[-1]
+        run_sweep(Grid.from_toml(file), tmp_path / "undisturbed.db", workers=1)
     assert_same_rows(store, tmp_path / "undisturbed.db")
 
 
@@ -142,7 +146,7 @@ def test_a_killed_worker_is_replaced(tmp_path):
             wait_for_rows(driver, store, rows_there(store))
             workers = psutil.Process(driver.pid).children()
             random.Random(0).choice(workers).kill()
-        out, error = driver.communicate(timeout=100)
+        out, error = driver.communicate(timeout=600)
         assert driver.returncode == 0, error
     assert "320 cells computed" in out
     run_sweep(Grid.from_toml(file), tmp_path / "undisturbed.db", workers=1)
@@ -157,11 +161,11 @@ def test_an_interrupt_stops_cleanly_and_keeps_what_is_there(by, tmp_path):
         wait_for_rows(driver, store)
         workers = psutil.Process(driver.pid).children()
         driver.send_signal(by)
-        _, error = driver.communicate(timeout=10)
+        _, error = driver.communicate(timeout=200)
     assert driver.returncode == 130
     assert error.rstrip().endswith("gradlab: interrupted")
     assert "Traceback" not in error
-    assert psutil.wait_procs(workers, timeout=10)[1] == []
+    assert psutil.wait_procs(workers, timeout=200)[1] == []
     with opened(store):  # neither locked nor damaged
         assert 0 < len(sweep_rows(store)) < 1600
 
@@ -198,10 +202,9 @@ def test_a_cell_that_hangs_dies_or_fails_does_not_stop_the_others(tmp_path):
 def test_a_loss_that_hangs_is_waited_for_once(tmp_path):
     (tmp_path / "own.py").write_text(OWN)
     grid = Grid(["own.py:hangs", "mlp"], ["2x3"], estimators=["ZGR", "ST"], folder=tmp_path)
-    started = time.monotonic()
     done = run_sweep(grid, tmp_path / "s.db", workers=1, limit=3.0)
-    assert time.monotonic() - started < 3.0 * 2 + 20
     assert (done.computed, done.failed) == (4, 2)
+    assert (tmp_path / "own.py.calls").read_text().split() == ["called"]
 
 
 @pytest.mark.slow
@@ -220,7 +223,8 @@ def test_failed_cells_are_kept_until_they_are_tried_again(tmp_path):
 
 def test_cells_that_are_too_large_are_refused_before_they_start(tmp_path):
     grid = Grid(["mlp"], ["2x3", "40x4"], estimators=["ZGR"])
-    done = run_sweep(grid, tmp_path / "s.db", workers=1)
+    with kept_processes():
+        done = run_sweep(grid, tmp_path / "s.db", workers=1)
     assert (done.computed, done.failed) == (2, 1)
     errors = sweep_rows(tmp_path / "s.db")["error"]
     assert errors.isna().tolist() == [True, False]

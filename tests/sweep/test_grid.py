@@ -252,6 +252,7 @@ def test_a_plan_of_what_is_too_large_ends_soon():
     assert (found.seconds, found.cells) == (0, 10**5)
 
 
+@pytest.mark.usefixtures("kept_processes")
 def test_a_plan_counts_and_measures():
     grid = Grid(["quadratic"], ["2x3", "13x4"], seeds=4, estimators=["ZGR", "GS"], draws=64)
     found = plan(grid, seconds=0.2)

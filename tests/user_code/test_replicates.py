@@ -30,6 +30,11 @@ from significance import P_VALUE, limit
 LOSS, LOGITS = problem("quadratic", 2, 3, 11), regime("moderate", 2, 3, 11)
 
 
+@pytest.fixture
+def few_calls():
+    """Make all calls: it is them that are tested here."""
+
+
 def sampled(f, logits, n, generator):
     """Return x, f(x) and the score, one for each draw."""
     p = probabilities(logits)

@@ -1,7 +1,7 @@
 """Draws of one call that depend on each other are seen in the draws of a trial themselves."""
 
 import math
-from functools import reduce
+from functools import cache, reduce
 
 import pytest
 import scipy
@@ -22,6 +22,7 @@ from significance import P_VALUE
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
+RUNS = 400
 CALLS = (32,) * 8 + (40, 45, 50, 55, 60, 70, 80, 100, 100, 120, 120, 150)
 
 
@@ -73,12 +74,27 @@ def spreads(make, draw, seed: int, D: int = 6) -> list[Spread]:
     return list(reduce(CallSums.merge, calls).spreads())
 
 
-@pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("D", [1, 6, 40])
+@cache
+def independent(law: str, D: int) -> list[list[Spread]]:
+    """Return what is seen in each of `RUNS` runs of independent draws."""
+    return [spreads(None, LAWS[law], seed, D) for seed in range(RUNS)]
+
+
+# Each law and each number of coordinates once in every run.
+ONCE = [("normal", 6), ("rare", 1), ("skewed", 40)]
+
+
+@pytest.mark.parametrize(
+    ("law", "D"),
+    [
+        pytest.param(law, D, marks=[] if (law, D) in ONCE else pytest.mark.slow)
+        for law in LAWS
+        for D in (1, 6, 40)
+    ],
+)
 def test_independent_draws_are_rarely_accused(law, D):
     """At the rates at which a trial asks: a third of 1e-2 / 2 and less."""
-    runs = 400
-    smallest = [min(s.p_value for s in spreads(None, LAWS[law], seed, D)) for seed in range(runs)]
+    smallest = [min(s.p_value for s in found) for found in independent(law, D)]
     accused = sum(p <= 0.01 / 3 for p in smallest)
     # Three lengths at .01/3 each; the band of 400 runs at .01 that chance leaves once in a million.
     assert accused <= 19
@@ -103,7 +119,7 @@ def test_what_is_not_refused_widens_the_test():
 def test_the_p_value_is_uniform_for_normal_draws():
     """Twice the smaller tail for pairs of draws; for few groups the upper tail alone."""
     pairs, *few = (
-        torch.tensor([spreads(None, normal, seed)[length].p_value for seed in range(400)])
+        torch.tensor([found[length].p_value for found in independent("normal", 6)])
         for length in range(3)
     )
     assert scipy.stats.kstest(pairs.numpy(), "uniform").pvalue > P_VALUE
@@ -154,7 +170,8 @@ def judged(code, seed: int, alpha: float):
     return trial(question, exact_gradient(f, logits), max_draws=2**15)
 
 
-@pytest.mark.parametrize("alpha", [0.05, 1e-3])
+# At the level where more is refused the same is seen with fewer draws.
+@pytest.mark.parametrize("alpha", [pytest.param(0.05, marks=pytest.mark.slow), 1e-3])
 @pytest.mark.parametrize("code", [duplicated, tiled, one_percent], ids=lambda c: c.__name__)
 def test_a_trial_refuses_dependent_draws_and_never_calls_them_biased(code, alpha):
     refused = 0
@@ -173,7 +190,9 @@ def test_the_refusal_says_what_was_seen():
         judged(duplicated, 0, 1e-3)
 
 
-def test_independent_draws_are_not_refused():
-    for seed in range(25):
+# How rarely is asked above, of the p-values.
+@pytest.mark.parametrize("runs", [5, pytest.param(25, marks=pytest.mark.slow)])
+def test_independent_draws_are_not_refused(runs):
+    for seed in range(runs):
         assert judged(rloo, seed, 0.05).outcome != ""
     assert math.isfinite(judged(rloo, 0, 0.05).limit)

@@ -69,6 +69,15 @@ def test_the_squared_bias_is_estimated_without_bias_and_with_its_error():
     assert errors.mean() == pytest.approx(values.std(), rel=0.1)
 
 
+@pytest.mark.parametrize("D", [4, 600], ids=["covariances", "variances alone"])
+def test_the_noise_of_a_squared_bias_of_0_is_that_of_its_draws(D):
+    noise = torch.randn(400, 60, D, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    found = [DeviationSums.from_draws(run) for run in noise]
+    spread = np.std([sums.bias2.value for sums in found])
+    # Of 400 runs the standard deviation is known to about 5 %, of chi-squared tails.
+    assert np.mean([sums.noise_se for sums in found]) == pytest.approx(spread, rel=0.2)
+
+
 # ---- Hotelling's test -------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from gradlab.verification.order import Ladder, rungs, verify_order
 from gradlab.verification.report import ladder_text, relation_text
 from gradlab.verification.verdict import BIASED, NOT_APPLICABLE, UNBIASED
 
-pytestmark = pytest.mark.usefixtures("unchecked", "few_calls")
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 ON = rungs(seed=1, regimes=["moderate", "masked"])
 ON_ALL = ("ST", "ZGR", "GS(tau=0.5)", "RF(m=2)", "ARSM")

@@ -19,7 +19,7 @@ from gradlab.verification.verdict import BIASED, UNBIASED
 from gradlab.verification.verifying import verify
 
 # Shapes are checked in the tests of the parts.
-pytestmark = pytest.mark.usefixtures("unchecked", "few_calls")
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 # Draws to detection with seed 0: all at the first look, once the classes were met often enough; or
 # until the code is refused, over all its calls.

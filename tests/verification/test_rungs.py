@@ -16,14 +16,21 @@ from gradlab.verification.rungs import SITES, binary
 from gradlab.verification.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED
 from ladder_members import FORMS, MEMBERS, drawing, never, of_surrogate
 
-pytestmark = pytest.mark.usefixtures("unchecked", "few_calls")
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 # Losses that no site tries are left out, so that the tests are short.
-FEW = rungs(["constant", "linear", "mlp"], [(2, 3), (3, 2)], ["moderate"])
-OPTIONS = {"on": FEW, "alpha": 1e-4, "delta": 0.15}
+FEW = rungs(["linear", "mlp"], [(2, 3), (3, 2)], ["moderate"])
+OPTIONS = {"on": FEW, "alpha": 1e-4, "delta": 0.3}
+# One of each kind and form in every run; all of them, at all sites, with the slow tests.
+QUICK = {
+    *("N > 2", "N = 3", "C = 4", "class order, C = 5", "mask -inf", "equal logits"),
+    *("float32, surrogate", "large f", "binary, N = 1"),
+}
 
 
-@pytest.mark.parametrize("name", MEMBERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in MEMBERS]
+)
 def test_a_code_that_is_wrong_somewhere_is_found(name):
     member = MEMBERS[name]
     near = next(k for k, site in enumerate(SITES) if member.told in told_at(site, member))
@@ -70,7 +77,14 @@ def test_the_right_code_passes_by_default(form):
     assert f"in {len(SITES)} trials elsewhere" in " ".join(ladder.explain().split())
 
 
-@pytest.mark.parametrize("form", FORMS)
+# The other forms draw in the same way; the slow test above tries all of them at all sites.
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(f, marks=pytest.mark.slow if f in ("estimator", "binary") else [])
+        for f in FORMS
+    ],
+)
 def test_the_right_code_passes(form):
     make, degree = FORMS[form]
     ladder = assert_exact_to_degree(make(never), degree, sites=SITES[::3], **OPTIONS)
@@ -95,7 +109,7 @@ def test_all_trials_share_the_level(name):
     code = drawing(never) if name == "never" else MEMBERS[name].make()
     ladder = verify_order(code, sites=SITES[:4], **OPTIONS)
     drawn = [v.alpha for v in ladder.verdicts if v.method == "monte carlo"]
-    assert len(drawn) >= 3 + 4 - 1
+    assert len(drawn) >= 2 + 4 - 1
     assert len(set(drawn)) == 1
     assert sum(drawn) <= OPTIONS["alpha"]
 

@@ -189,6 +189,22 @@ def test_unbiased_waits_until_every_class_is_met():
     assert verdict.needed is None or verdict.needed > 2**14
 
 
+def test_unbiased_waits_until_no_draw_makes_up_much():
+    """The bound is soon small, but rare long draws carry the variance, and few of them were met."""
+    logits = torch.zeros(2, 3, dtype=torch.float64)
+    g = exact_gradient(F, logits)
+
+    def long_at_times(f, logits, n, generator):
+        u = torch.rand(n, 1, 1, generator=generator, dtype=torch.float64)
+        noise = 0.05 * torch.randn(n, 1, 1, generator=generator, dtype=torch.float64)
+        return g * (1 + noise + (u < 1 / 256).double() - (u > 1 - 1 / 256).double())
+
+    verdict = verify(long_at_times, F, logits, max_draws=2**11)
+    assert verdict.limit < 0.05 * torch.linalg.vector_norm(g)
+    assert verdict.outcome == INCONCLUSIVE
+    assert "a single draw makes up" in str(verdict)
+
+
 # ---- mutants ----------------------------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@ from gradlab.user_code.under_test import EstimatorError
 from gradlab.verification.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED
 from gradlab.verification.verifying import verify
 
-pytestmark = pytest.mark.usefixtures("unchecked", "few_calls")
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 ALPHA = 1e-8  # of one trial: all trials here together stay below the familywise rate
 
