@@ -8,7 +8,7 @@ JOBS ?= 2
 PYTHON ?= python3.11 python3.12 python3.13 python3
 
 .DEFAULT_GOAL := help
-.PHONY: help figures test test-all test-mutants lint format notebooks bench clean
+.PHONY: help figures test test-all test-mutants lint format notebooks docs bench clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is one of"
@@ -47,11 +47,15 @@ notebooks: $(READY) ## run the notebooks and store their outputs in them
 	  --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
 	@$(BIN)/python notebooks/smaller.py
 
+docs: $(READY) ## the site, into docs/_build/html; a warning is an error
+	@MPLBACKEND=Agg $(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+
 bench: $(READY) ## speed; beside other packages where the bench extra is installed
 	@$(BIN)/python -m benchmarks
 
 clean: ## remove the environment, caches and builds (figures stay)
-	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf $(VENV) build dist docs/_build docs/api docs/estimators \
+	  docs/notebooks docs/pictures *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The mark is written last and taken away first, so an interrupted install leaves no mark; without

@@ -48,9 +48,9 @@ def estimator_rows() -> pd.DataFrame:
 
 
 def markdown_table() -> str:
-    """Return the table of estimators that the README shows, one row per estimator.
+    """Return the table of estimators that docs/estimators.md shows, one row per estimator.
 
-    `python -m gradlab.catalogue README.md` puts it in the place of the table that is there.
+    `python -m gradlab.catalogue docs/estimators.md` puts it in the place of the table there.
 
     Returns:
         A table in Markdown; it ends with a line break.

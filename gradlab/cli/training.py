@@ -32,7 +32,8 @@ _Seeds = Annotated[
 _Images = Annotated[
     str,
     typer.Option(
-        metavar="NAME", help="Data set: digits, which needs no download, or one of the README's."
+        metavar="NAME",
+        help="Data set: digits, which needs no download, or another, see docs/real-models.md.",
     ),
 ]
 _Data = Annotated[

@@ -101,7 +101,7 @@ def compare(
             need; with the method "auto" what takes longer is drawn.
 
     Returns:
-        One row per estimator and temperature, with the columns that `gradlab.row_schema` describes.
+        One row per estimator and temperature, with the columns of `gradlab.comparison.row_schema`.
         What cannot be measured is a row with its `reason`. Where f is enumerated, standard errors
         contain what states may carry that are met less than 3 times.
 

@@ -75,7 +75,7 @@ class Store:
         """Add rows, all or none of them.
 
         Args:
-            rows: Rows with the columns `gradlab.sweep.cells.ROW`.
+            rows: Rows with the columns `gradlab.comparison.rows.SWEPT`.
 
         Raises:
             StoreError: If a row is already there, or the disk is full.

@@ -1,7 +1,6 @@
 """The figures of all estimators: none is missing, and what the rows say is true."""
 
 import io
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -136,42 +135,3 @@ def test_reinforce_on_three_bits_follows_its_formula() -> None:
     assert weight @ g == pytest.approx(truth)
     assert row["truth2"].item() == pytest.approx(truth**2)
     assert row["variance"].item() == pytest.approx(weight @ g**2 - truth**2)
-
-
-ROOT = Path(__file__).parents[2]
-
-
-def committed(figure: str) -> pd.DataFrame:
-    """Return the measured rows beside the figure of the README, with the names it gives."""
-    rows = pd.read_csv(ROOT / "figures" / f"{figure}.csv")
-    rows = rows[rows["reason"].isna()]
-    return rows.assign(name=rows["estimator"].map(short).where(rows["fits"] == 0, "fitted"))
-
-
-def test_readme_says_what_the_committed_rows_of_the_zoo_say() -> None:
-    rows = committed("zoo")
-    bias2 = rows["bias2"].mask(rows["declared_unbiased"], 0.0).clip(lower=0)
-    rows["mse"] = (bias2 + rows["cost_variance"]) / rows["truth2"]
-    series = ["problem", "series", "fits"]
-    best = rows.loc[rows.groupby(series, sort=False)["mse"].idxmin()]
-    sure = rows["progress"] - 2 * rows["progress_se"]
-    most = rows.loc[sure.groupby(rows["problem"], sort=False).idxmax()]
-    least = best.loc[best.groupby("problem", sort=False)["mse"].idxmin()]
-    for column in ("series", "fits"):
-        assert most[column].tolist() == least[column].tolist()
-    assert least["declared_unbiased"].all()
-    assert least["series"].tolist() == ["LE", "SAS(k=3)", "LEARNED", "UNORD(k=4)"]
-    assert (least["fits"] > 0).tolist() == [False, False, True, False]
-    of_vae = best[best["problem"].str.startswith("vae")]
-    text = f"on the VAE {(of_vae['mse'] > 1).sum()} of {len(of_vae)} err"
-    assert text in (ROOT / "README.md").read_text()
-
-
-def test_readme_says_what_the_committed_rows_of_baselines_say() -> None:
-    rows = committed("baselines").query("problem == 'three bits' and logit == 0")
-    cost = rows[rows["fits"] == 0].set_index("name")["cost_variance"]
-    fitted = rows[rows["estimator"].str.startswith("REINFORCE") & (rows["fits"] > 0)]
-    text = " ".join((ROOT / "README.md").read_text().split())
-    assert f"REINFORCE's by {cost['REINFORCE'] / cost['RF(4)']:.0f} at equal" in text
-    assert f"constant by {cost['REINFORCE'] / fitted['cost_variance'].item():.0f};" in text
-    assert f"has {cost['ZGR'] / cost['RF(4)']:.0f} times the variance of RF(4)" in text

@@ -39,7 +39,7 @@ def free_port():
 
 
 def dask(*arguments):
-    """Start a part of a cluster, as the README tells."""
+    """Start a part of a cluster, as docs/how-to/cluster.md says."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     return subprocess.Popen([sys.executable, "-m", "dask", *map(str, arguments)], **quiet)
 
