@@ -78,7 +78,7 @@ def recommend_from_rows(
         ...     logits = step * torch.arange(3.0).expand(8, 2, 3)
         ...     probe(step, lambda x: (x * torch.arange(3.0)).sum((-2, -1)) ** 2, logits)
         >>> recommend_from_rows(probe.rows, evaluations=4).best
-        ['ZGR']
+        ['ST']
     """
     check_int("evaluations", evaluations, 1)
     check_gradient_cost(gradient_cost)
