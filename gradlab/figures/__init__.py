@@ -239,12 +239,11 @@ def _make(
             csv = out / f"{name}.csv"
             if redraw and not csv.exists():
                 raise OSError(f"there is no {csv} to draw again; make it first, without redraw")
-            plot, others = _of(module, "plot"), _views(module)
             if redraw or (takes and csv.exists()):
-                save_again(plot, out, name, others)
+                save_again(_of(module, "plot"), out, name, _views(module))
             else:
                 rows = committed(name) if takes else _of(module, "rows")(seed)
-                save_with_rows(rows, plot, out, name, others)
+                save_with_rows(rows, _of(module, "plot"), out, name, _views(module))
             if takes and not redraw:
                 say(
                     f"{name}: drawn from committed rows; `gradlab figures {name}` computes them, "

@@ -114,8 +114,8 @@ TABLES: dict[str, dict[str, list[str]]] = {
             "--problem table --size 1x2 --regime uniform",
         ],
         "evaluations": ["", "--evaluations 4", "--evaluations 1000"],
-        "averaged": ["", "--averaged 4"],
-        "gradient-cost": ["", "--gradient-cost 1"],
+        "averaged": ["", "--averaged 4", "--momentum 0.5", "--batch 2", "--momentum 0 --batch 3"],
+        "gradient-cost": ["", "--gradient-cost 1", "--measure-cost"],
         "unbiased": ["", "--unbiased"],
         "estimator": ["RF ZGR", "RF GS-ST"],
         "file": ["", "--file mine.py:Mine", "--file mine.py:sample"],
@@ -216,6 +216,7 @@ SLOW = [
     "sweep plot sweep.db --out out --report",
     "compare --draws 32 --tau 0.5 --out out",
     "recommend --draws 32 --out out",
+    f"recommend --probe {FIGURES}/vae-probed.csv --steps 2000: --evaluations 12 --out out",
     "train network --model conv --epochs 1 --batch 700 --samples 1 --images digits --out out",
     "train vae ST ZGR --epochs 1 --batch 700 --hidden 4 --workers 2 --out out",
     "sweep run grid.toml new.db --workers 2",
@@ -301,6 +302,8 @@ def check(usage: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Traceback" not in err
     # On a slow machine there may be progress.
     err = re.sub(r"(?m)^.*: [\d,]+(/[\d,]+)? \w+(, about .* left)?\n", "", err)
+    # What will be done, and about how long it takes.
+    err = re.sub(r"(?m)^\d+ estimators? .*to measure, .*: about .*\n", "", err)
     if words[0] == "verify" and status == 1:
         # So few draws decide little, which is said.
         assert len(err.splitlines()) == 1
@@ -386,6 +389,8 @@ WRONG: dict[str, dict[str, list[str]]] = {
         "--out": ["FILE"],
     },
     "verify ZGR": {"--method": ["exact"], "--regime": ["peaked"]},
+    "recommend": {"--probe": ["nope.csv", "FILE"]},
+    f"recommend --probe {FIGURES}/vae-probed.csv": {"--steps": ["x", "5:1", "7"]},
     "recommend RF --draws 64": {
         "--loss": ["nope.py:x", "mine.py:nope", "mine.py"],
         "--problem": ["nope"],
@@ -394,6 +399,8 @@ WRONG: dict[str, dict[str, list[str]]] = {
         "--size": ["0x1"],
         "--evaluations": ["0", "x", "1"],
         "--averaged": ["0", "nan", "x"],
+        "--momentum": ["1", "-0.1", "nan", "x"],
+        "--batch": ["0", "x"],
         "--gradient-cost": ["0", "nan", "inf", "x"],
         "ESTIMATOR": ["nope"],
         "--file": ["nope.py:x", "mine.py:loss"],

@@ -369,7 +369,7 @@ MUTANTS = {
     ),
     # ---- ranking ------------------------------------------------------------------------------
     "variance not averaged": Mutant(
-        "comparison/ranking.py",
+        "comparison/means_of_draws.py",
         "return bias2 + variance / n, np.sqrt(square.clip(min=0.0))",
         "return bias2 + variance, np.sqrt(square.clip(min=0.0))",
         "the error of a mean of n draws",
