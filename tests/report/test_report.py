@@ -338,7 +338,7 @@ def test_colours_are_those_of_the_figures():
     assert {s: looks[s].color for s in ("ST", "ZGR", "GS-ST")} == {
         s: color(s) for s in ("ST", "ZGR", "GS-ST")
     }
-    assert len({look.color for look in looks.values()}) == 4
+    assert len({(look.color, look.shape) for look in looks.values()}) == 4
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
