@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from gradlab.version import __version__
 
 if TYPE_CHECKING:
-    from gradlab.estimators import Estimator
+    from gradlab.estimators.base import Estimator
 
 __all__ = ["bibtex", "bibtex_of_names"]
 

@@ -95,7 +95,7 @@ def draw_temperature(
     Args:
         ax: The panel.
         rows: Rows of `gradlab.compare` without those that hold no numbers.
-        show: One of `gradlab.plots.panels.QUANTITIES`.
+        show: One of `gradlab.plots.quantities.QUANTITIES`.
         own: The look of each series.
         unit: What the label ends with.
     """
