@@ -113,11 +113,12 @@ def test_a_batch_of_more_states_than_a_float_counts():
 
 # ---- nothing is refused that draws can answer ---------------------------------------------------
 
-# UNORD and SAS enumerate the states that they draw from, MVE solves a system of C equations.
+# UNORD and SAS enumerate the states that they draw from, MVE solves a system of C equations. One
+# draw of ARSM or CARMS may not fit in memory.
 _OF_THEIR_OWN = (
     r"is for variables of 2 classes|is for f of the class index|counts as \d+ evaluations"
 )
-_TABLES = r"4096|C = \d+ is more than 64"
+_TABLES = r"4096|C = \d+ is more than 64|one draw of .* more than \d+ in all|table of pairs holds"
 
 
 # Slow: every estimator at five large sizes.
@@ -140,7 +141,7 @@ def test_large_problems_are_measured(size):
 @pytest.mark.parametrize("size", [(1, 5000), (64, 30, 10)])
 def test_memory_is_bounded(size):
     code = f"""
-import resource, torch
+import torch
 from gradlab.comparison.recommending import recommend
 weight = torch.randn({size[-2:]}, dtype=torch.float64)
 f = lambda x: (x * weight).sum((-2, -1)).div({size[-2]}**0.5).tanh()
@@ -148,7 +149,8 @@ logits = torch.randn({size}, dtype=torch.float64)
 texts = ["ST", "GR", "REBAR", "ARSM", "RF(m=4)"]
 recommend(f, logits, evaluations=12, estimators=texts, temperatures=[0.5], draws=640,
           reference_draws=640)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+(peak,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
+print(int(peak) // 1024)
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(ran.stdout) < 2048
