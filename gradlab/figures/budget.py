@@ -1,8 +1,9 @@
-"""The error that is left after a number of evaluations of f, for biased and unbiased estimators.
+"""The error that is left after a number of evaluations of f, and the progress that is made.
 
-The root mean squared error of the average of n draws, n = evaluations / cost of a draw, where f
-with its gradient counts as 3. An unbiased estimator goes down without end, and a biased one comes
-to rest at its bias. Where the lines cross says which of them a budget is better spent on.
+Root mean squared error and progress of the average of n draws, n = evaluations / cost of a draw,
+where f with its gradient counts as 3. The error of an unbiased estimator goes down without end.
+That of a biased one comes to rest at its bias, and its progress at the square of its cosine. Where
+the lines cross says which of them a budget is better spent on.
 """
 
 from collections.abc import Sequence
@@ -40,6 +41,7 @@ COLUMNS = [
     *("problem", "N", "C", "logits_seed", "estimator", "series", "tau", "calls", "cost", "seed"),
     *("method", "draws", "truth2", "bias2", "variance", "variance_se"),
 ]
+_DIRECTION = ["cosine", "cosine_se", "scale_free_variance", "scale_free_variance_se"]
 
 
 def rows(
@@ -53,28 +55,36 @@ def rows(
     """Return `points` of the curve of each estimator against evaluations of f, on four problems.
 
     The moments of one draw are exact, those of ARSM come from `draws`; the bias of estimators that
-    are unbiased for every f is 0. `crossing` is where RF(4) overtakes ZGR on this problem.
+    are unbiased for every f is 0, and their cosine 1. `crossing` is from where on RF(4) has a
+    smaller error than ZGR on this problem.
     """
     from gradlab.comparison.comparing import compare, reproducible_columns
+    from gradlab.comparison.ranking import progress_at
     from gradlab.estimators import parse
 
     tables = []
     for f, logits in _problems(seed):
         table = compare(f, logits, estimators, None, draws, seed, logits_seed=seed)
-        table = reproducible_columns(table)[COLUMNS]
+        table = reproducible_columns(table)[COLUMNS + _DIRECTION]
         unbiased = [parse(text).order == np.inf for text in table["estimator"]]
         table["bias2"] = table["bias2"].mask(unbiased, 0.0)
+        table["cosine"] = table["cosine"].mask(unbiased, 1.0)
+        table["cosine_se"] = table["cosine_se"].mask(unbiased, 0.0)
         table["crossing"] = crossing(table.set_index("estimator"))
         for _, row in table.iterrows():
             spent = np.geomspace(row["cost"], largest, points)
             n = spent / row["cost"]
+            part = pd.DataFrame([row] * points)
+            progress, progress_se = progress_at(part, n)
             curve = {
                 "evaluations": spent,
                 "mse": row["bias2"] + row["variance"] / n,
                 "mse_se": row["variance_se"] / n,
+                "progress": progress,
+                "progress_se": progress_se,
             }
-            tables.append(pd.DataFrame([row] * points).assign(**curve))
-    return pd.concat(tables, ignore_index=True)
+            tables.append(part.assign(**curve))
+    return pd.concat(tables, ignore_index=True).drop(columns=_DIRECTION)
 
 
 def crossing(moments: pd.DataFrame) -> float:
@@ -100,15 +110,18 @@ def _problems(seed: int) -> "list[tuple[Problem, Tensor]]":
 
 
 def plot(rows: pd.DataFrame) -> Figure:
-    """Return the figure: a panel for each problem, with the crossing of ZGR and RF(4)."""
+    """Return the figure: error and progress on each problem, with the crossing of ZGR and RF(4)."""
     with styled():
         names = list(rows["problem"].unique())
-        figure = Figure(figsize=(11, 3.8))
-        axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
-        for ax, name in zip(axes, names, strict=True):
-            _panel(ax, rows[rows["problem"] == name])
-            ax.set_title(problem_title(name))
-        axes[0].set_ylabel("RMSE of the average / |g|")
+        figure = Figure(figsize=(11, 6))
+        axes = figure.subplots(2, len(names), sharex=True, sharey="row", squeeze=False)
+        for (above, below), name in zip(axes.T, names, strict=True):
+            part = rows[rows["problem"] == name]
+            _errors(above, part)
+            _progress(below, part)
+            above.set_title(problem_title(name))
+        axes[0, 0].set_ylabel("RMSE of the average / |g|")
+        axes[1, 0].set_ylabel("progress of the average")
         entries = []
         for name, part in rows.groupby("estimator", sort=False):
             measured = part["method"].iloc[0] == "monte carlo"
@@ -120,7 +133,7 @@ def plot(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def _panel(ax: Axes, rows: pd.DataFrame) -> None:
+def _errors(ax: Axes, rows: pd.DataFrame) -> None:
     for name, part in rows.groupby("estimator", sort=False):
         spent, shade = part["evaluations"], color(part["series"].iloc[0])
         square, error = part["mse"] / part["truth2"], part["mse_se"] / part["truth2"]
@@ -129,8 +142,16 @@ def _panel(ax: Axes, rows: pd.DataFrame) -> None:
         ax.fill_between(spent, low, high, color=shade, alpha=0.3, lw=0)
     logarithmic(ax)
     ax.set(xlim=(1, rows["evaluations"].max()), ylim=(0.01, 30))
-    ax.set_xlabel("evaluations of f (3 for f with ∇f)")
     _mark_crossing(ax, rows[rows["estimator"] == "ZGR"].iloc[0])
+
+
+def _progress(ax: Axes, rows: pd.DataFrame) -> None:
+    for name, part in rows.groupby("estimator", sort=False):
+        spent, shade = part["evaluations"], color(part["series"].iloc[0])
+        value, error = part["progress"], part["progress_se"]
+        ax.plot(spent, value, LINES.get(str(name), "-"), color=shade)
+        ax.fill_between(spent, value - 2 * error, value + 2 * error, color=shade, alpha=0.3, lw=0)
+    ax.set(ylim=(0, 1.02), xlabel="evaluations of f (3 for f with ∇f)")
 
 
 def _mark_crossing(ax: Axes, zgr: pd.Series) -> None:

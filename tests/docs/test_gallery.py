@@ -204,6 +204,11 @@ def test_the_budget() -> None:
     assert f"about {crossing['cubic']:.0f} evaluations of f on the cubic" in text
     assert f"about {round(crossing['mlp'], -1):.0f} on the network" in text
     assert pd.isna(crossing["quadratic"])
+    last = rows[rows["problem"].str.startswith("vae")].groupby("estimator").last()
+    assert last["evaluations"].round().eq(10_000).all()
+    reached = last["progress"]
+    assert f"RF(4) to {reached['RF(m=4)']:.1%}".replace("%", " %") in text
+    assert f"ZGR to {percent(reached['ZGR'])} and ST to {percent(reached['ST'])}." in text
 
 
 def test_the_classes() -> None:
