@@ -305,7 +305,8 @@ def test_recommend_ranks_on_a_loss_of_ones_own(my_folder, capsys) -> None:
     tables = ("recommend-moments.csv", "recommend-ranking.csv")
     assert sorted(contents(Path("out"))) == sorted([*names, *tables])
     out, err = capsys.readouterr()
-    assert err == ""
+    (plan,) = err.splitlines()
+    assert re.fullmatch(r"\d+ estimators and temperatures to measure, .*: about .*", plan)
     assert max(map(len, out.splitlines())) <= 100
     assert out.startswith("logits: logits.npy\nmy.py:loss: 4 variables of 3 classes")
     assert out.endswith(f"\n{Path('out') / 'recommend.png'}\n")
@@ -316,7 +317,7 @@ def test_recommend_ranks_on_a_loss_of_ones_own(my_folder, capsys) -> None:
     assert curves.loc[curves["asked"], "rmse"].tolist() == ranked["rmse"].dropna().tolist()
     assert set(curves["series"]) == set(moments["series"])
     first = moments.set_index("estimator").loc["ST"]
-    n = ranked.set_index("estimator")["averaged"]["ST"]
+    n = ranked.set_index("estimator")["draws_each"]["ST"]
     mse = (first["bias2"] + first["variance"] / n) / first["truth2"]
     assert ranked.set_index("estimator")["rmse"]["ST"] == pytest.approx(mse**0.5)
 
