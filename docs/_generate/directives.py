@@ -100,13 +100,13 @@ class Citation(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Return the entry."""
         file = Path(self.env.srcdir).parent / "CITATION.cff"
-        told = yaml.safe_load(file.read_text(encoding="utf-8"))
-        authors = " and ".join(f"{{{author['name']}}}" for author in told["authors"])
+        citation = yaml.safe_load(file.read_text(encoding="utf-8"))
+        authors = " and ".join(f"{{{author['name']}}}" for author in citation["authors"])
         fields = {
-            "title": f"{{{told['title']}}}",
+            "title": f"{{{citation['title']}}}",
             "author": authors,
-            "version": told["version"],
-            "license": told["license"],
+            "version": citation["version"],
+            "license": citation["license"],
         }
         lines = [f"  {name} = {{{value}}}," for name, value in fields.items()]
         entry = "\n".join(["@software{gradlab,", *lines, "}"])

@@ -1,4 +1,4 @@
-r"""Docstrings as Sphinx reads them: what plain text writes as |g|, C * C or x_ is no markup.
+r"""Docstrings as Sphinx reads them: what plain text writes as |g|, C * C or x_ is not markup.
 
 A name in single backticks links to its page where there is one, and is code where there is none.
 """

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
+import torch
 
-from gradlab.comparison.measuring import measure
+from gradlab.comparison.measuring import about, measure
 from gradlab.comparison.rows import COMPARED, as_table
 from gradlab.estimators import Estimator
 from gradlab.exact.structures import Structured
@@ -50,16 +51,8 @@ def structured_rows(
     made = {"truth": "enumeration", "version": __version__, "dtype": dtype, "problem": problem}
     rows: list[dict[str, Any]] = []
     for estimator in estimators:
-        calls = estimator.calls(2)
-        cost = calls * gradient_cost if estimator.needs_gradient else calls
-        shared = made | {
-            "estimator": str(estimator),
-            "series": estimator.series,
-            "tau": estimator.temperature_value,
-            "calls": calls,
-            "cost": cost,
-            "seed": seed,
-        }
+        # What these estimators cost does not depend on the number of classes.
+        shared = made | about(estimator, None, torch.zeros(1, 2), gradient_cost) | {"seed": seed}
         for way in ways:
             start = time.perf_counter()
             row = shared | {"method": way, "draws": draws if way == "monte carlo" else None}

@@ -20,6 +20,7 @@ __all__ = [
     "FiniteDistribution",
     "alpha_of",
     "check_natural",
+    "lowest",
     "mean_and_log_prob",
     "with_gradient",
 ]
@@ -327,6 +328,20 @@ class ExponentialFamily(FiniteDistribution):
 
 
 def _finite(values: Tensor) -> Tensor:
-    """Return the values with -inf replaced by a finite number of which hundreds can be summed."""
-    low = -(torch.finfo(values.dtype).max ** 0.8)
-    return torch.where(values == -torch.inf, low, values)
+    return torch.where(values == -torch.inf, lowest(values.dtype), values)
+
+
+def lowest(dtype: torch.dtype) -> float:
+    """Return what stands for -inf in sums: finite, so that gradients are 0 and not NaN.
+
+    Args:
+        dtype: A floating-point dtype.
+
+    Returns:
+        A number of which hundreds can be added.
+
+    Example:
+        >>> lowest(torch.float64) < -1e200
+        True
+    """
+    return -(torch.finfo(dtype).max ** 0.8)

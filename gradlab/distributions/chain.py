@@ -79,14 +79,10 @@ class Chain(ExponentialFamily):
         batch = torch.broadcast_shapes(unary.shape[:-2], pairwise.shape[:-3])
         self.unary = unary.expand(*batch, length, classes)
         self.pairwise = pairwise.expand(*batch, length - 1, classes, classes)
-        low = [torch.where(t.detach() > -torch.inf, 0.0, _FORBIDDEN) for t in self._given]
+        low = [torch.where(t.detach() > -torch.inf, 0.0, _FORBIDDEN) for t in (unary, pairwise)]
         if bool((_forward(*low)[1] < _FORBIDDEN / 2).any()):
             raise ValueError("-inf in unary and pairwise leaves no sequence")
         super().__init__(batch, (length, classes), estimator, validate_args)
-
-    @property
-    def _given(self) -> tuple[Tensor, Tensor]:
-        return self.unary, self.pairwise
 
     @property
     def pairwise_mean(self) -> Tensor:

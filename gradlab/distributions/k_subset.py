@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.distributions import constraints
 
-from gradlab.distributions.base import ExponentialFamily, check_natural
+from gradlab.distributions.base import ExponentialFamily, check_natural, lowest
 from gradlab.samples import draw_exponentials
 
 __all__ = ["KSubset"]
@@ -133,7 +133,7 @@ class KSubset(ExponentialFamily):
         return counts.to(self.logits.dtype)
 
     def _numbers_per_draw(self) -> int:
-        return 2 * self.logits.numel() * 2
+        return 4 * self.logits.numel()
 
     def _states(self) -> Tensor:
         n = self.event_shape[0]
@@ -153,8 +153,7 @@ class KSubset(ExponentialFamily):
 def _halves(level: Tensor) -> tuple[Tensor, Tensor]:
     """Return the left and the right nodes of each pair; an odd node is paired with the number 1."""
     if level.shape[-2] % 2:
-        low = -(torch.finfo(level.dtype).max ** 0.8)
-        one = level.new_full((*level.shape[:-2], 1, level.shape[-1]), low)
+        one = level.new_full((*level.shape[:-2], 1, level.shape[-1]), lowest(level.dtype))
         one[..., 0] = 0.0
         level = torch.cat([level, one], -2)
     return level[..., 0::2, :], level[..., 1::2, :]
@@ -162,8 +161,7 @@ def _halves(level: Tensor) -> tuple[Tensor, Tensor]:
 
 def _taken(right: Tensor, wanted: Sequence[int], degree: int) -> Any:
     """Return the coefficient of z^(j - a) of the right factor at [..., j, a], 0 where none is."""
-    low = -(torch.finfo(right.dtype).max ** 0.8)
     place = torch.tensor(list(wanted)).unsqueeze(-1) - torch.arange(degree + 1)
     usable = ((place >= 0) & (place <= degree)).to(right.device)
     place = place.clamp(0, degree).to(right.device)
-    return torch.where(usable, right[..., place], low)
+    return torch.where(usable, right[..., place], lowest(right.dtype))

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.distributions import constraints
 
-from gradlab.distributions.base import ExponentialFamily, check_natural
+from gradlab.distributions.base import ExponentialFamily, check_natural, lowest
 from gradlab.samples import draw_classes
 
 __all__ = ["SpanningTree"]
@@ -125,11 +125,12 @@ class SpanningTree(ExponentialFamily):
 
     def _weights(self, theta: Tensor) -> Tensor:
         """Return the log weights as a symmetric matrix [*batch, V, V]."""
-        low = -(torch.finfo(theta.dtype).max ** 0.8)
         i, j = self._ends.T
         where = torch.full((self.vertices, self.vertices), len(self.edges), device=theta.device)
         where[i, j] = where[j, i] = torch.arange(len(self.edges), device=theta.device)
-        return torch.cat([theta, theta.new_full((*theta.shape[:-1], 1), low)], -1)[..., where]
+        return torch.cat([theta, theta.new_full((*theta.shape[:-1], 1), lowest(theta.dtype))], -1)[
+            ..., where
+        ]
 
     def _drawn(self, n: int, generator: Generator | None) -> Tensor:
         """Draw trees by popping the cycles of a random arrow at each vertex but the root."""
@@ -169,7 +170,7 @@ class SpanningTree(ExponentialFamily):
 
     def _states(self) -> Tensor:
         trees = float(torch.exp(self._count()))
-        if trees > _MAX_STATES * 1.5 or len(self.edges) > 64:
+        if trees > _MAX_STATES * (1 + 1e-6) or len(self.edges) > 64:
             raise ValueError(
                 f"the graph has about {trees:.2g} spanning trees, more than the {_MAX_STATES} that "
                 "are enumerated; draw samples instead"

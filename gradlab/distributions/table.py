@@ -95,7 +95,7 @@ class Finite(FiniteDistribution):
     @property
     def variance(self) -> Tensor:
         """The variance of each entry of x, [*batch, *event]."""
-        away = self.states.to(self.table) - self.mean.movedim(0, 0).unsqueeze(len(self.batch_shape))
+        away = self.states.to(self.table) - self.mean.unsqueeze(len(self.batch_shape))
         weight = self.table.exp().reshape(*self.table.shape, *[1] * len(self.event_shape))
         return (weight * away.square()).sum(len(self.batch_shape))
 

@@ -115,7 +115,7 @@ class Structured:
     @cached_property
     def values(self) -> Float[Tensor, " S"]:
         """The loss at each state."""
-        parts = [evaluate(self.objective, part).to(torch.float64) for part in self._blocks()]
+        parts = [evaluate(self.objective, x).to(torch.float64) for _, x in self._blocks()]
         return torch.cat([part.detach() for part in parts])
 
     @cached_property
@@ -151,10 +151,7 @@ class Structured:
             return self._leave_one_out(estimator.m)
         mean = torch.zeros(self.parameters.numel(), dtype=torch.float64)
         square = torch.zeros_like(mean)
-        start = 0
-        for x in self._blocks(self.parameters.numel()):
-            part = slice(start, start + len(x))
-            start += len(x)
+        for part, x in self._blocks(self.parameters.numel()):
             g = self._estimates(estimator, x, self.values[part])
             mean += self.p[part] @ g
             square += self.p[part] @ g.square()
@@ -173,10 +170,7 @@ class Structured:
         of_scores = torch.zeros(size, dtype=torch.float64)
         both = torch.zeros_like(of_scores)
         away = self.values - self.value
-        start = 0
-        for x in self._blocks(size):
-            part = slice(start, start + len(x))
-            start += len(x)
+        for part, x in self._blocks(size):
             s = self._rows(partial(self._log_prob, states=x), len(x))
             of_scores += self.p[part] @ s.square()
             both += self.p[part] @ (away[part, None] * s).square()
@@ -188,9 +182,8 @@ class Structured:
     def _estimates(self, estimator: Estimator, x: Tensor, values: Tensor) -> Tensor:
         """Return the estimate [n, P] at each x."""
         shaped = self._shaped(x)
-        if type(estimator).line_alpha is not None:
-            alpha = estimator.line_alpha
-            assert alpha is not None
+        alpha = estimator.line_alpha
+        if alpha is not None:
             v = self._shaped(gradient(self.objective, x).to(torch.float64))
 
             def along(theta: Tensor) -> Tensor:
@@ -226,7 +219,7 @@ class Structured:
             (g,) = torch.autograd.grad(found, theta, weight, create_graph=True)
             unit = torch.eye(size, dtype=torch.float64)
             (columns,) = torch.autograd.grad(
-                g.flatten(), weight, unit, is_grads_batched=True, allow_unused=True
+                g.flatten(), weight, unit, is_grads_batched=True, materialize_grads=True
             )
         return columns.T
 
@@ -267,9 +260,14 @@ class Structured:
                 x = drawn.sample((n,))
         return x.reshape(n, 1, -1).to(torch.float64)
 
-    def _blocks(self, columns: int = 1) -> Iterator[Tensor]:
-        size = max(1, _BLOCK_ELEMENTS // max(self.states.shape[-1], columns))
-        yield from self.states.split(size)
+    def _blocks(self, columns: int = 1) -> Iterator[tuple[slice, Tensor]]:
+        """Yield the states in blocks, with their places."""
+        # A gradient for each state and parameter passes through numbers of the size of x.
+        size = max(1, _BLOCK_ELEMENTS // (self.states.shape[-1] * columns))
+        start = 0
+        for x in self.states.split(size):
+            yield slice(start, start + len(x)), x
+            start += len(x)
 
 
 @dataclass(frozen=True)
