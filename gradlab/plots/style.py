@@ -10,6 +10,7 @@ from zlib import crc32
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from gradlab.plots.names import series_of
 
@@ -20,6 +21,7 @@ __all__ = [
     "color",
     "family",
     "family_color",
+    "family_entries",
     "family_marker",
     "looks",
     "marker",
@@ -188,6 +190,27 @@ def family_marker(kind: str) -> str:
         'D'
     """
     return _FAMILY_LOOKS[kind][1]
+
+
+def family_entries(kinds: Iterable[str]) -> list[Line2D]:
+    """Return the legend entries of families, in the order of `FAMILIES`.
+
+    Args:
+        kinds: Families, any number of times; those that are not there have no entry.
+
+    Returns:
+        One entry per family: its colour, marker and name.
+
+    Example:
+        >>> [entry.get_label() for entry in family_entries(["Gumbel noise", "score function"])]
+        ['score function', 'Gumbel noise']
+    """
+    present = set(kinds)
+    return [
+        Line2D([], [], ls="", label=kind, color=family_color(kind), marker=family_marker(kind))
+        for kind in [*FAMILIES, "other"]
+        if kind in present
+    ]
 
 
 def looks(series: Iterable[str]) -> dict[str, Look]:

@@ -11,7 +11,14 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from gradlab.plots.names import short
-from gradlab.plots.style import FAMILIES, color, family_color, family_marker, styled
+from gradlab.plots.style import (
+    FAMILIES,
+    color,
+    family_color,
+    family_entries,
+    family_marker,
+    styled,
+)
 
 __all__ = ["VIEWS", "curves_key", "draw_curves", "draw_ends", "ends_key", "plot", "plot_all"]
 
@@ -133,15 +140,10 @@ def curves_key(rows: pd.DataFrame) -> list[Line2D]:
 
 def ends_key(rows: pd.DataFrame) -> list[Line2D]:
     """Return the legend entries of `draw_ends`: families, then what the signs mean."""
-    entries = []
-    for kind in [*FAMILIES, "other"]:
-        if (rows["family"] == kind).any():
-            look: dict[str, Any] = {"color": family_color(kind), "marker": family_marker(kind)}
-            entries.append(Line2D([], [], ls="", label=kind, **look))
     ring: dict[str, Any] = {"mfc": "none", "mec": "0.25", "mew": 0.8}
     measured: dict[str, Any] = {"marker": "o", "ms": 3.5, "color": "0.4", "alpha": 0.7}
     return [
-        *entries,
+        *family_entries(rows["family"]),
         Line2D([], [], ls="", marker="o", ms=7, label="predicted end", **ring),
         Line2D(
             [],

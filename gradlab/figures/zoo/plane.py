@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from gradlab.plots.axes import logarithmic, spread
 from gradlab.plots.names import fitted_text, problem_title, short
 from gradlab.plots.rounding import SQUARE_ROUNDING
-from gradlab.plots.style import FAMILIES, family_color, family_marker, styled
+from gradlab.plots.style import FAMILIES, family_color, family_entries, family_marker, styled
 
 __all__ = ["draw_zoo", "plane", "zoo_key"]
 
@@ -75,15 +75,10 @@ def draw_zoo(ax: Axes, rows: pd.DataFrame) -> None:
 
 def zoo_key(rows: pd.DataFrame) -> list[Line2D]:
     """Return the legend entries: families, then what lines, arrows and the ring are."""
-    entries = []
-    for kind in [*FAMILIES, "other"]:
-        if (rows["family"] == kind).any():
-            look: dict[str, Any] = {"color": family_color(kind), "marker": family_marker(kind)}
-            entries.append(Line2D([], [], ls="", label=kind, **look))
     grey: dict[str, Any] = {"color": "0.35", "ls": ""}
     taus = ", ".join(f"{tau:g}" for tau in sorted(rows["tau"].dropna().unique()))
     return [
-        *entries,
+        *family_entries(rows["family"]),
         Line2D([], [], marker="v", mfc="white", label=f"hollow: {fitted_text(rows)}", **grey),
         Line2D([], [], color="0.35", lw=0.8, marker=".", label=f"joined: τ = {taus}"),
         Line2D(

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from gradlab.figures.zoo.plane import plane
 from gradlab.plots.axes import logarithmic
 from gradlab.plots.names import problem_title, short
-from gradlab.plots.style import FAMILIES, family_color, family_marker, styled
+from gradlab.plots.style import family_color, family_entries, family_marker, styled
 
 __all__ = ["VIEWS", "draw_ranks", "plot"]
 
@@ -86,14 +86,9 @@ def draw_ranks(ax: Axes, rows: pd.DataFrame) -> None:
 
 def _key(rows: pd.DataFrame) -> list[Line2D]:
     """Return the legend entries: families, then what hollow points and lines are."""
-    entries = []
-    for kind in [*FAMILIES, "other"]:
-        if (rows["family"] == kind).any():
-            look: dict[str, Any] = {"color": family_color(kind), "marker": family_marker(kind)}
-            entries.append(Line2D([], [], ls="", label=kind, **look))
     grey: dict[str, Any] = {"color": "0.35", "ls": ""}
     return [
-        *entries,
+        *family_entries(rows["family"]),
         Line2D([], [], marker="o", label="filled: unbiased here", **grey),
         Line2D([], [], marker="o", mfc="white", label="hollow: biased", **grey),
         Line2D([], [], color="0.6", lw=0.8, ls=":", label="no progress"),
