@@ -4,6 +4,7 @@ Sequences are padded to T tokens. What stands in padded positions never matters.
 """
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -66,11 +67,11 @@ class Group:
     logits: Float[Tensor, "*batch G T V"] | None = None
     reference_logits: Float[Tensor, "*batch G T V"] | None = None
     token_rewards: Float[Tensor, "*batch G T"] | None = None
-    greedy_rewards: Float[Tensor, "*batch"] | None = None  # noqa: F821
+    greedy_rewards: Float[Tensor, "*batch"] | None = None
     prompts: bool = False
 
     def __post_init__(self) -> None:
-        if self.rollout_log_prob is None:
+        if getattr(self, "rollout_log_prob", None) is None:
             object.__setattr__(self, "rollout_log_prob", self.log_prob.detach())
         shape = self.rewards.shape
         if not shape or not shape[-1]:
@@ -109,14 +110,14 @@ class Group:
         """Return the group as [*batch, B, G], the prompts of one training batch; B is 1 for one."""
         if self.prompts:
             return self
-        changed: dict[str, Tensor] = {}
+        changed: dict[str, Any] = {}
         for name, after in _AXES.items():
             value = getattr(self, name)
             if value is not None:
                 changed[name] = value.unsqueeze(-2 - after)
         if self.greedy_rewards is not None:
             changed["greedy_rewards"] = self.greedy_rewards.unsqueeze(-1)
-        return replace(self, **changed, prompts=True)  # type: ignore[arg-type]
+        return replace(self, **changed, prompts=True)
 
     def to(self, dtype: torch.dtype) -> "Group":
         """Return the group with all its numbers in another dtype, lengths as they are.
@@ -124,7 +125,7 @@ class Group:
         Args:
             dtype: A floating-point type.
         """
-        changed = {
+        changed: dict[str, Any] = {
             field.name: value.to(dtype)
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), Tensor) and field.name != "lengths"

@@ -58,7 +58,7 @@ class PolicyGradient:
         self,
         log_prob: Float[Tensor, "*batch T"],
         rollout_log_prob: Float[Tensor, "*batch T"],
-        lengths: Int[Tensor, "*batch"],  # noqa: F821
+        lengths: Int[Tensor, "*batch"],
         reference_log_prob: Float[Tensor, "*batch T"] | None = None,
         *,
         sign: int = 1,
