@@ -32,6 +32,7 @@ ORDER = [
     {"montecarlo"},
     {"comparison"},
     {"verification"},
+    {"sequences"},
     {"testing", "catalogue", "citations"},
     {"plots"},
     {"plot", "nn"},
