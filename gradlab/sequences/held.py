@@ -1,0 +1,188 @@
+"""A policy as the engine holds it: a copy in float64, its logits, and the scores of its tokens."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.func import functional_call, vjp, vmap
+
+from gradlab.sequences.faults import PolicyError
+from gradlab.sequences.policy_contract import Policy, check_policy, logits_of
+from gradlab.sequences.task import Task
+
+__all__ = ["HeldPolicy"]
+
+# Scores of one row at a time are for small tasks: so many of them at most.
+_ONE_BY_ONE = 2**14
+
+
+class HeldPolicy:
+    """A policy that keeps its contract on a task.
+
+    A module is copied and computes in float64, unless it computes in its own type alone. A plain
+    function has no parameters: it has values but no gradient.
+
+    Args:
+        policy: The policy.
+        task: The task, whose prompt is put in front.
+        what: What an error calls it.
+
+    Raises:
+        TypeError: If it cannot be called.
+        PolicyError: If it breaks its contract.
+
+    Example:
+        >>> from gradlab.sequences import Tabular
+        >>> task = Task(lambda tokens, lengths: lengths.double(), 3, 3, end=2)
+        >>> held = HeldPolicy(Tabular(3, 3), task)
+        >>> held.size, held.scores(torch.zeros(1, 3).long(), torch.tensor([0])).shape
+        (39, torch.Size([1, 3, 39]))
+    """
+
+    def __init__(self, policy: Policy, task: Task, what: str = "policy") -> None:
+        self.task, self.what = task, what
+        if isinstance(policy, type):
+            raise TypeError(f"the {what} must be a module or function, not the class {policy}")
+        self.call: Policy = policy
+        if isinstance(policy, nn.Module):
+            self.call = _in_double(policy, task)
+        check_policy(self.call, task, what)
+        self._vmapped = isinstance(self.call, nn.Module)
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The parameters that train, in the order of `policy.parameters()`."""
+        of = getattr(self.call, "parameters", None)
+        found = [p for p in of() if p.requires_grad] if of is not None else []
+        if not found:
+            raise PolicyError(
+                f"the {self.what} has no parameters that train, so there is no gradient: give a "
+                "torch.nn.Module whose parameters require grad"
+            )
+        return found
+
+    @property
+    def size(self) -> int:
+        """P, the number of parameters."""
+        return sum(p.numel() for p in self.parameters)
+
+    def log_probs(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
+        """Return log pi of each token of the vocabulary at each place, float64.
+
+        Args:
+            tokens: Sequences [B, T].
+        """
+        found = logits_of(self.call, self.task, tokens)
+        return found.to(torch.float64).log_softmax(-1)
+
+    def backward(
+        self, tokens: Int[Tensor, "B T"], weights: Float[Tensor, "B T V"]
+    ) -> Float[Tensor, " P"]:
+        """Return the gradient of the sum of weights times log pi.
+
+        Args:
+            tokens: Sequences [B, T].
+            weights: Of each token of the vocabulary at each place.
+        """
+        parameters = self.parameters
+        with torch.enable_grad():
+            log_p = self.log_probs(tokens)
+            if not log_p.requires_grad:
+                raise PolicyError(f"the logits of the {self.what} do not depend on its parameters")
+            found = torch.autograd.grad(log_p, parameters, weights, allow_unused=True)
+        return _flat(found, parameters)
+
+    def scores(
+        self, tokens: Int[Tensor, "B T"], at: Int[Tensor, " B"]
+    ) -> Float[Tensor, "B V P"]:
+        """Return the score grad log pi(v | prefix) of each token at one place of each sequence.
+
+        Args:
+            tokens: Sequences [B, T].
+            at: The place in each of them.
+        """
+        with torch.no_grad():
+            log_p = self.log_probs(tokens)
+        p = log_p[torch.arange(len(at)), at].exp()
+        # The scores of a prefix sum to 0 with weights p: that of its likeliest token follows.
+        order = p.argsort(-1, descending=True)
+        rest, top = order[:, 1:], order[:, :1]
+        weights = torch.nn.functional.one_hot(rest, p.shape[-1]).to(torch.float64)
+        found = self._products(tokens, at, weights)
+        of_rest = p.gather(1, rest)
+        likeliest = -(of_rest[:, None] @ found) / p.gather(1, top)[..., None]
+        back = order.argsort(-1)[..., None].expand(-1, -1, found.shape[-1])
+        return torch.cat([likeliest, found], 1).gather(1, back)
+
+    def _products(self, tokens: Tensor, at: Tensor, weights: Tensor) -> Tensor:
+        """Return the gradients of K weighted sums of log pi at one place of each row, [B, K, P]."""
+        if self._vmapped:
+            try:
+                return self._by_vmap(tokens, at, weights)
+            except RuntimeError:  # code that torch.func cannot trace
+                self._vmapped = False
+        return self._one_by_one(tokens, at, weights)
+
+    def _by_vmap(self, tokens: Tensor, at: Tensor, weights: Tensor) -> Tensor:
+        policy = self.call
+        assert isinstance(policy, nn.Module)
+        named = {k: v.detach() for k, v in policy.named_parameters() if v.requires_grad}
+
+        def products(row: Tensor, place: Tensor, each: Tensor) -> Tensor:
+            def log_p(values: dict[str, Tensor]) -> Tensor:
+                def call(tokens: Tensor) -> Any:
+                    return functional_call(policy, values, (tokens,))
+
+                found = logits_of(call, self.task, row[None])[0]
+                return found.index_select(0, place[None])[0].to(torch.float64).log_softmax(-1)
+
+            _, back = vjp(log_p, named)
+            (found,) = vmap(back)(each)
+            return torch.cat([found[name].flatten(1) for name in named], 1)
+
+        with torch.no_grad():
+            return vmap(products)(tokens, at, weights).to(torch.float64)
+
+    def _one_by_one(self, tokens: Tensor, at: Tensor, weights: Tensor) -> Tensor:
+        """Return the products row by row: any code of autograd will do, slowly."""
+        if len(tokens) > _ONE_BY_ONE:
+            raise PolicyError(
+                f"the scores of {len(tokens):,} prefixes need a policy that torch.func.vmap can "
+                "trace; this one branches on values or calls what it does not know"
+            )
+        parameters, rows = self.parameters, []
+        for row, place, each in zip(tokens, at, weights, strict=True):
+            with torch.enable_grad():
+                log_p = self.log_probs(row[None])[0, place]
+            for weight in each:
+                found = torch.autograd.grad(
+                    log_p, parameters, weight, retain_graph=True, allow_unused=True
+                )
+                rows.append(_flat(found, parameters))
+        return torch.stack(rows).unflatten(0, weights.shape[:2])
+
+
+def _flat(found: tuple[Tensor | None, ...], parameters: list[Tensor]) -> Tensor:
+    """Return gradients as one row, 0 where a parameter is not used."""
+    parts = [
+        torch.zeros(p.numel(), dtype=torch.float64) if g is None else g.flatten().to(torch.float64)
+        for g, p in zip(found, parameters, strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def _in_double(policy: nn.Module, task: Task) -> Callable[[Tensor], Tensor]:
+    """Return a copy that computes in float64, or in its own type where it has no other."""
+    kept = copy.deepcopy(policy)
+    if all(p.dtype == torch.float64 for p in kept.parameters()):
+        return kept
+    double = copy.deepcopy(policy).double()
+    try:
+        with torch.no_grad():
+            double(task.rows(torch.zeros(2, task.horizon, dtype=torch.int64)))
+    except RuntimeError:
+        return kept
+    return double
