@@ -1,0 +1,169 @@
+"""Sums over all sequences by class: probability, mean and second moment of weighted scores.
+
+The scores of the tokens of a subtree are computed once, whatever the number of weightings, and are
+dropped before those of the next one.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gradlab.exact.enumeration import TooLargeError
+from gradlab.sequences.enumerated import EnumeratedPolicy
+from gradlab.sequences.tree import Leaves
+
+__all__ = ["Tables", "Weighting", "tables"]
+
+Weighting = Callable[[Leaves], Float[Tensor, "n T"]]
+"""From some sequences to a weight for each of their tokens: h = sum_t w_t grad log pi(y_t)."""
+
+# Numbers of the scores of one subtree, and of the means of all classes.
+_SCORES, _MEANS = 2**22, 2**27
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What sums over groups need of each class of sequences; all times its probability.
+
+    Attributes:
+        mass: The probability of each class, [C].
+        means: E h 1[class] of each weighting, [K, C, P].
+        products: E h_k . h_l 1[class] for each pair (k, l) that was asked for, [Q, C].
+    """
+
+    mass: Float[Tensor, " C"]
+    means: Float[Tensor, "K C P"]
+    products: Float[Tensor, "Q C"]
+
+
+def tables(
+    on: EnumeratedPolicy,
+    weightings: Sequence[Weighting],
+    pairs: Sequence[tuple[int, int]],
+    place: Int[Tensor, " S"],
+    classes: int,
+) -> Tables:
+    """Return the sums over all sequences that the rollout policy samples.
+
+    Args:
+        on: The policy on a task.
+        weightings: K weightings.
+        pairs: Q pairs of them, whose products are wanted.
+        place: The class of each sequence.
+        classes: C.
+
+    Returns:
+        The sums.
+
+    Raises:
+        TooLargeError: If the means of all classes would not fit.
+
+    Example:
+        >>> from gradlab.sequences import Tabular, tasks
+        >>> on = EnumeratedPolicy(Tabular(3, 3), tasks.parity())
+        >>> ones = lambda leaves: torch.ones(leaves.count, 3)
+        >>> found = tables(on, [ones], [(0, 0)], torch.zeros(15, dtype=torch.int64), 1)
+        >>> bool(found.means.abs().max() < 1e-12)  # the mean score is 0
+        True
+    """
+    numbers = len(weightings) * classes * on.held.size
+    if numbers > _MEANS:
+        raise TooLargeError(
+            f"the mean scores of {classes:,} classes of sequences would hold {numbers:.1e} numbers "
+            f"at once (allowed: {_MEANS:.1e}); use monte_carlo, or rewards of few values"
+        )
+    mass = torch.zeros(classes, dtype=torch.float64).index_add_(0, place, on.sampled)
+    means = torch.zeros(len(weightings) * classes, on.held.size, dtype=torch.float64)
+    products = torch.zeros(len(pairs), classes, dtype=torch.float64)
+    for subtree in _subtrees(on):
+        of_nodes = torch.zeros(len(weightings), classes * subtree.nodes, dtype=torch.float64)
+        for leaves, gram, nodes in subtree.leaves():
+            p, at = on.sampled[leaves.part], place[leaves.part]
+            weights = torch.stack([w(leaves)[:, : leaves.depth + 1] for w in weightings], 1)
+            weights = torch.where(p[:, None, None] > 0, weights.to(torch.float64), 0.0)
+            scaled = weights @ gram
+            for number, (k, l) in enumerate(pairs):
+                product = (scaled[:, k] * weights[:, l]).sum(-1)
+                products[number].index_add_(0, at, p * product)
+            index = (at[:, None] * subtree.nodes + nodes).flatten()
+            of_nodes.index_add_(1, index, (p[:, None, None] * weights).transpose(0, 1).flatten(1))
+        means += of_nodes.view(-1, subtree.nodes) @ subtree.scores
+    return Tables(mass, means.unflatten(0, (len(weightings), classes)), products)
+
+
+@dataclass(frozen=True)
+class _Subtree:
+    """The scores of all tokens after the contexts of a subtree and above it.
+
+    `ranges`: (first, how many) contexts per depth; `begun`: those whose sequences belong here.
+    """
+
+    on: EnumeratedPolicy
+    ranges: list[tuple[int, int]]
+    begun: list[tuple[int, int]]
+    scores: Float[Tensor, "N P"]
+
+    @property
+    def nodes(self) -> int:
+        """Tokens after all contexts."""
+        return len(self.scores)
+
+    def leaves(self) -> Iterator[tuple[Leaves, Tensor, Tensor]]:
+        """Yield sequences, the inner products of their scores [n, t, t], their tokens' numbers."""
+        tree, vocabulary = self.on.tree, self.on.task.vocabulary
+        path = self.scores.new_zeros(1, 0, self.scores.shape[1])
+        gram = self.scores.new_zeros(1, 0, 0)
+        numbers = torch.zeros(1, 0, dtype=torch.int64)
+        offset = 0
+        for depth, (first, many) in enumerate(self.ranges):
+            size = many * vocabulary
+            here = self.scores[offset : offset + size].unflatten(0, (many, vocabulary))
+            cross = here @ path.mT
+            square = here.square().sum(-1)
+            own = offset + torch.arange(size).view(many, vocabulary)
+
+            def grown(
+                context: Tensor,
+                token: Tensor,
+                gram: Tensor = gram,
+                cross: Tensor = cross,
+                square: Tensor = square,
+            ) -> Tensor:
+                """Return the inner products of paths that end with a token after a context."""
+                side = cross[context, token].unsqueeze(1)
+                corner = square[context, token].view(-1, 1, 1)
+                above = torch.cat([gram[context], side.mT], 2)
+                return torch.cat([above, torch.cat([side, corner], 2)], 1)
+
+            start, begun = self.begun[depth]
+            ends = tree.tokens_from(depth)
+            if begun and len(ends):
+                leaves = tree.leaves_of(depth, start, begun)
+                context = torch.arange(start - first, start - first + begun)
+                context = context.repeat_interleave(leaves.tokens)
+                token = ends.repeat(begun)
+                last = own[context, token].unsqueeze(1)
+                yield leaves, grown(context, token), torch.cat([numbers[context], last], 1)
+            if depth == tree.deepest:
+                return
+            below, children = self.ranges[depth + 1]
+            index = torch.arange(below, below + children)
+            parent, token = index // tree.branches - first, tree.going[index % tree.branches]
+            gram = grown(parent, token)
+            path = torch.cat([path[parent], here[parent, token].unsqueeze(1)], 1)
+            numbers = torch.cat([numbers[parent], own[parent, token].unsqueeze(1)], 1)
+            offset += size
+
+
+def _subtrees(on: EnumeratedPolicy) -> Iterator[_Subtree]:
+    tree = on.tree
+    of_context = on.held.size * (2 * tree.vocabulary + tree.horizon)
+    for start, count in tree.blocks(max(1, _SCORES // of_context)):
+        ranges = [tree.ancestors(tree.deepest, start, count, t) for t in range(tree.horizon)]
+        rows = [tree.contexts(t, *part) for t, part in enumerate(ranges)]
+        at = [torch.full((len(part),), t) for t, part in enumerate(rows)]
+        scores = on.held.scores(torch.cat(rows), torch.cat(at))
+        yield _Subtree(on, ranges, tree.begun(start, count), scores.flatten(0, 1))
