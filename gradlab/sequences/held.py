@@ -38,7 +38,7 @@ class HeldPolicy:
         >>> from gradlab.sequences import Tabular
         >>> task = Task(lambda tokens, lengths: lengths.double(), 3, 3, end=2)
         >>> held = HeldPolicy(Tabular(3, 3), task)
-        >>> held.size, held.scores(torch.zeros(1, 3).long(), torch.tensor([0])).shape
+        >>> held.size, held.scores(torch.zeros(1, 3).long(), torch.tensor([0]))[0].shape
         (39, torch.Size([1, 3, 39]))
     """
 
@@ -97,41 +97,48 @@ class HeldPolicy:
 
     def scores(
         self, tokens: Int[Tensor, "B T"], at: Int[Tensor, " B"]
-    ) -> Float[Tensor, "B V P"]:
+    ) -> tuple[Float[Tensor, "B V P"], Int[Tensor, "B V"]]:
         """Return the score grad log pi(v | prefix) of each token at one place of each sequence.
+
+        The likeliest token comes first: the scores of a prefix sum to 0 with weights pi, so that
+        its score follows from the others.
 
         Args:
             tokens: Sequences [B, T].
             at: The place in each of them.
+
+        Returns:
+            The scores, and the row of each token among those of its prefix.
         """
         with torch.no_grad():
             log_p = self.log_probs(tokens)
-        p = log_p[torch.arange(len(at)), at].exp()
-        # The scores of a prefix sum to 0 with weights p: that of its likeliest token follows.
-        order = p.argsort(-1, descending=True)
-        rest, top = order[:, 1:], order[:, :1]
-        weights = torch.nn.functional.one_hot(rest, p.shape[-1]).to(torch.float64)
-        found = self._products(tokens, at, weights)
-        of_rest = p.gather(1, rest)
-        likeliest = -(of_rest[:, None] @ found) / p.gather(1, top)[..., None]
-        back = order.argsort(-1)[..., None].expand(-1, -1, found.shape[-1])
-        return torch.cat([likeliest, found], 1).gather(1, back)
+        p, order = log_p[torch.arange(len(at)), at].exp().sort(-1, descending=True)
+        weights = torch.nn.functional.one_hot(order[:, 1:], p.shape[-1]).to(torch.float64)
+        found = torch.empty(*p.shape, self.size, dtype=torch.float64)
+        self._products(tokens, at, weights, out=found[:, 1:])
+        found[:, :1] = -((p[:, 1:] / p[:, :1])[:, None] @ found[:, 1:])
+        return found, order.argsort(-1)
 
-    def _products(self, tokens: Tensor, at: Tensor, weights: Tensor) -> Tensor:
-        """Return the gradients of K weighted sums of log pi at one place of each row, [B, K, P]."""
+    def _products(self, tokens: Tensor, at: Tensor, weights: Tensor, out: Tensor) -> None:
+        """Write the gradients of K weighted sums of log pi at one place of each row, [B, K, P]."""
         if self._vmapped:
             try:
-                return self._by_vmap(tokens, at, weights)
+                parts = self._by_vmap(tokens, at, weights)
             except RuntimeError:  # code that torch.func cannot trace
                 self._vmapped = False
-        return self._one_by_one(tokens, at, weights)
+            else:
+                sizes = [part[0, 0].numel() for part in parts]
+                for part, place in zip(parts, out.split(sizes, -1), strict=True):
+                    place.copy_(part.flatten(2))
+                return
+        out.copy_(self._one_by_one(tokens, at, weights))
 
-    def _by_vmap(self, tokens: Tensor, at: Tensor, weights: Tensor) -> Tensor:
+    def _by_vmap(self, tokens: Tensor, at: Tensor, weights: Tensor) -> list[Tensor]:
         policy = self.call
         assert isinstance(policy, nn.Module)
         named = {k: v.detach() for k, v in policy.named_parameters() if v.requires_grad}
 
-        def products(row: Tensor, place: Tensor, each: Tensor) -> Tensor:
+        def products(row: Tensor, place: Tensor, each: Tensor) -> list[Tensor]:
             def log_p(values: dict[str, Tensor]) -> Tensor:
                 def call(tokens: Tensor) -> Any:
                     return functional_call(policy, values, (tokens,))
@@ -141,10 +148,10 @@ class HeldPolicy:
 
             _, back = vjp(log_p, named)
             (found,) = vmap(back)(each)
-            return torch.cat([found[name].flatten(1) for name in named], 1)
+            return [found[name] for name in named]
 
         with torch.no_grad():
-            return vmap(products)(tokens, at, weights).to(torch.float64)
+            return vmap(products)(tokens, at, weights)
 
     def _one_by_one(self, tokens: Tensor, at: Tensor, weights: Tensor) -> Tensor:
         """Return the products row by row: any code of autograd will do, slowly."""

@@ -98,13 +98,15 @@ def tables(
 class _Subtree:
     """The scores of all tokens after the contexts of a subtree and above it.
 
-    `ranges`: (first, how many) contexts per depth; `begun`: those whose sequences belong here.
+    `ranges`: (first, how many) contexts per depth; `begun`: those whose sequences belong here;
+    `rows`: the row of each token among those of its context.
     """
 
     on: EnumeratedPolicy
     ranges: list[tuple[int, int]]
     begun: list[tuple[int, int]]
     scores: Float[Tensor, "N P"]
+    rows: Int[Tensor, "n V"]
 
     @property
     def nodes(self) -> int:
@@ -122,21 +124,9 @@ class _Subtree:
             size = many * vocabulary
             here = self.scores[offset : offset + size].unflatten(0, (many, vocabulary))
             cross = here @ path.mT
-            square = here.square().sum(-1)
-            own = offset + torch.arange(size).view(many, vocabulary)
-
-            def grown(
-                context: Tensor,
-                token: Tensor,
-                gram: Tensor = gram,
-                cross: Tensor = cross,
-                square: Tensor = square,
-            ) -> Tensor:
-                """Return the inner products of paths that end with a token after a context."""
-                side = cross[context, token].unsqueeze(1)
-                corner = square[context, token].view(-1, 1, 1)
-                above = torch.cat([gram[context], side.mT], 2)
-                return torch.cat([above, torch.cat([side, corner], 2)], 1)
+            square = torch.linalg.vecdot(here, here)
+            row = self.rows[offset // vocabulary : offset // vocabulary + many]
+            own = offset + vocabulary * torch.arange(many)[:, None] + row
 
             start, begun = self.begun[depth]
             ends = tree.tokens_from(depth)
@@ -145,17 +135,26 @@ class _Subtree:
                 context = torch.arange(start - first, start - first + begun)
                 context = context.repeat_interleave(leaves.tokens)
                 token = ends.repeat(begun)
-                last = own[context, token].unsqueeze(1)
-                yield leaves, grown(context, token), torch.cat([numbers[context], last], 1)
+                at, last = row[context, token], own[context, token].unsqueeze(1)
+                products = _grown(gram[context], cross[context, at], square[context, at])
+                yield leaves, products, torch.cat([numbers[context], last], 1)
             if depth == tree.deepest:
                 return
             below, children = self.ranges[depth + 1]
             index = torch.arange(below, below + children)
             parent, token = index // tree.branches - first, tree.going[index % tree.branches]
-            gram = grown(parent, token)
-            path = torch.cat([path[parent], here[parent, token].unsqueeze(1)], 1)
+            at = row[parent, token]
+            gram = _grown(gram[parent], cross[parent, at], square[parent, at])
+            path = torch.cat([path[parent], here[parent, at].unsqueeze(1)], 1)
             numbers = torch.cat([numbers[parent], own[parent, token].unsqueeze(1)], 1)
             offset += size
+
+
+def _grown(gram: Tensor, cross: Tensor, square: Tensor) -> Tensor:
+    """Return inner products of paths [n, t, t] that are one token longer."""
+    above = torch.cat([gram, cross.unsqueeze(2)], 2)
+    below = torch.cat([cross, square.unsqueeze(1)], 1).unsqueeze(1)
+    return torch.cat([above, below], 1)
 
 
 def _subtrees(on: EnumeratedPolicy) -> Iterator[_Subtree]:
@@ -165,5 +164,5 @@ def _subtrees(on: EnumeratedPolicy) -> Iterator[_Subtree]:
         ranges = [tree.ancestors(tree.deepest, start, count, t) for t in range(tree.horizon)]
         rows = [tree.contexts(t, *part) for t, part in enumerate(ranges)]
         at = [torch.full((len(part),), t) for t, part in enumerate(rows)]
-        scores = on.held.scores(torch.cat(rows), torch.cat(at))
-        yield _Subtree(on, ranges, tree.begun(start, count), scores.flatten(0, 1))
+        scores, order = on.held.scores(torch.cat(rows), torch.cat(at))
+        yield _Subtree(on, ranges, tree.begun(start, count), scores.flatten(0, 1), order)
