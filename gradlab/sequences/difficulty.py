@@ -1,4 +1,4 @@
-"""How the success probability of a prompt scales its gradient: the factor c(p) of binary rewards."""
+"""How the success probability p of a prompt scales its gradient: the factor c(p)."""
 
 import math
 
@@ -10,15 +10,16 @@ __all__ = ["success_factor"]
 
 
 def success_factor(estimator: PolicyGradient, p: float) -> float:
-    r"""Return c, where the mean of the estimate is c grad p for rewards 1 with probability p, else 0.
+    r"""Return c, where the mean of the estimate is c grad p.
 
-    With K correct samples of G, whose advantage is A+, while that of others is A-:
+    Rewards are 1 with probability p, else 0. With K correct samples of G, whose advantage is A+,
+    while that of others is A-:
 
     .. math:: c(p) = \sum_K \mathrm{Bin}(K; G, p)
         \Big[ \frac{K A^+_K}{G p} - \frac{(G - K) A^-_K}{G (1 - p)} \Big]
 
-    It holds on policy, with SUM, without a KL term, and for every model; where the advantage depends
-    on lengths, all are taken to be equal. With `resample` it is given that K is neither 0 nor G.
+    It holds on policy, with SUM, without a KL term, and for every model. Where the advantage
+    depends on lengths, all are taken to be equal. With `resample`, K is neither 0 nor G.
 
     Args:
         estimator: Its advantage, group size and resampling count.

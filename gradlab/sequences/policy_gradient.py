@@ -74,6 +74,11 @@ class PolicyGradient:
 
     # What it is.
 
+    @property
+    def reference(self) -> str:
+        """The source, as `gradlab.citations.bibtex` reads it."""
+        return self.source
+
     def text(self) -> str:
         """Return the text form, which `gradlab.sequences.parse` reads back."""
         from gradlab.sequences.catalogue import ESTIMATORS

@@ -79,7 +79,7 @@ class Score(PolicyLoss):
         score(ratio=token, high=2)
     """
 
-    ratio: str = "none"
+    ratio: str | None = "none"
     low: float = 0.0
     high: float | None = None
     beyond: str = "truncate"
@@ -89,6 +89,8 @@ class Score(PolicyLoss):
     signless: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        if self.ratio is None:  # as `none` is read
+            object.__setattr__(self, "ratio", "none")
         check_choice("ratio", self.ratio, RATIOS)
         check_choice("beyond", self.beyond, ("truncate", "mask", "accept"))
 
@@ -104,7 +106,7 @@ class Score(PolicyLoss):
         Args:
             tokens: The log-probabilities.
         """
-        weight = tokens.importance(self.ratio)
+        weight = tokens.importance(self.ratio or "none")
         if self.beyond == "truncate":
             return weight.clamp(self.low, self.high)
         high = torch.inf if self.high is None else self.high
@@ -127,7 +129,7 @@ class Score(PolicyLoss):
             "geometric": "w^(1/n) is not an importance ratio",
             "sequence": "bounds of the weight cut off what they were to correct",
         }
-        return "" if self.exact_off_policy else reasons[self.ratio]
+        return "" if self.exact_off_policy else reasons[self.ratio or "none"]
 
 
 @dataclass(frozen=True, repr=False)
