@@ -6,19 +6,32 @@ coefficient; the estimate is the sum of coefficient times score.
 
 from gradlab.sequences import tasks
 from gradlab.sequences.automaton import Automaton
+from gradlab.sequences.catalogue import ESTIMATORS, parse
+from gradlab.sequences.claims import Claim
+from gradlab.sequences.difficulty import success_factor
+from gradlab.sequences.group import Group
+from gradlab.sequences.moments import exact_moments
 from gradlab.sequences.policies import NextToken, NGram, Tabular, TinyGRU, TinyTransformer
+from gradlab.sequences.policy_gradient import PolicyGradient
 from gradlab.sequences.targets import exact_gradient, exact_value
 from gradlab.sequences.task import Task
 
 __all__ = [
+    "ESTIMATORS",
     "Automaton",
+    "Claim",
+    "Group",
     "NGram",
     "NextToken",
+    "PolicyGradient",
     "Tabular",
     "Task",
     "TinyGRU",
     "TinyTransformer",
     "exact_gradient",
+    "exact_moments",
     "exact_value",
+    "parse",
+    "success_factor",
     "tasks",
 ]

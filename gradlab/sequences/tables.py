@@ -12,16 +12,47 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gradlab.exact.enumeration import TooLargeError
-from gradlab.sequences.enumerated import EnumeratedPolicy
+from gradlab.sequences.enumerated import EnumeratedPolicy, Known
 from gradlab.sequences.tree import Leaves
 
-__all__ = ["Tables", "Weighting", "tables"]
+__all__ = ["Asked", "Tables", "Weighting", "tables"]
 
-Weighting = Callable[[Leaves], Float[Tensor, "n T"]]
+Weighting = Callable[[Known], Float[Tensor, "n T"]]
 """From some sequences to a weight for each of their tokens: h = sum_t w_t grad log pi(y_t)."""
 
 # Numbers of the scores of one subtree, and of the means of all classes.
 _SCORES, _MEANS = 2**22, 2**27
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked about some weightings.
+
+    Attributes:
+        weightings: K weightings.
+        pairs: Q pairs of them, whose products are wanted.
+        place: The class of each sequence, [S].
+        classes: C.
+    """
+
+    weightings: Sequence[Weighting]
+    pairs: Sequence[tuple[int, int]]
+    place: Int[Tensor, " S"]
+    classes: int
+
+    def check(self, on: EnumeratedPolicy) -> None:
+        """Raise TooLargeError if the means of all classes would not fit.
+
+        Args:
+            on: The policy on a task.
+        """
+        numbers = len(self.weightings) * self.classes * on.held.size
+        if numbers > _MEANS:
+            raise TooLargeError(
+                f"the mean scores of {self.classes:,} classes of sequences would hold "
+                f"{numbers:.1e} numbers at once (allowed: {_MEANS:.1e}); use monte_carlo, or "
+                "rewards of few values"
+            )
 
 
 @dataclass(frozen=True)
@@ -39,24 +70,15 @@ class Tables:
     products: Float[Tensor, "Q C"]
 
 
-def tables(
-    on: EnumeratedPolicy,
-    weightings: Sequence[Weighting],
-    pairs: Sequence[tuple[int, int]],
-    place: Int[Tensor, " S"],
-    classes: int,
-) -> Tables:
-    """Return the sums over all sequences that the rollout policy samples.
+def tables(on: EnumeratedPolicy, asked: Sequence[Asked]) -> list[Tables]:
+    """Return sums over all sequences that the rollout policy samples, in one pass.
 
     Args:
         on: The policy on a task.
-        weightings: K weightings.
-        pairs: Q pairs of them, whose products are wanted.
-        place: The class of each sequence.
-        classes: C.
+        asked: Weightings, and the classes over which they are summed.
 
     Returns:
-        The sums.
+        The sums for each of them.
 
     Raises:
         TooLargeError: If the means of all classes would not fit.
@@ -64,34 +86,42 @@ def tables(
     Example:
         >>> from gradlab.sequences import Tabular, tasks
         >>> on = EnumeratedPolicy(Tabular(3, 3), tasks.parity())
-        >>> ones = lambda leaves: torch.ones(leaves.count, 3)
-        >>> found = tables(on, [ones], [(0, 0)], torch.zeros(15, dtype=torch.int64), 1)
+        >>> ones = lambda known: torch.ones_like(known.log_prob)
+        >>> (found,) = tables(on, [Asked([ones], [(0, 0)], torch.zeros(15).long(), 1)])
         >>> bool(found.means.abs().max() < 1e-12)  # the mean score is 0
         True
     """
-    numbers = len(weightings) * classes * on.held.size
-    if numbers > _MEANS:
-        raise TooLargeError(
-            f"the mean scores of {classes:,} classes of sequences would hold {numbers:.1e} numbers "
-            f"at once (allowed: {_MEANS:.1e}); use monte_carlo, or rewards of few values"
+    for one in asked:
+        one.check(on)
+    found = [
+        Tables(
+            torch.zeros(one.classes, dtype=torch.float64).index_add_(0, one.place, on.sampled),
+            torch.zeros(len(one.weightings), one.classes, on.held.size, dtype=torch.float64),
+            torch.zeros(len(one.pairs), one.classes, dtype=torch.float64),
         )
-    mass = torch.zeros(classes, dtype=torch.float64).index_add_(0, place, on.sampled)
-    means = torch.zeros(len(weightings) * classes, on.held.size, dtype=torch.float64)
-    products = torch.zeros(len(pairs), classes, dtype=torch.float64)
+        for one in asked
+    ]
     for subtree in _subtrees(on):
-        of_nodes = torch.zeros(len(weightings), classes * subtree.nodes, dtype=torch.float64)
+        of_nodes = [
+            torch.zeros(len(one.weightings), one.classes * subtree.nodes, dtype=torch.float64)
+            for one in asked
+        ]
         for leaves, gram, nodes in subtree.leaves():
-            p, at = on.sampled[leaves.part], place[leaves.part]
-            weights = torch.stack([w(leaves)[:, : leaves.depth + 1] for w in weightings], 1)
-            weights = torch.where(p[:, None, None] > 0, weights.to(torch.float64), 0.0)
-            scaled = weights @ gram
-            for number, (k, l) in enumerate(pairs):
-                product = (scaled[:, k] * weights[:, l]).sum(-1)
-                products[number].index_add_(0, at, p * product)
-            index = (at[:, None] * subtree.nodes + nodes).flatten()
-            of_nodes.index_add_(1, index, (p[:, None, None] * weights).transpose(0, 1).flatten(1))
-        means += of_nodes.view(-1, subtree.nodes) @ subtree.scores
-    return Tables(mass, means.unflatten(0, (len(weightings), classes)), products)
+            p, known = on.sampled[leaves.part, None], Known(on, leaves)
+            for one, table, buffer in zip(asked, found, of_nodes, strict=True):
+                place = one.place[leaves.part]
+                weights = torch.stack([w(known)[:, : leaves.depth + 1] for w in one.weightings], 1)
+                weights = torch.where(p[:, None] > 0, weights.to(torch.float64), 0.0)
+                scaled = weights @ gram
+                for number, (k, l) in enumerate(one.pairs):
+                    product = (scaled[:, k] * weights[:, l]).sum(-1)
+                    table.products[number].index_add_(0, place, p[:, 0] * product)
+                index = (place[:, None] * subtree.nodes + nodes).flatten()
+                weighed = (p[:, None] * weights).transpose(0, 1).flatten(1)
+                buffer.index_add_(1, index, weighed)
+        for table, buffer in zip(found, of_nodes, strict=True):
+            table.means.flatten(0, 1).add_(buffer.view(-1, subtree.nodes) @ subtree.scores)
+    return found
 
 
 @dataclass(frozen=True)
