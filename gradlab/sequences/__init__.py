@@ -9,6 +9,7 @@ from gradlab.sequences.automaton import Automaton
 from gradlab.sequences.catalogue import ESTIMATORS, parse
 from gradlab.sequences.claims import Claim
 from gradlab.sequences.difficulty import success_factor
+from gradlab.sequences.drawing import monte_carlo
 from gradlab.sequences.group import Group
 from gradlab.sequences.moments import exact_moments
 from gradlab.sequences.policies import NextToken, NGram, Tabular, TinyGRU, TinyTransformer
@@ -31,6 +32,7 @@ __all__ = [
     "exact_gradient",
     "exact_moments",
     "exact_value",
+    "monte_carlo",
     "parse",
     "success_factor",
     "tasks",

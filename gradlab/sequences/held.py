@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.func import functional_call, vjp, vmap
+from torch.func import functional_call, grad, vjp, vmap
 
 from gradlab.sequences.faults import PolicyError
 from gradlab.sequences.policy_contract import Policy, check_policy, logits_of
@@ -95,6 +95,42 @@ class HeldPolicy:
             found = torch.autograd.grad(log_p, parameters, weights, allow_unused=True)
         return _flat(found, parameters)
 
+    def weighted(
+        self, tokens: Int[Tensor, "n G T"], weights: Float[Tensor, "n G T V"]
+    ) -> Float[Tensor, "n P"]:
+        """Return, for each of n groups, the gradient of the sum of weights times log pi.
+
+        Args:
+            tokens: Sequences [n, G, T].
+            weights: Of each token of the vocabulary at each place.
+        """
+        if self._vmapped:
+            try:
+                return self._weighted_by_vmap(tokens, weights)
+            except RuntimeError:
+                self._vmapped = False
+        rows = zip(tokens, weights, strict=True)
+        return torch.stack([self.backward(row, weight) for row, weight in rows])
+
+    def _weighted_by_vmap(self, tokens: Tensor, weights: Tensor) -> Tensor:
+        policy, named = self._traced()
+
+        def total(values: dict[str, Tensor], row: Tensor, weight: Tensor) -> Tensor:
+            def call(tokens: Tensor) -> Any:
+                return functional_call(policy, values, (tokens,))
+
+            log_p = logits_of(call, self.task, row).to(torch.float64).log_softmax(-1)
+            # A masked token has no weight, and log pi of -inf.
+            return torch.where(weight != 0, log_p * weight, 0.0).sum()
+
+        found = vmap(grad(total), in_dims=(None, 0, 0))(named, tokens, weights)
+        return torch.cat([found[name].flatten(1) for name in named], 1).to(torch.float64)
+
+    def _traced(self) -> tuple[nn.Module, dict[str, Tensor]]:
+        policy = self.call
+        assert isinstance(policy, nn.Module)
+        return policy, {k: v.detach() for k, v in policy.named_parameters() if v.requires_grad}
+
     def scores(
         self, tokens: Int[Tensor, "B T"], at: Int[Tensor, " B"]
     ) -> tuple[Float[Tensor, "B V P"], Int[Tensor, "B V"]]:
@@ -134,9 +170,7 @@ class HeldPolicy:
         out.copy_(self._one_by_one(tokens, at, weights))
 
     def _by_vmap(self, tokens: Tensor, at: Tensor, weights: Tensor) -> list[Tensor]:
-        policy = self.call
-        assert isinstance(policy, nn.Module)
-        named = {k: v.detach() for k, v in policy.named_parameters() if v.requires_grad}
+        policy, named = self._traced()
 
         def products(row: Tensor, place: Tensor, each: Tensor) -> list[Tensor]:
             def log_p(values: dict[str, Tensor]) -> Tensor:
