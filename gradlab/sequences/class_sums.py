@@ -11,6 +11,7 @@ the expectations on the right over multisets of G classes.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -26,7 +27,16 @@ from gradlab.sequences.normalized_advantages import BatchStd, NonzeroScaled, Tok
 from gradlab.sequences.policy_gradient import PolicyGradient
 from gradlab.sequences.tables import Asked, Tables, Weighting
 
-__all__ = ["PAIRS", "Classes", "couples_prompts", "group_moments", "is_independent", "weightings"]
+__all__ = [
+    "PAIRS",
+    "Classes",
+    "KnownClasses",
+    "couples_prompts",
+    "group_moments",
+    "is_independent",
+    "reads_lengths",
+    "weightings",
+]
 
 PLUS, MINUS, OWN = 0, 1, 2
 PAIRS = ((PLUS, PLUS), (MINUS, MINUS), (OWN, OWN), (PLUS, OWN), (MINUS, OWN))
@@ -53,6 +63,18 @@ def reads_lengths(estimator: PolicyGradient) -> bool:
     """Return whether the factors of a group depend on more of its lengths than the own one."""
     of_advantage = isinstance(estimator.advantage, LengthWeighted | TokenWhitened)
     return of_advantage or isinstance(estimator.aggregation, TokenMean | LocalTokenMean)
+
+
+class KnownClasses(Protocol):
+    """What sums over groups ask of classes: their rewards and lengths."""
+
+    @property
+    def rewards(self) -> Tensor:
+        """R of each class, [C]."""
+
+    @property
+    def lengths(self) -> Tensor:
+        """The length of each class, [C]."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +168,7 @@ def weightings(estimator: PolicyGradient) -> list[Weighting]:
 def group_moments(
     estimator: PolicyGradient,
     ons: Sequence[EnumeratedPolicy],
-    classes: Sequence[Classes],
+    classes: Sequence["KnownClasses"],
     found: Sequence[Tables],
 ) -> Moments:
     """Return the moments of the estimate from one group per prompt.
@@ -177,7 +199,7 @@ def group_moments(
     square = float((summed.square * gram).sum())
     for q, (table, keep, mass) in enumerate(zip(found, used, masses, strict=True)):
         product = table.products[:, keep] / mass
-        own = torch.stack([(means[q][k] * means[q][l]).sum(-1) for k, l in PAIRS])
+        own = torch.stack([(means[q][i] * means[q][j]).sum(-1) for i, j in PAIRS])
         square += float((summed.spread[q] * (product - own)).sum())
     variance = max(square - float(mean.square().sum()), 0.0)
     return Moments(mean, torch.tensor(variance, dtype=torch.float64))
@@ -198,7 +220,7 @@ class _GroupSums:
 def _group_sums(
     estimator: PolicyGradient,
     ons: Sequence[EnumeratedPolicy],
-    classes: Sequence[Classes],
+    classes: Sequence["KnownClasses"],
     used: list[Tensor],
     masses: list[Tensor],
     first: Tensor,
@@ -236,12 +258,12 @@ def _group_sums(
         square += z.T @ (p[:, None] * z)
         for q in prompts:
             of_class = members[:, q].flatten()
-            for number, (k, l) in enumerate(PAIRS):
-                product = (a if k != OWN else b)[:, q] * (a if l != OWN else b)[:, q]
-                if l == OWN and k != OWN:
+            for number, (i, j) in enumerate(PAIRS):
+                product = (a if i != OWN else b)[:, q] * (a if j != OWN else b)[:, q]
+                if j == OWN and i != OWN:
                     product = 2 * product
-                if k != OWN:
-                    product = torch.where(sign[:, q] == k, product, 0.0)
+                if i != OWN:
+                    product = torch.where(sign[:, q] == i, product, 0.0)
                 spread[q][number].index_add_(0, of_class, (p[:, None] * product).flatten())
     if kept <= 0:
         raise NotExactError(

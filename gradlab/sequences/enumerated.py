@@ -305,7 +305,9 @@ class Known:
 
     def _logits(self, log_p: list[Tensor]) -> Tensor:
         vocabulary = self.on.task.vocabulary
-        found = torch.zeros(self.leaves.count, self.on.task.horizon, vocabulary, dtype=log_p[0].dtype)
+        found = torch.zeros(
+            self.leaves.count, self.on.task.horizon, vocabulary, dtype=log_p[0].dtype
+        )
         for t, places in enumerate(self.on.tree.path(self.leaves)):
             found[:, t] = log_p[t][places // vocabulary]
         return found

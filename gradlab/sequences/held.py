@@ -180,7 +180,7 @@ class HeldPolicy:
                 found = logits_of(call, self.task, row[None])[0]
                 return found.index_select(0, place[None])[0].to(torch.float64).log_softmax(-1)
 
-            _, back = vjp(log_p, named)
+            back = vjp(log_p, named)[1]
             (found,) = vmap(back)(each)
             return [found[name] for name in named]
 

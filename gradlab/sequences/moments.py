@@ -1,5 +1,7 @@
-"""Exact moments of policy gradients: over classes of sequences where they factorize, else over all
-groups of whole sequences.
+"""Exact moments of policy gradients.
+
+Sums are over classes of sequences where the coefficients factorize, else over groups of whole
+sequences.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,6 +21,7 @@ from gradlab.sequences.class_sums import (
     is_independent,
 )
 from gradlab.sequences.enumerated import EnumeratedPolicy, Known
+from gradlab.sequences.finite_states import FiniteStates, enumerated_policy, finite_moments
 from gradlab.sequences.policy_contract import Policy
 from gradlab.sequences.policy_gradient import PolicyGradient
 from gradlab.sequences.ratios import Score
@@ -106,7 +109,7 @@ def exact_moments(
         True
     """
     found = estimator_of(estimator, group)
-    ons = [EnumeratedPolicy(policy, one, rollout, reference) for one in tasks_of(task)]
+    ons = [enumerated_policy(policy, one, rollout, reference) for one in tasks_of(task)]
     (moments,) = all_moments([found], ons)
     if isinstance(moments, Exception):
         raise moments
@@ -130,9 +133,10 @@ def all_moments(
     for number, estimator in enumerate(estimators):
         try:
             _check(estimator, ons)
-            if is_independent(estimator) and not estimator.kl.needs_logits:
-                by_class.append(number)
-            elif _factorizes(estimator, ons):
+            states = [on for on in ons if isinstance(on, FiniteStates)]
+            if states:
+                found[number] = _of_states(estimator, ons, states)
+            elif _is_alone(estimator) or _factorizes(estimator, ons):
                 by_class.append(number)
             elif couples_prompts(estimator):
                 found[number] = whole_group_moments(estimator, ons)
@@ -149,6 +153,19 @@ def all_moments(
         except (NotExactError, TooLargeError) as error:
             found[number] = error
     return [found[number] for number in range(len(estimators))]
+
+
+def _of_states(
+    estimator: PolicyGradient, ons: Sequence[EnumeratedPolicy], states: Sequence[FiniteStates]
+) -> Moments:
+    """Return the moments on long sequences."""
+    if len(states) < len(ons):
+        raise NotExactError(
+            "all prompts must have an Automaton as the reward, or none; draw instead"
+        )
+    if couples_prompts(estimator):
+        return finite_moments(estimator, states)
+    return _of_prompts([finite_moments(estimator, [on]) for on in states])
 
 
 def _check(estimator: PolicyGradient, ons: Sequence[EnumeratedPolicy]) -> None:
@@ -174,12 +191,16 @@ def _of_prompts(parts: Sequence[Moments]) -> Moments:
     return Moments(mean, variance / len(parts) ** 2)
 
 
+def _is_alone(estimator: PolicyGradient) -> bool:
+    return is_independent(estimator) and not estimator.kl.needs_logits
+
+
 class _Question:
     """What one estimator asks of all sequences, and how its moments follow from the answer."""
 
     def __init__(self, estimator: PolicyGradient, ons: Sequence[EnumeratedPolicy]) -> None:
         self.estimator, self.ons = estimator, ons
-        self.alone = is_independent(estimator)
+        self.alone = _is_alone(estimator)
         if self.alone:
             one = replace(estimator, g=1)
             weigh: Weighting = lambda known: one.coefficients(known.group()).squeeze(1)  # noqa: E731

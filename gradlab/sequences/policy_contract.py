@@ -87,11 +87,10 @@ def check_policy(policy: Policy, task: Task, what: str = "policy") -> None:
 
     Example:
         >>> task = Task(lambda tokens, lengths: lengths.double(), vocabulary=2, horizon=3)
-        >>> check_policy(lambda tokens: torch.nn.functional.one_hot(tokens, 2).double(), task)
+        >>> check_policy(lambda tokens: torch.zeros(*tokens.shape, 3), task)
         Traceback (most recent call last):
-        gradlab.sequences.faults.LookAheadError: logits[:, t] of the policy depend on tokens[:, t], \
-the token that they are to predict: they are one step late, as those of a language model are. Put a \
-start token in front and leave the last logits out (gradlab.sequences.NextToken does)
+        gradlab.sequences.faults.PolicyShapeError: the policy must return logits [B, T, V] = \
+[6, 3, 2] for tokens [6, 3], not [6, 3, 3]
     """
     if not callable(policy):
         raise TypeError(f"the {what} must be a module or function, not {type(policy).__name__}")
@@ -131,9 +130,7 @@ def _check_mode(policy: Policy, what: str) -> None:
             )
 
 
-def _check_causal(
-    policy: Policy, task: Task, tokens: Tensor, found: Tensor, what: str
-) -> None:
+def _check_causal(policy: Policy, task: Task, tokens: Tensor, found: Tensor, what: str) -> None:
     """Raise LookAheadError if logits follow a change of their own token or of a later one."""
     horizon, late = task.horizon, torch.zeros(task.horizon, task.horizon, dtype=torch.bool)
     places = torch.arange(horizon)
@@ -158,8 +155,8 @@ def _check_causal(
         )
     u, t = max(ahead.nonzero().tolist(), key=lambda pair: pair[0] - pair[1])
     raise LookAheadError(
-        f"logits[:, {t}] of the {what} depend on tokens[:, {u}], which comes later: its causal mask "
-        "is missing or wrong; they may depend on tokens[:, :t] only"
+        f"logits[:, {t}] of the {what} depend on tokens[:, {u}], which comes later: its causal "
+        "mask is missing or wrong; they may depend on tokens[:, :t] only"
     )
 
 

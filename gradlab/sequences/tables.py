@@ -113,8 +113,8 @@ def tables(on: EnumeratedPolicy, asked: Sequence[Asked]) -> list[Tables]:
                 weights = torch.stack([w(known)[:, : leaves.depth + 1] for w in one.weightings], 1)
                 weights = torch.where(p[:, None] > 0, weights.to(torch.float64), 0.0)
                 scaled = weights @ gram
-                for number, (k, l) in enumerate(one.pairs):
-                    product = (scaled[:, k] * weights[:, l]).sum(-1)
+                for number, (i, j) in enumerate(one.pairs):
+                    product = (scaled[:, i] * weights[:, j]).sum(-1)
                     table.products[number].index_add_(0, place, p[:, 0] * product)
                 index = (place[:, None] * subtree.nodes + nodes).flatten()
                 weighed = (p[:, None] * weights).transpose(0, 1).flatten(1)

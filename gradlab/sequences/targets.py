@@ -6,7 +6,6 @@ A bias is relative to a target. Most quarrels about policy gradients are between
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,11 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.checks import check_int
-from gradlab.reproducible import single_thread
 from gradlab.sequences.enumerated import EnumeratedPolicy
 from gradlab.sequences.faults import RewardError
-from gradlab.sequences.policy_contract import Policy
-from gradlab.sequences.task import Task, tasks_of
 
 __all__ = [
     "TARGETS",
@@ -29,8 +25,6 @@ __all__ = [
     "Return",
     "Surrogate",
     "Target",
-    "exact_gradient",
-    "exact_value",
     "target_of",
 ]
 
@@ -360,82 +354,3 @@ def target_of(text: Target | str) -> Target:
         "target must be J, J-KL(beta=0.1), pass@4, max@4 or surrogate (with your numbers), not "
         f"{text!r}"
     )
-
-
-@single_thread()
-def exact_value(
-    policy: Policy,
-    task: Task | Iterable[Task],
-    target: Target | str = "J",
-    *,
-    rollout: Policy | None = None,
-    reference: Policy | None = None,
-) -> Float[Tensor, ""]:
-    """Return the value of an objective by enumeration of all sequences, at most 2^20.
-
-    Args:
-        policy: From tokens [B, T] to logits [B, T, V]; logits[:, t] depend on tokens[:, :t] alone.
-        task: The task, or the tasks of several prompts, whose mean is taken.
-        target: The objective: "J", "J-KL(beta=0.1)", "pass@4", "max@4" or "surrogate".
-        rollout: The policy that samples, for the surrogate.
-        reference: The reference policy, for the KL penalty.
-
-    Returns:
-        The value, float64.
-
-    Raises:
-        PolicyError: If a policy breaks its contract; the subclass says how.
-        RewardError: If the reward does.
-        TooLargeError: If there are more sequences.
-
-    Example:
-        >>> from gradlab.sequences import Tabular, tasks
-        >>> exact_value(Tabular(3, 3, scale=0.0), tasks.parity(3, 3))
-        tensor(0.5185, dtype=torch.float64)
-    """
-    wanted = target_of(target)
-    found = [
-        wanted.value(EnumeratedPolicy(policy, one, rollout, reference)) for one in tasks_of(task)
-    ]
-    return torch.stack(found).mean()
-
-
-@single_thread()
-def exact_gradient(
-    policy: Policy,
-    task: Task | Iterable[Task],
-    target: Target | str = "J",
-    *,
-    rollout: Policy | None = None,
-    reference: Policy | None = None,
-) -> Float[Tensor, " P"]:
-    """Return the gradient of an objective by enumeration of all sequences, at most 2^20.
-
-    The gradient is an ascent direction, one row of numbers in the order of `policy.parameters()`,
-    those that require grad. Sums are float64, and a module is computed in float64.
-
-    Args:
-        policy: From tokens [B, T] to logits [B, T, V]; logits[:, t] depend on tokens[:, :t] alone.
-        task: The task, or the tasks of several prompts, whose mean is taken.
-        target: The objective: "J", "J-KL(beta=0.1)", "pass@4", "max@4" or "surrogate".
-        rollout: The policy that samples, for the surrogate.
-        reference: The reference policy, for the KL penalty.
-
-    Returns:
-        The gradient [P], float64.
-
-    Raises:
-        PolicyError: If a policy breaks its contract; the subclass says how.
-        RewardError: If the reward does.
-        TooLargeError: If there are more sequences.
-
-    Example:
-        >>> from gradlab.sequences import Tabular, tasks
-        >>> exact_gradient(Tabular(3, 3), tasks.parity(3, 3)).shape
-        torch.Size([39])
-    """
-    wanted = target_of(target)
-    found = [
-        wanted.gradient(EnumeratedPolicy(policy, one, rollout, reference)) for one in tasks_of(task)
-    ]
-    return torch.stack(found).mean(0)

@@ -171,7 +171,9 @@ def _check_reads(task: Task, tokens: Tensor, lengths: Tensor, found: Tensor) -> 
     """Raise RewardError if rewards depend on padding, on other sequences, or on chance."""
     if not torch.equal(_rewards(task, tokens, lengths), found):
         raise RewardError("the reward of the same sequences is another one at a second call")
-    turned = _rewards(task, tokens.flip(0)[: len(tokens) // 2 + 1], lengths.flip(0)[: len(tokens) // 2 + 1])
+    turned = _rewards(
+        task, tokens.flip(0)[: len(tokens) // 2 + 1], lengths.flip(0)[: len(tokens) // 2 + 1]
+    )
     if not torch.allclose(turned, found.flip(0)[: len(turned)], rtol=1e-9, atol=1e-12):
         raise RewardError("the reward of a sequence depends on the other sequences of the batch")
     padded = torch.arange(tokens.shape[1]) >= lengths[:, None]

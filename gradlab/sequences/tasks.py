@@ -237,5 +237,3 @@ TASKS = {
 }
 """The shipped tasks by their names, each a function that returns a Task or, for several prompts, \
 a list of them."""
-
-

@@ -210,9 +210,7 @@ class Tree:
         last = self.tokens_from(leaves.depth).repeat(leaves.contexts)
         return [*found, index * self.vocabulary + last]
 
-    def along(
-        self, of_tokens: list[Float[Tensor, "n V"]], leaves: Leaves
-    ) -> Float[Tensor, "n T"]:
+    def along(self, of_tokens: list[Float[Tensor, "n V"]], leaves: Leaves) -> Float[Tensor, "n T"]:
         """Return what belongs to the tokens of some sequences, 0 where they are padded.
 
         Args:
