@@ -165,11 +165,13 @@ class FiniteStates(EnumeratedPolicy):
         held, rows = self.held, []
         with torch.enable_grad():
             log_p = self._module.state_logits.to(torch.float64).log_softmax(-1)
-        for one in log_p.flatten():
-            found = torch.autograd.grad(one, held.parameters, retain_graph=True, allow_unused=True)
-            parts = zip(found, held.parameters, strict=True)
-            each = [torch.zeros_like(p) if g is None else g for g, p in parts]
-            rows.append(torch.cat([g.flatten() for g in each]))
+            for one in log_p.flatten():
+                found = torch.autograd.grad(
+                    one, held.parameters, retain_graph=True, allow_unused=True
+                )
+                parts = zip(found, held.parameters, strict=True)
+                each = [torch.zeros_like(p) if g is None else g for g, p in parts]
+                rows.append(torch.cat([g.flatten() for g in each]))
         return torch.stack(rows).to(torch.float64).unflatten(0, log_p.shape)
 
     @cached_property
