@@ -52,7 +52,13 @@ class Finding:
 
 
 def random_batch(
-    own: OwnLoss, seed: int = 0, *, t: int = 7, on_policy: bool = False, equal: bool = False
+    own: OwnLoss,
+    seed: int = 0,
+    *,
+    t: int = 7,
+    on_policy: bool = False,
+    equal: bool = False,
+    spread: float = 0.15,
 ) -> Group:
     """Return a random training batch: three prompts, or one where the loss knows no groups.
 
@@ -62,6 +68,7 @@ def random_batch(
         t: The length with padding.
         on_policy: Whether all policies are the same.
         equal: Whether all lengths are.
+        spread: Deviation of the log-ratio of a token.
 
     Example:
         >>> own = OwnLoss(lambda log_prob, rewards: -(rewards.unsqueeze(-1) * log_prob).sum())
@@ -82,7 +89,7 @@ def random_batch(
         draw(scale=1.0),
         torch.full(shape, t) if equal else lengths,
         log_prob,
-        log_prob + apart * draw(t, scale=0.15),
+        log_prob + apart * draw(t, scale=spread),
         log_prob + apart * draw(t, scale=0.3),
         prompts=True,
     )

@@ -7,10 +7,8 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor
 
 from gradlab.sequences.advantages import (
@@ -19,7 +17,6 @@ from gradlab.sequences.advantages import (
     LeaveOneOut,
     LengthWeighted,
     Raw,
-    centred_rewards,
 )
 from gradlab.sequences.aggregation import (
     Aggregation,
@@ -29,6 +26,7 @@ from gradlab.sequences.aggregation import (
     Sum,
     TokenMean,
 )
+from gradlab.sequences.faulty_advantages import BatchCentred, NormalizedAgain, StdTwice
 from gradlab.sequences.group import Group
 from gradlab.sequences.invariances import random_batch
 from gradlab.sequences.kl_terms import K1, K2, K3, K1Prefix, K1Ratio, K3Ratio, KLTerm
@@ -45,72 +43,8 @@ from gradlab.sequences.success_advantages import MaximumLikelihood, MaxMinusSeco
 
 __all__ = ["Frame", "Own", "Response", "frame_of", "of_rewards", "own_of", "plain", "response_of"]
 
-FITS = 1e-6
-
-
-@dataclass(frozen=True, repr=False)
-class StdTwice(Advantage):
-    """std-twice, (R_i - m)/sd^2: standardized rewards that are divided once more.
-
-    Example:
-        >>> StdTwice()
-        std-twice
-    """
-
-    name: ClassVar[str] = "std-twice"
-
-    def of_rewards(
-        self,
-        rewards: Float[Tensor, "*batch B G"],
-        lengths: Int[Tensor, "*batch B G"],
-        greedy: Float[Tensor, "*batch B"] | None = None,
-    ) -> Float[Tensor, "*batch B G"]:
-        """Return (R_i - m)/sd^2."""
-        once = GroupStd().of_rewards(rewards, lengths)
-        deviation = rewards.std(-1, keepdim=True)
-        return once / torch.where(deviation > 0, deviation, 1.0)
-
-
-@dataclass(frozen=True, repr=False)
-class NormalizedAgain(Advantage):
-    """normalized-again, standardized in the group and then in the batch.
-
-    Example:
-        >>> NormalizedAgain()
-        normalized-again
-    """
-
-    name: ClassVar[str] = "normalized-again"
-
-    def of_rewards(
-        self,
-        rewards: Float[Tensor, "*batch B G"],
-        lengths: Int[Tensor, "*batch B G"],
-        greedy: Float[Tensor, "*batch B"] | None = None,
-    ) -> Float[Tensor, "*batch B G"]:
-        """Return them standardized twice."""
-        return BatchStd().of_rewards(GroupStd().of_rewards(rewards, lengths), lengths)
-
-
-@dataclass(frozen=True, repr=False)
-class BatchCentred(Advantage):
-    """batch-centred, the reward minus the mean of the whole batch.
-
-    Example:
-        >>> BatchCentred()
-        batch-centred
-    """
-
-    name: ClassVar[str] = "batch-centred"
-
-    def of_rewards(
-        self,
-        rewards: Float[Tensor, "*batch B G"],
-        lengths: Int[Tensor, "*batch B G"],
-        greedy: Float[Tensor, "*batch B"] | None = None,
-    ) -> Float[Tensor, "*batch B G"]:
-        """Return R - mean of all."""
-        return centred_rewards(rewards.flatten(-2)).view_as(rewards)
+# What may be left of a part that is recognized; constants such as 1e-8 differ between trainers.
+FITS = 1e-4
 
 
 _EPS = (0.0, 1e-4, 1e-6, 1e-8, 1e-5)
@@ -119,7 +53,7 @@ _ADVANTAGES: tuple[Advantage, ...] = (
     *(BatchStd(eps) for eps in (0.0, 1e-4)),
     *(TokenWhitened(c, e) for c in (False, True) for e in (0.0, 1e-8)),
     *(NonzeroScaled(), MaxMinusSecond(), PassAtK(2), MaximumLikelihood()),
-    *(BatchCentred(), StdTwice(), NormalizedAgain()),
+    *(BatchCentred(), *(StdTwice(e) for e in _EPS), *(NormalizedAgain(e) for e in _EPS)),
 )
 
 
@@ -192,7 +126,9 @@ def frame_of(own: OwnLoss) -> Frame:
     """
     own = plain(own)
     groups = [random_batch(own, seed, on_policy=True) for seed in (1, 2)]
-    groups.append(replace(groups[1], rewards=(groups[1].rewards > 0).double()))
+    binary = (groups[1].rewards > 0).double()
+    binary[:, :2] = torch.tensor([1.0, 0.0])  # no group has equal rewards
+    groups.append(replace(groups[1], rewards=binary))
     measured = torch.stack([of_rewards(own, group) for group in groups])
     best = Frame(Raw(), Sum(), 0, 1.0, math.inf)
     for advantage, aggregation, power in _frames(own):
@@ -202,18 +138,23 @@ def frame_of(own: OwnLoss) -> Frame:
         found = Frame(advantage, aggregation, power, factor, residual)
         if found.known and best.known:
             # Of forms that differ by a factor alone, that whose factor is nearest to 1.
-            if abs(math.log(abs(factor))) < abs(math.log(abs(best.factor))) - 1e-3:
+            nearer = _far(best) - _far(found)
+            if nearer > 1e-3 or (nearer > -1e-3 and residual < 0.1 * best.residual - 1e-13):
                 best = found
         elif residual < 0.1 * best.residual or (not best.known and residual < best.residual):
             best = found
     return best
 
 
+def _far(frame: Frame) -> float:
+    return abs(math.log(abs(frame.factor) or 1e-300))
+
+
 def _frames(own: OwnLoss) -> Iterator[tuple[Advantage, Aggregation, int]]:
     advantages = _ADVANTAGES if own.takes_rewards else (Raw(),)
     local = (LocalTokenMean(), *(LocalTokenMean(m) for m in (1, 2, 3, 4, 6)))
     aggregations = (Sum(), SequenceMean(), TokenMean(), Constant(), *local)
-    for aggregation, power, advantage in itertools.product(aggregations, (0, 1, -1), advantages):
+    for power, aggregation, advantage in itertools.product((0, 1, -1), aggregations, advantages):
         yield advantage, aggregation, power
 
 
@@ -365,7 +306,7 @@ def response_of(own: OwnLoss, sign: int) -> Response:
     power = float(round(own_slope * group.horizon)) / group.horizon
 
     def follows(x: float) -> bool:
-        return abs(float(weights(x)[2]) - math.exp(power * x)) < 1e-6 * math.exp(power * x)
+        return abs(float(weights(x)[2]) - math.exp(power * x)) < 1e-9 * math.exp(power * x)
 
     span = 4.0 / max(abs(power), 0.1)
     high, low = _edge(follows, span), _edge(follows, -span)

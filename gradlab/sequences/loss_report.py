@@ -7,6 +7,7 @@ from typing import Any
 
 from gradlab.sequences.advantages import Centred, LengthWeighted
 from gradlab.sequences.aggregation import Constant, LocalTokenMean, Sum, TokenMean
+from gradlab.sequences.faulty_advantages import NormalizedAgain, StdTwice
 from gradlab.sequences.invariances import (
     Finding,
     findings,
@@ -18,10 +19,8 @@ from gradlab.sequences.kl_terms import K1
 from gradlab.sequences.loss_match import Match, match_of
 from gradlab.sequences.loss_parts import (
     Frame,
-    NormalizedAgain,
     Own,
     Response,
-    StdTwice,
     frame_of,
     of_rewards,
     own_of,
