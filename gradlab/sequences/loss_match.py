@@ -1,0 +1,173 @@
+"""Which estimator of the catalogue a loss is: its parts put together, proved on random groups."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+
+import torch
+
+from gradlab.sequences.aggregation import SequenceMean, Sum
+from gradlab.sequences.catalogue import ESTIMATORS
+from gradlab.sequences.invariances import random_batch
+from gradlab.sequences.kl_terms import NoKL
+from gradlab.sequences.loss_parts import Frame, Own, Response, plain
+from gradlab.sequences.own_loss import OwnLoss
+from gradlab.sequences.policy_gradient import PolicyGradient
+from gradlab.sequences.ratios import (
+    DPPO,
+    DRO,
+    PPO,
+    SAPO,
+    VESPO,
+    CISPOBand,
+    CISPOCap,
+    PolicyLoss,
+    Score,
+)
+from gradlab.sequences.sequence_losses import GMPO, GSPO, LUSPO
+
+__all__ = ["Match", "match_of", "named"]
+
+SAME = 1e-6
+
+
+@dataclass(frozen=True)
+class Match:
+    """The estimator whose coefficients are nearest to those of a loss.
+
+    Args:
+        estimator: It; its advantage is `raw` where the loss is given advantages.
+        factor: The coefficients are this times those of the estimator.
+        residual: The relative difference that is left, on random groups off policy.
+        given: Whether the advantages are given to the loss.
+
+    Example:
+        >>> print(Match(ESTIMATORS["RLOO"], 1.0, 0.0, False))
+        this is RLOO
+    """
+
+    estimator: PolicyGradient
+    factor: float
+    residual: float
+    given: bool
+
+    @property
+    def exact(self) -> bool:
+        """Whether nothing is left."""
+        return self.residual < SAME
+
+    def __str__(self) -> str:
+        e = self.estimator
+        if self.given:
+            parts = [str(e.loss), f"aggregation {e.aggregation}"]
+            parts += [] if isinstance(e.kl, NoKL) else [f"KL {e.kl}"]
+            shown = ", ".join(parts) + " of the advantages that it is given"
+        else:
+            shown = str(e)
+        times = "" if abs(self.factor - 1) < SAME else f" times {self.factor:.6g}"
+        if self.exact:
+            return f"this is {shown}{times}"
+        left = "nothing of it" if not math.isfinite(self.residual) else f"{self.residual:.2g} of it"
+        return f"no estimator of the catalogue; the nearest is {shown}{times}, which leaves {left}"
+
+
+def named(estimator: PolicyGradient) -> PolicyGradient:
+    """Return the estimator under the published name that needs the fewest changes.
+
+    Args:
+        estimator: Any composition.
+
+    Example:
+        >>> named(PolicyGradient("group-std", "SEQ", "PPO", "k3"))
+        GRPO(kl=k3)
+    """
+    parts = [part.name for part in fields(estimator) if part.compare]
+
+    def changes(name: str) -> int:
+        base = ESTIMATORS[name]
+        differ = [part for part in parts if getattr(base, part) != getattr(estimator, part)]
+        # The advantage and the loss say more than a group size.
+        return sum(3 if part in ("advantage", "loss") else 1 for part in differ)
+
+    best = min(ESTIMATORS, key=changes)
+    if changes(best) > 4:
+        return replace(estimator, name="PG", source="")
+    return replace(estimator, name=best, source=ESTIMATORS[best].source)
+
+
+def match_of(own: OwnLoss, frame: Frame, term: Own, up: Response, down: Response) -> Match:
+    """Return the nearest estimator.
+
+    Args:
+        own: The loss.
+        frame: Its advantage and aggregation.
+        term: What it does without rewards.
+        up: Its response to ratios where A > 0.
+        down: The same where A < 0.
+
+    Example:
+        >>> from gradlab.sequences.loss_parts import frame_of, own_of, response_of
+        >>> def loss(log_prob, rewards, mask):
+        ...     a = (rewards - rewards.mean()).unsqueeze(-1)
+        ...     return -(a * log_prob * mask).sum() / mask.sum()
+        >>> own = OwnLoss(loss)
+        >>> frame = frame_of(own)
+        >>> answers = [response_of(own, sign) for sign in (1, -1)]
+        >>> print(match_of(own, frame, own_of(own, frame), *answers))
+        this is centred(aggregation=TOK)
+    """
+    tried = plain(own)
+    # The second one lies far off policy, so that every bound is passed.
+    groups = [random_batch(tried, 5), random_batch(tried, 6, spread=0.8)]
+    measured = torch.stack([tried.coefficients(group) for group in groups])
+    best = Match(PolicyGradient(), 1.0, math.inf, not own.takes_rewards)
+    for loss in _losses(up, down, term):
+        aggregations = [frame.aggregation]
+        if isinstance(loss, LUSPO) and isinstance(frame.aggregation, Sum):
+            aggregations = [SequenceMean()]
+        for aggregation in aggregations:
+            estimator = PolicyGradient(
+                frame.advantage, aggregation, loss, term.kl or NoKL(), g=own.g
+            )
+            wanted = torch.stack([estimator.coefficients(group) for group in groups])
+            factor = frame.factor
+            residual = float((measured - factor * wanted).norm() / measured.norm())
+            if residual < 0.5 * best.residual and not best.exact:
+                best = Match(named(estimator), factor, residual, not own.takes_rewards)
+    return best
+
+
+def _losses(up: Response, down: Response, term: Own) -> Iterator[PolicyLoss]:
+    """Return the losses that have such responses, the likeliest first."""
+    high, low = _rounded(up.high), _rounded(down.low)
+    finite = math.isfinite(high)
+    level = up.level if up.level != "inverse" else down.level
+    if level == "none":
+        yield Score()
+        if term.dro:
+            yield DRO(term.dro)
+    if level == "token":
+        if finite:
+            yield PPO(_rounded(1 - low), _rounded(high - 1))
+            if math.isfinite(down.high):
+                yield PPO(_rounded(1 - low), _rounded(high - 1), dual=_rounded(down.high))
+            yield CISPOCap(high)
+            yield CISPOBand(_rounded(1 - up.low), _rounded(high - 1))
+        yield from (SAPO(), SAPO(1.0, 1.0), DPPO(), DPPO("kl"))
+    if level in ("token", "prefix", "sequence", "geometric"):
+        for bound in {up.high, down.high} - {math.inf}:
+            for beyond in ("truncate", "mask"):
+                yield Score(level, high=_rounded(bound), beyond=beyond)
+                yield Score(level, _rounded(up.low), _rounded(bound), beyond)
+    if level == "geometric" and finite:
+        bounds = (_rounded(1 - low), _rounded(high - 1))
+        yield from (GSPO(*bounds), LUSPO(*bounds))
+    if level == "geometric":
+        yield from (GMPO(), GMPO(0.2, 0.2))
+    if level in ("token", "prefix", "sequence", "geometric"):
+        yield Score(level)
+    yield VESPO()
+
+
+def _rounded(x: float) -> float:
+    return float(f"{x:.6g}") if math.isfinite(x) else x

@@ -1,0 +1,275 @@
+"""Your own loss as an estimator: its coefficients are d loss / d log_prob, by one call of autograd.
+
+The probe is exact to first order, with clips and whatever else the function does.
+"""
+
+import inspect
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from gradlab.sequences.advantages import Advantage
+from gradlab.sequences.aggregation import AGGREGATIONS, Aggregation
+from gradlab.sequences.argument_names import Batch, bound_arguments, known_arguments
+from gradlab.sequences.choices import read_choice
+from gradlab.sequences.group import Group
+from gradlab.sequences.normalized_advantages import GroupStd
+from gradlab.sequences.success_advantages import ADVANTAGES
+from gradlab.user_code.objects import line_of
+
+__all__ = ["LossFunctionError", "OwnLoss"]
+
+
+class LossFunctionError(ValueError):
+    """A loss function that cannot be examined; the message says why."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class OwnLoss:
+    """A loss function of a trainer, in the place of a `PolicyGradient`.
+
+    Arguments are recognized by their names, those of TRL, verl, OpenRLHF, slime and NeMo-RL among
+    them (`KNOWN_ARGUMENTS`). Tensors are flat, [N, T], prompt after prompt. The function returns
+    the loss, or a tuple or dict that begins with it or has it as "loss".
+
+    Args:
+        function: The loss, to be minimized.
+        advantage: What gives the advantages of a function that takes them.
+        settings: Values of further arguments, and of the configuration that the function reads.
+        aggregation: What reduces a loss that is returned per token; None: the loss is one number.
+        maximize: Whether the function is an objective to be maximized.
+        g: Sequences per group.
+        name: How it is called.
+        by_token: Whether advantages are [N, T]; None: it is tried.
+
+    Raises:
+        LossFunctionError: An argument is not understood, the call fails, or the loss does not
+            depend on the log-probabilities.
+
+    Example:
+        >>> def loss(log_prob, old_log_prob, advantages, mask):
+        ...     ratio = (log_prob - old_log_prob).exp()
+        ...     return -(ratio * advantages.unsqueeze(-1) * mask).sum() / mask.sum()
+        >>> own = OwnLoss(loss, advantage="centred", g=2)
+        >>> group = Group(torch.tensor([1.0, 0.0]), torch.tensor([2, 1]), torch.zeros(2, 2))
+        >>> own.coefficients(group)
+        tensor([[ 0.1667,  0.1667],
+                [-0.1667,  0.0000]])
+    """
+
+    function: Callable[..., Any]
+    advantage: Advantage = GroupStd()  # noqa: RUF009 - frozen
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    aggregation: Aggregation | None = None
+    maximize: bool = False
+    g: int = 4
+    name: str = ""
+    by_token: bool | None = None
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        set_(self, "advantage", read_choice("advantage", self.advantage, ADVANTAGES))
+        if self.aggregation is not None:
+            given = read_choice("aggregation", self.aggregation, AGGREGATIONS)
+            set_(self, "aggregation", given)
+        if not self.name:
+            set_(self, "name", getattr(self.function, "__name__", type(self.function).__name__))
+        try:
+            set_(self, "kinds", known_arguments(self.function, self._extra()))
+        except ValueError as error:
+            raise LossFunctionError(str(error)) from None
+        if self.by_token is None:
+            set_(self, "by_token", self._tried())
+
+    kinds: Mapping[str, str] = field(init=False)
+    factorizes = False
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __repr__(self) -> str:
+        return self.name
+
+    @property
+    def takes_rewards(self) -> bool:
+        """Whether the function computes the advantages itself."""
+        has = set(self.kinds.values())
+        return bool(has & {"rewards", "token_rewards"})
+
+    @property
+    def switches(self) -> tuple[str, ...]:
+        """The arguments that are to turn a division by the standard deviation on and off."""
+        called = self.function
+        if isinstance(called, torch.nn.Module):
+            called = called.forward
+        named = inspect.signature(called).parameters.items()
+        return tuple(
+            name
+            for name, parameter in named
+            if isinstance(parameter.default, bool)
+            and any(word in name for word in ("std", "scale", "norm", "whiten"))
+        )
+
+    @property
+    def knows_groups(self) -> bool:
+        """Whether several prompts can be handed to it at once."""
+        has = set(self.kinds.values())
+        return not self.takes_rewards or bool(has & {"index", "group_index", "group_size"})
+
+    def coefficients(self, group: Group) -> Float[Tensor, "*batch G T"]:
+        """Return c_it = -d loss / d log_prob, an ascent direction, one call per training batch.
+
+        Args:
+            group: The sequences.
+
+        Raises:
+            LossFunctionError: The function fails.
+        """
+        joint = group.joint()
+        parts, mask = joint.log_prob.shape[:-3], joint.mask
+        found = torch.empty_like(joint.log_prob)
+        for at in itertools.product(*map(range, parts)):
+            found[at] = self._one(_picked(joint, at))
+        return torch.where(mask, found, 0.0).reshape(group.log_prob.shape)
+
+    def kept(self, rewards: Float[Tensor, "*batch G"]) -> Bool[Tensor, "*batch"]:
+        """Return that all groups are used.
+
+        Args:
+            rewards: R_i.
+        """
+        return torch.ones(rewards.shape[:-1], dtype=torch.bool)
+
+    def logit_coefficients(self, group: Group) -> None:
+        """Return None: the function sees log-probabilities of sampled tokens only.
+
+        Args:
+            group: The sequences.
+        """
+
+    def loss(
+        self, group: Group, log_prob: Tensor, mask: Tensor | None = None, **whole: int
+    ) -> Tensor:
+        """Return the loss of one training batch [B, G], with the graph to log_prob.
+
+        Args:
+            group: The sequences, [B, G].
+            log_prob: [B, G, T].
+            mask: Which tokens count, by default all that are not padding.
+            **whole: tokens, sequences and horizon, where the batch is a part of a larger one.
+        """
+        if not self.knows_groups and len(group.rewards) > 1:
+            raise LossFunctionError(
+                "the loss takes rewards and does not know which sequences share a prompt; "
+                "give it an argument group_size or index"
+            )
+        counted = group.mask if mask is None else mask
+        flat = counted.flatten(0, 1).to(log_prob.dtype)
+        reference = group.log_prob if group.reference_log_prob is None else group.reference_log_prob
+        greedy = group.greedy_rewards
+        advantages = self.advantage.of_rewards(group.rewards, group.lengths, greedy)
+        batch = Batch(
+            log_prob.flatten(0, 1),
+            group.rollout_log_prob.flatten(0, 1),
+            reference.flatten(0, 1),
+            flat,
+            group.rewards.flatten(),
+            advantages.flatten(),
+            group.size,
+            whole.get("tokens", int(flat.sum())),
+            whole.get("sequences", len(flat)),
+            whole.get("horizon", group.horizon),
+        )
+        return self._called(batch)
+
+    def _called(self, batch: Batch) -> Tensor:
+        arguments = bound_arguments(self.kinds, batch, bool(self.by_token), self.settings)
+        try:
+            result = self.function(**arguments, **self._extra())
+        except Exception as error:
+            said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise LossFunctionError(f"the loss raised {said}{line_of(error)}") from error
+        return self._number(result, batch)
+
+    def _number(self, result: Any, batch: Batch) -> Tensor:
+        if isinstance(result, Mapping):
+            result = result.get("loss")
+        elif isinstance(result, tuple | list) and result:
+            result = result[0]
+        if not isinstance(result, Tensor):
+            raise LossFunctionError(
+                f"the loss must return a tensor, a tuple that begins with it or a dict with "
+                f"'loss', not {type(result).__name__}"
+            )
+        if not result.requires_grad:
+            raise LossFunctionError("the loss has no gradient for the policy's log-probabilities")
+        if result.numel() == 1:
+            return result.squeeze()
+        if self.aggregation is None or result.shape != batch.mask.shape:
+            raise LossFunctionError(
+                f"the loss must be one number, not {list(result.shape)}; where it is one number "
+                "per token, say how they are reduced: aggregation='TOK', for instance"
+            )
+        lengths = batch.mask.sum(-1).view(-1, batch.group_size)
+        weights = self.aggregation.weights(lengths, batch.horizon).flatten().to(result.dtype)
+        return (weights * (result * batch.mask).sum(-1)).sum()
+
+    def _one(self, group: Group) -> Tensor:
+        """Return the coefficients of one training batch [B, G]."""
+        return self.gradient(lambda leaf: self.loss(group, leaf), group.log_prob)
+
+    def gradient(self, value: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
+        """Return the ascent direction of a loss for the log-probabilities.
+
+        Args:
+            value: The loss of log_prob.
+            at: log_prob.
+        """
+        with torch.enable_grad():
+            leaf = at.detach().clone().requires_grad_()
+            (found,) = torch.autograd.grad(value(leaf), leaf, allow_unused=True)
+        if found is None:
+            raise LossFunctionError("the loss has no gradient for the policy's log-probabilities")
+        return found if self.maximize else -found
+
+    def _extra(self) -> dict[str, Any]:
+        """Return the settings that are arguments of the function."""
+        called = self.function
+        if isinstance(called, torch.nn.Module):
+            called = called.forward
+        names = inspect.signature(called).parameters
+        return {name: value for name, value in self.settings.items() if name in names}
+
+    def _tried(self) -> bool:
+        """Return whether the function takes advantages [N, T]: it fails on [N]."""
+        if not set(self.kinds.values()) & {"advantages", "everything"}:
+            return False
+        generator = torch.Generator().manual_seed(0)
+        b, g, t = (2, 3, 7)
+        log_prob = -torch.rand(b, g, t, generator=generator, dtype=torch.float64) - 0.1
+        rewards = torch.randn(b, g, generator=generator, dtype=torch.float64)
+        lengths = torch.tensor([[7, 4, 5], [6, 7, 3]])
+        group = Group(rewards, lengths, log_prob, reference_log_prob=log_prob, prompts=True)
+        faults = []
+        for by_token in (False, True):
+            try:
+                replace(self, by_token=by_token).coefficients(group)
+                return by_token
+            except LossFunctionError as fault:
+                faults.append(fault)
+        raise faults[-1]
+
+
+def _picked(joint: Group, at: tuple[int, ...]) -> Group:
+    """Return one training batch of a batch of them."""
+    names = (
+        *("rewards", "lengths", "log_prob", "rollout_log_prob", "reference_log_prob"),
+        *("token_rewards", "greedy_rewards"),
+    )
+    values = {n: v[at] for n in names if (v := getattr(joint, n)) is not None}
+    return replace(joint, **values, logits=None, reference_logits=None)
