@@ -78,7 +78,7 @@ def compare(
         >>> from gradlab.sequences import Tabular, tasks
         >>> rows = compare(["RLOO", "GRPO"], Tabular(3, 3), tasks.lengthy())
         >>> rows["cosine"].round(3).tolist()
-        [1.0, 0.934]
+        [1.0, 0.994]
     """
     check_choice("method", method, METHODS)
     check_averaged(averaged)

@@ -84,7 +84,7 @@ def groups_of(
 
     Example:
         >>> ((members, p),) = groups_of([torch.tensor([0.25, 0.75], dtype=torch.float64)], 2)
-        >>> members.squeeze(1).tolist(), p.tolist()
+        >>> members.squeeze(1).tolist(), [round(x, 4) for x in p.tolist()]
         ([[0, 0], [0, 1], [1, 1]], [0.0625, 0.375, 0.5625])
     """
     counts = [count_multisets(len(mass), g) for mass in masses]

@@ -118,7 +118,7 @@ class TinyGRU(nn.Module):
 
     Example:
         >>> sum(p.numel() for p in TinyGRU(4, width=8).parameters())
-        524
+        484
     """
 
     def __init__(self, vocabulary: int, width: int = 8, seed: int = 0) -> None:
@@ -166,7 +166,7 @@ class TinyTransformer(nn.Module):
 
     Example:
         >>> sum(p.numel() for p in TinyTransformer(4, 9).parameters())
-        2244
+        2372
     """
 
     def __init__(

@@ -44,7 +44,7 @@ def exact_value(
     Example:
         >>> from gradlab.sequences import Tabular, tasks
         >>> exact_value(Tabular(3, 3, scale=0.0), tasks.parity(3, 3))
-        tensor(0.5185, dtype=torch.float64)
+        tensor(0.6667, dtype=torch.float64)
     """
     wanted = target_of(target)
     found = [

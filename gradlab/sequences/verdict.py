@@ -15,8 +15,41 @@ __all__ = ["PolicyVerdict"]
 class PolicyVerdict(Verdict):
     """Whether the mean of a policy gradient is a multiple of the gradient of an objective.
 
+    All lengths are in units of the reward. What `Verdict` says of f is said of the reward here.
+
     Attributes:
-        objective: The objective, in its text form. `target` is its gradient times `wanted`.
+        estimator: Text of the estimator.
+        problem: Names of the task and of the policy.
+        outcome: UNBIASED, BIASED, INCONCLUSIVE or NOT APPLICABLE.
+        method: "exact" or "monte carlo".
+        claimed: Whether the estimator claims this objective and this factor.
+        target: The gradient of the objective times `wanted`, [P].
+        bias: The mean minus `target`.
+        bias2: Squared length of the bias.
+        limit: Bound of the bias's length: rounding when exact, else with confidence 1 - `alpha`.
+        slope: <mean, target> / |target|^2.
+        residual2: Square of the rest of the bias.
+        deviation: Root of the variance of one estimate.
+        delta: Largest bias that counts as none by draws, in lengths of the target.
+        alpha: Rate at which an unbiased estimator may be called biased.
+        seed: Of the draws.
+        judged: Always "draw".
+        how: How it was found.
+        reason: Why it is not applicable.
+        notes: Further sentences of `explain()`.
+        draws: How many estimates were made.
+        needed: Not estimated here.
+        p_value: Not used here.
+        log_e_value: Logarithm of the evidence against an unbiased mean.
+        kurtosis: Of the draws.
+        degrees: Of freedom behind the variances of the draws.
+        set_aside: Always 0.
+        against: Always empty.
+        resembles: Always None.
+        unseen_rate: Not used here.
+        unseen_bias: Not used here.
+        constant: Always False.
+        objective: The objective, in its text form.
         wanted: The factor that the mean is to have.
         cosine: Of the angle between the mean and the gradient; NaN where either is 0.
         off_policy: Whether another policy sampled.
