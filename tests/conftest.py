@@ -27,6 +27,7 @@ if os.environ.get("GRADLAB_CHECK_SHAPES"):
                 "nn.probe",
                 "nn.quantization",
                 "nn.schedule",
+                "sequences",
                 "training",
             )
         ],
