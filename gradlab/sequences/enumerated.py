@@ -94,17 +94,17 @@ class EnumeratedPolicy:
         return HeldPolicy(self.reference, self.task, "reference policy")
 
     @cached_property
-    def log_pi(self) -> list[Float[Tensor, "n V"]]:
+    def log_pi(self) -> list[Float[Tensor, "_ V"]]:
         """The logarithm of pi of each token after each context, one tensor per depth."""
         return self._log_probs(self.held)
 
     @cached_property
-    def log_mu(self) -> list[Float[Tensor, "n V"]]:
+    def log_mu(self) -> list[Float[Tensor, "_ V"]]:
         """The same of the rollout policy."""
         return self.log_pi if self.held_rollout is None else self._log_probs(self.held_rollout)
 
     @cached_property
-    def log_ref(self) -> list[Float[Tensor, "n V"]] | None:
+    def log_ref(self) -> list[Float[Tensor, "_ V"]] | None:
         """The same of the reference policy."""
         return None if self.held_reference is None else self._log_probs(self.held_reference)
 
@@ -205,7 +205,7 @@ class EnumeratedPolicy:
                 "undefined there, and no weight of what is sampled makes up for them"
             )
 
-    def totals(self, weights: Float[Tensor, " S"]) -> list[Float[Tensor, "n V"]]:
+    def totals(self, weights: Float[Tensor, " S"]) -> list[Float[Tensor, "_ V"]]:
         """Return, for each token after each context, the sum of weights of the sequences below it.
 
         Args:
@@ -217,7 +217,7 @@ class EnumeratedPolicy:
             self.tree.add_up(found, part, weights[part.part, None] * inside)
         return found
 
-    def gradient_of(self, weights: list[Float[Tensor, "n V"]]) -> Float[Tensor, " P"]:
+    def gradient_of(self, weights: list[Float[Tensor, "_ V"]]) -> Float[Tensor, " P"]:
         """Return the sum of weights times the scores of the tokens after each context.
 
         Args:

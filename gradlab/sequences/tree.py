@@ -210,7 +210,7 @@ class Tree:
         last = self.tokens_from(leaves.depth).repeat(leaves.contexts)
         return [*found, index * self.vocabulary + last]
 
-    def along(self, of_tokens: list[Float[Tensor, "n V"]], leaves: Leaves) -> Float[Tensor, "n T"]:
+    def along(self, of_tokens: list[Float[Tensor, "_ V"]], leaves: Leaves) -> Float[Tensor, "n T"]:
         """Return what belongs to the tokens of some sequences, 0 where they are padded.
 
         Args:
@@ -223,7 +223,7 @@ class Tree:
         return found
 
     def add_up(
-        self, totals: list[Float[Tensor, "n V"]], leaves: Leaves, weights: Float[Tensor, "n T"]
+        self, totals: list[Float[Tensor, "_ V"]], leaves: Leaves, weights: Float[Tensor, "n T"]
     ) -> None:
         """Add to each token of the tree the weights that some sequences have for it.
 
@@ -235,7 +235,7 @@ class Tree:
         for t, places in enumerate(self.path(leaves)):
             totals[t].view(-1).index_add_(0, places, weights[:, t])
 
-    def zeros(self) -> list[Float[Tensor, "n V"]]:
+    def zeros(self) -> list[Float[Tensor, "_ V"]]:
         """Return a zero for each token of each context, one tensor per depth."""
         return [
             torch.zeros(self.width(t), self.vocabulary, dtype=torch.float64)
