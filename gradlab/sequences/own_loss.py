@@ -262,7 +262,8 @@ class OwnLoss:
                 return by_token
             except LossFunctionError as fault:
                 faults.append(fault)
-        raise faults[-1]
+        # A failed call may be the wrong shape; another fault is a fault.
+        raise faults[0] if "the loss raised" not in str(faults[0]) else faults[-1]
 
 
 def _picked(joint: Group, at: tuple[int, ...]) -> Group:
