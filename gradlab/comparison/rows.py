@@ -18,6 +18,7 @@ __all__ = [
     "COLUMNS",
     "COMPARED",
     "METHODS",
+    "OF_POLICIES",
     "PROBED",
     "ROWS",
     "RANKED",
@@ -77,6 +78,11 @@ _ALL = [
     Column("estimator", TEXT, "", "text of the estimator with its arguments"),
     Column("series", TEXT, "", "the same without its temperature"),
     Column("tau", REAL, "", "temperature; empty where the estimator has none"),
+    # Of policies over sequences.
+    Column("policy", TEXT, "", "name of the policy over sequences"),
+    Column("rollout", TEXT, "", "name of the policy that samples; empty where it is the policy"),
+    Column("group", WHOLE, "", "sequences G of one group"),
+    Column("target", TEXT, "", "objective whose gradient the truth is"),
     # What it costs.
     Column("calls", WHOLE, "", "evaluations of f that one draw makes"),
     Column(
@@ -178,7 +184,17 @@ RANKED = [
 ]
 """Columns of a ranking; its bias2 and variance are those of the mean, in the squared `unit`."""
 
-ROWS = {"compare": COMPARED, "sweep": SWEPT, "probe": PROBED, "recommend": RANKED}
+OF_POLICIES = ["problem", "policy", "rollout", "group", "target", "estimator", "series"]
+OF_POLICIES += ["cost", "seed", "method", "draws", "reason", *_FOUND, "seconds", "version"]
+"""Columns of `gradlab.sequences.compare`."""
+
+ROWS = {
+    "compare": COMPARED,
+    "sweep": SWEPT,
+    "probe": PROBED,
+    "recommend": RANKED,
+    "policy": OF_POLICIES,
+}
 """Columns by the verb that makes the rows."""
 
 
@@ -206,7 +222,7 @@ def row_schema(verb: str = "compare") -> dict[str, Any]:
     An empty value is null. JSON has no infinity and no NaN: these are null too.
 
     Args:
-        verb: what makes the rows: "compare", "sweep", "probe" or "recommend".
+        verb: what makes the rows: "compare", "sweep", "probe", "recommend" or "policy".
 
     Returns:
         A schema after JSON Schema 2020-12, with the number of its version in `version`.

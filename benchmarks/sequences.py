@@ -1,0 +1,81 @@
+"""Policy gradients over sequences against one batched forward and backward over all sequences."""
+
+import time
+
+import torch
+
+from benchmarks.ratios import Ratio, measure_all
+from gradlab.sequences import (
+    Tabular,
+    Task,
+    TinyTransformer,
+    exact_gradient,
+    exact_moments,
+    parse,
+    tasks,
+)
+from gradlab.sequences.enumerated import EnumeratedPolicy
+from gradlab.sequences.moments import all_moments
+
+__all__ = ["run"]
+
+# Ten published estimators: on policy many of them weigh tokens alike, off policy hardly any.
+_TEN = ("RLOO", "centred", "GRPO", "Dr.GRPO", "OPO", "PPO", "CISPO-verl", "GSPO", "MaxRL", "SAPO")
+
+
+def run() -> list[Ratio]:
+    """Return all ratios of this file."""
+    return [*_of_transformers(), _of_groups()]
+
+
+def _last_is_right(tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    return (tokens.sum(-1) % 3 == 0).double()
+
+
+def _of_transformers() -> list[Ratio]:
+    lines = []
+    for vocabulary, horizon in ((8, 6), (4, 9)):
+        policy = TinyTransformer(vocabulary, horizon)
+        rollout = TinyTransformer(vocabulary, horizon, seed=1)
+        task = Task(_last_is_right, vocabulary, horizon)
+        source = torch.Generator().manual_seed(0)
+        tokens = torch.randint(vocabulary, (4096, horizon), generator=source)
+        parameters = list(policy.parameters())
+        blocks = task.tree.size // len(tokens)
+
+        def bare(policy=policy, tokens=tokens, parameters=parameters, blocks=blocks) -> None:  # type: ignore[no-untyped-def]
+            for _ in range(blocks):
+                log_p = policy(tokens).log_softmax(-1).gather(-1, tokens[..., None])
+                torch.autograd.grad(log_p.sum(), parameters)
+
+        def moments(policy=policy, task=task, rollout=None) -> None:  # type: ignore[no-untyped-def]
+            all_moments([parse(name) for name in _TEN], [EnumeratedPolicy(policy, task, rollout)])
+
+        works = {
+            "bare": bare,
+            "gradient": lambda policy=policy, task=task: exact_gradient(policy, task),
+            "on": moments,
+            "off": lambda moments=moments, rollout=rollout: moments(rollout=rollout),
+        }
+        found = measure_all(works, seconds=0.1)
+        what = f"{vocabulary}^{horizon} sequences, {sum(p.numel() for p in parameters)} parameters"
+        targets = {"gradient": 1.5, "on": 3.0, "off": 3.0}
+        named = {
+            "gradient": "exact gradient",
+            "on": "moments of ten estimators on policy",
+            "off": "and off policy",
+        }
+        lines += [
+            Ratio(f"{named[key]}, {what}", found[key] / found["bare"], targets[key])
+            for key in targets
+        ]
+    return lines
+
+
+def _of_groups() -> Ratio:
+    policy, task = Tabular(3, 3), tasks.parity()
+    exact_moments("GRPO(g=16)", policy, task)
+    start = time.process_time()
+    exact_moments("GRPO(aggregation=TOK, g=16)", policy, task)
+    spent = time.process_time() - start
+    return Ratio("exact moments, 15 sequences in groups of 16", 1e3 * spent, 100, "ms")

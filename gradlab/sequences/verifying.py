@@ -1,0 +1,264 @@
+"""Does a policy gradient estimate what it claims? By enumeration where it can, else by draws."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradlab.checks import check_choice, check_int
+from gradlab.comparison.rows import METHODS
+from gradlab.exact.enumeration import TooLargeError
+from gradlab.exact.tuples import NotExactError
+from gradlab.moments import Measured, Moments
+from gradlab.reproducible import block_generator, check_seed, single_thread
+from gradlab.sequences.claims import Claim
+from gradlab.sequences.drawing import Drawn
+from gradlab.sequences.enumerated import EnumeratedPolicy
+from gradlab.sequences.finite_states import FiniteStates, enumerated_policy
+from gradlab.sequences.moments import all_moments, estimator_of
+from gradlab.sequences.policy_contract import Policy, name_of_policy
+from gradlab.sequences.policy_gradient import PolicyGradient
+from gradlab.sequences.targets import MaxAt, PassAt, Penalized, Return, Target, target_of
+from gradlab.sequences.task import Task, tasks_of
+from gradlab.sequences.truth import exact_gradient
+from gradlab.sequences.verdict import PolicyVerdict, cosine_of
+from gradlab.verification.deviation_sums import DeviationSums
+from gradlab.verification.mean_test import MeanTest
+from gradlab.verification.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED
+
+__all__ = ["claimed_target", "verify"]
+
+# Units in the last place of what is summed that rounding may add up to.
+_ULPS = 2**12
+# Draws before the first look, and by how much looks grow.
+_FIRST, _MORE = 256, 1.5
+
+
+def claimed_target(estimator: PolicyGradient) -> Target | None:
+    """Return the objective that an estimator claims, None where it has no exact form here.
+
+    Args:
+        estimator: The estimator.
+
+    Returns:
+        The target; "h(p)" and "sum of pass@k / k" have none.
+
+    Example:
+        >>> from gradlab.sequences import parse
+        >>> str(claimed_target(parse("PKPO(k=3)"))), claimed_target(parse("GRPO"))
+        ('pass@3', None)
+    """
+    name = estimator.claim().target.removesuffix(" - beta KL")
+    if estimator.kl.name != "none":
+        beta = getattr(estimator.kl, "beta", 0.0)
+        return Penalized(beta) if name == "J" else None
+    if name == "J":
+        return Return()
+    if name == "pass@k":
+        return PassAt(int(getattr(estimator.advantage, "k", 1)))
+    return MaxAt(estimator.g) if name == "max@G" else None
+
+
+@single_thread()
+def verify(
+    estimator: PolicyGradient | str,
+    policy: Policy,
+    task: Task | Iterable[Task],
+    target: Target | str | None = None,
+    *,
+    factor: float | None = None,
+    rollout: Policy | None = None,
+    reference: Policy | None = None,
+    group: int | None = None,
+    method: str = "auto",
+    max_draws: int = 2**17,
+    delta: float = 0.05,
+    alpha: float = 1e-3,
+    seed: int = 0,
+) -> PolicyVerdict:
+    """Return the verdict on whether the mean of an estimator is the gradient of an objective.
+
+    Args:
+        estimator: A `PolicyGradient` or its text, such as "GRPO(g=8)".
+        policy: From tokens [B, T] to logits [B, T, V]; logits[:, t] depend on tokens[:, :t] alone.
+        task: The task, or the tasks of several prompts.
+        target: The objective: "J", "J-KL(beta=0.1)", "pass@4", "max@4" or "surrogate"; by default
+            what the estimator claims, and J where that has no exact form.
+        factor: What the mean is times the gradient; by default what the estimator claims, and 1
+            where it claims no factor.
+        rollout: The policy that samples; by default the policy itself.
+        reference: The reference policy of KL terms and of the target "J-KL".
+        group: G, if it is not the estimator's own.
+        method: "exact", "monte-carlo", or "auto": exact where known, else draws.
+        max_draws: Estimates after which draws stop without a decision.
+        delta: The largest bias that counts as none by draws, in lengths of the gradient.
+        alpha: The rate at which an unbiased estimator may be called biased.
+        seed: Of all draws.
+
+    Returns:
+        A verdict; print it for the outcome, `explain()` it for target, scale and direction.
+
+    Raises:
+        PolicyError: If a policy breaks its contract; the subclass says how.
+        RewardError: If the reward does.
+        NotExactError, TooLargeError: If `method` is "exact" and that is not possible.
+        ValueError: If an argument is not allowed.
+
+    Example:
+        >>> from gradlab.sequences import Tabular, tasks
+        >>> policy, task = Tabular(3, 3), tasks.lengthy()
+        >>> verify("centred(g=4)", policy, task).outcome
+        'UNBIASED'
+        >>> print(verify("RLOO(aggregation=SEQ)", policy, task))
+        RLOO(aggregation=SEQ) on length-skewed, Tabular: BIASED: bias 0.2762 |g|, exact
+    """
+    check_choice("method", method, METHODS)
+    check_int("max_draws", max_draws, _FIRST)
+    check_seed(seed)
+    for name, share in (("delta", delta), ("alpha", alpha)):
+        if not isinstance(share, float) or not 0 < share < 1:
+            raise ValueError(f"{name} must be a number between 0 and 1, not {share!r}")
+    found, tasks = estimator_of(estimator, group), tasks_of(task)
+    claim = found.claim(horizon=tasks[0].horizon)
+    claimed_factor = claim.on_policy if rollout is None else claim.off_policy
+    of_claim = claimed_target(found)
+    objective = target_of(target) if target is not None else of_claim or Return()
+    is_claimed = claimed_factor is not None and objective == of_claim and factor is None
+    wanted = factor if factor is not None else (claimed_factor if is_claimed else 1.0)
+    assert wanted is not None
+    shared: dict[str, Any] = {
+        "estimator": str(found),
+        "problem": f"{'+'.join(one.name for one in tasks)}, {name_of_policy(policy)}",
+        "claimed": is_claimed,
+        "delta": delta,
+        "alpha": alpha,
+        "seed": seed,
+        "objective": str(objective),
+        "wanted": float(wanted),
+        "off_policy": rollout is not None,
+        "notes": () if is_claimed else _reasons(claim, off_policy=rollout is not None),
+    }
+    policies: dict[str, Any] = {"rollout": rollout, "reference": reference}
+    gradient = exact_gradient(policy, tasks, objective, **policies)
+    shared["target"] = wanted * gradient
+    try:
+        ons = [enumerated_policy(policy, one, **policies) for one in tasks]
+        (moments,) = all_moments([found], ons)
+    except (NotExactError, TooLargeError) as error:
+        moments = error
+    if isinstance(moments, Moments) and method != "monte-carlo":
+        return _exact(moments, ons, shared)
+    if isinstance(moments, ValueError):
+        if not isinstance(moments, NotExactError | TooLargeError):
+            return _not_applicable(str(moments), shared)
+        if method == "exact":
+            raise moments
+    drawn = Drawn(policy, tasks, rollout, reference)
+    return _by_draws(found, drawn, max_draws, shared)
+
+
+def _reasons(claim: Claim, *, off_policy: bool) -> tuple[str, ...]:
+    """Return why the claim names no factor, as sentences."""
+    kept = [one for one in claim.reasons if off_policy or not one.startswith("off policy")]
+    return tuple(f"Why: {one}." for one in kept)
+
+
+def _exact(moments: Moments, ons: list[EnumeratedPolicy], shared: dict[str, Any]) -> PolicyVerdict:
+    """Return the verdict by enumeration: no bias beyond rounding, or a bias."""
+    target = shared["target"]
+    size = float(target.norm()) + float(moments.mean.norm()) + math.sqrt(moments.variance.value)
+    rounding = _ULPS * torch.finfo(torch.float64).eps * size
+    bias = moments.mean - target
+    unbiased = float(bias.norm()) <= rounding
+    how = f"all {sum(on.tree.size for on in ons):,} sequences and all groups of them are summed"
+    if isinstance(ons[0], FiniteStates):
+        how = "the states of policy and verifier, and all groups of classes, are summed"
+    return _verdict(
+        shared,
+        moments.mean,
+        outcome=UNBIASED if unbiased else BIASED,
+        method="exact",
+        bias2=Measured(float(bias.square().sum()), 0.0),
+        limit=rounding,
+        deviation=math.sqrt(moments.variance.value),
+        how=how,
+    )
+
+
+def _verdict(shared: dict[str, Any], mean: Tensor, **found: Any) -> PolicyVerdict:
+    target = shared["target"]
+    bias, length2 = mean - target, float(target.square().sum())
+    slope = float(mean @ target) / length2 if length2 > 0 else math.nan
+    across = bias - (slope - 1) * target if length2 > 0 else bias
+    return PolicyVerdict(
+        **shared,
+        **found,
+        bias=bias,
+        slope=Measured(slope, 0.0),
+        residual2=Measured(float(across.square().sum()), 0.0),
+        cosine=cosine_of(mean, target) * math.copysign(1, shared["wanted"]),
+    )
+
+
+def _not_applicable(reason: str, shared: dict[str, Any]) -> PolicyVerdict:
+    nothing = torch.zeros_like(shared["target"])
+    shared = shared | {"target": nothing, "claimed": False}
+    nan = Measured(math.nan, 0.0)
+    return PolicyVerdict(
+        **shared,
+        outcome=NOT_APPLICABLE,
+        method="exact",
+        bias=nothing,
+        bias2=nan,
+        limit=math.nan,
+        slope=nan,
+        residual2=nan,
+        deviation=math.nan,
+        reason=reason,
+    )
+
+
+def _by_draws(
+    estimator: PolicyGradient, drawn: Drawn, max_draws: int, shared: dict[str, Any]
+) -> PolicyVerdict:
+    """Return the verdict by draws, of which there are more at each look until it is decided."""
+    target, alpha = shared["target"], shared["alpha"]
+    row = f"{shared['problem']}|{estimator}|trial"
+    sums: DeviationSums | None = None
+    look, start, block = _FIRST, 0, 0
+    while True:
+        n = min(drawn.block_size(estimator.g), look - start)
+        g = drawn.draws(estimator, n, block_generator(shared["seed"], row, block))
+        longest = float(g.norm(dim=1).max())
+        added = DeviationSums.from_draws(g - target, longest)
+        sums = added if sums is None else sums.merge(added)
+        start, block = start + n, block + 1
+        if start < look:
+            continue
+        rounding = _ULPS * torch.finfo(torch.float64).eps * (longest + float(target.norm()))
+        test = MeanTest(sums, alpha, rounding)
+        margin = shared["delta"] * float(target.norm())
+        outcome = INCONCLUSIVE
+        if test.log_evidence >= -math.log(alpha):
+            outcome = BIASED
+        elif test.bound <= margin and sums.largest_share <= 0.02:
+            outcome = UNBIASED
+        if outcome != INCONCLUSIVE or start >= max_draws:
+            break
+        look = min(max_draws, math.ceil(look * _MORE))
+    return _verdict(
+        shared,
+        sums.mean + target,
+        outcome=outcome,
+        method="monte carlo",
+        bias2=sums.bias2,
+        limit=test.bound,
+        deviation=math.sqrt(float(sums.variances.sum())),
+        draws=sums.n,
+        log_e_value=test.log_evidence,
+        kurtosis=test.kurtosis,
+        degrees=test.degrees,
+        how=f"{sums.n:,} groups were sampled",
+    )
