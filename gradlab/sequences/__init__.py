@@ -12,7 +12,9 @@ from gradlab.sequences.comparing import compare
 from gradlab.sequences.difficulty import success_factor
 from gradlab.sequences.drawing import monte_carlo
 from gradlab.sequences.group import Group
+from gradlab.sequences.loss_report import LossReport, examine
 from gradlab.sequences.moments import exact_moments
+from gradlab.sequences.own_loss import LossFunctionError, OwnLoss
 from gradlab.sequences.policies import NextToken, NGram, Tabular, TinyGRU, TinyTransformer
 from gradlab.sequences.policy_gradient import PolicyGradient
 from gradlab.sequences.task import Task
@@ -25,8 +27,11 @@ __all__ = [
     "Automaton",
     "Claim",
     "Group",
+    "LossFunctionError",
+    "LossReport",
     "NGram",
     "NextToken",
+    "OwnLoss",
     "PolicyGradient",
     "PolicyVerdict",
     "Tabular",
@@ -34,6 +39,7 @@ __all__ = [
     "TinyGRU",
     "TinyTransformer",
     "compare",
+    "examine",
     "exact_gradient",
     "exact_moments",
     "exact_value",

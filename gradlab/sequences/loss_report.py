@@ -101,7 +101,7 @@ class LossReport:
     def __str__(self) -> str:
         lines = [filled(f"{self.name}: {self.match}")]
         if self.match.exact:
-            claim = str(self.match.estimator.claim()).splitlines()
+            claim = str(self.match.estimator.with_(resample=False).claim()).splitlines()
             lines += [filled(line) for line in claim] if not self.match.given else []
         lines += [filled(f"fault: {fault}") for fault in self.faults]
         lines += ["no planted fault was recognized"] if not self.faults else []

@@ -95,6 +95,14 @@ class OwnLoss:
     def __repr__(self) -> str:
         return self.name
 
+    def with_(self, **changes: Any) -> "OwnLoss":
+        """Return this loss with other options.
+
+        Args:
+            **changes: Fields by their names.
+        """
+        return replace(self, **changes)
+
     @property
     def takes_rewards(self) -> bool:
         """Whether the function computes the advantages itself."""
