@@ -1,7 +1,7 @@
 """What there is: the estimators with what they declare, problems and regimes, as tables.
 
-They are read from catalogue.json, so that asking for a name loads no torch. `gradlab.catalogue.made`
-computes the same from the classes, and `python -m gradlab.catalogue` writes the file anew.
+They are read from catalogue.json, so that asking for a name loads no torch. The module `made`
+computes the same from the classes, and `python -m gradlab.catalogue.made` writes the file anew.
 """
 
 import json
@@ -144,7 +144,6 @@ def check_regime(text: str) -> None:
     """
     regimes = [e["regime"] for e in entries()["regimes"] if e["of"] == REGIMES_OF_ANY]
     check_known("regime", text, regimes)
-
 
 
 @cache

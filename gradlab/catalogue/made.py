@@ -1,9 +1,10 @@
-"""The catalogue as the classes give it. This loads torch; `gradlab.catalogue` reads it from a file."""
+"""The catalogue computed from the classes, for catalogue.json and the pages. This loads torch."""
 
 import inspect
 import json
 import math
 import re
+import sys
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -25,7 +26,9 @@ def made() -> dict[str, list[dict[str, Any]]]:
     return {
         "estimators": [_estimator(cls) for cls in ESTIMATORS.values()],
         "problems": [_problem(name) for name in PROBLEMS],
-        "regimes": [{"regime": name, "of": kind} for kind, names in kinds.items() for name in names],
+        "regimes": [
+            {"regime": name, "of": kind} for kind, names in kinds.items() for name in names
+        ],
     }
 
 
@@ -39,7 +42,7 @@ def write() -> None:
 def markdown_table() -> str:
     """Return the table of estimators that docs/estimators.md shows, one row per estimator.
 
-    `python -m gradlab.catalogue docs/estimators.md` puts it in the place of the table there.
+    `python -m gradlab.catalogue.made docs/estimators.md` puts it in the place of the table there.
 
     Returns:
         A table in Markdown; it ends with a line break.
@@ -54,8 +57,8 @@ def markdown_table() -> str:
         exact = {"any": "every f", "0": "constants"}.get(
             entry["degree"], f"degree {entry['degree']}"
         )
-        cells = (entry["name"], f"`{entry['class']}({shown})`", exact)
-        cells += (str(entry["calls"]), entry["∇f"], entry["source"])
+        cells = [entry["name"], f"`{entry['class']}({shown})`", exact]
+        cells += [str(entry["calls"]), entry["∇f"], entry["source"]]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -105,3 +108,9 @@ def _problem(name: str) -> dict[str, Any]:
     ]
     sentence = (inspect.getdoc(cls) or "").partition("\n\n")[0]
     return {"problem": ":".join([name, *keywords[:1]]), "about": " ".join(sentence.split())}
+
+
+if __name__ == "__main__":
+    write()
+    for name in sys.argv[1:]:
+        write_table(Path(name))

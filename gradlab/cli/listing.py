@@ -53,13 +53,13 @@ def list_(
     for kind, rows in tables.items():
         if kind == Kind.estimators:
             tables[kind] = rows = [{column: row[column] for column in SHOWN} for row in rows]
-            parts += [aligned([SHOWN, *(row.values() for row in rows)]), aligned(KEY)]
+            parts += [aligned([SHOWN, *(list(row.values()) for row in rows)]), aligned(KEY)]
         elif kind == Kind.regimes:
             for of in dict.fromkeys(row["of"] for row in rows):
                 names = ", ".join(row["regime"] for row in rows if row["of"] == of)
                 parts.append(f"{of}\n{filled(names, indent='')}")
         else:
-            parts.append(f"{kind}\n{aligned(row.values() for row in rows)}")
+            parts.append(f"{kind}\n{aligned(list(row.values()) for row in rows)}")
     print("\n\n".join(parts))
     if out is not None:
         import pandas as pd
