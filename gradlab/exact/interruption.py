@@ -8,8 +8,10 @@ lies between.
 
 import dis
 import sys
+import sysconfig
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,8 +26,9 @@ _MOST = 200
 # Seconds after which a call that waits, for a lock that the stopped one holds, is given up.
 _PATIENCE = 2.0
 _WRITES = {"STORE_ATTR", "STORE_SUBSCR", "STORE_GLOBAL", "STORE_DEREF", "DELETE_ATTR"}
-# The code of torch and of gradlab is not stopped: its calls are safe from several threads.
-_SAFE = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]))
+# The code of torch, of gradlab and of Python is not stopped: several threads may call it.
+_SAFE = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<frozen")
+_PYTHON, _PACKAGES = sysconfig.get_path("stdlib"), ("site-packages", "dist-packages")
 
 
 def bears_interruption(one: Callable[[], Tensor], other: Callable[[], Tensor]) -> bool:
@@ -82,7 +85,7 @@ def _traced(call: Callable[[], Tensor], see: Callable[[int, bool], Any]) -> Tens
     def trace(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal number
         if event == "call":
-            if frame.f_code.co_filename.startswith(_SAFE):
+            if _is_safe(frame.f_code.co_filename):
                 return None
             frame.f_trace_opcodes, frame.f_trace_lines = True, False
             return trace
@@ -100,3 +103,9 @@ def _traced(call: Callable[[], Tensor], see: Callable[[int, bool], Any]) -> Tens
         return call()
     finally:
         sys.settrace(None)
+
+
+@cache
+def _is_safe(file: str) -> bool:
+    in_python = file.startswith(_PYTHON) and not any(name in file for name in _PACKAGES)
+    return in_python or file.startswith(_SAFE)
