@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
-from gradlab.exact.interruption import bears_interruption
+from gradlab.exact.interruption import bears_interruption, is_own
 from gradlab.loss.gate import Objective
 from gradlab.reproducible import allowed_threads
 
@@ -120,7 +120,7 @@ def _bears_threads(
     space: "Space", f: Objective, work: Callable[[Tensor], Tensor], shipped: bool
 ) -> bool:
     """Return whether several threads may do the work: gradlab's own code may, other by a trial."""
-    own = shipped and type(f.f).__module__.startswith("gradlab.problems.")
+    own = shipped and is_own(f)
     if space.prefix_count < (_FEWEST if own else _FEWEST_OWN) or torch.is_autocast_enabled("cpu"):
         return False
     if own:

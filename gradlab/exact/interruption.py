@@ -19,7 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["bears_interruption"]
+from gradlab.loss.gate import Objective
+
+__all__ = ["bears_interruption", "is_own"]
 
 # Stops of one trial; behind writes to what outlives the call they are made first.
 _MOST = 200
@@ -29,6 +31,21 @@ _WRITES = {"STORE_ATTR", "STORE_SUBSCR", "STORE_GLOBAL", "STORE_DEREF", "DELETE_
 # The code of torch, of gradlab and of Python is not stopped: several threads may call it.
 _SAFE = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<frozen")
 _PYTHON, _PACKAGES = sysconfig.get_path("stdlib"), ("site-packages", "dist-packages")
+
+
+def is_own(f: Objective) -> bool:
+    """Return whether a loss is one of gradlab's problems, which several threads may call.
+
+    Args:
+        f: The loss, which has passed the gate.
+
+    Example:
+        >>> from gradlab.loss.gate import checked
+        >>> from gradlab.problems import problem, regime
+        >>> is_own(checked(problem("quadratic", 2, 2), regime("moderate", 2, 2)))
+        True
+    """
+    return type(f.f).__module__.startswith("gradlab.problems.")
 
 
 def bears_interruption(one: Callable[[], Tensor], other: Callable[[], Tensor]) -> bool:

@@ -17,6 +17,7 @@ from gradlab.exact.product_moments import moments_over_states
 from gradlab.exact.routes import second_route
 from gradlab.loss import LossError
 from gradlab.loss.gate import checked
+from gradlab.montecarlo import monte_carlo
 from gradlab.problems import problem, regime
 
 # 3^2 4^5 states: 144 blocks of 64.
@@ -213,3 +214,14 @@ def test_moments_of_estimators_have_the_same_bits(name, small_blocks):
             found.append(Enumeration(pure, LOGITS).moments(ESTIMATORS[name]()))
     assert same(found[0], found[1])
     assert same(found[0], found[2])
+
+
+@pytest.mark.parametrize("make", [Keeps, Buffered])
+def test_draws_of_a_loss_that_races_are_made_by_one_thread(make):
+    alone = monte_carlo("RF(m=2)", pure, LOGITS, 3000)
+    assert same(monte_carlo("RF(m=2)", pure, LOGITS, 3000, workers=4, chunk=1), alone)
+    f, names = seen_threads(make())
+    found = monte_carlo("RF(m=2)", f, LOGITS, 3000, workers=4, chunk=1)
+    assert all(torch.allclose(a, b) for a, b in zip(numbers(found), numbers(alone), strict=True))
+    # That of the trial, beside the caller's.
+    assert len(names) == 2
