@@ -4,6 +4,7 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -12,6 +13,7 @@ from gradlab import ZGR, GumbelRao, exact_gradient, exact_moments, monte_carlo
 from gradlab.categorical import probabilities
 from gradlab.estimators._gumbel_jacobian import conditional_jacobians
 from gradlab.exact.enumeration import gradient_moments
+from gradlab.parallel import usable_cores
 from gradlab.problems import problem, regime
 
 __all__ = ["run"]
@@ -19,7 +21,7 @@ __all__ = ["run"]
 
 def run() -> list[Ratio]:
     """Return all ratios of this file."""
-    return [*_sweeps(), _one_more_temperature(), *_equal_time(), *_memory()]
+    return [*_sweeps(), *_all_cores(), _one_more_temperature(), *_equal_time(), *_memory()]
 
 
 def _sweeps() -> list[Ratio]:
@@ -47,6 +49,49 @@ def _sweeps() -> list[Ratio]:
 
     what = "exact moments, 4^8 configurations, mlp, against a forward-backward sweep"
     return [*lines, measure(what, lambda: gradient_moments(f, logits), forward_backward, 2.0, 4.0)]
+
+
+def _all_cores(variables: int = 11) -> list[Ratio]:
+    """Return what all cores gain over one, beside what the same bare sweep gains from them."""
+    f, logits = problem("mlp", variables, 4), regime("moderate", variables, 4, 0)
+    cores, blocks = usable_cores(), 4**variables // 4096
+    block = torch.zeros(4096, variables, 4, dtype=torch.float64)
+    block[:, :, 0] = 1.0
+
+    def exact(threads: int) -> None:
+        torch.set_num_threads(threads)
+        exact_gradient(f, logits)
+        torch.set_num_threads(1)
+
+    def some(x: torch.Tensor, count: int) -> None:
+        with torch.no_grad():
+            for _ in range(count):
+                f(x)
+
+    def bare(threads: int) -> None:
+        pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+        with pool:
+            list(pool.map(some, [block.clone()] * threads, [blocks // threads] * threads))
+
+    seconds: dict[tuple[str, int], list[float]] = {}
+    for _ in range(3):  # in turns: the machine may be shared
+        for name, work in (("exact", exact), ("bare", bare)):
+            for threads in (1, cores):
+                start = time.perf_counter()
+                work(threads)
+                seconds.setdefault((name, threads), []).append(time.perf_counter() - start)
+    wall = {key: statistics.median(values) for key, values in seconds.items()}
+    gain = {name: wall[name, 1] / wall[name, cores] for name in ("exact", "bare")}
+    what = f"exact gradient, 4^{variables} configurations, mlp, {cores} threads"
+    return [
+        Ratio(f"{what}, wall time of one over all", gain["exact"], unit="x"),
+        Ratio(
+            f"{what}, over the gain of a bare sweep",
+            gain["exact"] / gain["bare"],
+            0.9,
+            at_least=True,
+        ),
+    ]
 
 
 def _one_more_temperature() -> Ratio:

@@ -3,14 +3,13 @@
 `references.bib` holds one entry per paper; an estimator's `reference` says which one is its own.
 """
 
-import ast
 import re
 from collections.abc import Iterable
 from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gradlab.catalogue import check_estimator, entries
 from gradlab.version import __version__
 
 if TYPE_CHECKING:
@@ -32,19 +31,20 @@ def bibtex(estimators: "Iterable[Estimator | str]") -> str:
         The entries, separated by empty lines.
 
     Raises:
-        ValueError: a name is unknown.
+        ValueError: A name or an argument is unknown.
 
     Example:
         >>> from gradlab.citations import bibtex
         >>> bibtex(["ZGR"]).splitlines()[0]
         '@inproceedings{shekhovtsov2023,'
     """
-    from gradlab.estimators import parse
-
     wanted = set()
     for given in estimators:
-        found = parse(given) if isinstance(given, str) and given != "gradlab" else given
-        wanted.add("gradlab" if isinstance(found, str) else _key(found.name, found.reference))
+        if isinstance(given, str):
+            name = given if given == "gradlab" else check_estimator(given)
+            wanted.add(name if name == "gradlab" else _key(name, _references()[name]))
+        else:
+            wanted.add(_key(given.name, given.reference))
     return _written(wanted)
 
 
@@ -90,34 +90,6 @@ def _entries() -> dict[str, str]:
     return {entry.partition("{")[2].partition(",")[0]: entry for entry in entries}
 
 
-@cache
 def _references() -> dict[str, str]:
-    """Return the references of the estimators by their names, as the classes declare them.
-
-    They are read off the files: importing the classes would load torch.
-    """
-    folder = Path(__file__).with_name("estimators")
-    trees = [ast.parse(f.read_text(encoding="utf-8")) for f in sorted(folder.glob("*.py"))]
-    classes = {n.name: n for tree in trees for n in tree.body if isinstance(n, ast.ClassDef)}
-
-    def reference(name: str) -> str | None:
-        if name not in classes:
-            return None
-        own = _texts(classes[name]).get("reference")
-        bases = [b.id for b in classes[name].bases if isinstance(b, ast.Name)]
-        return own or next((found for base in bases if (found := reference(base))), None)
-
-    named = {_texts(node).get("name"): reference(node.name) for node in classes.values()}
-    return {name: found for name, found in named.items() if name and found}
-
-
-def _texts(node: ast.ClassDef) -> dict[str, str]:
-    """Return the fields of a class whose default is a text."""
-    return {
-        statement.target.id: statement.value.value
-        for statement in node.body
-        if isinstance(statement, ast.AnnAssign)
-        and isinstance(statement.target, ast.Name)
-        and isinstance(statement.value, ast.Constant)
-        and isinstance(statement.value.value, str)
-    }
+    """Return the references of the estimators by their names."""
+    return {entry["name"]: entry["source"] for entry in entries()["estimators"]}

@@ -16,6 +16,8 @@ from torch import Generator, Tensor
 
 from gradlab.checks import check_int
 from gradlab.estimators import Estimator
+from gradlab.exact.interruption import bears_interruption, is_own
+from gradlab.exact.mechanism import is_shipped
 from gradlab.exact.structures import DistributionOf, Structured
 from gradlab.loss import Loss
 from gradlab.loss.gate import Objective, checked
@@ -80,7 +82,8 @@ def monte_carlo(
             of the parameters; see `gradlab.exact.structures.Structured`.
         row: The name of the row that the draws are for. Rows of other names have other random
             numbers.
-        workers: The number of threads; it does not change the result.
+        workers: The number of threads; it does not change the result. It is 1 where f, or code of
+            your own, cannot bear calls from several threads at once.
         chunk: The number of blocks in the task of one thread; it does not change the result.
         progress: Whether to show a progress bar on stderr.
 
@@ -114,6 +117,8 @@ def monte_carlo(
     check_seed(seed)
     at, draw, size = _drawing(estimator, f, logits, seed, structured)
     row = f"{row}|{estimator}"
+    if workers > 1 and not _bears_threads(estimator, f, at, draw):
+        workers = 1
 
     def sums(first: int) -> list[Groups]:
         last = min(first + chunk * size, draws)
@@ -138,6 +143,18 @@ def monte_carlo(
             bar.add(min(chunk * size, draws - bar.done))
     assert total is not None
     return Moments.from_groups(total)
+
+
+def _bears_threads(estimator: Estimator, f: Objective, at: Tensor, draw: "Draw") -> bool:
+    """Return whether several threads may draw: not with code that keeps something."""
+    if is_shipped(estimator) and is_own(f):
+        return True
+
+    def some(number: int) -> Tensor:
+        return draw(f, at, 2, block_generator(0, "threads", number))
+
+    with single_thread():
+        return bears_interruption(lambda: some(0), lambda: some(1))
 
 
 Draw = Callable[[Objective, Tensor, int, Generator], Tensor]

@@ -4,12 +4,14 @@ import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 import torch
 from torch import Generator
 
 __all__ = [
+    "allowed_threads",
     "block_generator",
     "check_seed",
     "generator_on",
@@ -149,6 +151,24 @@ def global_states() -> tuple[bytes, object, int]:
     )
 
 
+_ALLOWED: ContextVar[int] = ContextVar("threads")
+
+
+def allowed_threads() -> int:
+    """Return how many threads torch had before `single_thread`: as many may share the blocks.
+
+    Returns:
+        `torch.get_num_threads()` as the caller of gradlab has it.
+
+    Example:
+        >>> with single_thread():
+        ...     inside = allowed_threads()
+        >>> inside == allowed_threads()
+        True
+    """
+    return _ALLOWED.get(torch.get_num_threads())
+
+
 @contextmanager
 def single_thread() -> Iterator[None]:
     """Run torch on one thread: sums split over threads would depend on their number.
@@ -162,8 +182,10 @@ def single_thread() -> Iterator[None]:
         1
     """
     before = torch.get_num_threads()
+    token = _ALLOWED.set(allowed_threads())
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        _ALLOWED.reset(token)

@@ -22,7 +22,7 @@ FAMILIES = [
 
 # A room may import from earlier lines, and from itself; rooms of one line do not know each other.
 ORDER = [
-    {"version", "text", "checks", "files", "samples", "_moved"},
+    {"version", "text", "text_forms", "checks", "files", "samples", "_moved"},
     {"categorical", "draw_sums", "parallel", "progress", "reproducible"},
     {"loss", "data"},
     {"problems", "estimators"},
@@ -33,7 +33,8 @@ ORDER = [
     {"comparison"},
     {"verification"},
     {"sequences"},
-    {"testing", "catalogue", "citations"},
+    {"testing", "catalogue"},
+    {"citations"},
     {"plots"},
     {"plot", "nn"},
     {"training"},

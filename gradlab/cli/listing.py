@@ -2,15 +2,12 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from gradlab.cli.faults import make_folder
 from gradlab.files import write_tables
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["Kind", "list_"]
 
@@ -46,32 +43,32 @@ def list_(
     Example:  gradlab list problems regimes
     Example:  gradlab list estimators --out tables
     """
-    from gradlab.catalogue import KEY, estimator_rows, problem_rows, regime_rows
+    from gradlab.catalogue import KEY, SHOWN, entries
     from gradlab.text import aligned, filled
 
     make_folder(out)
-    rows_of = dict(
-        zip(Kind, (estimator_rows, problem_rows, regime_rows, _figure_rows), strict=True)
-    )
-    tables = {str(kind): rows_of[kind]() for kind in Kind if kind in (kinds or Kind)}
+    asked = [kind for kind in Kind if kind in (kinds or Kind)]
+    tables = {kind: _figures() if kind == Kind.figures else entries()[kind] for kind in asked}
     parts = []
     for kind, rows in tables.items():
         if kind == Kind.estimators:
-            parts += [aligned([list(rows), *rows.itertuples(index=False)]), aligned(KEY)]
+            tables[kind] = rows = [{column: row[column] for column in SHOWN} for row in rows]
+            parts += [aligned([SHOWN, *(list(row.values()) for row in rows)]), aligned(KEY)]
         elif kind == Kind.regimes:
-            for of, part in rows.groupby("of", sort=False):
-                parts.append(f"{of}\n{filled(', '.join(part['regime']), indent='')}")
+            for of in dict.fromkeys(row["of"] for row in rows):
+                names = ", ".join(row["regime"] for row in rows if row["of"] == of)
+                parts.append(f"{of}\n{filled(names, indent='')}")
         else:
-            parts.append(f"{kind}\n{aligned(rows.itertuples(index=False))}")
+            parts.append(f"{kind}\n{aligned(list(row.values()) for row in rows)}")
     print("\n\n".join(parts))
     if out is not None:
-        named = {str(kind): rows for kind, rows in tables.items()}
+        import pandas as pd
+
+        named = {str(kind): pd.DataFrame(rows) for kind, rows in tables.items()}
         print("", *write_tables(named, out), sep="\n")
 
 
-def _figure_rows() -> "pd.DataFrame":
-    import pandas as pd
-
+def _figures() -> list[dict[str, Any]]:
     from gradlab.figures import FIGURES, about
 
-    return pd.DataFrame([(name, about(name)) for name in FIGURES], columns=["figure", "about"])
+    return [{"figure": name, "about": about(name)} for name in FIGURES]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from gradlab.catalogue import check_estimator, check_problem, check_regime
 from gradlab.cli.faults import blaming
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ __all__ = [
     "Temperatures",
     "Workers",
     "blaming_loss",
+    "check_other",
     "in_its_dtype",
     "read_code",
     "read_estimators",
@@ -43,12 +45,49 @@ __all__ = [
 
 _T = TypeVar("_T")
 
+
+# Names are looked at while the command line is read: torch, which takes seconds, is not loaded yet.
+def _check_estimators(texts: list[str] | None) -> list[str] | None:
+    with blaming("ESTIMATOR"):
+        for text in texts or ():
+            if ".py" not in text:
+                check_estimator(text)
+    return texts
+
+
+def check_other(option: str) -> Callable[[str | None], str | None]:
+    """Return the check of another option whose text is one estimator or FILE.py:NAME."""
+
+    def check(text: str | None) -> str | None:
+        with blaming(option):
+            if text is not None and ".py" not in text:
+                check_estimator(text)
+        return text
+
+    return check
+
+
+def _check_problem(name: str | None) -> str | None:
+    with blaming(f"--problem {name}"):
+        if name is not None:
+            check_problem(name)
+    return name
+
+
+def _check_regime(name: str | None) -> str | None:
+    with blaming("--regime"):
+        if name is not None:
+            check_regime(name)
+    return name
+
+
 Estimators = Annotated[
     list[str] | None,
     typer.Argument(
         help='Estimators such as ZGR or "GR(tau=0.1, k=10)", see `gradlab list`; or your own code, '
         "FILE.py:NAME.  [default: all]",
         metavar="ESTIMATOR",
+        callback=_check_estimators,
     ),
 ]
 ProblemName = Annotated[
@@ -56,6 +95,7 @@ ProblemName = Annotated[
     typer.Option(
         help="Built-in loss, such as cubic, polynomial:5 or vae:long; see `gradlab list problems`.",
         metavar="NAME",
+        callback=_check_problem,
     ),
 ]
 OwnLoss = Annotated[
@@ -81,6 +121,7 @@ Regime = Annotated[
         help="Kind of random logits where no file gives them; see `gradlab list regimes`.  "
         "[default: moderate; for vae its encoder's]",
         metavar="NAME",
+        callback=_check_regime,
     ),
 ]
 Size = Annotated[

@@ -20,6 +20,7 @@ from gradlab.cli.options import (
     Size,
     Workers,
     blaming_loss,
+    check_other,
     in_its_dtype,
     read_estimators,
     read_loss,
@@ -104,6 +105,7 @@ def recommend(
             help="Unbiased estimator that measures the true gradient.  [default: enumeration, and "
             "RF(m=4) where f is too large for it]",
             metavar="ESTIMATOR",
+            callback=check_other("--reference"),
         ),
     ] = None,
     probe: Annotated[
@@ -183,15 +185,11 @@ def recommend(
 def _of_loss(f: "Loss", at: "Tensor", question: dict[str, Any]) -> "Recommendation":
     """Return the recommendation for a loss at its logits."""
     from gradlab.comparison.recommending import recommend
-    from gradlab.estimators import parse
     from gradlab.parallel import usable_cores
     from gradlab.user_code.under_test import EstimatorError
 
     loss = question["problem"]
     question["workers"] = question["workers"] or usable_cores()
-    if question["reference"] is not None:
-        with blaming("--reference"):
-            parse(question["reference"])
     hints = ("--evaluations", "--averaged", "--gradient-cost", "--unbiased", "--reference")
     with (
         blaming_one(*hints, "--batch", "--momentum"),

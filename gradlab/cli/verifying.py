@@ -21,6 +21,7 @@ from gradlab.cli.options import (
     Size,
     Temperatures,
     blaming_loss,
+    check_other,
     in_its_dtype,
     read_code,
     read_loss,
@@ -65,6 +66,7 @@ def verify(
             help="Estimator whose mean is asked for, such as ST: is it coded right as ST?  "
             "[default: the gradient]",
             metavar="ESTIMATOR",
+            callback=check_other("--against"),
         ),
     ] = None,
     judge: Annotated[

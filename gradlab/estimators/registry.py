@@ -4,14 +4,13 @@ The classes are found in the files of families: the public classes of `gradlab/e
 new estimator needs no entry here.
 """
 
-import ast
-import difflib
 import importlib
 import inspect
 import pkgutil
 from pathlib import Path
 
 from gradlab.estimators.base import Estimator
+from gradlab.text_forms import Known, read_form
 
 __all__ = ["ESTIMATORS", "parse"]
 
@@ -44,6 +43,11 @@ def _classes() -> list[type[Estimator]]:
 ESTIMATORS: dict[str, type[Estimator]] = {cls.name: cls for cls in _classes()}
 """Every estimator by its short name."""
 
+_KNOWN = [
+    Known(cls.name, cls.__name__, tuple(cls.aliases), tuple(cls.written_fields()))
+    for cls in ESTIMATORS.values()
+]
+
 
 def parse(text: str) -> Estimator:
     """Return the estimator that a text names.
@@ -68,64 +72,5 @@ def parse(text: str) -> Estimator:
         >>> parse("LeaveOneOut(m=4)"), parse("gumbel-rao"), parse("RLOO")
         (RF(m=4), GR(tau=1, k=10), RF(m=2))
     """
-    name, bracket, rest = text.strip().partition("(")
-    cls = _find(name.strip())
-    if not bracket:
-        return cls()
-    known = cls.written_fields()
-    example = f"{cls.name}({', '.join(f'{k}=...' for k in known)})" if known else cls.name
-    try:
-        call = ast.parse(f"f({rest.replace('inf', 'None')}", mode="eval").body
-        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
-            raise ValueError
-        arguments = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg}
-        if len(arguments) < len(call.keywords):  # given twice, or as **
-            raise ValueError
-    except (SyntaxError, ValueError):
-        raise ValueError(f"cannot read estimator {text!r}; write it as {example}") from None
-    for argument in arguments:
-        if argument not in known:
-            raise ValueError(f"{cls.name} has no argument {argument!r}; write it as {example}")
-    return cls(**arguments)
-
-
-def _bare(name: str) -> str:
-    """Return the name in lower case, without what separates its words."""
-    return "".join(c for c in name.lower() if c not in "-_ ")
-
-
-def _spellings() -> dict[str, type[Estimator]]:
-    """Return the estimators by all their names as `_bare` spells them; short names win."""
-    by_name: dict[str, type[Estimator]] = {}
-    classes = ESTIMATORS.values()
-    names = [
-        *((cls.name, cls) for cls in classes),
-        *((cls.__name__, cls) for cls in classes),
-        *((alias, cls) for cls in classes for alias in cls.aliases),
-    ]
-    for name, cls in names:
-        by_name.setdefault(_bare(name), cls)
-    return by_name
-
-
-_SPELLINGS = _spellings()
-
-
-def _find(name: str) -> type[Estimator]:
-    if name in ESTIMATORS:
-        return ESTIMATORS[name]
-    bare = _bare(name)
-    if bare in _SPELLINGS:
-        return _SPELLINGS[bare]
-    # Short names first, as most typos are of those; of equally near ones the first.
-    near = [
-        found
-        for names, cutoff in (
-            ([_bare(n) for n in ESTIMATORS], 0.75),
-            (_SPELLINGS, 0.6),
-            ([_bare(n) for n in ESTIMATORS], 0.3),
-        )
-        for found in difflib.get_close_matches(bare, names, n=1, cutoff=cutoff)
-    ]
-    hint = f"; did you mean {_SPELLINGS[near[0]].name!r}?" if near else "."
-    raise ValueError(f"unknown estimator {name!r}{hint} Known: {', '.join(ESTIMATORS)}")
+    name, arguments = read_form(text, _KNOWN)
+    return ESTIMATORS[name](**arguments)

@@ -23,6 +23,7 @@ from gradlab.categorical import (
     probabilities,
     probabilities_of,
 )
+from gradlab.exact.all_cores import on_all_cores, swept
 from gradlab.exact.rounding import Sizes
 from gradlab.loss import BatchDependentError, Loss, NotFiniteError, evaluate, gradient
 from gradlab.loss.diagnosis import agree
@@ -119,6 +120,12 @@ def value_moments(f: Loss, logits: Float[Tensor, "N C"], *, squares: bool = True
         LossError: If f breaks its contract.
     """
     objective = checked(f, logits)
+    return on_all_cores(lambda threads: _value_moments(objective, logits, squares, threads))
+
+
+def _value_moments(
+    objective: Objective, logits: Float[Tensor, "N C"], squares: bool, threads: int
+) -> ValueMoments:
     space = Space(logits)
     alone = evaluate(objective, space.block[:1])
     table = torch.zeros(space.prefix_count, len(space.block), dtype=torch.float64)
@@ -127,13 +134,13 @@ def value_moments(f: Loss, logits: Float[Tensor, "N C"], *, squares: bool = True
     alone = alone.clone()
     one = alone[0].to(torch.float64)
     above = torch.zeros((), dtype=torch.float64)
-    for index, (prefix_p, _) in enumerate(space.prefixes()):
-        raw = evaluate(objective, space.block)
+    sweep = swept(space, objective, lambda block: evaluate(objective, block), threads)
+    for index, (prefix_p, _, raw) in enumerate(sweep):
         if index == 0:
-            _check_steady(objective, raw[:1], alone)
+            _check_steady(objective, alone, raw)
         table[index], weight[index] = raw, prefix_p
         above += prefix_p * ((table[index] - one) @ space.block_p)
-    _check_steady(objective, evaluate(objective, space.block[:_FEW]), raw[:_FEW])
+    _check_steady(objective, evaluate(objective, space.block[:_FEW]), raw)
     # f is centred at its mean: an offset would cost digits of the gradient, and any one of its
     # values may be far from all the others. A constant f is 0 then, exactly.
     centre = one + above
@@ -168,8 +175,13 @@ def value_moments(f: Loss, logits: Float[Tensor, "N C"], *, squares: bool = True
     return ValueMoments(space.p, mean + centre, given - mean, square, table, found)
 
 
-def _check_steady(f: Objective, one: Tensor, other: Tensor) -> None:
-    """Raise BatchDependentError unless f gave the same values at the same states."""
+def _check_steady(f: Objective, few: Tensor, block: Tensor) -> None:
+    """Raise BatchDependentError unless f gave the same values at the first states of a block.
+
+    What rounding may do is measured by the whole block: one value may be near 0 by cancelling.
+    """
+    one, other = block.clone(), block.clone()
+    one[: len(few)] = few
     if not agree(one, other, f.eps):
         raise BatchDependentError(
             f"f gave values {float((one - other).abs().max()):.2g} apart at the same x during the "
@@ -194,7 +206,11 @@ def gradient_moments(f: Loss, logits: Float[Tensor, "N C"]) -> GradientMoments:
         TooLargeError: If there are too many configurations, or numbers in [N, C, C, C].
         LossError: If f breaks its contract.
     """
-    f = checked(f, logits)
+    objective = checked(f, logits)
+    return on_all_cores(lambda threads: _gradient_moments(objective, logits, threads))
+
+
+def _gradient_moments(f: Objective, logits: Float[Tensor, "N C"], threads: int) -> GradientMoments:
     space = Space(logits)
     check_tables(space.p)
     variables, classes = space.p.shape
@@ -208,9 +224,13 @@ def gradient_moments(f: Loss, logits: Float[Tensor, "N C"]) -> GradientMoments:
     roots = [space.by_class(root, i).unsqueeze(1) for i in low]
     low_mean = [mean.new_zeros(len(space.allowed[i]), 1, classes) for i in low]
     low_square = [mean.new_zeros(len(space.allowed[i]), classes, classes) for i in low]
-    for prefix_p, prefix in space.prefixes():
+
+    def centred(block: Tensor) -> Tensor:
+        return gradient(f, block).to(torch.float64) - offset
+
+    for prefix_p, prefix, slopes in swept(space, f, centred, threads):
         # q q^T sums to the weighted second moment.
-        q = (gradient(f, space.block).to(torch.float64) - offset).mul_(root[:, None, None])
+        q = slopes.mul_(root[:, None, None])
         for i, k in enumerate(prefix):
             mean[i, k].add_(root @ q[:, i], alpha=prefix_p)
             square[i, k].addmm_(q[:, i].T, q[:, i], alpha=prefix_p)
@@ -292,6 +312,18 @@ class Space:
         """Return the length of the score x - p at each state of the block with this prefix."""
         high = sum(float(self._score2[i, c]) for i, c in enumerate(prefix))
         return (self._low_score2 + high).clamp_min(0.0).sqrt()
+
+    def ends(self) -> Iterator[tuple[int, ...]]:
+        """Yield the first prefix and the last."""
+        high = self.allowed[: self.split]
+        yield tuple(int(allowed[0]) for allowed in high)
+        yield tuple(int(allowed[-1]) for allowed in high)
+
+    def write(self, prefix: tuple[int, ...], block: Tensor) -> Tensor:
+        """Return the block, or a copy of it, after writing a prefix into it."""
+        block[:, : self.split] = 0.0
+        block[:, torch.arange(self.split), prefix] = 1.0
+        return block
 
     def prefixes(self) -> Iterator[tuple[float, tuple[int, ...]]]:
         """Yield probability and classes of each prefix, after writing it into the block."""

@@ -13,8 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.estimators import SampleOnlyEstimator
+from gradlab.exact.all_cores import on_all_cores, swept
 from gradlab.exact.enumeration import GradientMoments, Space
+from gradlab.exact.mechanism import is_shipped
 from gradlab.loss import Loss, gradient
+from gradlab.loss.gate import Objective, checked
 from gradlab.moments import Moments
 
 __all__ = ["moments_of_product", "moments_over_states"]
@@ -60,13 +63,24 @@ def moments_over_states(
     Returns:
         Mean and variance of one draw, in units of f and of f squared.
     """
+    objective = checked(f, logits)
+    return on_all_cores(lambda threads: _over_states(estimator, objective, logits, threads))
+
+
+def _over_states(
+    estimator: SampleOnlyEstimator, f: Objective, logits: Float[Tensor, "N C"], threads: int
+) -> Moments:
     space = Space(logits)
     p = space.p
     mean = torch.zeros_like(p)
     square = p.new_zeros(len(p))
-    for prefix_p, _ in space.prefixes():
-        for x, weight in zip(space.block.split(_PART), space.block_p.split(_PART), strict=True):
-            g = estimator.pullback(p, x, gradient(f, x).to(p.dtype))
+
+    def estimates(block: Tensor) -> Tensor:
+        parts = block.split(_PART)
+        return torch.cat([estimator.pullback(p, x, gradient(f, x).to(p.dtype)) for x in parts])
+
+    for prefix_p, _, of_block in swept(space, f, estimates, threads, is_shipped(estimator)):
+        for g, weight in zip(of_block.split(_PART), space.block_p.split(_PART), strict=True):
             mean += prefix_p * torch.einsum("n,nic->ic", weight, g)
             square += prefix_p * (weight @ g.square().sum(-1))
     return Moments(mean, (square - mean.square().sum(-1)).clamp_min(0.0))

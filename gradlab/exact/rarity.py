@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gradlab.exact.all_cores import on_all_cores, swept
 from gradlab.exact.enumeration import Space
 from gradlab.exact.moments import Enumerated, EnumeratedBatch, Enumeration
 from gradlab.loss import evaluate
@@ -126,13 +127,17 @@ def _rarity(on: Enumerated) -> Rarity:
 @torch.no_grad()
 def _add(on: Enumeration, sums: torch.Tensor) -> None:
     """Add p, p t and p t^2 of all states with t > 0 to the bins of t."""
+    sums.copy_(on_all_cores(lambda threads: _added(on, sums.clone(), threads)))
+
+
+def _added(on: Enumeration, sums: torch.Tensor, threads: int) -> torch.Tensor:
     f, mean = on.objective, on.values.mean
     space = Space(on.logits)
     # |x - p|^2 is a sum over the variables.
     distance = 1 - 2 * space.p + space.p.square().sum(-1, keepdim=True)
     low = (space.block[:, space.split :] * distance[space.split :]).sum((-2, -1))
-    for prefix_p, prefix in space.prefixes():
-        value = evaluate(f, space.block).to(torch.float64)
+    for prefix_p, prefix, values in swept(space, f, lambda x: evaluate(f, x), threads):
+        value = values.to(torch.float64)
         deviation = (value - mean).abs()
         rounding = _ULPS * f.eps * (value.abs() + mean.abs())
         high = sum(float(distance[i, c]) for i, c in enumerate(prefix))
@@ -143,3 +148,4 @@ def _add(on: Enumeration, sums: torch.Tensor) -> None:
         for k in range(3):
             sums[k].index_add_(0, bins, p)
             p = p * t
+    return sums

@@ -13,9 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.categorical import log_probabilities
+from gradlab.exact.all_cores import on_all_cores, swept
 from gradlab.exact.enumeration import Space, ValueMoments
 from gradlab.loss import Loss, evaluate
 from gradlab.loss.diagnosis import BATCH_ULPS
+from gradlab.loss.gate import Objective, checked
 from gradlab.reproducible import single_thread
 
 __all__ = ["SecondRoute", "TruthError", "second_route"]
@@ -75,21 +77,32 @@ def second_route(first: ValueMoments, f: Loss, logits: Float[Tensor, "N C"]) -> 
     Returns:
         The distances of gradients and values.
     """
+    objective = checked(f, logits)
+    return on_all_cores(lambda threads: _second_route(first, objective, logits, threads))
+
+
+def _second_route(
+    first: ValueMoments, f: Objective, logits: Float[Tensor, "N C"], threads: int
+) -> SecondRoute:
     space = Space(logits)
     leaf, possible = logits.clone().requires_grad_(), space.p > 0
     seen, most = 0.0, 0.0
     length = len(space.block)
     cuts = [cut for cut in (*_FEW, (_FEW[-1] + length) // 2) if cut < length]
-    for index, (prefix_p, prefix) in enumerate(space.prefixes()):
+
+    def parts(block: Tensor) -> Tensor:
+        return torch.cat([evaluate(f, part).detach() for part in block.tensor_split(cuts)])
+
+    for index, (prefix_p, prefix, of_block) in enumerate(swept(space, f, parts, threads)):
         score = space.score_norms(prefix)
         rows = zip(
             space.block.tensor_split(cuts),
+            of_block.to(torch.float64).tensor_split(cuts),
             first.table[index].tensor_split(cuts),
             (prefix_p * space.block_p * score).tensor_split(cuts),
             strict=True,
         )
-        for block, before, weight in rows:
-            values = evaluate(f, block).detach().to(torch.float64)
+        for block, values, before, weight in rows:
             apart = (values - before).abs()
             seen += float(weight @ apart)
             most = max(most, float(apart.max()))

@@ -11,7 +11,9 @@ from gradlab.sequences.comparing import compare
 from gradlab.sequences.difficulty import success_factor
 from gradlab.sequences.drawing import monte_carlo
 from gradlab.sequences.group import Group
+from gradlab.sequences.loss_report import LossReport, examine
 from gradlab.sequences.moments import exact_moments
+from gradlab.sequences.own_loss import LossFunctionError, OwnLoss
 from gradlab.sequences.policies import NextToken, NGram, Tabular, TinyGRU, TinyTransformer
 from gradlab.sequences.policy_gradient import PolicyGradient
 from gradlab.sequences.task import Task
@@ -24,8 +26,11 @@ __all__ = [
     "Automaton",
     "Claim",
     "Group",
+    "LossFunctionError",
+    "LossReport",
     "NGram",
     "NextToken",
+    "OwnLoss",
     "PolicyGradient",
     "PolicyVerdict",
     "Tabular",
@@ -33,6 +38,7 @@ __all__ = [
     "TinyGRU",
     "TinyTransformer",
     "compare",
+    "examine",
     "exact_gradient",
     "exact_moments",
     "exact_value",

@@ -148,7 +148,9 @@ def _rows(group: Group, pick: Callable[[Tensor], Tensor]) -> Group:
 
 def _padding_content(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Finding]:
     other = _tables(group, lambda x: torch.where(group.mask, x, 0.7 * x.flip(1) - 1.0))
-    effect = _changed(own.coefficients(other), base)
+    whole = own.gradient(lambda leaf: own.loss(group, leaf), group.log_prob)
+    outside = float(whole[~group.mask].norm() / base.norm())
+    effect = max(_changed(own.coefficients(other), base), outside)
     yield _finding(
         "padding content",
         effect,
@@ -306,8 +308,9 @@ def _scale(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Finding]:
     elif near == -1:
         said = "larger rewards give smaller steps: they are divided by their deviation twice"
     else:
-        said = "no power of the scale explains the change"
-    yield Finding(f"scale of {what}", near in (0, 1), abs(power - (near or 0)), said)
+        said = f"the estimate scales as no usual power of the {what} (power {power:.3g})"
+    holds = near in (0, 1)
+    yield Finding(f"scale of {what}", holds, abs(power - (near if near and holds else 0)), said)
 
 
 def _equal_rewards(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Finding]:

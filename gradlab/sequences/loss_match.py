@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -81,18 +82,17 @@ def named(estimator: PolicyGradient) -> PolicyGradient:
         >>> named(PolicyGradient("group-std", "SEQ", "PPO", "k3"))
         GRPO(kl=k3)
     """
-    parts = [part.name for part in fields(estimator) if part.compare]
-
-    def changes(name: str) -> int:
-        base = ESTIMATORS[name]
-        differ = [part for part in parts if getattr(base, part) != getattr(estimator, part)]
-        # The advantage and the loss say more than a group size.
-        return sum(3 if part in ("advantage", "loss") else 1 for part in differ)
-
-    best = min(ESTIMATORS, key=changes)
-    if changes(best) > 4:
+    best = min(ESTIMATORS.values(), key=lambda base: _changes(base, estimator))
+    seen: dict[str, Any] = {"g": best.g, "resample": best.resample}  # coefficients do not show them
+    if _changes(best, estimator) > 6:
         return replace(estimator, name="PG", source="")
-    return replace(estimator, name=best, source=ESTIMATORS[best].source)
+    return replace(estimator, name=best.name, source=best.source, **seen)
+
+
+def _changes(base: PolicyGradient, estimator: PolicyGradient) -> int:
+    """Return how much of an estimator is to be changed; advantage and loss say most."""
+    weights = {"advantage": 5, "loss": 3, "aggregation": 1, "kl": 1}
+    return sum(w for part, w in weights.items() if getattr(base, part) != getattr(estimator, part))
 
 
 def match_of(own: OwnLoss, frame: Frame, term: Own, up: Response, down: Response) -> Match:
@@ -118,13 +118,13 @@ def match_of(own: OwnLoss, frame: Frame, term: Own, up: Response, down: Response
     """
     tried = plain(own)
     # The second one lies far off policy, so that every bound is passed.
-    groups = [random_batch(tried, 5), random_batch(tried, 6, spread=0.8)]
+    groups = [random_batch(tried, 5), random_batch(tried, 6, spread=1.5)]
     measured = torch.stack([tried.coefficients(group) for group in groups])
     best = Match(PolicyGradient(), 1.0, math.inf, not own.takes_rewards)
     for loss in _losses(up, down, term):
         aggregations = [frame.aggregation]
-        if isinstance(loss, LUSPO) and isinstance(frame.aggregation, Sum):
-            aggregations = [SequenceMean()]
+        if isinstance(loss, LUSPO):
+            aggregations = [SequenceMean()] if isinstance(frame.aggregation, Sum) else []
         for aggregation in aggregations:
             estimator = PolicyGradient(
                 frame.advantage, aggregation, loss, term.kl or NoKL(), g=own.g
@@ -132,8 +132,12 @@ def match_of(own: OwnLoss, frame: Frame, term: Own, up: Response, down: Response
             wanted = torch.stack([estimator.coefficients(group) for group in groups])
             factor = frame.factor
             residual = float((measured - factor * wanted).norm() / measured.norm())
-            if residual < 0.5 * best.residual and not best.exact:
-                best = Match(named(estimator), factor, residual, not own.takes_rewards)
+            found = Match(named(estimator), factor, residual, not own.takes_rewards)
+            if found.exact and best.exact:  # the same coefficients: the better known name
+                shorter = len(str(found.estimator)) < len(str(best.estimator))
+                best = found if shorter and own.takes_rewards else best
+            elif residual < 0.5 * best.residual:
+                best = found
     return best
 
 
@@ -150,7 +154,9 @@ def _losses(up: Response, down: Response, term: Own) -> Iterator[PolicyLoss]:
         if finite:
             yield PPO(_rounded(1 - low), _rounded(high - 1))
             if math.isfinite(down.high):
-                yield PPO(_rounded(1 - low), _rounded(high - 1), dual=_rounded(down.high))
+                for name in ("dual", "cap"):  # their gradients are the same
+                    given = {name: _rounded(down.high)}
+                    yield PPO(_rounded(1 - low), _rounded(high - 1), **given)
             yield CISPOCap(high)
             yield CISPOBand(_rounded(1 - up.low), _rounded(high - 1))
         yield from (SAPO(), SAPO(1.0, 1.0), DPPO(), DPPO("kl"))
@@ -161,7 +167,7 @@ def _losses(up: Response, down: Response, term: Own) -> Iterator[PolicyLoss]:
                 yield Score(level, _rounded(up.low), _rounded(bound), beyond)
     if level == "geometric" and finite:
         bounds = (_rounded(1 - low), _rounded(high - 1))
-        yield from (GSPO(*bounds), LUSPO(*bounds))
+        yield from (LUSPO(*bounds), GSPO(*bounds))
     if level == "geometric":
         yield from (GMPO(), GMPO(0.2, 0.2))
     if level in ("token", "prefix", "sequence", "geometric"):

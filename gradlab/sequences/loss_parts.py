@@ -29,7 +29,7 @@ from gradlab.sequences.aggregation import (
 from gradlab.sequences.faulty_advantages import BatchCentred, NormalizedAgain, StdTwice
 from gradlab.sequences.group import Group
 from gradlab.sequences.invariances import random_batch
-from gradlab.sequences.kl_terms import K1, K2, K3, K1Prefix, K1Ratio, K3Ratio, KLTerm
+from gradlab.sequences.kl_terms import K1, K2, K3, K1Prefix, K1Ratio, K3Ratio, KLTerm, NoKL
 from gradlab.sequences.normalized_advantages import (
     BatchStd,
     GroupStd,
@@ -143,7 +143,18 @@ def frame_of(own: OwnLoss) -> Frame:
                 best = found
         elif residual < 0.1 * best.residual or (not best.known and residual < best.residual):
             best = found
-    return best
+    return _with_constant(best, groups[0].horizon)
+
+
+def _with_constant(frame: Frame, horizon: int) -> Frame:
+    """Return the frame with CONST(length=L) where its factor is 1 over a whole number."""
+    if not isinstance(frame.aggregation, Sum | Constant) or not 0 < frame.factor < 0.9:
+        return frame
+    whole = horizon if isinstance(frame.aggregation, Constant) else 1
+    length = whole / frame.factor
+    if abs(length - round(length)) > 1e-6 * length or round(length) < 3:
+        return frame
+    return replace(frame, aggregation=Constant(round(length)), factor=1.0)
 
 
 def _far(frame: Frame) -> float:
@@ -212,18 +223,26 @@ def own_of(own: OwnLoss, frame: Frame) -> Own:
     if best.silent:
         return best
     aggregations = [frame.aggregation, Sum(), SequenceMean(), TokenMean(), Constant()]
+    linear = isinstance(frame.advantage, LeaveOneOut | Centred | Raw) and own.takes_rewards
+    places = [K1, K2, K3] if linear else []
     terms: list[KLTerm | None] = [
+        *(k(1.0, "reward", per) for k in places for per in ("sequence", "token")),
         *(K3(1.0), K2(1.0), K1(1.0), K3Ratio(1.0), K1Ratio(1.0), K1Prefix(1.0)),
         *(K2(1.0, per="sequence"), K3(1.0, per="sequence"), None),
     ]
     silent = replace(group, rewards=torch.zeros_like(group.rewards))
     for aggregation, term in itertools.product(aggregations, terms):
-        estimator = PolicyGradient(Raw(), aggregation, loss=DRO(1.0) if term is None else Score())
-        estimator = estimator if term is None else estimator.with_(kl=term)
+        in_reward = term is not None and term.place == "reward"
+        estimator = PolicyGradient(
+            frame.advantage if in_reward else Raw(),
+            aggregation,
+            DRO(1.0) if term is None else Score(),
+            term or NoKL(),
+        )
         wanted = estimator.coefficients(silent)
         beta = float((measured * wanted).sum() / wanted.square().sum())
         residual = float((measured - beta * wanted).norm() / measured.norm())
-        if residual < 0.1 * best.residual:
+        if best.residual > 1e-9 and residual < 0.1 * best.residual:
             short = float(f"{beta / frame.factor:.6g}")
             if term is None:
                 best = Own(None, short, size, residual)

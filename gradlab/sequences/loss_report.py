@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gradlab.sequences.advantages import Centred, LengthWeighted
-from gradlab.sequences.aggregation import Constant, LocalTokenMean, Sum, TokenMean
+from gradlab.sequences.aggregation import LocalTokenMean, TokenMean
 from gradlab.sequences.faulty_advantages import NormalizedAgain, StdTwice
 from gradlab.sequences.invariances import (
     Finding,
@@ -101,7 +101,7 @@ class LossReport:
     def __str__(self) -> str:
         lines = [filled(f"{self.name}: {self.match}")]
         if self.match.exact:
-            claim = str(self.match.estimator.claim()).splitlines()
+            claim = str(self.match.estimator.with_(resample=False).claim()).splitlines()
             lines += [filled(line) for line in claim] if not self.match.given else []
         lines += [filled(f"fault: {fault}") for fault in self.faults]
         lines += ["no planted fault was recognized"] if not self.faults else []
@@ -156,7 +156,7 @@ def _faults(
     yield from _of_advantage(own, frame)
     yield from _of_lengths(frame, up)
     yield from _of_ratio(own, up, down)
-    if isinstance(term.kl, K1) and term.residual < 1e-6:
+    if isinstance(term.kl, K1) and term.kl.place == "loss" and term.residual < 1e-6:
         yield Fault(
             "KL differentiated as a loss",
             f"beta {term.kl.beta:g}",
@@ -216,7 +216,7 @@ def _of_lengths(frame: Frame, up: Response) -> Iterator[Fault]:
             "by the tokens of the whole batch",
         )
     broadcast = frame.known and frame.power == 1
-    counted = isinstance(frame.aggregation, Sum | TokenMean | Constant)
+    counted = isinstance(frame.aggregation, TokenMean | LocalTokenMean)
     if broadcast or (frame.known and up.level == "geometric" and counted):
         yield Fault(
             "sequence ratio broadcast to tokens",

@@ -95,6 +95,14 @@ class OwnLoss:
     def __repr__(self) -> str:
         return self.name
 
+    def with_(self, **changes: Any) -> "OwnLoss":
+        """Return this loss with other options.
+
+        Args:
+            **changes: Fields by their names.
+        """
+        return replace(self, **changes)
+
     @property
     def takes_rewards(self) -> bool:
         """Whether the function computes the advantages itself."""
@@ -262,7 +270,8 @@ class OwnLoss:
                 return by_token
             except LossFunctionError as fault:
                 faults.append(fault)
-        raise faults[-1]
+        # A failed call may be the wrong shape; another fault is a fault.
+        raise faults[0] if "the loss raised" not in str(faults[0]) else faults[-1]
 
 
 def _picked(joint: Group, at: tuple[int, ...]) -> Group:

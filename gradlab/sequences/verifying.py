@@ -1,7 +1,7 @@
 """Does a policy gradient estimate what it claims? By enumeration where it can, else by draws."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ from gradlab.sequences.drawing import Drawn
 from gradlab.sequences.enumerated import EnumeratedPolicy
 from gradlab.sequences.finite_states import FiniteStates, enumerated_policy
 from gradlab.sequences.moments import all_moments, estimator_of
+from gradlab.sequences.own_loss import OwnLoss
+from gradlab.sequences.own_moments import LossEstimator, own_estimator
 from gradlab.sequences.policy_contract import Policy, name_of_policy
 from gradlab.sequences.policy_gradient import PolicyGradient
 from gradlab.sequences.targets import MaxAt, PassAt, Penalized, Return, Target, target_of
@@ -36,7 +38,7 @@ _ULPS = 2**12
 _FIRST, _MORE = 256, 1.5
 
 
-def claimed_target(estimator: PolicyGradient) -> Target | None:
+def claimed_target(estimator: PolicyGradient | LossEstimator) -> Target | None:
     """Return the objective that an estimator claims, None where it has no exact form here.
 
     Args:
@@ -50,6 +52,8 @@ def claimed_target(estimator: PolicyGradient) -> Target | None:
         >>> str(claimed_target(parse("PKPO(k=3)"))), claimed_target(parse("GRPO"))
         ('pass@3', None)
     """
+    if isinstance(estimator, LossEstimator):
+        return None if estimator.estimator is None else claimed_target(estimator.estimator)
     name = estimator.claim().target.removesuffix(" - beta KL")
     if estimator.kl.name != "none":
         beta = getattr(estimator.kl, "beta", 0.0)
@@ -63,7 +67,7 @@ def claimed_target(estimator: PolicyGradient) -> Target | None:
 
 @single_thread()
 def verify(
-    estimator: PolicyGradient | str,
+    estimator: "PolicyGradient | str | OwnLoss | Callable[..., Any]",
     policy: Policy,
     task: Task | Iterable[Task],
     target: Target | str | None = None,
@@ -81,7 +85,8 @@ def verify(
     """Return the verdict on whether the mean of an estimator is the gradient of an objective.
 
     Args:
-        estimator: A `PolicyGradient` or its text, such as "GRPO(g=8)".
+        estimator: A `PolicyGradient` or its text, such as "GRPO(g=8)"; or your own loss function,
+            as trainers have it, or an `OwnLoss`. Its coefficients are d loss / d log_prob.
         policy: From tokens [B, T] to logits [B, T, V]; logits[:, t] depend on tokens[:, :t] alone.
         task: The task, or the tasks of several prompts.
         target: The objective: "J", "J-KL(beta=0.1)", "pass@4", "max@4" or "surrogate"; by default
@@ -120,7 +125,12 @@ def verify(
     for name, share in (("delta", delta), ("alpha", alpha)):
         if not isinstance(share, float) or not 0 < share < 1:
             raise ValueError(f"{name} must be a number between 0 and 1, not {share!r}")
-    found, tasks = estimator_of(estimator, group), tasks_of(task)
+    tasks = tasks_of(task)
+    found: PolicyGradient | LossEstimator
+    if isinstance(estimator, OwnLoss) or callable(estimator):
+        found = own_estimator(estimator, group)
+    else:
+        found = estimator_of(estimator, group)
     claim = found.claim(horizon=tasks[0].horizon)
     claimed_factor = claim.on_policy if rollout is None else claim.off_policy
     of_claim = claimed_target(found)
@@ -145,7 +155,10 @@ def verify(
     shared["target"] = wanted * gradient
     try:
         ons = [enumerated_policy(policy, one, **policies) for one in tasks]
-        (moments,) = all_moments([found], ons)
+        if isinstance(found, LossEstimator):
+            moments: Moments | ValueError = found.moments(ons)
+        else:
+            (moments,) = all_moments([found], ons)
     except (NotExactError, TooLargeError) as error:
         moments = error
     if isinstance(moments, Moments) and method != "monte-carlo":
@@ -221,7 +234,7 @@ def _not_applicable(reason: str, shared: dict[str, Any]) -> PolicyVerdict:
 
 
 def _by_draws(
-    estimator: PolicyGradient, drawn: Drawn, max_draws: int, shared: dict[str, Any]
+    estimator: PolicyGradient | LossEstimator, drawn: Drawn, max_draws: int, shared: dict[str, Any]
 ) -> PolicyVerdict:
     """Return the verdict by draws, of which there are more at each look until it is decided."""
     target, alpha = shared["target"], shared["alpha"]
@@ -230,7 +243,8 @@ def _by_draws(
     look, start, block = _FIRST, 0, 0
     while True:
         n = min(drawn.block_size(estimator.g), look - start)
-        g = drawn.draws(estimator, n, block_generator(shared["seed"], row, block))
+        generator = block_generator(shared["seed"], row, block)
+        g = drawn.draws(estimator, n, generator)  # type: ignore[arg-type]
         longest = float(g.norm(dim=1).max())
         added = DeviationSums.from_draws(g - target, longest)
         sums = added if sums is None else sums.merge(added)

@@ -132,7 +132,7 @@ BAD_USAGE = {
     "compare --size 0x2": "--size: at least one variable",
     "compare --size 30x10": "--size: 30 variables of 10 classes have about 10^30",
     "compare --size 1000x10": "--size: N C must be at most 4096, not 10000",
-    "compare --problem quadratik": "--problem quadratik --size 4x4 --seed 0: unknown problem",
+    "compare --problem quadratik": "--problem quadratik: unknown problem",
     "compare --problem vae --size 3x4": "the problem vae has N=4, C=4, not N=3",
     "compare --problem vae:lang": "unknown snapshot 'lang'",
     "compare --problem vae --seed 300": "--seed 300: image must be a whole number from 0 to 299",
@@ -179,7 +179,7 @@ def test_other_faults_exit_1(monkeypatch, capsys) -> None:
     def fail() -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr("gradlab.catalogue.estimator_rows", fail)
+    monkeypatch.setattr("gradlab.catalogue.entries", fail)
     assert main(["list"]) == 1
     assert capsys.readouterr() == ("", "gradlab: the disk is full\n")
 

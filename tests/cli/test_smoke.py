@@ -437,7 +437,7 @@ WRONG: dict[str, dict[str, list[str]]] = {
         "--averaged": ["0", "x"],
         "--out": ["FILE/report.html", "report.txt", "data"],
     },
-    "cite": {"NAME": ["nope", "GR(k=0)"]},
+    "cite": {"NAME": ["nope", "GR(kk=0)"]},
     "figures": {"NAME": ["nope"], "--seed": ["-1"], "--workers": ["0"], "--out": ["FILE"]},
     "train vae --epochs 1": {
         "ESTIMATOR": ["nope", "ST(tau=1)"],

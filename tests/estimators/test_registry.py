@@ -6,9 +6,11 @@ import pytest
 
 import gradlab
 from gradlab import estimators
-from gradlab.catalogue import markdown_table
+from gradlab.catalogue import entries
+from gradlab.catalogue.made import made, markdown_table
 from gradlab.estimators import ESTIMATORS, GumbelRao, LeaveOneOut, parse
-from gradlab.estimators.registry import _READING_ORDER, _bare
+from gradlab.estimators.registry import _READING_ORDER
+from gradlab.text_forms import _bare
 
 classes = pytest.mark.parametrize("cls", ESTIMATORS.values(), ids=lambda cls: cls.name)
 
@@ -99,8 +101,12 @@ def test_public_names_are_those_of_the_room():
 
 def test_the_page_of_estimators_shows_the_table_of_the_classes():
     page = Path(__file__).parents[2] / "docs" / "estimators.md"
-    hint = "run python -m gradlab.catalogue docs/estimators.md"
+    hint = "run python -m gradlab.catalogue.made docs/estimators.md"
     assert markdown_table() in page.read_text(encoding="utf-8"), hint
+
+
+def test_the_catalogue_is_what_the_classes_give():
+    assert entries() == made(), "run python -m gradlab.catalogue.made"
 
 
 def test_short_names_are_what_is_written():

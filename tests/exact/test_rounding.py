@@ -17,9 +17,10 @@ from gradlab.estimators import (
     SumAndSample,
     UnorderedSet,
 )
-from gradlab.exact.enumeration import value_moments
+from gradlab.exact.enumeration import Space, value_moments
 from gradlab.exact.moments import Enumeration
 from gradlab.exact.rounding import VALUE_ULPS
+from gradlab.exact.truth import exact_gradient
 from gradlab.loss import BatchDependentError, LossError
 from gradlab.problems import problem, regime
 from gradlab.verification.exact_bias import TruthError, exact_bias
@@ -293,3 +294,32 @@ def test_the_table_has_a_value_for_each_state(monkeypatch):
     table = value_moments(f, logits).table
     assert table.shape == (9, 3)
     assert torch.equal(table.flatten(), f(x))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_value_that_cancels_may_round_in_another_batch(seed):
+    source = torch.Generator().manual_seed(seed)
+    W = torch.randn(12, 50, generator=source, dtype=torch.float64)
+    v = torch.randn(50, generator=source, dtype=torch.float64)
+    logits = torch.zeros(4, 3, dtype=torch.float64)
+
+    def raw(x):
+        return (x.flatten(-2) @ W).tanh() @ v
+
+    first = Space(logits).block[:1]
+    zero = raw(first)  # in a batch of one; in the whole block it is some 1e-17 away
+
+    def f(x):
+        return raw(x) - zero
+
+    assert exact_gradient(f, logits).allclose(exact_gradient(raw, logits))
+
+
+def test_a_value_that_changes_with_the_batch_is_still_refused():
+    logits = torch.zeros(4, 3, dtype=torch.float64)
+
+    def f(x):
+        return x[..., 0, 1] + (1e-9 if x.shape[:-2].numel() == 81 else 0.0)
+
+    with pytest.raises(BatchDependentError):
+        exact_gradient(f, logits)

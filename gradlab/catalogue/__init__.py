@@ -1,0 +1,154 @@
+"""What there is: the estimators with what they declare, problems and regimes, as tables.
+
+They are read from catalogue.json, so that asking for a name loads no torch. The module `made`
+computes the same from the classes, and `python -m gradlab.catalogue.made` writes the file anew.
+"""
+
+import json
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from gradlab.checks import check_known
+from gradlab.text_forms import Known, read_form
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "CLASSES",
+    "KEY",
+    "REGIMES_OF_ANY",
+    "SHOWN",
+    "check_estimator",
+    "check_problem",
+    "check_regime",
+    "entries",
+    "estimator_rows",
+    "problem_rows",
+    "regime_rows",
+]
+
+CLASSES = 3
+"""Evaluations of f are counted for one variable of this many classes, where they depend on it."""
+
+KEY = [
+    (
+        "degree",
+        "exact if f is a polynomial of at most this degree in each variable (0: constant f)",
+    ),
+    ("calls", f"evaluations of f for one draw, at N = 1, C = {CLASSES}"),
+    ("∇f", "needs the gradient of f"),
+    ("moments", "mean and variance are known exactly, or measured from draws (Monte Carlo)"),
+]
+"""What the columns of `estimator_rows` mean."""
+
+SHOWN = ("estimator", "degree", "calls", "∇f", "moments", "source")
+"""The columns of `estimator_rows`; the catalogue has further fields of each estimator."""
+
+REGIMES_OF_ANY = "regimes of logits"
+"""What the catalogue calls the regimes that fit every problem."""
+
+
+@cache
+def entries() -> dict[str, list[dict[str, Any]]]:
+    """Return the whole catalogue: lists of entries called estimators, problems and regimes."""
+    text = resources.files(__name__).joinpath("catalogue.json").read_text(encoding="utf-8")
+    found: dict[str, list[dict[str, Any]]] = json.loads(text)
+    return found
+
+
+def estimator_rows() -> "pd.DataFrame":
+    """Return one row for each estimator: its text with all arguments, and what it declares.
+
+    Returns:
+        The columns of `SHOWN`; `KEY` says what they mean.
+
+    Example:
+        >>> estimator_rows()["estimator"].tolist()[:3]
+        ['ST', 'DARN', 'ZGR']
+    """
+    import pandas as pd
+
+    return pd.DataFrame(entries()["estimators"])[list(SHOWN)]
+
+
+def problem_rows() -> "pd.DataFrame":
+    """Return one row per problem.
+
+    Returns:
+        Columns `problem`, its name with its argument if it takes one, and `about`, one sentence.
+
+    Example:
+        >>> problem_rows()["problem"].tolist()[:3]
+        ['constant', 'linear', 'multilinear']
+    """
+    import pandas as pd
+
+    return pd.DataFrame(entries()["problems"])
+
+
+def regime_rows() -> "pd.DataFrame":
+    """Return one row per kind of logits.
+
+    Returns:
+        Columns `regime`, its name, and `of`: the regimes of logits of any problem, or the snapshots
+        of the tiny VAE, which are written `vae:NAME`.
+
+    Example:
+        >>> regime_rows()["regime"].tolist()[:3]
+        ['uniform', 'moderate', 'peaked']
+    """
+    import pandas as pd
+
+    return pd.DataFrame(entries()["regimes"])
+
+
+def check_estimator(text: str) -> str:
+    """Return the short name that an estimator's text says; the values of its arguments are free.
+
+    Args:
+        text: A text form such as `GR(tau=0.1, k=10)`.
+
+    Raises:
+        ValueError: The name or an argument is unknown.
+
+    Example:
+        >>> check_estimator("gumbel-rao(k=10)")
+        'GR'
+    """
+    return read_form(text, _known())[0]
+
+
+def check_problem(text: str) -> None:
+    """Raise ValueError unless a problem has this name; what follows a colon is not looked at.
+
+    Args:
+        text: A name such as `quadratic` or `polynomial:5`.
+
+    Example:
+        >>> check_problem("polynomial:5")
+    """
+    known = [entry["problem"].partition(":")[0] for entry in entries()["problems"]]
+    check_known("problem", text.partition(":")[0], known)
+
+
+def check_regime(text: str) -> None:
+    """Raise ValueError unless a regime of logits has this name.
+
+    Args:
+        text: A name such as `moderate`.
+
+    Example:
+        >>> check_regime("peaked")
+    """
+    regimes = [e["regime"] for e in entries()["regimes"] if e["of"] == REGIMES_OF_ANY]
+    check_known("regime", text, regimes)
+
+
+@cache
+def _known() -> list[Known]:
+    return [
+        Known(e["name"], e["class"], tuple(e["aliases"]), tuple(e["fields"]))
+        for e in entries()["estimators"]
+    ]

@@ -1,0 +1,227 @@
+"""Sweeps over all states: any number of threads gives the same bits, and no race gets through."""
+
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import nn
+
+import gradlab
+from gradlab.estimators import ESTIMATORS, ZGR
+from gradlab.exact import all_cores
+from gradlab.exact.enumeration import _value_moments, gradient_moments, value_moments
+from gradlab.exact.moments import Enumeration
+from gradlab.exact.product_moments import moments_over_states
+from gradlab.exact.routes import second_route
+from gradlab.loss import LossError
+from gradlab.loss.gate import checked
+from gradlab.montecarlo import monte_carlo
+from gradlab.problems import problem, regime
+
+# 3^2 4^5 states: 144 blocks of 64.
+N, C = 7, 4
+LOGITS = regime("moderate", N, C)
+LOGITS[1, 2] = LOGITS[5, 0] = -torch.inf
+
+
+@contextmanager
+def threads(count: int):
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Make the same number of blocks of states that cost less."""
+    monkeypatch.setattr("gradlab.exact.enumeration._BLOCK", 64)
+
+
+W = torch.randn(N * C, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def pure(x):
+    return (x.flatten(-2) @ W).tanh().square().sum(-1)
+
+
+def others_run():
+    """Let other threads run, as Python does after a while."""
+    time.sleep(1e-4)
+
+
+class Keeps(nn.Module):
+    """A module that keeps its activations: right alone, wrong beside another call."""
+
+    def forward(self, x):
+        self.h = x.flatten(-2) @ W
+        self.h = self.h.tanh()
+        others_run()
+        return self.h.square().sum(-1)
+
+
+class Buffered:
+    """A function that writes into memory of its own."""
+
+    def __init__(self):
+        self.memory = {}
+
+    def __call__(self, x):
+        out = self.memory.setdefault(x.shape[:-2], torch.empty(*x.shape[:-2], 5, dtype=x.dtype))
+        with torch.no_grad():
+            torch.matmul(x.flatten(-2), W, out=out)
+            others_run()
+            return out.tanh().square().sum(-1)
+
+
+def numbers(found):
+    return [value for value in vars(found).values() if isinstance(value, torch.Tensor)]
+
+
+def same(a, b):
+    pairs = zip(numbers(a), numbers(b), strict=True)
+    return all(torch.equal(x.nan_to_num(7.0), y.nan_to_num(7.0)) for x, y in pairs)
+
+
+SWEEPS = {
+    "values": lambda f: value_moments(f, LOGITS),
+    "values alone": lambda f: value_moments(f, LOGITS, squares=False),
+    "gradients": lambda f: gradient_moments(f, LOGITS),
+    "states": lambda f: moments_over_states(ZGR(), f, LOGITS),
+}
+
+
+@pytest.mark.parametrize("f", [pure, problem("mlp", N, C)], ids=["own", "shipped"])
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_the_bits_do_not_depend_on_the_number_of_threads(sweep, f, small_blocks):
+    with threads(1):
+        alone = SWEEPS[sweep](f)
+    for count in (2, 4):
+        with threads(count):
+            assert same(SWEEPS[sweep](f), alone)
+
+
+def test_the_second_route_has_the_same_bits(small_blocks):
+    first = value_moments(pure, LOGITS)
+    with threads(1):
+        alone = second_route(first, pure, LOGITS)
+    with threads(3):
+        assert second_route(first, pure, LOGITS) == alone
+
+
+def seen_threads(f):
+    """Return f, and the names of the threads that call it."""
+    names = set()
+
+    def noting(x):
+        names.add(threading.current_thread().name)
+        return f(x)
+
+    return noting, names
+
+
+def test_several_threads_do_the_work(small_blocks):
+    f, names = seen_threads(pure)
+    with threads(3):
+        value_moments(f, LOGITS)
+    # Two of the trials, three of the sweep, and the caller's.
+    assert len(names) >= 4
+    f, names = seen_threads(pure)
+    with threads(1):
+        value_moments(f, LOGITS)
+    assert names == {threading.current_thread().name}
+
+
+@pytest.mark.parametrize("make", [Keeps, Buffered])
+@pytest.mark.parametrize("sweep", ["values", "values alone"])
+def test_a_loss_that_races_is_swept_alone(sweep, make, small_blocks):
+    with threads(1):
+        alone = SWEEPS[sweep](pure)
+    with threads(4):
+        found = SWEEPS[sweep](make())
+    pairs = zip(numbers(found), numbers(alone), strict=True)
+    assert all(torch.allclose(a, b, equal_nan=True) for a, b in pairs)
+    with threads(1):
+        assert same(SWEEPS[sweep](make()), found)
+
+
+@pytest.mark.parametrize("make", [Keeps, Buffered])
+def test_without_the_trial_it_would_be_wrong(make, small_blocks, monkeypatch):
+    monkeypatch.setattr(all_cores, "_bears_threads", lambda *_: True)
+    monkeypatch.setattr(all_cores, "_ASKED_AGAIN", 1)
+    f = checked(make(), LOGITS)
+    with threads(1), pytest.raises(all_cores.RaceError):
+        _value_moments(f, LOGITS, squares=True, threads=4)
+
+
+def test_a_race_that_no_trial_meets_is_seen_at_the_blocks_that_are_asked_again(small_blocks):
+    calls = []
+
+    def late(x):
+        calls.append(1)
+        elsewhere = threading.current_thread() is not threading.main_thread()
+        return pure(x) + (1e-3 if elsewhere and len(calls) > 40 else 0.0)
+
+    with threads(1):
+        alone = value_moments(pure, LOGITS)
+    with threads(2):
+        assert same(value_moments(late, LOGITS), alone)
+
+
+def test_faults_of_f_come_through(small_blocks):
+    calls = []
+
+    def breaks(x):
+        calls.append(1)
+        if len(calls) > 60:
+            raise ZeroDivisionError("late")
+        return pure(x)
+
+    with threads(3), pytest.raises((ZeroDivisionError, LossError), match="late"):
+        value_moments(breaks, LOGITS)
+    assert threading.active_count() < 10
+
+
+def test_few_states_start_no_thread():
+    f, names = seen_threads(lambda x: x[..., 0, 1])
+    with threads(4):
+        gradlab.exact_value(f, torch.zeros(3, 3, dtype=torch.float64))
+    assert names == {threading.current_thread().name}
+
+
+def test_an_estimator_that_races_is_swept_alone(small_blocks):
+    class Mine(ZGR):
+        def pullback(self, p, x, v):
+            object.__setattr__(self, "kept", x - p)
+            return 0.5 * (super().pullback(p, x, v) + super().pullback(p, self.kept + p, v))
+
+    f = problem("mlp", N, C)
+    with threads(1):
+        alone = moments_over_states(Mine(), f, LOGITS)
+    with threads(4):
+        assert same(moments_over_states(Mine(), f, LOGITS), alone)
+
+
+@pytest.mark.parametrize("name", ["ZGR", "GR", "RF", "ST"])
+def test_moments_of_estimators_have_the_same_bits(name, small_blocks):
+    found = []
+    for count in (1, 2, 4):
+        with threads(count):
+            found.append(Enumeration(pure, LOGITS).moments(ESTIMATORS[name]()))
+    assert same(found[0], found[1])
+    assert same(found[0], found[2])
+
+
+@pytest.mark.parametrize("make", [Keeps, Buffered])
+def test_draws_of_a_loss_that_races_are_made_by_one_thread(make):
+    alone = monte_carlo("RF(m=2)", pure, LOGITS, 3000)
+    assert same(monte_carlo("RF(m=2)", pure, LOGITS, 3000, workers=4, chunk=1), alone)
+    f, names = seen_threads(make())
+    found = monte_carlo("RF(m=2)", f, LOGITS, 3000, workers=4, chunk=1)
+    assert all(torch.allclose(a, b) for a, b in zip(numbers(found), numbers(alone), strict=True))
+    # That of the trial, beside the caller's.
+    assert len(names) == 2
