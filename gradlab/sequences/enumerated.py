@@ -28,6 +28,9 @@ MOST_SEQUENCES = 2**20
 BLOCK = 2**16
 """Sequences of one block."""
 
+# Blocks of which what is known is kept.
+_KEPT = 8
+
 # Numbers (rows times tokens times vocabulary) of one call of the policy.
 _CALL = 2**17
 
@@ -138,6 +141,23 @@ class EnumeratedPolicy:
     def blocks(self) -> Iterator[Leaves]:
         """Yield all sequences, in blocks of bounded size."""
         return self.tree.leaves(max(1, BLOCK // self.task.horizon))
+
+    def known(self, leaves: Leaves) -> "Known":
+        """Return what is known of one block of sequences; the last few blocks are kept.
+
+        Args:
+            leaves: A block.
+        """
+        kept = self._kept
+        if leaves not in kept:
+            if len(kept) >= _KEPT:
+                kept.clear()
+            kept[leaves] = Known(self, leaves)
+        return kept[leaves]
+
+    @cached_property
+    def _kept(self) -> dict[Leaves, "Known"]:
+        return {}
 
     def _of_sequences(self, log_p: list[Tensor]) -> Tensor:
         return torch.cat([self.tree.along(log_p, part).sum(-1) for part in self.blocks()])

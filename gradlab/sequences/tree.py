@@ -127,6 +127,16 @@ class Tree:
         tokens = len(self.tokens_from(depth))
         return Leaves(depth, start, contexts, self.first_of(depth) + start * tokens, tokens)
 
+    def around(self, leaves: Leaves, contexts: int) -> Leaves:
+        """Return the sequences that leave more contexts, about so many, of which these are some.
+
+        Args:
+            leaves: Sequences of an aligned block.
+            contexts: Contexts of the larger block.
+        """
+        count = max(leaves.contexts, self._power(contexts, self.width(leaves.depth)))
+        return self.leaves_of(leaves.depth, leaves.start // count * count, count)
+
     def blocks(self, most: int) -> Iterator[tuple[int, int]]:
         """Yield (start, count) of whole subtrees, by their contexts of the deepest level.
 
