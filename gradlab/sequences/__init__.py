@@ -4,7 +4,6 @@ A group is G sequences sampled for one prompt. An estimator gives every token of
 coefficient; the estimate is the sum of coefficient times score.
 """
 
-from gradlab.sequences import tasks
 from gradlab.sequences.automaton import Automaton
 from gradlab.sequences.catalogue import ESTIMATORS, parse
 from gradlab.sequences.claims import Claim
@@ -46,6 +45,5 @@ __all__ = [
     "monte_carlo",
     "parse",
     "success_factor",
-    "tasks",
     "verify",
 ]

@@ -28,6 +28,9 @@ MOST_SEQUENCES = 2**20
 BLOCK = 2**16
 """Sequences of one block."""
 
+# Blocks of which what is known is kept.
+_KEPT = 8
+
 # Numbers (rows times tokens times vocabulary) of one call of the policy.
 _CALL = 2**17
 
@@ -94,17 +97,17 @@ class EnumeratedPolicy:
         return HeldPolicy(self.reference, self.task, "reference policy")
 
     @cached_property
-    def log_pi(self) -> list[Float[Tensor, "n V"]]:
+    def log_pi(self) -> list[Float[Tensor, "_ V"]]:
         """The logarithm of pi of each token after each context, one tensor per depth."""
         return self._log_probs(self.held)
 
     @cached_property
-    def log_mu(self) -> list[Float[Tensor, "n V"]]:
+    def log_mu(self) -> list[Float[Tensor, "_ V"]]:
         """The same of the rollout policy."""
         return self.log_pi if self.held_rollout is None else self._log_probs(self.held_rollout)
 
     @cached_property
-    def log_ref(self) -> list[Float[Tensor, "n V"]] | None:
+    def log_ref(self) -> list[Float[Tensor, "_ V"]] | None:
         """The same of the reference policy."""
         return None if self.held_reference is None else self._log_probs(self.held_reference)
 
@@ -138,6 +141,23 @@ class EnumeratedPolicy:
     def blocks(self) -> Iterator[Leaves]:
         """Yield all sequences, in blocks of bounded size."""
         return self.tree.leaves(max(1, BLOCK // self.task.horizon))
+
+    def known(self, leaves: Leaves) -> "Known":
+        """Return what is known of one block of sequences; the last few blocks are kept.
+
+        Args:
+            leaves: A block.
+        """
+        kept = self._kept
+        if leaves not in kept:
+            if len(kept) >= _KEPT:
+                kept.clear()
+            kept[leaves] = Known(self, leaves)
+        return kept[leaves]
+
+    @cached_property
+    def _kept(self) -> dict[Leaves, "Known"]:
+        return {}
 
     def _of_sequences(self, log_p: list[Tensor]) -> Tensor:
         return torch.cat([self.tree.along(log_p, part).sum(-1) for part in self.blocks()])
@@ -205,7 +225,7 @@ class EnumeratedPolicy:
                 "undefined there, and no weight of what is sampled makes up for them"
             )
 
-    def totals(self, weights: Float[Tensor, " S"]) -> list[Float[Tensor, "n V"]]:
+    def totals(self, weights: Float[Tensor, " S"]) -> list[Float[Tensor, "_ V"]]:
         """Return, for each token after each context, the sum of weights of the sequences below it.
 
         Args:
@@ -217,7 +237,7 @@ class EnumeratedPolicy:
             self.tree.add_up(found, part, weights[part.part, None] * inside)
         return found
 
-    def gradient_of(self, weights: list[Float[Tensor, "n V"]]) -> Float[Tensor, " P"]:
+    def gradient_of(self, weights: list[Float[Tensor, "_ V"]]) -> Float[Tensor, " P"]:
         """Return the sum of weights times the scores of the tokens after each context.
 
         Args:

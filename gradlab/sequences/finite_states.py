@@ -252,7 +252,7 @@ class FiniteStates(EnumeratedPolicy):
                 break
         return self.automaton.rewards[entered]
 
-    def totals(self, weights: Float[Tensor, " S"]) -> list[Float[Tensor, "n V"]]:
+    def totals(self, weights: Float[Tensor, " S"]) -> list[Float[Tensor, "_ V"]]:
         """Return weights of the scores of each class.
 
         Args:
@@ -260,7 +260,7 @@ class FiniteStates(EnumeratedPolicy):
         """
         return [weights[:, None]]
 
-    def gradient_of(self, weights: list[Float[Tensor, "n V"]]) -> Float[Tensor, " P"]:
+    def gradient_of(self, weights: list[Float[Tensor, "_ V"]]) -> Float[Tensor, " P"]:
         """Return the sum of weights times the mean scores of classes.
 
         Args:

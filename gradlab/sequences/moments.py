@@ -5,9 +5,10 @@ sequences.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import torch
+from torch import Tensor
 
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.tuples import NotExactError
@@ -30,6 +31,11 @@ from gradlab.sequences.task import Task, tasks_of
 from gradlab.sequences.whole_groups import whole_group_moments
 
 __all__ = ["all_moments", "estimator_of", "exact_moments"]
+
+Sums = tuple[float, float]
+
+# The sums of weights that are all 0.
+_NOTHING: Sums = (0.0, 0.0)
 
 
 def estimator_of(estimator: PolicyGradient | str, group: int | None = None) -> PolicyGradient:
@@ -240,37 +246,83 @@ class _Question:
         return Moments(mean, variance / self.estimator.g)
 
 
+@dataclass
+class _Shared:
+    """What several estimators ask about the same classes: different weightings, each once."""
+
+    place: Tensor
+    classes: int
+    weightings: dict[Sums, Weighting] = field(default_factory=dict)
+    pairs: dict[tuple[int, int], None] = field(default_factory=dict)
+
+    def row(self, sums: Sums) -> int:
+        """Return the number of a weighting."""
+        return list(self.weightings).index(sums)
+
+    def asked(self) -> Asked:
+        """Return the question of all together."""
+        return Asked(list(self.weightings.values()), list(self.pairs), self.place, self.classes)
+
+
 def _answers(asked: list[Asked], on: EnumeratedPolicy) -> list[Tables | ValueError]:
-    """Return the sums for each question, the same weights summed once."""
-    if not asked:
-        return []
-    keys = [_key(one, on) for one in asked]
-    first = {key: number for number, key in reversed(list(enumerate(keys)))}
-    needed = sorted(set(first.values()))
-    found: dict[int, Tables | ValueError] = {}
-    fits = []
-    for number in needed:
+    """Return the sums for each question; equal weights are summed once, weights of 0 never."""
+    shared: dict[tuple[int, int], _Shared] = {}
+    first: dict[Sums, Weighting] = {}
+    every = [[_sums(weigh, on) for weigh in one.weightings] for one in asked]
+    keys = []
+    for one, sums in zip(asked, every, strict=True):
+        number = torch.arange(1, len(one.place) + 1)
+        key = (one.classes, int((one.place * number).sum()))
+        keys.append(key)
+        of_key = shared.setdefault(key, _Shared(one.place, one.classes))
+        for weigh, total in zip(one.weightings, sums, strict=True):
+            if total != _NOTHING:
+                # One function for equal weights, so that they are computed once.
+                of_key.weightings.setdefault(total, first.setdefault(total, weigh))
+        for i, j in one.pairs:
+            if _NOTHING not in (sums[i], sums[j]):
+                of_key.pairs[of_key.row(sums[i]), of_key.row(sums[j])] = None
+    found: dict[tuple[int, int], Tables | ValueError] = {}
+    questions = {key: one.asked() for key, one in shared.items()}
+    for key, question in questions.items():
         try:
-            asked[number].check(on)
-            fits.append(number)
+            question.check(on)
         except TooLargeError as error:
-            found[number] = error
-    found |= dict(zip(fits, tables(on, [asked[number] for number in fits]), strict=True))
-    return [found[first[key]] for key in keys]
+            found[key] = error
+    fits = [key for key in questions if key not in found]
+    found |= dict(zip(fits, tables(on, [questions[key] for key in fits]), strict=True))
+    return [
+        _part(one, sums, shared[key], found[key])
+        for one, sums, key in zip(asked, every, keys, strict=True)
+    ]
 
 
-def _key(asked: Asked, on: EnumeratedPolicy) -> tuple[object, ...]:
-    """Return what tells different weights or classes apart: two random sums of each."""
+def _part(
+    asked: Asked, sums: list[Sums], shared: _Shared, found: Tables | ValueError
+) -> Tables | ValueError:
+    """Return what one question has of the sums of all, 0 where its weights are 0."""
+    if isinstance(found, ValueError):
+        return found
+    nothing = torch.zeros(asked.classes, found.means.shape[-1], dtype=torch.float64)
+    means = [nothing if total == _NOTHING else found.means[shared.row(total)] for total in sums]
+    products, pairs = [], list(shared.pairs)
+    for i, j in asked.pairs:
+        if _NOTHING in (sums[i], sums[j]):
+            products.append(torch.zeros_like(found.mass))
+        else:
+            products.append(found.products[pairs.index((shared.row(sums[i]), shared.row(sums[j])))])
+    return Tables(found.mass, torch.stack(means), torch.stack(products))
+
+
+def _sums(weigh: Weighting, on: EnumeratedPolicy) -> Sums:
+    """Return what tells different weights apart: two random sums over all sequences."""
     source = torch.Generator().manual_seed(0)
-    sums = torch.zeros(len(asked.weightings), 2, dtype=torch.float64)
+    sums = torch.zeros(2, dtype=torch.float64)
     for leaves in on.blocks():
-        known = Known(on, leaves)
         noise = torch.rand(leaves.count, on.task.horizon, 2, generator=source, dtype=torch.float64)
         keep = on.sampled[leaves.part, None] > 0
-        for number, weigh in enumerate(asked.weightings):
-            weights = torch.where(keep, weigh(known), 0.0)
-            if not weights.isfinite().all():
-                raise ArithmeticError("a coefficient is not finite")
-            sums[number] += torch.einsum("nt,ntk->k", weights, noise)
-    place = int((asked.place * torch.arange(1, len(asked.place) + 1)).sum())
-    return (asked.classes, place, tuple(asked.pairs), *sums.flatten().tolist())
+        weights = torch.where(keep, weigh(on.known(leaves)), 0.0)
+        if not weights.isfinite().all():
+            raise ArithmeticError("a coefficient is not finite")
+        sums += torch.einsum("nt,ntk->k", weights.to(torch.float64), noise)
+    return (float(sums[0]), float(sums[1]))

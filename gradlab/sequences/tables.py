@@ -22,6 +22,8 @@ Weighting = Callable[[Known], Float[Tensor, "n T"]]
 
 # Numbers of the scores of one subtree, and of the means of all classes.
 _SCORES, _MEANS = 2**22, 2**27
+# Sequences whose weights are held at once.
+_HELD = 2**13
 
 
 @dataclass(frozen=True)
@@ -101,17 +103,17 @@ def tables(on: EnumeratedPolicy, asked: Sequence[Asked]) -> list[Tables]:
         )
         for one in asked
     ]
+    held = _HeldWeights(on)
     for subtree in _subtrees(on):
         of_nodes = [
             torch.zeros(len(one.weightings), one.classes * subtree.nodes, dtype=torch.float64)
             for one in asked
         ]
         for leaves, gram, nodes in subtree.leaves():
-            p, known = on.sampled[leaves.part, None], Known(on, leaves)
+            p, weigh = on.sampled[leaves.part, None], held.at(leaves)
             for one, table, buffer in zip(asked, found, of_nodes, strict=True):
                 place = one.place[leaves.part]
-                weights = torch.stack([w(known)[:, : leaves.depth + 1] for w in one.weightings], 1)
-                weights = torch.where(p[:, None] > 0, weights.to(torch.float64), 0.0)
+                weights = torch.stack([weigh(w) for w in one.weightings], 1)
                 scaled = weights @ gram
                 for number, (i, j) in enumerate(one.pairs):
                     product = (scaled[:, i] * weights[:, j]).sum(-1)
@@ -122,6 +124,40 @@ def tables(on: EnumeratedPolicy, asked: Sequence[Asked]) -> list[Tables]:
         for table, buffer in zip(found, of_nodes, strict=True):
             table.means.flatten(0, 1).add_(buffer.view(-1, subtree.nodes) @ subtree.scores)
     return found
+
+
+class _HeldWeights:
+    """The weights of more sequences than a subtree has: few calls of an estimator serve many."""
+
+    def __init__(self, on: EnumeratedPolicy) -> None:
+        self.on = on
+        self.known: dict[int, Known] = {}
+        self.weights: dict[int, dict[Weighting, Tensor]] = {}
+
+    def at(self, leaves: Leaves) -> Callable[[Weighting], Tensor]:
+        """Return the weights of some sequences, a function of the weighting."""
+        depth = leaves.depth
+        known = self.known.get(depth)
+        if known is None or not _inside(leaves, known.leaves):
+            wide = self.on.tree.around(leaves, max(leaves.contexts, _HELD // leaves.tokens))
+            known = self.known[depth] = Known(self.on, wide)
+            self.weights[depth] = {}
+        held, wide = self.weights[depth], known.leaves
+        part = slice(leaves.first - wide.first, leaves.first - wide.first + leaves.count)
+
+        def weigh(weighting: Weighting) -> Tensor:
+            if weighting not in held:
+                weights = weighting(known)[:, : depth + 1].to(torch.float64)
+                sampled = self.on.sampled[wide.part, None] > 0
+                held[weighting] = torch.where(sampled, weights, 0.0)
+            return held[weighting][part]
+
+        return weigh
+
+
+def _inside(leaves: Leaves, wide: Leaves) -> bool:
+    end, wide_end = leaves.start + leaves.contexts, wide.start + wide.contexts
+    return wide.start <= leaves.start and end <= wide_end
 
 
 @dataclass(frozen=True)

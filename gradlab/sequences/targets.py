@@ -46,7 +46,7 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def weights(self, on: EnumeratedPolicy) -> list[Float[Tensor, "n V"]]:
+    def weights(self, on: EnumeratedPolicy) -> list[Float[Tensor, "_ V"]]:
         """Return what the gradient weighs the score of each token of each context with.
 
         Args:
@@ -73,7 +73,7 @@ class _OfSequences(Target):
             on: The policy on a task.
         """
 
-    def weights(self, on: EnumeratedPolicy) -> list[Float[Tensor, "n V"]]:
+    def weights(self, on: EnumeratedPolicy) -> list[Float[Tensor, "_ V"]]:
         """Return what the gradient weighs the score of each token of each context with.
 
         Args:
@@ -282,7 +282,7 @@ class Surrogate(Target):
             found = found + (_ratio(log_pi, n) * (r - mean * n)).sum()
         return found
 
-    def weights(self, on: EnumeratedPolicy) -> list[Float[Tensor, "n V"]]:
+    def weights(self, on: EnumeratedPolicy) -> list[Float[Tensor, "_ V"]]:
         """Return pi(v | x) mu(x) Q(x, v) of each token v after each context x.
 
         Args:

@@ -127,6 +127,16 @@ class Tree:
         tokens = len(self.tokens_from(depth))
         return Leaves(depth, start, contexts, self.first_of(depth) + start * tokens, tokens)
 
+    def around(self, leaves: Leaves, contexts: int) -> Leaves:
+        """Return the sequences that leave more contexts, about so many, of which these are some.
+
+        Args:
+            leaves: Sequences of an aligned block.
+            contexts: Contexts of the larger block.
+        """
+        count = max(leaves.contexts, self._power(contexts, self.width(leaves.depth)))
+        return self.leaves_of(leaves.depth, leaves.start // count * count, count)
+
     def blocks(self, most: int) -> Iterator[tuple[int, int]]:
         """Yield (start, count) of whole subtrees, by their contexts of the deepest level.
 
@@ -210,7 +220,7 @@ class Tree:
         last = self.tokens_from(leaves.depth).repeat(leaves.contexts)
         return [*found, index * self.vocabulary + last]
 
-    def along(self, of_tokens: list[Float[Tensor, "n V"]], leaves: Leaves) -> Float[Tensor, "n T"]:
+    def along(self, of_tokens: list[Float[Tensor, "_ V"]], leaves: Leaves) -> Float[Tensor, "n T"]:
         """Return what belongs to the tokens of some sequences, 0 where they are padded.
 
         Args:
@@ -223,7 +233,7 @@ class Tree:
         return found
 
     def add_up(
-        self, totals: list[Float[Tensor, "n V"]], leaves: Leaves, weights: Float[Tensor, "n T"]
+        self, totals: list[Float[Tensor, "_ V"]], leaves: Leaves, weights: Float[Tensor, "n T"]
     ) -> None:
         """Add to each token of the tree the weights that some sequences have for it.
 
@@ -235,7 +245,7 @@ class Tree:
         for t, places in enumerate(self.path(leaves)):
             totals[t].view(-1).index_add_(0, places, weights[:, t])
 
-    def zeros(self) -> list[Float[Tensor, "n V"]]:
+    def zeros(self) -> list[Float[Tensor, "_ V"]]:
         """Return a zero for each token of each context, one tensor per depth."""
         return [
             torch.zeros(self.width(t), self.vocabulary, dtype=torch.float64)

@@ -79,6 +79,7 @@ def test_a_language_model_is_wrapped():
     assert exact_gradient(policy, TASK).shape == (16,)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("policy", "error", "message"),
     [
@@ -218,6 +219,7 @@ def test_an_infinite_divergence_is_named():
         exact_value(Tabular(3, 3), tasks.parity(), "J-KL(beta=0.1)", reference=masked())
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("verb", [exact_moments, monte_carlo])
 def test_a_group_of_one_and_a_missing_reference_are_sentences(verb):
     with pytest.raises(ValueError, match="loo needs groups of at least 2 sequences, not 1"):
