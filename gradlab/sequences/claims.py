@@ -100,7 +100,14 @@ def claim_of(
         reasons.append("off policy: the other samples of the group are the rollout policy's")
     if not isinstance(kl, NoKL):
         off = _with_kl(kl, False, own, advantage.target, off, reasons)
-    return Claim(target, factor, off, tuple(dict.fromkeys(reasons)))
+    said = [one for one in reasons if not _repeats(one, reasons)]
+    return Claim(target, factor, off, tuple(dict.fromkeys(said)))
+
+
+def _repeats(reason: str, reasons: list[str]) -> bool:
+    """Return whether a reason off policy is one on policy too."""
+    plain = reason.removeprefix("off policy: ")
+    return plain != reason and plain in reasons
 
 
 def _scale(

@@ -5,11 +5,10 @@ The effect is the relative change of the coefficients, |c' - c| / |c|.
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,8 +16,16 @@ from torch import Tensor
 from gradlab.sequences.advantages import Raw
 from gradlab.sequences.group import Group
 from gradlab.sequences.own_loss import LossFunctionError, OwnLoss
+from gradlab.sequences.random_batches import (
+    padded_longer,
+    random_batch,
+    relative_change,
+    scale_power,
+    with_rows,
+    with_tables,
+)
 
-__all__ = ["Finding", "findings", "random_batch"]
+__all__ = ["Finding", "findings"]
 
 _GIVEN = "the advantages are given"
 # Changes below are rounding.
@@ -51,50 +58,6 @@ class Finding:
         return f"{mark}  {self.name}{effect}  {self.meaning}"
 
 
-def random_batch(
-    own: OwnLoss,
-    seed: int = 0,
-    *,
-    t: int = 7,
-    on_policy: bool = False,
-    equal: bool = False,
-    spread: float = 0.15,
-) -> Group:
-    """Return a random training batch: three prompts, or one where the loss knows no groups.
-
-    Args:
-        own: The loss that it is for.
-        seed: Of all numbers.
-        t: The length with padding.
-        on_policy: Whether all policies are the same.
-        equal: Whether all lengths are.
-        spread: Deviation of the log-ratio of a token.
-
-    Example:
-        >>> own = OwnLoss(lambda log_prob, rewards: -(rewards.unsqueeze(-1) * log_prob).sum())
-        >>> random_batch(own).rewards.shape
-        torch.Size([1, 4])
-    """
-    generator = torch.Generator().manual_seed(seed)
-    shape = (3 if own.knows_groups else 1, own.g)
-
-    def draw(*more: int, scale: float) -> Tensor:
-        return scale * torch.randn(*shape, *more, generator=generator, dtype=torch.float64)
-
-    log_prob = -0.2 - 2 * torch.rand(*shape, t, generator=generator, dtype=torch.float64)
-    apart = 0.0 if on_policy else 1.0
-    lengths = torch.randint(2, t + 1, shape, generator=generator)
-    lengths[0, 0], lengths[0, 1] = t, 2
-    return Group(
-        draw(scale=1.0),
-        torch.full(shape, t) if equal else lengths,
-        log_prob,
-        log_prob + apart * draw(t, scale=spread),
-        log_prob + apart * draw(t, scale=0.3),
-        prompts=True,
-    )
-
-
 def findings(own: OwnLoss) -> list[Finding]:
     """Return one finding per invariance.
 
@@ -118,39 +81,16 @@ def findings(own: OwnLoss) -> list[Finding]:
     return found
 
 
-def _changed(found: Tensor, wanted: Tensor) -> float:
-    if not bool(found.isfinite().all()):
-        return math.nan
-    size = float(wanted.norm())
-    return float((found - wanted).norm()) / (size or 1.0)
-
-
 def _finding(name: str, effect: float, good: str, bad: str) -> Finding:
     holds = effect < SAME
     return Finding(name, holds, effect, good if holds else bad)
 
 
-_TABLES = ("log_prob", "rollout_log_prob", "reference_log_prob")
-
-
-def _tables(group: Group, change: Callable[[Tensor], Tensor]) -> Group:
-    """Return the group with all its tables [B, G, T] changed alike."""
-    changed: dict[str, Any] = {name: change(getattr(group, name)) for name in _TABLES}
-    return replace(group, **changed)
-
-
-def _rows(group: Group, pick: Callable[[Tensor], Tensor]) -> Group:
-    """Return the group with other prompts or samples."""
-    names = (*_TABLES, "rewards", "lengths")
-    changed: dict[str, Any] = {name: pick(getattr(group, name)) for name in names}
-    return replace(group, **changed)
-
-
 def _padding_content(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Finding]:
-    other = _tables(group, lambda x: torch.where(group.mask, x, 0.7 * x.flip(1) - 1.0))
+    other = with_tables(group, lambda x: torch.where(group.mask, x, 0.7 * x.flip(1) - 1.0))
     whole = own.gradient(lambda leaf: own.loss(group, leaf), group.log_prob)
     outside = float(whole[~group.mask].norm() / base.norm())
-    effect = max(_changed(own.coefficients(other), base), outside)
+    effect = max(relative_change(own.coefficients(other), base), outside)
     yield _finding(
         "padding content",
         effect,
@@ -159,26 +99,11 @@ def _padding_content(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Findi
     )
 
 
-def padded_longer(own: OwnLoss, group: Group, more: int = 3) -> Tensor:
-    """Return the coefficients where all is padded with more positions, without those.
-
-    Args:
-        own: The loss.
-        group: The sequences.
-        more: How many positions.
-    """
-    longer = _tables(group, lambda x: torch.cat([x, x[..., :more]], -1))
-    weighed = own.gradient(
-        lambda leaf: own.loss(longer, leaf, horizon=group.horizon), longer.log_prob
-    )
-    return torch.where(group.mask, weighed[..., : group.horizon], 0.0)
-
-
 def _padding_length(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Finding]:
     found = padded_longer(own, group)
-    effect = _changed(found, base)
+    effect = relative_change(found, base)
     factor = float((found * base).sum() / base.square().sum())
-    constant = _changed(found, factor * base) < SAME
+    constant = relative_change(found, factor * base) < SAME
     why = (
         f"the estimate is divided by the padded length (factor {factor:.4g}): give a constant one"
         if constant
@@ -190,10 +115,10 @@ def _padding_length(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Findin
 def _order_of_samples(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Finding]:
     order = torch.arange(group.size).roll(1)
     order[:2] = order[:2].flip(0)
-    found = own.coefficients(_rows(group, lambda x: x[:, order]))
+    found = own.coefficients(with_rows(group, lambda x: x[:, order]))
     yield _finding(
         "order of samples",
-        _changed(found, base[:, order]),
+        relative_change(found, base[:, order]),
         "any order of the samples of a group gives the same",
         "the order of the samples matters: neighbours are averaged together, or rows are mixed up",
     )
@@ -204,10 +129,10 @@ def _order_of_groups(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Findi
         yield Finding("order of groups", None, 0.0, "the loss knows one group only")
         return
     order = torch.tensor([2, 0, 1])
-    found = own.coefficients(_rows(group, lambda x: x[order]))
+    found = own.coefficients(with_rows(group, lambda x: x[order]))
     yield _finding(
         "order of groups",
-        _changed(found, base[order]),
+        relative_change(found, base[order]),
         "any order of the prompts gives the same",
         "the order of the prompts matters",
     )
@@ -230,13 +155,13 @@ def _micro_batches(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Finding
         given = replace(group, rewards=advantages)
     parts = []
     for i in range(len(base)):
-        part = _rows(given, itemgetter(slice(i, i + 1)))
+        part = with_rows(given, itemgetter(slice(i, i + 1)))
         parts.append(fixed.gradient(partial(_loss_of_part, fixed, part, whole), part.log_prob))
     found = torch.where(group.mask, torch.cat(parts), 0.0)
     uses = set(own.kinds.values()) & {"tokens", "sequences", "everything"}
-    effect = _changed(found if uses else found / len(base), base)
+    effect = relative_change(found if uses else found / len(base), base)
     if uses and not effect < SAME:  # the sum, or the mean, may be what the trainer takes
-        effect = min(effect, _changed(found / len(base), base))
+        effect = min(effect, relative_change(found / len(base), base))
     yield _finding(
         "micro-batches",
         effect,
@@ -254,9 +179,9 @@ def _duplicated(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Finding]:
     if len(base) == 1:
         yield Finding("duplicated batch", None, 0.0, "the loss knows one group only")
         return
-    found = own.coefficients(_rows(group, lambda x: torch.cat([x, x])))
-    effect = _changed(found[:3] + found[3:], base)
-    twice = _changed(found[:3] + found[3:], 2 * base) < SAME
+    found = own.coefficients(with_rows(group, lambda x: torch.cat([x, x])))
+    effect = relative_change(found[:3] + found[3:], base)
+    twice = relative_change(found[:3] + found[3:], 2 * base) < SAME
     yield _finding(
         "duplicated batch",
         effect,
@@ -272,29 +197,13 @@ def _constant(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Finding]:
         yield Finding("constant added to rewards", None, 0.0, _GIVEN)
         return
     found = own.coefficients(replace(group, rewards=group.rewards + 10.0))
-    effect = _changed(found, base)
+    effect = relative_change(found, base)
     yield _finding(
         "constant added to rewards",
         effect if effect > 1e-7 else 0.0,
         "the same constant in all rewards changes nothing",
         "no baseline takes a constant out of the rewards: the variance grows with it",
     )
-
-
-def scale_power(own: OwnLoss, group: Group) -> float:
-    """Return k where rewards times s give an estimate times s^k; nan where there is no such k.
-
-    Args:
-        own: The loss.
-        group: The sequences; terms without rewards are taken off.
-    """
-    zero = own.coefficients(replace(group, rewards=torch.zeros_like(group.rewards)))
-    zero = torch.where(zero.isfinite(), zero, 0.0)
-    one, four = (
-        own.coefficients(replace(group, rewards=s * group.rewards)) - zero for s in (1.0, 4.0)
-    )
-    power = math.log(float(four.norm() / one.norm())) / math.log(4)
-    return power if _changed(four, 4**power * one) < 1e-2 else math.nan
 
 
 def _scale(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Finding]:
@@ -337,7 +246,7 @@ def _group_of_one(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Finding]
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch.std
-        found = own.coefficients(_rows(group, lambda x: x[:, :1]))
+        found = own.coefficients(with_rows(group, lambda x: x[:, :1]))
     holds = bool(found.isfinite().all())
     said = "a group of one gives finite numbers" if holds else "a group of one gives NaN"
     yield Finding("group of one", holds, 0.0 if holds else math.nan, said)
@@ -376,7 +285,7 @@ def _masked_tokens(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Finding
     moved = group.log_prob.clone()
     moved[0, 0, 2:4] -= 0.5
     two = at(moved)
-    effect = max(float(one[0, 0, 2:4].abs().max()), _changed(two, one))
+    effect = max(float(one[0, 0, 2:4].abs().max()), relative_change(two, one))
     yield _finding(
         "masked tokens",
         effect,

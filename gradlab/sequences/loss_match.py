@@ -9,11 +9,11 @@ import torch
 
 from gradlab.sequences.aggregation import SequenceMean, Sum
 from gradlab.sequences.catalogue import ESTIMATORS
-from gradlab.sequences.invariances import random_batch
 from gradlab.sequences.kl_terms import NoKL
 from gradlab.sequences.loss_parts import Frame, Own, Response, plain
 from gradlab.sequences.own_loss import OwnLoss
 from gradlab.sequences.policy_gradient import PolicyGradient
+from gradlab.sequences.random_batches import random_batch
 from gradlab.sequences.ratios import (
     DPPO,
     DRO,

@@ -28,7 +28,6 @@ from gradlab.sequences.aggregation import (
 )
 from gradlab.sequences.faulty_advantages import BatchCentred, NormalizedAgain, StdTwice
 from gradlab.sequences.group import Group
-from gradlab.sequences.invariances import random_batch
 from gradlab.sequences.kl_terms import K1, K2, K3, K1Prefix, K1Ratio, K3Ratio, KLTerm, NoKL
 from gradlab.sequences.normalized_advantages import (
     BatchStd,
@@ -38,6 +37,7 @@ from gradlab.sequences.normalized_advantages import (
 )
 from gradlab.sequences.own_loss import OwnLoss
 from gradlab.sequences.policy_gradient import PolicyGradient
+from gradlab.sequences.random_batches import random_batch
 from gradlab.sequences.ratios import DRO, Score
 from gradlab.sequences.success_advantages import MaximumLikelihood, MaxMinusSecond, PassAtK
 
@@ -90,6 +90,10 @@ def plain(own: OwnLoss) -> OwnLoss:
 
     Args:
         own: The loss.
+
+    Example:
+        >>> plain(OwnLoss(lambda log_prob, adv: -(adv.unsqueeze(-1) * log_prob).sum())).advantage
+        raw
     """
     return own if own.takes_rewards else replace(own, advantage=Raw())
 
@@ -106,6 +110,12 @@ def of_rewards(own: OwnLoss, group: Group) -> Tensor:
     Args:
         own: The loss.
         group: The sequences.
+
+    Example:
+        >>> own = OwnLoss(lambda log_prob, rewards: (log_prob - rewards[:, None] * log_prob).sum())
+        >>> group = Group(torch.tensor([[1.0, 0.0]]), torch.tensor([[1, 1]]), torch.zeros(1, 2, 1))
+        >>> of_rewards(own, group).flatten()
+        tensor([1., 0.])
     """
     return own.coefficients(group) - _own(own, group)
 

@@ -40,7 +40,7 @@ class PolicyLoss(Choice, ABC):
 
     @abstractmethod
     def terms(
-        self, tokens: Tokens, advantage: Float[Tensor, "*batch #T"]
+        self, tokens: Tokens, advantage: Float[Tensor, "*#batch #T"]
     ) -> Float[Tensor, "*batch T"]:
         """Return L_t, to be maximized.
 
@@ -95,7 +95,7 @@ class Score(PolicyLoss):
         check_choice("beyond", self.beyond, ("truncate", "mask", "accept"))
 
     def terms(
-        self, tokens: Tokens, advantage: Float[Tensor, "*batch #T"]
+        self, tokens: Tokens, advantage: Float[Tensor, "*#batch #T"]
     ) -> Float[Tensor, "*batch T"]:
         """Return sg(W_t) A log pi_t."""
         return self.weight(tokens).detach() * advantage * tokens.log_prob
@@ -166,13 +166,13 @@ class PPO(PolicyLoss):
             raise ValueError(f"dual must be above 1, not {self.dual}")
 
     def terms(
-        self, tokens: Tokens, advantage: Float[Tensor, "*batch #T"]
+        self, tokens: Tokens, advantage: Float[Tensor, "*#batch #T"]
     ) -> Float[Tensor, "*batch T"]:
         """Return the clipped terms."""
         return self.clipped(safe_exp(tokens.log_ratio), advantage)
 
     def clipped(
-        self, ratio: Float[Tensor, "*batch T"], advantage: Float[Tensor, "*batch #T"]
+        self, ratio: Float[Tensor, "*batch T"], advantage: Float[Tensor, "*#batch #T"]
     ) -> Float[Tensor, "*batch T"]:
         """Return min(r A, clip(r) A), with the dual clip and the cap.
 
@@ -206,7 +206,7 @@ class CISPOCap(PolicyLoss):
     says: ClassVar[str] = "the truncated token ratio does not correct for the other tokens"
 
     def terms(
-        self, tokens: Tokens, advantage: Float[Tensor, "*batch #T"]
+        self, tokens: Tokens, advantage: Float[Tensor, "*#batch #T"]
     ) -> Float[Tensor, "*batch T"]:
         """Return sg(min(r_t, high)) A log pi_t."""
         weight = safe_exp(tokens.log_ratio).clamp(max=self.high)
@@ -235,7 +235,7 @@ class CISPOBand(PolicyLoss):
     says: ClassVar[str] = "the clipped token ratio does not correct for the other tokens"
 
     def terms(
-        self, tokens: Tokens, advantage: Float[Tensor, "*batch #T"]
+        self, tokens: Tokens, advantage: Float[Tensor, "*#batch #T"]
     ) -> Float[Tensor, "*batch T"]:
         """Return sg(clip(r_t)) A log pi_t."""
         weight = safe_exp(tokens.log_ratio).clamp(1 - self.low, 1 + self.high)
@@ -262,7 +262,7 @@ class SAPO(PolicyLoss):
     says: ClassVar[str] = "the gate is no importance ratio"
 
     def terms(
-        self, tokens: Tokens, advantage: Float[Tensor, "*batch #T"]
+        self, tokens: Tokens, advantage: Float[Tensor, "*#batch #T"]
     ) -> Float[Tensor, "*batch T"]:
         """Return the gated terms."""
         tau = torch.where(advantage > 0, self.tau, self.tau_negative).to(tokens.log_prob.dtype)
@@ -294,7 +294,7 @@ class VESPO(PolicyLoss):
     says: ClassVar[str] = "the smooth weight of the sequence ratio is no importance ratio"
 
     def terms(
-        self, tokens: Tokens, advantage: Float[Tensor, "*batch #T"]
+        self, tokens: Tokens, advantage: Float[Tensor, "*#batch #T"]
     ) -> Float[Tensor, "*batch T"]:
         """Return the weighted terms."""
         log_w = tokens.log_ratio.sum(-1, keepdim=True)
@@ -336,7 +336,7 @@ class DPPO(PolicyLoss):
         check_choice("divergence", self.divergence, ("tv", "kl"))
 
     def terms(
-        self, tokens: Tokens, advantage: Float[Tensor, "*batch #T"]
+        self, tokens: Tokens, advantage: Float[Tensor, "*#batch #T"]
     ) -> Float[Tensor, "*batch T"]:
         """Return the terms within the band."""
         p, m = tokens.log_prob.detach().exp(), tokens.rollout.exp()
@@ -370,7 +370,7 @@ class DRO(PolicyLoss):
     says: ClassVar[str] = "the penalty pulls to the rollout policy: another objective"
 
     def terms(
-        self, tokens: Tokens, advantage: Float[Tensor, "*batch #T"]
+        self, tokens: Tokens, advantage: Float[Tensor, "*#batch #T"]
     ) -> Float[Tensor, "*batch T"]:
         """Return A log pi_t - beta/2 (log r_t)^2."""
         return advantage * tokens.log_prob - self.beta / 2 * tokens.log_ratio.square()

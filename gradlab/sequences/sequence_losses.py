@@ -50,7 +50,7 @@ class GSPO(PolicyLoss):
     says: ClassVar[str] = "w^(1/n) is not an importance ratio"
 
     def terms(
-        self, tokens: Tokens, advantage: Float[Tensor, "*batch #T"]
+        self, tokens: Tokens, advantage: Float[Tensor, "*#batch #T"]
     ) -> Float[Tensor, "*batch T"]:
         """Return the sequence's term at each token."""
         return PPO(self.low, self.high).clipped(tokens.importance("geometric"), advantage)
@@ -78,7 +78,7 @@ class LUSPO(PolicyLoss):
     says: ClassVar[str] = "w^(1/n) is not an importance ratio"
 
     def terms(
-        self, tokens: Tokens, advantage: Float[Tensor, "*batch #T"]
+        self, tokens: Tokens, advantage: Float[Tensor, "*#batch #T"]
     ) -> Float[Tensor, "*batch T"]:
         """Return n times the term of GSPO."""
         return tokens.lengths * GSPO(self.low, self.high).terms(tokens, advantage)
@@ -111,7 +111,7 @@ class GMPO(PolicyLoss):
     says: ClassVar[str] = "the geometric mean of clipped ratios is not an importance ratio"
 
     def terms(
-        self, tokens: Tokens, advantage: Float[Tensor, "*batch #T"]
+        self, tokens: Tokens, advantage: Float[Tensor, "*#batch #T"]
     ) -> Float[Tensor, "*batch T"]:
         """Return the sequence's term at each token."""
         log_ratio, sign = tokens.log_ratio, advantage.sign()

@@ -43,7 +43,7 @@ DOORS = [
             *("sequences.loss_parts", "sequences.loss_report", "sequences.normalized_advantages"),
             *("sequences.own_loss", "sequences.own_moments", "sequences.policy_gradient"),
             *("sequences.ratios", "sequences.sequence_losses", "sequences.success_advantages"),
-            *("sequences.planted_losses", "sequences.tokens"),
+            *("sequences.planted_losses", "sequences.random_batches", "sequences.tokens"),
             *("sweep.axes", "sweep.cells", "sweep.crew", "sweep.grid", "sweep.isolation"),
             *("sweep.plan", "sweep.running", "sweep.size", "sweep.store"),
             *("training.base", "training.checkpoint", "training.loop", "training.networks"),

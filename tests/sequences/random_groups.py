@@ -5,8 +5,10 @@ import torch
 from gradlab.sequences import Group
 
 
-def random_group(*shape, seed=0, g=4, t=6, on_policy=False, prompts=False, binary=False):
-    """Return a group with everything an estimator may ask for; padded places hold NaN."""
+def random_group(
+    *shape, seed=0, g=4, t=6, on_policy=False, prompts=False, binary=False, spread=0.2
+):
+    """Return a group with everything an estimator may ask for."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*size, scale=1.0):
@@ -14,12 +16,12 @@ def random_group(*shape, seed=0, g=4, t=6, on_policy=False, prompts=False, binar
 
     logits = draw(g, t, 5)
     log_prob = logits.log_softmax(-1)[..., 0]
-    rollout = log_prob if on_policy else log_prob + draw(g, t, scale=0.2)
+    rollout = log_prob if on_policy else log_prob + draw(g, t, scale=spread)
     lengths = torch.randint(1, t + 1, (*shape, g), generator=generator)
     lengths[..., 0] = t
     rewards = draw(g)
     group = Group(
-        (rewards > 0).double() if binary else rewards,
+        rewards,
         lengths,
         log_prob,
         rollout,

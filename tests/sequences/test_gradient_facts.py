@@ -7,6 +7,7 @@ import torch
 
 from gradlab.sequences import ESTIMATORS, parse, success_factor
 from gradlab.sequences.kl_terms import KLS
+from random_groups import random_group
 from small_policy import (
     BINARY,
     LENGTHS,
@@ -270,3 +271,18 @@ def test_bias_falls_from_no_ratio_to_token_to_prefix_to_sequence():
     assert none > prefix > sequence
     assert token > sequence
     assert sequence < 1e-13
+
+
+def test_the_full_kl_weighs_a_token_by_what_follows_it_alone():
+    """Its own KL times its own score has mean 0 and would only add variance."""
+    group = random_group(seed=3)
+    found = parse("RLOO(kl=full(beta=0.5))").coefficients(group)
+    found = found - parse("RLOO").coefficients(group)
+    own, other = (x.log_softmax(-1) for x in (group.logits, group.reference_logits))
+    kl = (own.exp() * (own - other)).sum(-1)
+    for i in range(4):
+        n = int(group.lengths[i])
+        ratios = (group.log_prob - group.rollout_log_prob)[i, :n].exp()
+        for u in range(n):
+            wanted = sum(float(ratios[:t].prod() * kl[i, t]) for t in range(u + 1, n))
+            assert float(found[i, u]) == pytest.approx(-0.5 * wanted / 4, abs=1e-12)

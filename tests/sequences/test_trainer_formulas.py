@@ -74,7 +74,8 @@ VERL = {
 
 
 def ours(text, seed):
-    group = random_group(3, seed=seed, prompts=True)
+    # Far off policy for one seed, so that the bounds far from 1 are passed too.
+    group = random_group(3, seed=seed, prompts=True, spread=1.0 if seed == 2 else 0.2)
     return group, parse(text).coefficients(group).flatten(0, 1)
 
 
