@@ -12,11 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.estimators import Estimator
-from gradlab.exact.enumeration import ValueMoments, value_moments
+from gradlab.exact.differentiable import value_with_graph, wants_graph
+from gradlab.exact.direct import direct_part
+from gradlab.exact.enumeration import value_moments
 from gradlab.exact.moments import Enumerated, enumerated
 from gradlab.exact.structures import DistributionOf, Structured
 from gradlab.exact.tabulated import Tabulated
-from gradlab.loss import Loss
+from gradlab.loss import Loss, Objective
 from gradlab.loss.gate import checked
 from gradlab.moments import Moments
 
@@ -49,7 +51,12 @@ def exact_value(
         tensor(0.5000, dtype=torch.float64)
     """
     on = structured(f, logits, distribution)
-    return _of_elements(f, logits, lambda moments: moments.mean) if on is None else on.value
+    if on is None:
+        objective, found = _of_elements(f, logits, _value)
+        assert logits is not None
+        return value_with_graph(found, objective, logits) if wants_graph(logits) else found
+    graph = logits is not None and wants_graph(logits)
+    return on.value_with_graph(logits) if graph else on.value
 
 
 def exact_gradient(
@@ -80,21 +87,32 @@ def exact_gradient(
         tensor([[-0.2500,  0.2500]], dtype=torch.float64)
     """
     on = structured(f, logits, distribution)
-    return _of_elements(f, logits, lambda moments: moments.gradient) if on is None else on.gradient
+    return _of_elements(f, logits, _gradient)[1] if on is None else on.gradient
 
 
-def _of_elements(f: Any, logits: Parameters, part: Callable[[ValueMoments], Tensor]) -> Tensor:
-    """Return a part of the moments of f, for each element of a batch."""
+def _value(f: Objective, logits: Tensor) -> Tensor:
+    return value_moments(f, logits, squares=False).mean
+
+
+def _gradient(f: Objective, logits: Tensor) -> Tensor:
+    first = value_moments(f, logits, squares=False).gradient
+    if f.second is None:
+        return first
+    return first + direct_part(f, logits.detach().to("cpu", torch.float64)).mean
+
+
+def _of_elements(
+    f: Any, logits: Parameters, part: Callable[[Objective, Tensor], Tensor]
+) -> tuple[Objective, Tensor]:
+    """Return f after the gate, and a part of what is known of it, for each element of a batch."""
     if logits is None:
         raise TypeError("logits are missing: give (f, logits)")
     objective = checked(f, logits)
-    if logits.ndim == 2:
-        return part(value_moments(objective, logits, squares=False))
-    table = Tabulated(objective, logits)
-    elements = [
-        part(value_moments(table.element(b), row, squares=False)) for b, row in enumerate(logits)
-    ]
-    return torch.stack(elements)
+    at = logits.detach()
+    if at.ndim == 2:
+        return objective, part(objective, at)
+    table = Tabulated(objective, at)
+    return objective, torch.stack([part(table.element(b), row) for b, row in enumerate(at)])
 
 
 def exact_moments(
