@@ -80,11 +80,11 @@ class Estimator(ABC):
     running_field: ClassVar[str | None] = None
     line_alpha: ClassVar[float | None] = None
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, draws_itself: bool = False, **options: Any) -> None:
         # So a family, or code of a user's, writes its methods for an f of x alone.
         super().__init_subclass__(**options)
         for name, binds in BINDS.items():
-            if name in vars(cls):
+            if name in vars(cls) and not (draws_itself and name == "draw"):
                 setattr(cls, name, binds(vars(cls)[name]))
 
     def calls(self, classes: int, variables: int = 1) -> int:
