@@ -40,7 +40,8 @@ class Estimator(ABC):
     Subclasses are frozen dataclasses. Their fields are hyperparameters, and what `fit` or `updated`
     found. What a class declares is never guessed from the name of a field. Their methods are
     written for an f of x alone. A loss that sees the logits (`gradlab.with_parameters`) reaches
-    them as such a function, whose graph carries df/dlogits. Its draws are the backward of surrogates.
+    them as such a function, whose graph carries df/dlogits; its draws are the backward of rows of
+    surrogates.
 
     Declares:
         name: The short name of the text form, such as `GR`.

@@ -1,4 +1,4 @@
-r"""The direct part of the gradient of a loss that sees the parameters, f(x, logits), and its moments.
+r"""The direct part of the gradient of a loss that sees the logits, f(x, logits), and its moments.
 
 .. math:: \nabla E f = E[f\,s] + D, \qquad d(x) = \partial f(x, logits)/\partial\,logits,
           \quad D = E\,d(x)
@@ -27,6 +27,7 @@ __all__ = [
     "direct_part",
     "direct_rows",
     "direct_variance",
+    "each_gradient",
     "estimates_at",
     "products",
 ]
@@ -72,6 +73,59 @@ def direct_rows(
     with torch.enable_grad():
         leaf = logits.detach().expand(len(x), *logits.shape).clone().requires_grad_()
         return direct_gradient(evaluate(f.at(leaf), x), leaf)
+
+
+def each_gradient(
+    f: Objective, x: Float[Tensor, "n N C"], parameters: Float[Tensor, "*shape"]
+) -> Float[Tensor, "n P"]:
+    """Return df(x, parameters)/dparameters at each x, where parameters have no axes in front.
+
+    The gradient of a weighted sum is differentiated in the weights, a pass for each parameter; if f
+    does not allow that, there is a pass for each x.
+
+    Args:
+        f: The loss, which has passed the gate and sees the parameters.
+        x: States.
+        parameters: Of any shape, P numbers, float64.
+
+    Returns:
+        The gradients, float64.
+
+    Raises:
+        NotFiniteError: If one of them is NaN or infinite.
+    """
+    with torch.enable_grad():
+        leaf = parameters.detach().clone().requires_grad_()
+        values = evaluate(f.at(leaf), x)
+        if not values.requires_grad:
+            return torch.zeros(len(x), leaf.numel(), dtype=torch.float64)
+        ones = torch.ones_like(values)
+        whole = direct_gradient(values, leaf, ones, keep_graph=True).flatten()
+        rows = _by_weights(values, leaf)
+        if rows is None or not torch.allclose(rows.sum(0), whole, rtol=1e-4, atol=1e-9):
+            unit = torch.eye(len(x), dtype=values.dtype)
+            each = [direct_gradient(values, leaf, row, keep_graph=True) for row in unit]
+            rows = torch.stack([g.flatten() for g in each])
+    return rows
+
+
+def _by_weights(values: Tensor, leaf: Tensor) -> Tensor | None:
+    weight = torch.ones_like(values).requires_grad_()
+    try:
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(
+            values, leaf, weight, create_graph=True, allow_unused=True
+        )
+        if (g := found[0]) is None:
+            return torch.zeros(len(values), leaf.numel(), dtype=torch.float64)
+        if not g.requires_grad:
+            return None
+        unit = torch.eye(g.numel(), dtype=g.dtype)
+        (columns,) = torch.autograd.grad(
+            g.flatten(), weight, unit, retain_graph=True, is_grads_batched=True
+        )
+    except (RuntimeError, NotImplementedError):  # f has no second derivative, or no batches of them
+        return None
+    return columns.detach().T
 
 
 @single_thread()

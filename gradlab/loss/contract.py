@@ -239,8 +239,8 @@ def _by_experiment(f: Loss, x: Tensor, error: Exception) -> LossError | None:
     """
     if isinstance(error, TypeError) and wants_more(f, 1) and not wants_more(f, 2):
         return SecondArgumentError(
-            "f needs a second argument, and gradlab calls an unmarked loss as f(x). If that argument "
-            "is the logits, mark f: gradlab.with_parameters(f); else fix its value by "
+            "f needs a second argument, and gradlab calls an unmarked loss as f(x). If that "
+            "argument is the logits, mark f: gradlab.with_parameters(f); else fix its value by "
             "functools.partial"
         )
     reason = " ".join(str(error).split())[:200]

@@ -4,8 +4,8 @@ A few calls at a handful of states show whether the value at an x is one number,
 the batch, and belongs to x alone. What is wrong is found by experiments and refused by its name.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 
 import numpy as np
@@ -75,13 +75,20 @@ def checked(f: Loss, logits: Float[Tensor, "*batch N C"], *, any_batch: bool = F
 
 
 @single_thread()
-def checked_at(f: Loss, states: Float[Tensor, "n N C"], parameters: Tensor) -> Objective:
+def checked_at(
+    f: Loss,
+    states: Float[Tensor, "n N C"],
+    parameters: Tensor,
+    *,
+    held: Sequence[Tensor] = (),
+) -> Objective:
     """Return f as the engine calls it, if it keeps the contract at these states.
 
     Args:
         f: The loss, x [..., N, C] -> values [...].
         states: States of x, one or more; they are repeated until there are twelve.
         parameters: What the distribution of x depends on, any shape, with its dtype and device.
+        held: Tensors that these were made of, if f must not depend on them either.
 
     Returns:
         The loss that has passed.
@@ -93,7 +100,7 @@ def checked_at(f: Loss, states: Float[Tensor, "n N C"], parameters: Tensor) -> O
         raise TypeError(f"f must be a callable x -> values, not {type(f).__name__}")
     repeated = states[torch.arange(_STATES) % len(states)]
     again = torch.tensor(_AGAIN, device=states.device)
-    return _passed(_bound(f, parameters), repeated, again, parameters, None)
+    return _passed(_bound(f, parameters), repeated, again, parameters, None, held=held)
 
 
 def _bound(f: Loss, parameters: Tensor) -> Loss:
@@ -111,6 +118,7 @@ def _passed(
     batch: int | None,
     *,
     rows: bool = False,
+    held: Sequence[Tensor] = (),
 ) -> Objective:
     """Return f after the experiments at these states, or raise the name of its fault.
 
@@ -118,7 +126,7 @@ def _passed(
     """
     with _unnoticed(f, logits.device):
         before = global_states()
-        values, leaves = _recorded(f, states, logits)
+        values, leaves = _recorded(f, states, [logits, *held])
         eps = max(_precision(values), *map(_eps, leaves)) if leaves else _precision(values)
         x = _select(states, again)
         with torch.no_grad():
@@ -211,12 +219,13 @@ def _select(of_states: Tensor, again: Tensor) -> Tensor:
     return of_states.gather(0, again.view(*again.shape, *[1] * more).expand_as(of_states))
 
 
-def _recorded(f: Loss, states: Tensor, logits: Tensor) -> tuple[Tensor, list[Tensor]]:
+def _recorded(f: Loss, states: Tensor, logits: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """Return values at the states, without their graph, and the parameters that it had.
 
     Raises ChangesInputError, HoldsLogitsError and what `evaluate` raises.
     """
-    with torch.enable_grad(), _recording(logits) as root:
+    with torch.enable_grad(), ExitStack() as stack:
+        roots = [stack.enter_context(_recording(tensor)) for tensor in logits]
         # Not a leaf: writing into it is allowed by torch, and must be seen.
         start = states.clone().requires_grad_()
         x = start.clone()
@@ -226,8 +235,9 @@ def _recorded(f: Loss, states: Tensor, logits: Tensor) -> tuple[Tensor, list[Ten
                 "f writes into the x that it is given, in place; let it work on a copy, x.clone()"
             )
         leaves = [leaf for leaf in _leaves(values) if leaf is not start]
-        if leaves and _reaches(f, values, root, leaves, logits):
-            raise _holds_logits(f)
+        for root, tensor in zip(roots, logits, strict=True):
+            if leaves and _reaches(f, values, root, leaves, tensor):
+                raise _holds_logits(f)
     return values.detach(), leaves
 
 
@@ -289,7 +299,7 @@ def _reaches(
     suspects += [t for t in held if t.requires_grad and _overlap(t, logits)]
     if not suspects:
         return False
-    grads = torch.autograd.grad(values.sum(), suspects, allow_unused=True)
+    grads = torch.autograd.grad(values.sum(), suspects, retain_graph=True, allow_unused=True)
     return any(grad is not None for grad in grads)
 
 

@@ -90,13 +90,16 @@ def _kept_graph(reason: str) -> StatefulLossError:
     )
 
 
-def direct_gradient(values: Tensor, parameters: Tensor, weight: Tensor | None = None) -> Tensor:
+def direct_gradient(
+    values: Tensor, parameters: Tensor, weight: Tensor | None = None, *, keep_graph: bool = False
+) -> Tensor:
     """Return the gradient of values in the parameters, 0 where they do not depend on them.
 
     Args:
         values: Values of f, [...].
         parameters: What they may have a graph to.
         weight: Weights of the values, [...]; their sum is differentiated. 1 by default.
+        keep_graph: Whether the values keep their graph.
 
     Returns:
         The gradient, in the shape of the parameters.
@@ -112,8 +115,10 @@ def direct_gradient(values: Tensor, parameters: Tensor, weight: Tensor | None = 
     if not values.requires_grad:
         return torch.zeros_like(parameters)
     weight = torch.ones_like(values) if weight is None else weight.to(values.dtype)
-    (g,) = torch.autograd.grad(values, parameters, weight, allow_unused=True)
-    if g is None:
+    found: tuple[Tensor | None, ...] = torch.autograd.grad(
+        values, parameters, weight, keep_graph, allow_unused=True
+    )
+    if (g := found[0]) is None:
         return torch.zeros_like(parameters)
     if not torch.isfinite(g.sum()):
         bad = (~torch.isfinite(g)).nonzero()

@@ -38,9 +38,7 @@ class ParameterLoss:
 
     f: Callable[[Tensor, Any], Tensor]
 
-    def __call__(
-        self, x: Float[Tensor, "*batch N C"], *parameters: Float[Tensor, "*shape"]
-    ) -> Float[Tensor, "*batch"]:
+    def __call__(self, x: Float[Tensor, "*batch N C"], *parameters: Any) -> Float[Tensor, "*batch"]:
         """Return f(x, parameters)."""
         if len(parameters) != 1:
             raise SecondArgumentError(
@@ -115,8 +113,8 @@ def with_parameters(f: Callable[[Tensor, Any], Tensor]) -> ParameterLoss:
     `torch.no_grad`.
 
     f must be elementwise over the batch in both arguments: it is given x [..., N, C] with logits
-    [N, C], or with more axes in front, which broadcast against those of x, and reduces over the last
-    two axes only. With `distribution=` it is given the parameters as they are.
+    [N, C], or with more axes in front, which broadcast against those of x, and reduces over the
+    last two axes only. With `distribution=` it is given the parameters as they are.
 
     Args:
         f: A function of x and the logits, by position; an nn.Module, a bound method or a partial

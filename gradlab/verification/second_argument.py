@@ -1,7 +1,7 @@
 """How `verify` judges code on a loss that sees the logits, f(x, logits).
 
-The target is the whole gradient, E[f s] + E[df/dlogits]. Code estimates the first part only, and the
-second is in the graph of f: it must not hide a bias of the first.
+The target is the whole gradient, E[f s] + E[df/dlogits]. Code estimates the first part only. The
+second is in the graph of f, and must not hide a bias of the first.
 """
 
 import math
