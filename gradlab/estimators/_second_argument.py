@@ -15,50 +15,62 @@ __all__ = ["BINDS"]
 Method = Callable[..., Any]
 
 
-def _with_graph(method: Method) -> Method:
-    """Return a method that is given f as a function of x whose graph reaches the logits."""
-
-    @functools.wraps(method)
-    def bound_method(self: Any, f: Loss, logits: Tensor, *args: Any, **options: Any) -> Any:
-        return method(self, bound(f, logits), logits, *args, **options)
-
-    return bound_method
+def _sees(args: tuple[Any, ...], options: dict[str, Any]) -> tuple[Loss, Tensor] | None:
+    """Return f and logits of a call, by position or name, if f sees the logits."""
+    given = dict(zip(("f", "logits"), args, strict=False)) | options
+    if "logits" in given and sees_parameters(given.get("f")):
+        return given["f"], given["logits"]
+    return None
 
 
-def _as_constant(method: Method) -> Method:
-    """Return a method that is given f as a function of x at these logits."""
+def _binding(constant: bool) -> Callable[[Method], Method]:
+    """Return what gives a method f as a function of x, at these logits or with their graph."""
 
-    @functools.wraps(method)
-    def bound_method(self: Any, f: Loss, logits: Tensor, *args: Any, **options: Any) -> Any:
-        return method(self, bound(f, logits.detach()), logits, *args, **options)
+    def binds(method: Method) -> Method:
+        @functools.wraps(method)
+        def bound_method(self: Any, *args: Any, **options: Any) -> Any:
+            seen = _sees(args, options)
+            if seen is not None:
+                f, logits = seen
+                f = bound(f, logits.detach() if constant else logits)
+                args, options = (f, *args[1:]) if args else args, options | {"f": f}
+                if args:
+                    options.pop("f")
+            return method(self, *args, **options)
 
-    return bound_method
+        return bound_method
+
+    return binds
 
 
 def _drawn(method: Method) -> Method:
     """Return `draw`; for a loss that sees the logits, the backward of a surrogate in rows."""
 
     @functools.wraps(method)
-    def draw(
-        self: Any, f: Loss, logits: Tensor, n: int, generator: Generator | None = None
-    ) -> Tensor:
-        if not sees_parameters(f):
-            result: Tensor = method(self, f, logits, n, generator)
-            return result
-        check_logits(logits, ndim=2)
-        leaf = logits.detach().expand(n, *logits.shape).clone().requires_grad_()
-        with torch.enable_grad():
-            values = self.surrogate(f, leaf, generator)
-            (g,) = torch.autograd.grad(values.sum(), leaf)
-        return g
+    def draw(self: Any, *args: Any, **options: Any) -> Any:
+        if _sees(args, options) is None:
+            return method(self, *args, **options)
+        return _rows(self, *args, **options)
 
     return draw
 
 
+def _rows(
+    estimator: Any, f: Loss, logits: Tensor, n: int, generator: Generator | None = None
+) -> Tensor:
+    """Return n draws: the backward of surrogates for the logits, repeated in rows."""
+    check_logits(logits, ndim=2)
+    leaf = logits.detach().expand(n, *logits.shape).clone().requires_grad_()
+    with torch.enable_grad():
+        values = estimator.surrogate(f, leaf, generator)
+        (g,) = torch.autograd.grad(values.sum(), leaf)
+    return g
+
+
 BINDS: dict[str, Callable[[Method], Method]] = {
     "draw": _drawn,
-    "surrogate": _with_graph,
-    "supports": _as_constant,
-    "fit": _as_constant,
+    "surrogate": _binding(constant=False),
+    "supports": _binding(constant=True),
+    "fit": _binding(constant=True),
 }
 """What stands around the methods of these names that a class of estimators writes."""

@@ -1,15 +1,16 @@
-"""A tuple of parameters as one row of numbers, with the functions that are given the tuple."""
+"""What is given in other shapes than the engine has: x of any shape, and tuples of parameters."""
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gradlab.loss import Loss, ParameterLoss
+from gradlab.loss import Loss, LossShapeError, ParameterLoss
 
-__all__ = ["Packed", "in_a_row", "packed", "unpacked"]
+__all__ = ["Packed", "flattened", "in_a_row", "packed", "unpacked"]
 
 
 class Packed(NamedTuple):
@@ -100,3 +101,52 @@ def unpacked(row: Tensor, shapes: Sequence[torch.Size]) -> tuple[Tensor, ...]:
     """
     parts = row.split([math.prod(shape) for shape in shapes])
     return tuple(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True))
+
+
+def flattened(f: Loss, shape: torch.Size) -> Loss:
+    """Return f of x that comes as one row of numbers, [..., 1, D].
+
+    Args:
+        f: A loss of x of this shape, with any axes in front; of the parameters too if it is marked.
+        shape: The shape of one x.
+
+    Returns:
+        The loss; it raises LossShapeError where f does not return one value for each x.
+
+    Example:
+        >>> flattened(lambda x: x[..., 0, 1], torch.Size([2, 2]))(torch.ones(3, 1, 4))
+        tensor([1., 1., 1.])
+    """
+    if isinstance(f, ParameterLoss):
+        return ParameterLoss(_FlatOfBoth(f.f, shape))
+    return _Flat(f, shape)
+
+
+@dataclass(frozen=True)
+class _Flat:
+    """f of x given as one row of numbers, [..., 1, D]."""
+
+    f: Loss
+    shape: torch.Size
+
+    def __call__(self, x: Tensor) -> Tensor:
+        shaped = x.reshape(*x.shape[:-2], *self.shape)
+        values = self.f(shaped)
+        if isinstance(values, Tensor) and values.shape != x.shape[:-2]:
+            raise LossShapeError(
+                f"f must return one value for each x: shape {list(x.shape[:-2])} for x of shape "
+                f"{list(shaped.shape)}, of which the last {len(self.shape)} axes are one x; not "
+                f"{list(values.shape)}"
+            )
+        return values
+
+
+@dataclass(frozen=True)
+class _FlatOfBoth:
+    """f(x, parameters) of x given as one row of numbers, [..., 1, D]."""
+
+    f: Callable[..., Tensor]
+    shape: torch.Size
+
+    def __call__(self, x: Tensor, parameters: Tensor) -> Tensor:
+        return _Flat(ParameterLoss(self.f).at(parameters), self.shape)(x)

@@ -23,8 +23,9 @@ from gradlab.estimators import Estimator, LeaveOneOut, Reinforce
 from gradlab.exact.differentiable import sum_of_blocks
 from gradlab.exact.direct import each_gradient
 from gradlab.exact.enumeration import TooLargeError
+from gradlab.exact.packed import flattened
 from gradlab.exact.tuples import NotExactError
-from gradlab.loss import Loss, LossShapeError, ParameterLoss, evaluate, gradient
+from gradlab.loss import Loss, evaluate, gradient
 from gradlab.loss.gate import Objective, checked_at
 from gradlab.loss.second_argument import direct_gradient
 from gradlab.moments import Moments
@@ -87,9 +88,7 @@ class Structured:
         object.__setattr__(self, "parameters", kept)
         drawn = _distribution(self.distribution, kept)
         object.__setattr__(self, "shape", drawn.batch_shape + drawn.event_shape)
-        flat: Loss = _Flat(self.f, self.shape)
-        if isinstance(self.f, ParameterLoss):
-            flat = ParameterLoss(_FlatOfBoth(self.f.f, self.shape))
+        flat = flattened(self.f, self.shape)
         some = self.states[torch.linspace(0, len(self.states) - 1, 12).long()]
         found = checked_at(flat, some.to(given.device, given.dtype), given, held=self.held)
         object.__setattr__(self, "objective", found)
@@ -311,36 +310,6 @@ class Structured:
         for x in self.states.split(size):
             yield slice(start, start + len(x)), x
             start += len(x)
-
-
-@dataclass(frozen=True)
-class _Flat:
-    """f of x given as one row of numbers, [..., 1, D]."""
-
-    f: Loss
-    shape: torch.Size
-
-    def __call__(self, x: Tensor) -> Tensor:
-        shaped = x.reshape(*x.shape[:-2], *self.shape)
-        values = self.f(shaped)
-        if isinstance(values, Tensor) and values.shape != x.shape[:-2]:
-            raise LossShapeError(
-                f"f must return one value for each x: shape {list(x.shape[:-2])} for x of shape "
-                f"{list(shaped.shape)}, of which the last {len(self.shape)} axes are one x; not "
-                f"{list(values.shape)}"
-            )
-        return values
-
-
-@dataclass(frozen=True)
-class _FlatOfBoth:
-    """f(x, parameters) of x given as one row of numbers, [..., 1, D]."""
-
-    f: Callable[..., Tensor]
-    shape: torch.Size
-
-    def __call__(self, x: Tensor, parameters: Tensor) -> Tensor:
-        return _Flat(ParameterLoss(self.f).at(parameters), self.shape)(x)
 
 
 def _distribution(of: DistributionOf, parameters: Tensor) -> Distribution:

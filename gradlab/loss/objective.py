@@ -91,7 +91,7 @@ class Objective:
         return Objective(of_one, *given, second=second)
 
 
-def sees_parameters(f: Loss) -> bool:
+def sees_parameters(f: object) -> bool:
     """Return whether a loss sees the parameters: it is marked, or made of such a loss.
 
     Args:
