@@ -25,7 +25,7 @@ from gradlab.loss.contract import (
 from gradlab.loss.diagnosis import agree, check_random, fault_of, layers_of
 from gradlab.loss.held import held_modules, held_tensors
 from gradlab.loss.objective import Objective, name_of
-from gradlab.loss.second_argument import check_second
+from gradlab.loss.second_argument import check_second, checked_gradient
 from gradlab.loss.two_arguments import BoundLoss, ParameterLoss
 from gradlab.reproducible import global_states, single_thread
 
@@ -126,6 +126,9 @@ def _passed(
     """
     with _unnoticed(f, logits.device):
         before = global_states()
+        second = f.second if isinstance(f, BoundLoss) else None
+        # First of all: what f writes into its logits, or keeps of them, would explain other faults.
+        first = None if second is None else checked_gradient(second, states, logits.detach())
         values, leaves = _recorded(f, states, [logits, *held])
         eps = max(_precision(values), *map(_eps, leaves)) if leaves else _precision(values)
         x = _select(states, again)
@@ -148,9 +151,8 @@ def _passed(
         wanted = torch.cat([_select(values, again), values[:2]])
         if not agree(seen, wanted, eps):
             raise fault_of(f, states, values, seen - wanted, eps)
-        second = f.second if isinstance(f, BoundLoss) else None
-        if second is not None:
-            check_second(second, states, values, logits.detach(), eps, rows=rows)
+        if second is not None and first is not None:
+            check_second(second, states, values, logits.detach(), first, eps, rows=rows)
     return Objective(f, logits.dtype, logits.device, batch, eps, bool(leaves), second=second)
 
 

@@ -18,11 +18,11 @@ from gradlab.loss.contract import (
 from gradlab.loss.diagnosis import agree
 from gradlab.loss.two_arguments import ParameterLoss
 
-__all__ = ["NOT_FINITE", "check_second", "direct_gradient"]
+__all__ = ["NOT_FINITE", "check_second", "checked_gradient", "direct_gradient"]
 
 NOT_FINITE = (
-    "an entropy at logits of -inf is 0 log 0: use torch.special.entr(p), or mask the forbidden "
-    "classes by torch.where before the logarithm"
+    "at logits of -inf p log p is 0 log 0, and its gradient NaN: put 0 in place of log p there, "
+    "torch.where(logits > -torch.inf, logits.log_softmax(-1), 0.0)"
 )
 """What is said where df/dlogits is not finite."""
 
@@ -37,6 +37,7 @@ def check_second(
     states: Tensor,
     values: Tensor,
     parameters: Tensor,
+    first: Tensor,
     eps: float,
     *,
     rows: bool,
@@ -48,23 +49,17 @@ def check_second(
         states: States [12, *batch, N, C] of x.
         values: What f was at them, at these parameters.
         parameters: The caller's, without their graph.
+        first: The gradient of an earlier call, from `checked_gradient`.
         eps: The rounding unit of f.
         rows: Whether f must take parameters with axes in front.
 
     Raises:
-        ChangesInputError: f writes into the parameters.
-        NotFiniteError: Its gradient in them is not finite.
         BatchDependentError: With axes in front, a value depends on the parameters of other rows.
         StatefulLossError: f keeps parameters of an earlier call, or their graph.
     """
-    first = _checked_gradient(f, states, parameters)
     others = _others(parameters, len(states))
-    if rows:
-        _check_rows(f, states, others, eps)
-    else:
-        with torch.no_grad():
-            evaluate(f.at(others[0]), states)
     with torch.no_grad():
+        evaluate(f.at(others[0].clone()), states)
         again = evaluate(f.at(parameters.clone()), states)
     if not agree(again, values, eps):
         raise StatefulLossError(
@@ -72,8 +67,10 @@ def check_second(
             "logits after a call with other logits: it keeps something of them; compute it anew "
             "from the second argument in each call"
         )
+    if rows:
+        _check_rows(f, states, others, eps)
     try:
-        second = _checked_gradient(f, states, parameters)
+        second = checked_gradient(f, states, parameters)
     except RuntimeError as error:
         raise _kept_graph(" ".join(str(error).split())[:120]) from error
     size = max(float(first.abs().max()), float(second.abs().max()))
@@ -130,7 +127,21 @@ def direct_gradient(
     return g
 
 
-def _checked_gradient(f: ParameterLoss, states: Tensor, parameters: Tensor) -> Tensor:
+def checked_gradient(f: ParameterLoss, states: Tensor, parameters: Tensor) -> Tensor:
+    """Return the gradient of the sum of f at the states in the parameters.
+
+    Args:
+        f: The loss of two arguments.
+        states: States of x.
+        parameters: The caller's, without their graph.
+
+    Returns:
+        The gradient.
+
+    Raises:
+        ChangesInputError: f writes into the parameters.
+        NotFiniteError: The gradient is not finite.
+    """
     with torch.enable_grad():
         leaf = parameters.clone().requires_grad_()
         # Not a leaf: writing into it is allowed by torch, and must be seen.
