@@ -137,6 +137,7 @@ class Estimator(ABC):
             raise ValueError(reason)
         return logits
 
+    @BINDS["supports"]
     def supports(self, f: Loss, logits: Float[Tensor, "N C"]) -> str | None:
         """Return why this estimator cannot be used on f or on logits of this shape, or None."""
         # Whoever asks keeps his logits, whatever a refusal does to them.

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 
 LOGITS = torch.randn(2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 WEIGHT = torch.randn(2, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+ONES = torch.ones(2, 3, dtype=torch.float64)
 
 
 def linear(x):
@@ -119,9 +120,7 @@ def test_compiled_losses_may_be_marked():
 
 UNMARKED = {
     "logits are optional": with_default,
-    "a bound default": lambda x, logits=torch.ones(2, 3, dtype=torch.float64): (
-        x * WEIGHT * logits
-    ).sum((-2, -1)),
+    "a bound default": lambda x, logits=ONES: (x * WEIGHT * logits).sum((-2, -1)),
     "*args": lambda *args: linear(*args),
     "an optional argument": lambda x, extra=None: linear(x),
     "partial": functools.partial(lambda x, weight: (x * weight).sum((-2, -1)), weight=WEIGHT),
