@@ -15,7 +15,7 @@ from gradlab.loss import Objective, sees_parameters
 from gradlab.user_code.under_test import DRAW, Draws
 from gradlab.verification.testable_coordinates import Question
 
-__all__ = ["of_estimated_part", "training_only"]
+__all__ = ["note_of_share", "of_estimated_part", "training_only"]
 
 
 def training_only(drawn: Draws, judge: str, f: Objective) -> Draws:
@@ -69,3 +69,25 @@ def of_estimated_part(question: Question, on: Enumerated) -> Question:
     if not sums < first < whole:
         return question
     return replace(question, delta=question.delta * first / whole)
+
+
+def note_of_share(asked: float, used: float) -> tuple[str, ...]:
+    """Return what is said where `delta` is smaller than it was asked for.
+
+    Args:
+        asked: The caller's `delta`.
+        used: That of the question.
+
+    Returns:
+        A sentence, or nothing.
+
+    Example:
+        >>> note_of_share(0.05, 0.05)
+        ()
+    """
+    if used == asked:
+        return ()
+    return (
+        f"f sees the logits: of the gradient E[f s] is {used / asked:.2g} |g|, the estimated part, "
+        f"and a bias below {asked:g} of that counts as none.",
+    )

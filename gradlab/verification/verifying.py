@@ -39,7 +39,7 @@ from gradlab.verification.proofs import (
     target_rounding,
 )
 from gradlab.verification.resemblance import listed
-from gradlab.verification.second_argument import of_estimated_part, training_only
+from gradlab.verification.second_argument import note_of_share, of_estimated_part, training_only
 from gradlab.verification.sequential_test import trial
 from gradlab.verification.testable_coordinates import FEWEST, Question
 from gradlab.verification.trained_mean import trained_mean
@@ -166,6 +166,7 @@ def verify(
         verdict = _by_draws(question, target, judge, given)
     except NotDifferentiableError as error:
         return _not_applicable(question, str(error))
+    notes += note_of_share(delta, question.delta)
     if verdict.outcome == BIASED and drawn.order is None and wanted is None:
         resembles = nearest(question, verdict.target, on, max_draws, constant=verdict.constant)
         verdict = replace(verdict, resembles=resembles)

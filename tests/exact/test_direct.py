@@ -1,7 +1,7 @@
 """The truth and the exact moments of losses that see the logits, f(x, logits).
 
-The two routes to the gradient, E[f s] + E[df/dlogits] and the derivative of sum_x p(x) f(x, logits),
-agree; moments are compared with a brute force that puts every sample to what trains.
+Two routes to the gradient agree: E[f s] + E[df/dlogits], and the derivative of the exact value.
+Moments are compared with a brute force that puts every sample to what trains.
 """
 
 import itertools

@@ -181,7 +181,7 @@ def test_the_entropy_of_a_masked_class_is_refused_or_right(masked):
     with pytest.raises(NotFiniteError, match="f\\(x\\) is nan"):
         exact_gradient(with_parameters(naive), logits)
     for f in (entr, far):
-        with pytest.raises(NotFiniteError, match="df/dlogits is nan .*put 0 in place of log p"):
+        with pytest.raises(NotFiniteError, match=r"df/dlogits is nan .*put 0 in place of log p"):
             exact_gradient(with_parameters(f), logits)
 
 
