@@ -134,16 +134,21 @@ class Structured:
     @cached_property
     def gradient(self) -> Float[Tensor, "*parameters"]:
         """The true gradient of E f in the parameters, float64."""
+        if self.objective.second is None:
+            return self._first
+        with torch.enable_grad():
+            theta = self.parameters.detach().requires_grad_()
+            values = ((part, evaluate(self.objective.at(theta), x)) for part, x in self._blocks())
+            return self._first + sum(direct_gradient(v, theta, self.p[part]) for part, v in values)
+
+    @cached_property
+    def _first(self) -> Tensor:
+        """E[f s], the gradient of a loss of x alone."""
         # The mean is taken off: sum p s = 0, and an offset of f would cost digits.
         weight = self.p * (self.values - self.value)
         with torch.enable_grad():
             theta = self.parameters.detach().requires_grad_()
             (found,) = torch.autograd.grad(self._log_prob(theta), theta, weight)
-            if self.objective.second is None:
-                return found
-            for part, x in self._blocks():
-                values = evaluate(self.objective.at(theta), x)
-                found = found + direct_gradient(values, theta, self.p[part])
         return found
 
     def value_with_graph(self, parameters: Tensor) -> Float[Tensor, ""]:
@@ -196,22 +201,30 @@ class Structured:
         size = self.parameters.numel()
         of_scores = torch.zeros(size, dtype=torch.float64)
         both = torch.zeros_like(of_scores)
-        # Of (a(x) s(x), d(x)), d the gradient of f in the parameters: means, then the mean of more.
-        g, direct, more = (torch.zeros_like(of_scores) for _ in range(3))
         away = self.values - self.value
         for part, x in self._blocks(size):
             s = self._rows(partial(self._log_prob, states=x), len(x))
             of_scores += self.p[part] @ s.square()
             both += self.p[part] @ (away[part, None] * s).square()
-            d = self._direct(x)
-            g += self.p[part] @ (away[part, None] * s)
-            direct += self.p[part] @ d
-            more += self.p[part] @ ((2 * away[part, None] * s + d) * d)
+        g = self._first.flatten()
         first = (both - g.square()) / 4
         pair = (both + (self.p @ away.square()) * of_scores) / 2
-        more = (more - (2 * g + direct) * direct) / m
-        variance = 2 / (m * (m - 1)) * (2 * (m - 2) * first + pair) + more
+        variance = 2 / (m * (m - 1)) * (2 * (m - 2) * first + pair)
+        if self.objective.second is not None:
+            variance += self._variance_of_direct() / m
         return self._moments(self.gradient.flatten(), variance)
+
+    def _variance_of_direct(self) -> Tensor:
+        """Return 2 Cov((f - E f) s, d) + Var d of one x, d being the gradient in the parameters."""
+        size, first = self.parameters.numel(), self._first.flatten()
+        more, direct = torch.zeros_like(first), torch.zeros_like(first)
+        for part, x in self._blocks(size):
+            s = self._rows(partial(self._log_prob, states=x), len(x))
+            d = self._direct(x)
+            direct += self.p[part] @ d
+            away = (self.values[part] - self.value)[:, None]
+            more += self.p[part] @ ((2 * away * s + d) * d)
+        return more - (2 * first + direct) * direct
 
     def _direct(self, x: Tensor) -> Tensor:
         """Return the gradient of f in the parameters at each x, [n, P], 0 if it sees none."""
