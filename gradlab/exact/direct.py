@@ -17,7 +17,7 @@ from torch import Tensor
 from gradlab.estimators import PathwiseEstimator, SampledValueEstimator, SampleOnlyEstimator
 from gradlab.exact.enumeration import Space, ValueMoments
 from gradlab.exact.routes import TruthError
-from gradlab.loss import Objective, evaluate, gradient
+from gradlab.loss import LossError, Objective, evaluate, gradient
 from gradlab.loss.second_argument import direct_gradient
 from gradlab.reproducible import single_thread
 
@@ -34,6 +34,8 @@ __all__ = [
 
 # States at a time: the logits are repeated for each.
 _PART = 2**10
+# States at which the size of d is asked for at other logits.
+_NEARBY = 64
 # Units of f's arithmetic by which the two routes to D may differ, of E |d|.
 DIRECT_ULPS = 2**7
 
@@ -47,7 +49,8 @@ class DirectPart:
 
     Args:
         mean: D = E d(x), [N, C].
-        size: E |d(x)|.
+        size: E |d(x)|, or |d| at logits close by where that is more: terms of d may cancel, as
+            those of a KL do at its minimum, and their rounding does not.
     """
 
     mean: Float[Tensor, "N C"]
@@ -156,6 +159,7 @@ def direct_part(f: Objective, logits: Float[Tensor, "N C"]) -> DirectPart:
             with torch.enable_grad():
                 leaf = logits.detach().clone().requires_grad_()
                 other += prefix_p * direct_gradient(evaluate(f.at(leaf), x), leaf, weight)
+    size = max(size, _length_nearby(f, space.block[:_NEARBY], logits))
     unit = max(f.eps, torch.finfo(f.trained).eps)
     apart = float(torch.linalg.vector_norm(mean - other))
     if apart > DIRECT_ULPS * unit * size:
@@ -165,6 +169,16 @@ def direct_part(f: Objective, logits: Float[Tensor, "N C"]) -> DirectPart:
             "the same gradient in each call?"
         )
     return DirectPart(mean, size)
+
+
+def _length_nearby(f: Objective, x: Tensor, logits: Tensor) -> float:
+    """Return the largest |d| at some states and other logits, 0 where f has none there."""
+    source = torch.Generator().manual_seed(0)
+    other = logits.detach() + torch.rand(logits.shape, generator=source, dtype=torch.float64)
+    try:
+        return float(direct_rows(f, x, other).flatten(1).norm(dim=1).max())
+    except LossError:
+        return 0.0
 
 
 def _parts(space: Space) -> list[tuple[Tensor, Tensor]]:

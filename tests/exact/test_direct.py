@@ -320,3 +320,23 @@ def test_draws_of_an_estimator_are_rows_of_its_surrogate():
     leaf = logits.expand(5, N, C).clone().requires_grad_()
     gradlab.LeaveOneOut(3).surrogate(f, leaf, generator(3)).sum().backward()
     assert torch.equal(drawn, leaf.grad)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_direct_part_that_is_0_by_cancelling_is_no_fault(dtype):
+    """A KL has gradient 0 at its minimum, made of terms that are not."""
+    logits = torch.zeros(4, 3, dtype=dtype)
+
+    @with_parameters
+    def f(x, logits):
+        log_q = logits.log_softmax(-1)
+        kl = (log_q.exp() * (log_q - torch.zeros_like(log_q).log_softmax(-1))).sum((-2, -1))
+        return 1e-3 * x[..., 0].sum(-1) + kl
+
+    eps = torch.finfo(dtype).eps
+    on = Enumeration(f, logits)
+    assert on.direct is not None
+    assert float(on.direct.mean.norm()) < 10 * eps
+    assert on.direct.size > 0.1
+    for text in ("RF(m=2)", "ZGR"):
+        assert gradlab.verify(text, on).outcome != "BIASED"
