@@ -4,7 +4,7 @@ They need `distribution=`. On N independent rows all but I-MLE are refused with 
 """
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Generator, Tensor
@@ -15,6 +15,7 @@ from gradlab.loss import Loss
 __all__ = ["Maximized", "NoisyEstimator", "StructureEstimator"]
 
 
+@runtime_checkable
 class Maximized(Protocol):
     """A set of structures over which a linear function can be maximized."""
 

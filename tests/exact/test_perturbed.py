@@ -138,7 +138,7 @@ def test_where_exact_moments_take_long_draws_are_used():
     assert "exact moments would take about" in row["note"]
 
 
-@pytest.mark.parametrize("lam", [0.0, -1.0, math.inf, math.nan, "1"])
+@pytest.mark.parametrize("lam", [0.0, -1.0, math.inf, math.nan])
 def test_a_step_that_is_none_is_refused(lam):
     with pytest.raises(ValueError, match="lam must be a positive finite number"):
         gradlab.IMLE(lam)
