@@ -17,6 +17,7 @@ from gradlab.distributions.natural import maximized
 from gradlab.estimators import OF_STRUCTURES
 from gradlab.exact.structures import Structured
 from gradlab.exact.tuples import NotExactError
+from gradlab.samples import draw_exponentials
 from significance import limit
 from structures import CASES, Case, logits_of
 from test_theorem import polynomial
@@ -344,6 +345,19 @@ def test_relaxed_top_k_of_one_is_gumbel_softmax() -> None:
         rows = gradlab.monte_carlo(one, lambda x: f(x[..., 0, :]), logits[None], 20_000, 1)
         error = (found.mean_se.square() + rows.mean_se[0].square()).sqrt()
         assert float(((found.mean - rows.mean[0]) / error).abs().max()) < limit(200)
+
+
+def test_relaxed_samples_are_softmaxes_of_what_is_left() -> None:
+    logits, tau, k = randn(6), 0.7, 3
+    found = WithoutReplacement(logits, k, f"TopK(tau={tau})").rsample((), source(2))
+    alpha = (logits - draw_exponentials(logits, source(2)).log()).numpy()
+    wanted = np.zeros(6)
+    for _ in range(k):
+        weight = np.exp(alpha / tau)
+        chosen = weight / weight.sum()
+        wanted += chosen
+        alpha = alpha + np.log(1 - chosen)
+    assert found.numpy() == pytest.approx(wanted, abs=1e-12)
 
 
 def test_relaxed_samples_have_k_ones_in_sum_and_tend_to_the_largest() -> None:
