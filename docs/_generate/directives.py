@@ -139,7 +139,7 @@ def _plain(text: str) -> str:
 def _link_names(sphinx: Sphinx, docname: str, source: list[str]) -> None:
     """Link the names in the table of estimators to their cards."""
     if docname == "estimators":
-        for name in ESTIMATORS:
+        for name in ESTIMATORS | OF_STRUCTURES:
             linked = f"| [{name}](estimators/{slug(name)}.rst) |"
             source[0] = source[0].replace(f"\n| {name} |", f"\n{linked}")
 
