@@ -72,7 +72,7 @@ _HOME = {
     "verify": "verification",
     "with_parameters": "loss",
     **dict.fromkeys([*_BASES.split(), *_FUNCTIONS.split(), *_estimators()], "estimators"),
-    **dict.fromkeys(["ESTIMATORS", "QuadratureError", "parse"], "estimators"),
+    **dict.fromkeys(["ESTIMATORS", "OF_STRUCTURES", "QuadratureError", "parse"], "estimators"),
 }
 
 __all__ = ["__version__", *_HOME]

@@ -59,6 +59,7 @@ class Estimator(ABC):
         running_field: The field, a number, that `updated` moves after each training step, or None.
         line_alpha: alpha where it is (1 - alpha/2) ST + (alpha/2) DARN, which is known for samples
             of every distribution; else None.
+        of_structures: Whether it is one of `OF_STRUCTURES`, which ask for a distribution.
 
     Example:
         >>> import gradlab
@@ -80,6 +81,7 @@ class Estimator(ABC):
     fit_steps: ClassVar[int | None] = None
     running_field: ClassVar[str | None] = None
     line_alpha: ClassVar[float | None] = None
+    of_structures: ClassVar[bool] = False
 
     def __init_subclass__(cls, draws_itself: bool = False, **options: Any) -> None:
         # So a family, or code of a user's, writes its methods for an f of x alone.
@@ -129,6 +131,15 @@ class Estimator(ABC):
     def refusal(self, logits: Float[Tensor, "*batch C"]) -> str | None:
         """Return the reason why logits of this shape cannot be used, or None if they can."""
         return None
+
+    def structure_refusal(self, distribution: Any) -> str | None:
+        """Return why x from this distribution cannot carry its gradient, or None if it can."""
+        if self.line_alpha is not None:
+            return None
+        return (
+            f"{self} is not known for samples of a structure; use ST, ZGR, DARN or "
+            "ST-ZGR(alpha=...)"
+        )
 
     def accepted(self, logits: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batch C"]:
         """Return the logits, or raise ValueError with the `refusal`, if there is one."""

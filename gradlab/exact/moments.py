@@ -20,6 +20,7 @@ from gradlab.categorical import (
     probabilities,
 )
 from gradlab.estimators import (
+    IMLE,
     Estimator,
     LeaveOneOut,
     PathwiseEstimator,
@@ -50,6 +51,7 @@ from gradlab.exact.mechanism import (
     check_pullback,
     is_shipped,
 )
+from gradlab.exact.perturbed import imle_moments
 from gradlab.exact.product_moments import moments_of_product, moments_over_states
 from gradlab.exact.routes import SecondRoute, second_route
 from gradlab.exact.tabulated import Tabulated, count_states
@@ -151,6 +153,8 @@ class Enumeration:
             raise NotExactError(f"{estimator} writes into the logits that it is asked about")
         # Before any table is made: it would be of no use.
         check_states(self.logits)
+        if isinstance(estimator, IMLE):
+            return imle_moments(self.f, self.logits, estimator.lam)
         if isinstance(estimator, PathwiseEstimator):
             if isinstance(estimator, SampleOnlyEstimator) and self._is_wide:
                 whole = moments_over_states(estimator, self.f, self.logits)

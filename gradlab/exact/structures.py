@@ -2,8 +2,8 @@ r"""Truth and exact moments where x is drawn from any distribution with finitely
 
 .. math:: \nabla_\theta E f = \sum_x p(x)\,f(x)\,s(x), \qquad s = \nabla_\theta \log p(x)
 
-and E[df/dparameters] beside it where f sees the parameters. All states are enumerated; scores and
-products of all of them are made at once, by differentiating their sum with weights in the weights.
+and E[df/dparameters] beside it where f sees the parameters. All states are enumerated. What is
+differentiated for all of them at once is in `slopes`.
 """
 
 import math
@@ -18,12 +18,14 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution, Independent
 
 from gradlab.categorical import check_floating
-from gradlab.distributions.base import FiniteDistribution, with_gradient
-from gradlab.estimators import Estimator, LeaveOneOut, Reinforce
+from gradlab.distributions.base import FiniteDistribution
+from gradlab.estimators import IMLE, Estimator, LeaveOneOut, Reinforce
+from gradlab.estimators.structured import NoisyEstimator
 from gradlab.exact.differentiable import sum_of_blocks
 from gradlab.exact.direct import each_gradient
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.packed import flattened
+from gradlab.exact.slopes import Slopes, gradients
 from gradlab.exact.tuples import NotExactError
 from gradlab.loss import Loss, evaluate, gradient
 from gradlab.loss.gate import Objective, checked_at
@@ -170,23 +172,24 @@ class Structured:
         """Return mean and variance of one estimate, over all states.
 
         Args:
-            estimator: ST, ZGR, DARN, ST-ZGR, REINFORCE, EMA (as it is now) or RF(m).
+            estimator: ST, ZGR, DARN, ST-ZGR, SIMPLE, REINFORCE, EMA (as it is now) or RF(m).
 
         Returns:
             The moments; `mean` has the shape of the parameters.
 
         Raises:
-            NotExactError: No formula is known for this estimator on a distribution.
+            NotExactError: The estimator is not known on this distribution, or it has continuous
+                noise of its own, as I-MLE, TopK and TopK-ST.
             NotDifferentiableError: It needs a gradient that f does not have.
         """
         if isinstance(estimator, LeaveOneOut):
             return self._leave_one_out(estimator.m)
         mean = torch.zeros(self.parameters.numel(), dtype=torch.float64)
         square = torch.zeros_like(mean)
-        for part, x in self._blocks(self.parameters.numel()):
+        for part, x in self._blocks():
             g = self._estimates(estimator, x, self.values[part]) + self._direct(x)
             mean += self.p[part] @ g
-            square += self.p[part] @ g.square()
+            square += self.p[part] @ g.square_()
         return self._moments(mean, square - mean.square())
 
     def _moments(self, mean: Tensor, variance: Tensor) -> Moments:
@@ -202,8 +205,8 @@ class Structured:
         of_scores = torch.zeros(size, dtype=torch.float64)
         both = torch.zeros_like(of_scores)
         away = self.values - self.value
-        for part, x in self._blocks(size):
-            s = self._rows(partial(self._log_prob, states=x), len(x))
+        for part, x in self._blocks():
+            s = self._slopes.scores(self._shaped(x))
             of_scores += self.p[part] @ s.square()
             both += self.p[part] @ (away[part, None] * s).square()
         g = self._first.flatten()
@@ -216,10 +219,10 @@ class Structured:
 
     def _variance_of_direct(self) -> Tensor:
         """Return 2 Cov((f - E f) s, d) + Var d of one x, d being the gradient in the parameters."""
-        size, first = self.parameters.numel(), self._first.flatten()
+        first = self._first.flatten()
         more, direct = torch.zeros_like(first), torch.zeros_like(first)
-        for part, x in self._blocks(size):
-            s = self._rows(partial(self._log_prob, states=x), len(x))
+        for part, x in self._blocks():
+            s = self._slopes.scores(self._shaped(x))
             d = self._direct(x)
             direct += self.p[part] @ d
             away = (self.values[part] - self.value)[:, None]
@@ -234,47 +237,59 @@ class Structured:
 
     def _estimates(self, estimator: Estimator, x: Tensor, values: Tensor) -> Tensor:
         """Return the estimate [n, P] at each x."""
+        reason = self.refusal(estimator)
+        if reason is not None:
+            raise NotExactError(reason)
+        if isinstance(estimator, NoisyEstimator):
+            raise NotExactError(f"{estimator} has continuous noise of its own; use draws")
         shaped = self._shaped(x)
-        alpha = estimator.line_alpha
-        if alpha is not None:
+        if estimator.line_alpha is not None:
             v = self._shaped(gradient(self.objective, x).to(torch.float64))
+            return self._slopes.products(shaped, v, estimator.line_alpha)
+        assert isinstance(estimator, Reinforce)
+        return (values - estimator.baseline).unsqueeze(-1) * self._slopes.scores(shaped)
 
-            def along(theta: Tensor) -> Tensor:
-                moved = with_gradient(self._at(theta), shaped, alpha)
-                return (moved * v).flatten(1).sum(-1)
+    def refusal(self, estimator: Estimator) -> str | None:
+        """Return why an estimator is not known for this distribution, or None.
 
-            return self._rows(along, len(x))
-        if isinstance(estimator, Reinforce):
-            weight = values - estimator.baseline
-            return self._rows(lambda theta: weight * self._log_prob(theta, x), len(x))
-        raise NotExactError(
-            f"{estimator} is not known where x is drawn from a distribution; use ST, ZGR, DARN, "
-            "ST-ZGR(alpha=...), REINFORCE or RF(m=...)"
+        Args:
+            estimator: Any estimator.
+        """
+        if isinstance(estimator, Reinforce | LeaveOneOut):
+            return None
+        if estimator.line_alpha is None and not isinstance(estimator, NoisyEstimator):
+            return (
+                f"{estimator} is not known where x is drawn from a distribution; use ST, ZGR, "
+                "DARN, ST-ZGR(alpha=...), REINFORCE or RF(m=...)"
+            )
+        return estimator.structure_refusal(self._slopes.structure)
+
+    def another_law(self, estimator: Estimator) -> str | None:
+        """Return what to know where samples of an estimator do not follow the law of x, or None.
+
+        Args:
+            estimator: Any estimator.
+        """
+        law = getattr(self._slopes.structure, "law", "another law")
+        if not isinstance(estimator, IMLE) or law in estimator.own_laws or self.refusal(estimator):
+            return None
+        if law == "conditional Bernoulli" and self._slopes.structure.k == 1:
+            return None
+        return (
+            f"samples follow perturb-and-MAP, not the {law} law of the truth: "
+            "bias holds the difference of the two"
         )
+
+    @cached_property
+    def _slopes(self) -> Slopes:
+        return Slopes(self._at, self.parameters, self.shape)
 
     def _at(self, theta: Tensor) -> Distribution:
         return _distribution(self.distribution, theta)
 
     def _rows(self, values: Callable[[Tensor], Tensor], n: int) -> Tensor:
         """Return the gradient of each of n values in the parameters, [n, P]."""
-        size = self.parameters.numel()
-        with torch.enable_grad():
-            theta = self.parameters.detach().requires_grad_()
-            found = values(theta)
-            if not found.requires_grad:
-                return torch.zeros(n, size, dtype=torch.float64)
-            if n <= size:
-                unit = torch.eye(n, dtype=torch.float64)
-                (rows,) = torch.autograd.grad(found, theta, unit, is_grads_batched=True)
-                return rows.flatten(1)
-            # The gradient of a weighted sum is linear in the weights.
-            weight = torch.zeros(n, dtype=torch.float64, requires_grad=True)
-            (g,) = torch.autograd.grad(found, theta, weight, create_graph=True)
-            unit = torch.eye(size, dtype=torch.float64)
-            (columns,) = torch.autograd.grad(
-                g.flatten(), weight, unit, is_grads_batched=True, materialize_grads=True
-            )
-        return columns.T
+        return gradients(values, self.parameters, n)
 
     def draws(self, estimator: Estimator, n: int, generator: Generator) -> Tensor:
         """Return n independent estimates [n, *parameters].
@@ -287,6 +302,16 @@ class Structured:
         Returns:
             The draws, float64.
         """
+        if isinstance(estimator, NoisyEstimator) and self.refusal(estimator) is None:
+            direct = torch.zeros((), dtype=torch.float64)
+
+            def of(x: Tensor) -> Tensor:
+                nonlocal direct
+                direct = self._direct(x)
+                return gradient(self.objective, x)
+
+            found = self._slopes.noisy_draws(estimator, of, n, generator) + direct
+            return found.reshape(n, *self.parameters.shape)
         m = estimator.m if isinstance(estimator, LeaveOneOut) else 1
         x = self._sample(n * m, generator)
         values = evaluate(self.objective, x).detach().to(torch.float64)
@@ -315,10 +340,9 @@ class Structured:
                 x = drawn.sample((n,))
         return x.reshape(n, 1, -1).to(torch.float64)
 
-    def _blocks(self, columns: int = 1) -> Iterator[tuple[slice, Tensor]]:
+    def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield the states in blocks, with their places."""
-        # A gradient for each state and parameter passes through numbers of the size of x.
-        size = max(1, _BLOCK_ELEMENTS // (self.states.shape[-1] * columns))
+        size = max(1, _BLOCK_ELEMENTS // self._slopes.numbers_per_state)
         start = 0
         for x in self.states.split(size):
             yield slice(start, start + len(x)), x
