@@ -2,13 +2,21 @@
 
 import torch
 
-from benchmarks import against_limits, enumeration, layers, sequences, sweeps, today
+from benchmarks import (
+    against_limits,
+    enumeration,
+    layers,
+    sequences,
+    structures,
+    sweeps,
+    today,
+)
 
 torch.set_num_threads(1)
 print(
     f"torch {torch.__version__}, one thread; CPU time, medians of interleaved runs, unless said\n"
 )
-for part in (against_limits, layers, enumeration, sequences, today, sweeps):
+for part in (against_limits, layers, enumeration, structures, sequences, today, sweeps):
     print(part.__doc__)
     for line in part.run():
         print(f"  {line}", flush=True)

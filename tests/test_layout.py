@@ -189,7 +189,8 @@ def test_public_names_load_and_are_what_their_home_calls_them():
 def test_every_estimator_and_drop_in_function_is_public():
     from gradlab import estimators
 
-    assert {cls.__name__ for cls in estimators.ESTIMATORS.values()} <= set(gradlab.__all__)
+    classes = (estimators.ESTIMATORS | estimators.OF_STRUCTURES).values()
+    assert {cls.__name__ for cls in classes} <= set(gradlab.__all__)
     functions = {n for n in estimators.__all__ if inspect.isfunction(getattr(estimators, n))}
     assert functions <= set(gradlab.__all__)
 
@@ -212,7 +213,7 @@ def test_type_checkers_see_the_names_that_load_on_first_use():
 def test_type_checkers_see_every_file_of_estimators():
     from gradlab.estimators import registry
 
-    files = {cls.__module__ for cls in registry.ESTIMATORS.values()}
+    files = {cls.__module__ for cls in (registry.ESTIMATORS | registry.OF_STRUCTURES).values()}
     tree = ast.parse((PACKAGE / "estimators" / "__init__.py").read_text())
     starred = {
         node.module

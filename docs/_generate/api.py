@@ -9,7 +9,7 @@ from pathlib import Path
 import gradlab
 from _generate.docstrings import escaped
 from _generate.pages import write_folder
-from gradlab.estimators import ESTIMATORS
+from gradlab.estimators import ESTIMATORS, OF_STRUCTURES
 
 __all__ = ["public_names", "write"]
 
@@ -133,7 +133,7 @@ def write(folder: Path) -> None:
         folder: The folder of pages.
     """
     rooms: dict[str, list[Public]] = {}
-    cards = {cls.__name__ for cls in ESTIMATORS.values()}
+    cards = {cls.__name__ for cls in (ESTIMATORS | OF_STRUCTURES).values()}
     for public in public_names():
         if public.path.rpartition(".")[2] not in cards or public.kind != "class":
             rooms.setdefault(_room(public), []).append(public)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 
-from _generate.curves import DRAWS, about_problem, curve_rows, picture
+from _generate.curves import DRAWS, about_problem, curve_rows, law_of, picture
 from _generate.docstrings import SECTION, escaped
 from _generate.pages import write_folder
 from gradlab.catalogue import CLASSES, estimator_rows
 from gradlab.citations import bibtex
-from gradlab.estimators import ESTIMATORS, Estimator
+from gradlab.estimators import ESTIMATORS, OF_STRUCTURES, Estimator
 from gradlab.verification.planted_errors import PLANTED
 
 __all__ = ["about", "card", "parts", "slug", "write"]
@@ -131,6 +131,19 @@ def _warnings(estimator: Estimator, faults: list[str]) -> list[str]:
 
 
 def _try(estimator: Estimator) -> str:
+    law = law_of(estimator)
+    if law is not None:
+        code = [
+            "import gradlab, torch",
+            f"from gradlab.distributions import {law.__name__}",
+            "",
+            "f = lambda x: x.cumsum(-1).square().sum(-1)",
+            f"law = lambda p: {law.__name__}(p, k=3)",
+            f'gradlab.compare(f, torch.randn(6), ["{estimator}", "ZGR"], distribution=law)',
+        ]
+        block = ".. code-block:: python\n\n" + "\n".join(f"   {line}".rstrip() for line in code)
+        lines = ["gradlab list estimators", f'gradlab cite "{estimator}"']
+        return f"{block}\n\n.. code-block:: sh\n\n" + "\n".join(f"   {line}" for line in lines)
     text = f'"{estimator}"' if "(" in str(estimator) else str(estimator)
     taus = " --tau 0.1,0.3,1" if estimator.temperature_field else ""
     two = "2" if estimator.refusal(torch.zeros(1, CLASSES)) else str(CLASSES)
@@ -196,7 +209,7 @@ def write(folder: Path) -> None:
     known = estimator_rows()["moments"]
     code = Path(__file__).with_name("curves.py").stat().st_mtime
     files: dict[str, str | bytes] = {}
-    for cls, moments in zip(ESTIMATORS.values(), known, strict=True):
+    for cls, moments in zip((ESTIMATORS | OF_STRUCTURES).values(), known, strict=True):
         estimator, name = cls(), slug(cls.name)
         rows = curve_rows(estimator)
         csv, svg = rows.to_csv(index=False), folder / f"{name}.svg"

@@ -15,8 +15,10 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 import gradlab
+from gradlab.distributions import KSubset, WithoutReplacement
 from gradlab.estimators import Estimator
 from gradlab.exact.moments import Enumeration, NotExactError
+from gradlab.exact.structures import Structured
 from gradlab.loss import Loss
 from gradlab.moments import Moments
 from gradlab.plots.style import styled
@@ -47,6 +49,25 @@ def _standard(estimator: Estimator) -> tuple[Loss, Tensor, str]:
     return f, logits, f"the problem `{KIND}`, a small network"
 
 
+def law_of(estimator: Estimator) -> type[KSubset | WithoutReplacement] | None:
+    """Return the law of subsets that an estimator is of, or None if it takes independent rows.
+
+    Args:
+        estimator: The estimator of a card.
+    """
+    if not estimator.refusal(torch.zeros(N, 2)):
+        return None
+    refused = [law(torch.zeros(4), 2) for law in (KSubset, WithoutReplacement)]
+    (found,) = [type(law) for law in refused if estimator.structure_refusal(law) is None]
+    return found
+
+
+def _structured(law: type[KSubset | WithoutReplacement]) -> Structured:
+    """Return the standard problem of subsets: the small network at 3 of 6 elements."""
+    f, logits = problem(KIND, 1, 6), regime("moderate", 1, 6)
+    return Structured(lambda x: f(x.unsqueeze(-2)), logits[0], lambda p: law(p, 3))
+
+
 def about_problem(estimator: Estimator) -> str:
     """Return what a card says of its standard problem.
 
@@ -56,6 +77,9 @@ def about_problem(estimator: Estimator) -> str:
     Returns:
         A phrase, with the numbers of variables and classes.
     """
+    law = law_of(estimator)
+    if law is not None:
+        return f"the problem `{KIND}`, a small network, of 3 of 6 elements: `{law.__name__}`"
     _, logits, words = _standard(estimator)
     return f"{words}, {N} variables of {logits.shape[-1]} classes, moderate logits"
 
@@ -70,8 +94,8 @@ def curve_rows(estimator: Estimator) -> pd.DataFrame:
         Columns `tau` or `averaged`, then squares and progress with their standard errors, relative
         to the squared length of the gradient.
     """
-    f, logits, _ = _standard(estimator)
-    on = Enumeration(f, logits)
+    law = law_of(estimator)
+    on = Enumeration(*_standard(estimator)[:2]) if law is None else _structured(law)
     size2 = float(on.gradient.square().sum())
     table = []
     for one in _at_temperatures(estimator):
@@ -102,11 +126,15 @@ def _at_temperatures(estimator: Estimator) -> list[Estimator]:
     return [estimator.at_temperature(tau) for tau in TEMPERATURES]
 
 
-def _moments(estimator: Estimator, on: Enumeration) -> tuple[Moments, str]:
+def _moments(estimator: Estimator, on: Enumeration | Structured) -> tuple[Moments, str]:
     try:
         return on.moments(estimator), "exact"
     except NotExactError:
-        return gradlab.monte_carlo(estimator, on.f, on.logits, DRAWS), "monte carlo"
+        if isinstance(on, Enumeration):
+            return gradlab.monte_carlo(estimator, on.f, on.logits, DRAWS), "monte carlo"
+        given = (on.f, on.parameters, DRAWS)
+        found = gradlab.monte_carlo(estimator, *given, distribution=on.distribution)
+        return found, "monte carlo"
 
 
 _GREEN = "#009E73"

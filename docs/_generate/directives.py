@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from _generate.cards import about, slug
 from gradlab.cli import app, main
-from gradlab.estimators import ESTIMATORS
+from gradlab.estimators import ESTIMATORS, OF_STRUCTURES
 from gradlab.estimators.base import FAMILIES
 
 __all__ = ["help_texts", "setup"]
@@ -43,8 +43,9 @@ class EstimatorCards(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Return one grid per family, and the table of contents of the cards."""
         blocks = []
+        every = ESTIMATORS | OF_STRUCTURES
         for family in FAMILIES:
-            of_family = [cls for cls in ESTIMATORS.values() if cls.family == family]
+            of_family = [cls for cls in every.values() if cls.family == family]
             cards = [
                 f":::{{grid-item-card}} {cls.name}\n:link: estimators/{slug(cls.name)}\n"
                 f":link-type: doc\n\n{_plain(about(cls))}\n:::"
@@ -52,7 +53,7 @@ class EstimatorCards(SphinxDirective):
             ]
             grid = "::::{grid} 1 2 2 3\n:gutter: 2\n\n" + "\n\n".join(cards) + "\n::::"
             blocks.append(f":::{{rubric}} {family.capitalize()}\n:::\n\n{grid}")
-        listed = "\n".join(f"estimators/{slug(name)}" for name in ESTIMATORS)
+        listed = "\n".join(f"estimators/{slug(name)}" for name in every)
         blocks.append(f"```{{toctree}}\n:hidden:\n\n{listed}\n```")
         return self.parse_text_to_nodes("\n\n".join(blocks))
 
@@ -138,7 +139,7 @@ def _plain(text: str) -> str:
 def _link_names(sphinx: Sphinx, docname: str, source: list[str]) -> None:
     """Link the names in the table of estimators to their cards."""
     if docname == "estimators":
-        for name in ESTIMATORS:
+        for name in ESTIMATORS | OF_STRUCTURES:
             linked = f"| [{name}](estimators/{slug(name)}.rst) |"
             source[0] = source[0].replace(f"\n| {name} |", f"\n{linked}")
 

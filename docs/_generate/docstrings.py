@@ -16,7 +16,7 @@ from sphinx.roles import XRefRole
 from sphinx.util.typing import stringify_annotation
 
 import gradlab
-from gradlab.estimators import ESTIMATORS
+from gradlab.estimators import ESTIMATORS, OF_STRUCTURES
 
 __all__ = ["SECTION", "escaped", "setup"]
 
@@ -86,7 +86,7 @@ def _process(
 ) -> None:
     if what in _PLAIN and getattr(obj, "__doc__", None) == type(obj).__doc__ and what == "data":
         lines.clear()  # the docstring of dict, say, and not of this one
-    if obj in ESTIMATORS.values():  # the prose stands at the top of the card
+    if obj in (ESTIMATORS | OF_STRUCTURES).values():  # the prose stands at the top of the card
         prose = next((n for n, line in enumerate(lines) if SECTION.match(line)), len(lines))
         del lines[:prose]
     lines[:] = escaped(lines)

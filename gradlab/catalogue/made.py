@@ -11,12 +11,17 @@ from typing import Any, get_type_hints
 import torch
 
 from gradlab.catalogue import CLASSES, REGIMES_OF_ANY, entries
-from gradlab.estimators import ESTIMATORS, Estimator
+from gradlab.distributions import KSubset, WithoutReplacement
+from gradlab.estimators import ESTIMATORS, OF_STRUCTURES, Estimator
 from gradlab.exact.moments import Enumeration, NotExactError
+from gradlab.exact.structures import Structured
 from gradlab.problems import PROBLEMS, REGIMES, SNAPSHOTS, Quadratic
 
 __all__ = ["made", "markdown_table", "write", "write_table"]
 
+_ALL = ESTIMATORS | OF_STRUCTURES
+# Of estimators that are of structures only, the distributions that they are tried on.
+_LAWS = (lambda p: KSubset(p, 2), lambda p: WithoutReplacement(p, 2))
 _HEAD = "| name | class | exact for | evaluations of f | needs grad f | source |"
 
 
@@ -24,7 +29,7 @@ def made() -> dict[str, list[dict[str, Any]]]:
     """Return the catalogue computed from the classes, in the form of catalogue.json."""
     kinds = {REGIMES_OF_ANY: REGIMES, "snapshots of vae": SNAPSHOTS}
     return {
-        "estimators": [_estimator(cls) for cls in ESTIMATORS.values()],
+        "estimators": [_estimator(cls) for cls in _ALL.values()],
         "problems": [_problem(name) for name in PROBLEMS],
         "regimes": [
             {"regime": name, "of": kind} for kind, names in kinds.items() for name in names
@@ -52,7 +57,7 @@ def markdown_table() -> str:
         | ST | `StraightThrough()` | degree 1 | 1 | yes | Bengio et al. 2013, arXiv 1308.3432 |
     """
     lines = [_HEAD, "|---|---|---|---|---|---|"]
-    for entry, cls in zip(entries()["estimators"], ESTIMATORS.values(), strict=True):
+    for entry, cls in zip(entries()["estimators"], _ALL.values(), strict=True):
         shown = ", ".join(f"{f}={getattr(cls(), f)!r}" for f in entry["fields"])
         exact = {"any": "every f", "0": "constants"}.get(
             entry["degree"], f"degree {entry['degree']}"
@@ -91,6 +96,12 @@ def _moments_known(estimator: Estimator) -> str:
         f, logits = Quadratic.random(1, classes), torch.zeros(1, classes, dtype=torch.float64)
         try:
             Enumeration(f, logits).moments(estimator)
+        except NotExactError:
+            continue
+        return "exact"
+    for law in _LAWS if estimator.of_structures else ():
+        try:
+            Structured(lambda x: x[..., 0], torch.zeros(CLASSES), law).moments(estimator)
         except NotExactError:
             continue
         return "exact"

@@ -10,6 +10,7 @@ import torch
 from gradlab.comparison.measuring import about, measure
 from gradlab.comparison.rows import COMPARED, as_table
 from gradlab.estimators import Estimator
+from gradlab.estimators.structured import NoisyEstimator
 from gradlab.exact.structures import Structured
 from gradlab.exact.tuples import NotExactError
 from gradlab.loss import NotDifferentiableError
@@ -53,9 +54,12 @@ def structured_rows(
     for estimator in estimators:
         # What these estimators cost does not depend on the number of classes.
         shared = made | about(estimator, None, torch.zeros(1, 2), gradient_cost) | {"seed": seed}
-        for way in ways:
+        noisy = isinstance(estimator, NoisyEstimator) and on.refusal(estimator) is None
+        note = on.another_law(estimator)
+        for way in ["monte carlo"] if method == "auto" and noisy else ways:
             start = time.perf_counter()
             row = shared | {"method": way, "draws": draws if way == "monte carlo" else None}
+            row |= {"note": note}
             try:
                 if way == "exact":
                     moments = on.moments(estimator)

@@ -11,6 +11,7 @@ from gradlab.distributions.one_hot import OneHotCategorical
 from gradlab.distributions.permutation import Permutation
 from gradlab.distributions.spanning_tree import SpanningTree
 from gradlab.distributions.table import Finite
+from gradlab.distributions.without_replacement import WithoutReplacement
 
 __all__ = [
     "Chain",
@@ -21,4 +22,5 @@ __all__ = [
     "OneHotCategorical",
     "Permutation",
     "SpanningTree",
+    "WithoutReplacement",
 ]

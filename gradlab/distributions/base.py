@@ -11,146 +11,19 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Generator, Size, Tensor
-from torch.distributions import Distribution, Independent, constraints
+from torch.distributions import Distribution, constraints
 
+from gradlab.distributions.gradient import alpha_of, with_gradient
+from gradlab.distributions.natural import finite_log
 from gradlab.estimators import Estimator, parse
+from gradlab.estimators.structured import NoisyEstimator, StructureEstimator
 
-__all__ = [
-    "ExponentialFamily",
-    "FiniteDistribution",
-    "alpha_of",
-    "check_natural",
-    "lowest",
-    "mean_and_log_prob",
-    "with_gradient",
-]
+__all__ = ["ExponentialFamily", "FiniteDistribution"]
 
 Own = TypeVar("Own", bound="FiniteDistribution")
 
 # Elements of the buffers with which samples are drawn at once.
 _ELEMENTS = 2**23
-
-
-def alpha_of(estimator: str | Estimator) -> float:
-    r"""Return alpha of the line (1 - alpha/2) ST + (alpha/2) DARN on which an estimator lies.
-
-    Args:
-        estimator: ST (0), ZGR (1), DARN (2) or ST-ZGR(alpha=...), or its text.
-
-    Returns:
-        alpha, a number.
-
-    Raises:
-        ValueError: The estimator is not on this line, so its product is not known for structures.
-
-    Example:
-        >>> alpha_of("ST-ZGR(alpha=0.5)")
-        0.5
-    """
-    found = parse(estimator) if isinstance(estimator, str) else estimator
-    if found.line_alpha is None:
-        raise ValueError(
-            f"{found} is not known for samples of a structure; use ST, ZGR, DARN or "
-            "ST-ZGR(alpha=...)"
-        )
-    return found.line_alpha
-
-
-def with_gradient(distribution: Distribution, x: Tensor, alpha: float = 1.0) -> Tensor:
-    r"""Return samples x whose backward is the product of ST, ZGR or DARN for this distribution.
-
-    .. math:: M(x)\,v = (1 - \alpha/2)\,(\partial\mu/\partial\theta)^T v
-              + (\alpha/2)\,\bigl((x - \mu) \cdot v\bigr)\,\nabla_\theta \log p(x)
-
-    Exact for f of degree 1 in x, and for quadratic f at alpha = 1 (ZGR), whatever the distribution.
-    For independent x and y with scores s the gradient of E f is E (f(x) - f(y)) (s(x) - s(y)) / 2,
-    and the trapezoid rule for f(x) - f(y) is exact on quadratics. Elements of the batch are
-    independent, each with its own product. Costs two backward passes.
-
-    Args:
-        distribution: A distribution with differentiable `log_prob` and `mean`.
-        x: Samples [*sample, *batch, *event].
-        alpha: Place on the line: 0 is ST, 1 ZGR, 2 DARN.
-
-    Returns:
-        The same values; their backward reaches the parameters.
-
-    Example:
-        >>> logits = torch.zeros(3, requires_grad=True)
-        >>> family = torch.distributions.OneHotCategorical(logits=logits)
-        >>> with_gradient(family, torch.tensor([1.0, 0.0, 0.0]))[0].backward()
-        >>> logits.grad
-        tensor([ 0.3333, -0.1667, -0.1667])
-    """
-    mean, log_prob = mean_and_log_prob(distribution, x)
-    if not (mean.requires_grad or log_prob.requires_grad):
-        return x
-    away = (x - mean).detach()
-    score = log_prob - log_prob.detach()
-    score = score.reshape(score.shape + (1,) * (x.ndim - score.ndim))
-    # Both terms are 0, and exactly so; what they add is their gradient.
-    return x + (1 - alpha / 2) * (mean - mean.detach()) + alpha / 2 * away * score
-
-
-def mean_and_log_prob(distribution: Distribution, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean, and log p(x) up to a number that does not depend on the parameters.
-
-    Args:
-        distribution: A distribution with finitely many states.
-        x: Samples [*sample, *batch, *event].
-
-    Returns:
-        The mean [*batch, *event] and the log-probabilities, one for each independent element:
-        those that `torch.distributions.Independent` adds up are kept apart.
-
-    Raises:
-        ValueError: The states are not vectors, as those of `torch.distributions.Categorical`.
-    """
-    while isinstance(distribution, Independent):
-        distribution = distribution.base_dist
-    if isinstance(distribution, ExponentialFamily):
-        return distribution.mean_and_log_weight(x)
-    try:
-        mean = distribution.mean
-    except NotImplementedError:
-        states = distribution.enumerate_support()
-        p = distribution.log_prob(states).exp()
-        mean = (p.reshape(p.shape + (1,) * len(distribution.event_shape)) * states).sum(0)
-    if bool(mean.isnan().any()):
-        raise ValueError(
-            f"{type(distribution).__name__} has no mean, so a gradient through x means nothing; "
-            "use OneHotCategorical, or a score-function estimator such as RF(m=4)"
-        )
-    return mean, distribution.log_prob(x)
-
-
-def check_natural(name: str, values: Tensor, ndim: int) -> Tensor:
-    """Return natural parameters, after a check of what they are.
-
-    Args:
-        name: How the argument is called.
-        values: Natural parameters; -inf forces a part out.
-        ndim: The number of axes of one element of the batch.
-
-    Returns:
-        The same tensor.
-
-    Raises:
-        TypeError: `values` is not a floating-point tensor.
-        ValueError: It has too few axes, or holds NaN or +inf.
-    """
-    if not isinstance(values, Tensor) or not values.is_floating_point():
-        kind = values.dtype if isinstance(values, Tensor) else type(values).__name__
-        raise TypeError(f"{name} must be a floating-point tensor, not {kind}")
-    if values.ndim < ndim:
-        raise ValueError(f"{name} must have at least {ndim} axes, not shape {list(values.shape)}")
-    if bool(values.isnan().any()):
-        raise ValueError(f"{name} holds NaN")
-    if bool((values == torch.inf).any()):
-        raise ValueError(
-            f"{name} holds +inf; force a part in by setting what competes with it to -inf"
-        )
-    return values
 
 
 class FiniteDistribution(Distribution):
@@ -159,7 +32,7 @@ class FiniteDistribution(Distribution):
     `rsample` returns x whose backward is the product that `with_gradient` displays.
 
     Samples come from torch's global generator, as in torch.distributions, unless `generator` is
-    given.
+    given. I-MLE, and on `WithoutReplacement` TopK and TopK-ST, bring samples of their own.
 
     Args:
         batch_shape: The shape of the batch.
@@ -171,6 +44,8 @@ class FiniteDistribution(Distribution):
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     has_rsample = True
     has_enumerate_support = True
+    # What the law of x is called, for estimators that know one law only.
+    law: ClassVar[str] = "a table of states"
     # Parameters, each with the number of axes of one element of the batch.
     parameters: ClassVar[dict[str, int]]
 
@@ -182,7 +57,7 @@ class FiniteDistribution(Distribution):
         validate_args: bool | None = None,
     ) -> None:
         self.estimator = estimator
-        self._alpha = alpha_of(estimator)
+        self._rule = _rule_of(estimator, self)
         super().__init__(Size(batch_shape), Size(event_shape), validate_args=validate_args)
 
     @abstractmethod
@@ -196,6 +71,15 @@ class FiniteDistribution(Distribution):
     def _numbers_per_draw(self) -> int:
         """Return about how many numbers one sample of the whole batch needs."""
         return self._extended_shape().numel()
+
+    @property
+    def natural(self) -> tuple[Tensor, ...]:
+        """The parameters, -inf replaced by a number so low that its part has probability 0."""
+        return tuple(finite_log(getattr(self, name)) for name in self.parameters)
+
+    def statistics(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return what each of the parameters multiplies in theta . phi(x); x is the first."""
+        return (x,)
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         """Return all states [S, *batch, *event], or with batch axes of 1 where not `expand`."""
@@ -225,8 +109,16 @@ class FiniteDistribution(Distribution):
     def rsample(
         self, sample_shape: Sequence[int] = Size(), generator: Generator | None = None
     ) -> Tensor:
-        """Return samples whose backward is that of `with_gradient`; see `sample`."""
-        return with_gradient(self, self.sample(sample_shape, generator), self._alpha)
+        """Return samples whose backward is the product of `estimator`; see `sample`.
+
+        That of ST, ZGR and DARN is in `with_gradient`. I-MLE, TopK and TopK-ST draw from their own
+        noise, so from the law that they declare.
+        """
+        if isinstance(self._rule, NoisyEstimator):
+            natural = [t.expand(Size(sample_shape) + t.shape) for t in self.natural]
+            return self._rule.sample_structure(self, natural, generator)  # type: ignore[arg-type]
+        assert self._rule.line_alpha is not None
+        return with_gradient(self, self.sample(sample_shape, generator), self._rule.line_alpha)
 
     def expand(self: Own, batch_shape: Sequence[int], _instance: Any = None) -> Own:
         """Return this distribution over a larger batch."""
@@ -251,12 +143,26 @@ class FiniteDistribution(Distribution):
         return [] if self.estimator == "ZGR" else [f"estimator={self.estimator!r}"]
 
 
+def _rule_of(estimator: str, distribution: Distribution) -> Estimator:
+    """Return the estimator of `rsample`, or raise ValueError with the reason why it cannot be."""
+    found = parse(estimator) if isinstance(estimator, str) else estimator
+    if isinstance(found, StructureEstimator | NoisyEstimator):
+        reason = found.structure_refusal(distribution)
+        if reason is not None:
+            raise ValueError(reason)
+    else:
+        alpha_of(found)
+    return found
+
+
 class ExponentialFamily(FiniteDistribution):
     r"""A structure of 0 and 1 with natural parameters: p(x) = exp(theta . x - A(theta)).
 
     A subclass has the log-partition, as sums and products of positive numbers in the log domain:
     so A, its gradient (the mean) and its second derivative (the covariance) keep their digits.
     """
+
+    law: ClassVar[str] = "exponential family"
 
     @abstractmethod
     def _log_partition(self, *parameters: Tensor) -> Tensor:
@@ -266,10 +172,14 @@ class ExponentialFamily(FiniteDistribution):
     def _score(self, x: Tensor) -> Tensor:
         """Return theta . x, -inf where x has a part that is forced out."""
 
+    @abstractmethod
+    def maximizer(self, *weights: Tensor) -> Tensor:
+        """Return the x [..., *event] with the largest sum of weights, one tensor per parameter."""
+
     @property
-    def natural(self) -> tuple[Tensor, ...]:
-        """The parameters, -inf replaced by a number so low that its part has probability 0."""
-        return tuple(_finite(getattr(self, name)) for name in self.parameters)
+    def mode(self) -> Tensor:
+        """The most probable x, [*batch, *event]."""
+        return self.maximizer(*(t.detach() for t in self.natural))
 
     @property
     def log_partition(self) -> Tensor:
@@ -279,7 +189,7 @@ class ExponentialFamily(FiniteDistribution):
     @property
     def mean(self) -> Tensor:
         """The marginals E x [*batch, *event], differentiable in the parameters."""
-        return self._means()[0]
+        return self.means()[0]
 
     @property
     def variance(self) -> Tensor:
@@ -287,19 +197,21 @@ class ExponentialFamily(FiniteDistribution):
         mean = self.mean
         return mean * (1 - mean)
 
-    def _means(self) -> list[Tensor]:
+    def means(self) -> list[Tensor]:
         """Return the gradient of A in each of the parameters."""
         natural = self.natural
         on_graph = torch.is_grad_enabled() and any(t.requires_grad for t in natural)
         with torch.enable_grad():
             inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in natural]
             total = self._log_partition(*inputs).sum()
-            means = torch.autograd.grad(total, inputs, create_graph=on_graph)
+            means = torch.autograd.grad(
+                total, inputs, create_graph=on_graph, materialize_grads=True
+            )
         return [m if on_graph else m.detach() for m in means]
 
     def mean_and_log_weight(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean, and log p(x) up to a number that does not depend on the parameters."""
-        means = self._means()
+        means = self.means()
         # The gradient of A is the mean, which is known: A need not be differentiated once more.
         return means[0], self._score(x) - self._linear([m.detach() for m in means])
 
@@ -324,24 +236,4 @@ class ExponentialFamily(FiniteDistribution):
 
     def entropy(self) -> Tensor:
         """Return -E log p(x) = A - theta . mu, [*batch], in nats."""
-        return self.log_partition - self._linear(self._means())
-
-
-def _finite(values: Tensor) -> Tensor:
-    return torch.where(values == -torch.inf, lowest(values.dtype), values)
-
-
-def lowest(dtype: torch.dtype) -> float:
-    """Return what stands for -inf in sums: finite, so that gradients are 0 and not NaN.
-
-    Args:
-        dtype: A floating-point dtype.
-
-    Returns:
-        A number of which hundreds can be added.
-
-    Example:
-        >>> lowest(torch.float64) < -1e200
-        True
-    """
-    return -(torch.finfo(dtype).max ** 0.8)
+        return self.log_partition - self._linear(self.means())

@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.distributions import constraints
 
-from gradlab.distributions.base import ExponentialFamily, check_natural
+from gradlab.distributions.base import ExponentialFamily
+from gradlab.distributions.natural import check_natural
 from gradlab.samples import configurations, draw_exponentials, one_hot
 
 __all__ = ["Chain"]
@@ -87,11 +88,11 @@ class Chain(ExponentialFamily):
     @property
     def pairwise_mean(self) -> Tensor:
         """The marginals E x_t x_(t+1)^T of neighbours, [*batch, T - 1, C, C]."""
-        return self._means()[1]
+        return self.means()[1]
 
     def _score(self, x: Tensor) -> Tensor:
         alone = torch.where(x != 0, self.unary, 0.0).mul(x).flatten(-2).sum(-1)
-        both = x[..., :-1, :, None] * x[..., 1:, None, :]
+        both = self.statistics(x)[1]
         together = torch.where(both != 0, self.pairwise, 0.0).mul(both)
         return alone + together.flatten(-3).sum(-1)
 
@@ -110,6 +111,23 @@ class Chain(ExponentialFamily):
             weight = alphas[t] + into.gather(-2, at).squeeze(-2)
             chosen.append((weight - draw_exponentials(weight, generator).log()).argmax(-1))
         return one_hot(torch.stack(chosen[::-1], -1), unary)
+
+    def statistics(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return x and the products of neighbours, x_t x_(t+1)^T [..., T - 1, C, C]."""
+        return x, x[..., :-1, :, None] * x[..., 1:, None, :]
+
+    def maximizer(self, *weights: Tensor) -> Tensor:
+        """Return the sequence with the largest sum of weights, as x [..., T, C] (Viterbi)."""
+        unary, pairwise = weights
+        best, back = unary[..., 0, :], []
+        for t in range(1, unary.shape[-2]):
+            found = (best.unsqueeze(-1) + pairwise[..., t - 1, :, :]).max(-2)
+            best = unary[..., t, :] + found.values
+            back.append(found.indices)
+        chosen = [best.argmax(-1, keepdim=True)]
+        for indices in reversed(back):
+            chosen.append(indices.gather(-1, chosen[-1]))
+        return one_hot(torch.cat(chosen[::-1], -1), unary)
 
     def _numbers_per_draw(self) -> int:
         return self.unary.numel() * 2

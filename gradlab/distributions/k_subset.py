@@ -8,24 +8,28 @@ polynomials 1 + z exp(theta_i), which are multiplied in pairs, and the pairs in 
 
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.distributions import constraints
 
-from gradlab.distributions.base import ExponentialFamily, check_natural, lowest
+from gradlab.distributions.base import ExponentialFamily
+from gradlab.distributions.natural import check_natural, lowest
 from gradlab.samples import draw_exponentials
 
-__all__ = ["KSubset"]
+__all__ = ["KHot", "KSubset", "all_subsets", "check_subset", "largest"]
 
 _MAX_STATES = 2**20
 
 
-class _KHot(constraints.Constraint):
-    """Vectors of 0 and 1 with k ones."""
+class KHot(constraints.Constraint):
+    """Vectors of 0 and 1 with k ones.
+
+    Args:
+        k: The number of ones.
+    """
 
     is_discrete = True
     event_dim = 1
@@ -44,8 +48,9 @@ class KSubset(ExponentialFamily):
     .. math:: p(x) \propto \exp(\theta \cdot x)
 
     This is the conditional Bernoulli law. Sampling without replacement (Gumbel top-k) is another
-    law. Log-partition and marginals cost O(n k log k); sampling descends the same tree. With
-    `estimator="ST"`, `rsample` is SIMPLE (Ahmed et al. 2023, arXiv 2210.01941).
+    law, `WithoutReplacement`. Log-partition and marginals cost O(n k log k); sampling descends the
+    same tree. With `estimator="SIMPLE"`, which is ST, `rsample` is that of Ahmed et al. 2022 (arXiv
+    2210.01941).
 
     Args:
         logits: theta [*batch, n]; -inf forces an element out.
@@ -62,6 +67,7 @@ class KSubset(ExponentialFamily):
         tensor([0.5000, 0.5000, 0.5000, 0.5000])
     """
 
+    law: ClassVar[str] = "conditional Bernoulli"
     parameters: ClassVar[dict[str, int]] = {"logits": 1}
 
     def __init__(
@@ -71,24 +77,14 @@ class KSubset(ExponentialFamily):
         estimator: str = "ZGR",
         validate_args: bool | None = None,
     ) -> None:
-        self.logits = check_natural("logits", logits, 1)
-        if isinstance(k, bool) or not isinstance(k, int):
-            raise TypeError(f"k must be an int, not {type(k).__name__}")
-        n = logits.shape[-1]
-        if not 1 <= k <= n:
-            raise ValueError(f"k must be between 1 and the {n} elements, not {k}")
-        left = int((logits > -torch.inf).sum(-1).min()) if logits.numel() else n
-        if left < k:
-            raise ValueError(
-                f"only {left} elements have logits above -inf, so {k} of them cannot be chosen"
-            )
-        self.k = k
+        check_subset(logits, k)
+        self.logits, self.k = logits, k
         super().__init__(logits.shape[:-1], logits.shape[-1:], estimator, validate_args)
 
     @property
     def support(self) -> constraints.Constraint:
         """Vectors of 0 and 1 with k ones."""
-        return _KHot(self.k)
+        return KHot(self.k)
 
     def _score(self, x: Tensor) -> Tensor:
         return torch.where(x != 0, self.logits, 0.0).mul(x).sum(-1)
@@ -108,9 +104,9 @@ class KSubset(ExponentialFamily):
         while level.shape[-2] > 1:
             left, right = _halves(level)
             degree = left.shape[-1] - 1
-            last = left.shape[-2] == 1
-            wanted = [self.k] if last else range(min(2 * degree, self.k) + 1)
-            level = (left.unsqueeze(-2) + _taken(right, wanted, degree)).logsumexp(-1)
+            first = self.k if left.shape[-2] == 1 else 0
+            terms = left.flip(-1).unsqueeze(-2) + _taken(right, first, min(2 * degree, self.k))
+            level = terms.logsumexp(-1)
             levels.append(level)
         return levels
 
@@ -132,22 +128,81 @@ class KSubset(ExponentialFamily):
             counts = counts[..., : level.shape[-2]]
         return counts.to(self.logits.dtype)
 
+    def maximizer(self, *weights: Tensor) -> Tensor:
+        """Return the k elements with the largest weights, as x [..., n]."""
+        return largest(weights[0], self.k)
+
     def _numbers_per_draw(self) -> int:
         return 4 * self.logits.numel()
 
     def _states(self) -> Tensor:
-        n = self.event_shape[0]
-        if math.comb(n, self.k) > _MAX_STATES:
-            raise ValueError(
-                f"{self.k} of {n} elements have {math.comb(n, self.k)} subsets, more than the "
-                f"{_MAX_STATES} that are enumerated; draw samples instead"
-            )
-        chosen = torch.tensor(list(itertools.combinations(range(n), self.k)))
-        states = torch.zeros(len(chosen), n).scatter(1, chosen, 1.0)
-        return states.to(self.logits)
+        return all_subsets(self.event_shape[0], self.k).to(self.logits)
 
     def _arguments(self) -> list[str]:
         return [f"k={self.k}", *super()._arguments()]
+
+
+def check_subset(logits: Tensor, k: int) -> None:
+    """Raise an error unless k of the elements can be chosen.
+
+    Args:
+        logits: One weight for each element, [*batch, n]; -inf forces an element out.
+        k: The number of elements that are chosen.
+
+    Raises:
+        TypeError: logits are not a floating-point tensor, or k is not an int.
+        ValueError: k is not in 1 to n, or more elements are forced out than may be left out.
+    """
+    check_natural("logits", logits, 1)
+    if isinstance(k, bool) or not isinstance(k, int):
+        raise TypeError(f"k must be an int, not {type(k).__name__}")
+    n = logits.shape[-1]
+    if not 1 <= k <= n:
+        raise ValueError(f"k must be between 1 and the {n} elements, not {k}")
+    left = int((logits > -torch.inf).sum(-1).min()) if logits.numel() else n
+    if left < k:
+        raise ValueError(
+            f"only {left} elements have logits above -inf, so {k} of them cannot be chosen"
+        )
+
+
+def all_subsets(n: int, k: int) -> Tensor:
+    """Return all subsets of k of n elements as rows of 0 and 1, [S, n].
+
+    Args:
+        n: The number of elements.
+        k: The number of elements of each subset.
+
+    Raises:
+        ValueError: There are more than 2^20.
+
+    Example:
+        >>> all_subsets(3, 2)
+        tensor([[1., 1., 0.],
+                [1., 0., 1.],
+                [0., 1., 1.]])
+    """
+    if math.comb(n, k) > _MAX_STATES:
+        raise ValueError(
+            f"{k} of {n} elements have {math.comb(n, k)} subsets, more than the "
+            f"{_MAX_STATES} that are enumerated; draw samples instead"
+        )
+    chosen = torch.tensor(list(itertools.combinations(range(n), k)))
+    return torch.zeros(len(chosen), n).scatter(1, chosen, 1.0)
+
+
+def largest(weights: Tensor, k: int) -> Tensor:
+    """Return the k largest entries of each row, as 1 among 0.
+
+    Args:
+        weights: Weights [..., n].
+        k: How many are chosen.
+
+    Example:
+        >>> largest(torch.tensor([0.3, -1.0, 2.0]), 2)
+        tensor([1., 0., 1.])
+    """
+    return torch.zeros_like(weights).scatter(-1, weights.topk(k, -1).indices, 1.0)
 
 
 def _halves(level: Tensor) -> tuple[Tensor, Tensor]:
@@ -159,9 +214,13 @@ def _halves(level: Tensor) -> tuple[Tensor, Tensor]:
     return level[..., 0::2, :], level[..., 1::2, :]
 
 
-def _taken(right: Tensor, wanted: Sequence[int], degree: int) -> Any:
-    """Return the coefficient of z^(j - a) of the right factor at [..., j, a], 0 where none is."""
-    place = torch.tensor(list(wanted)).unsqueeze(-1) - torch.arange(degree + 1)
-    usable = ((place >= 0) & (place <= degree)).to(right.device)
-    place = place.clamp(0, degree).to(right.device)
-    return torch.where(usable, right[..., place], lowest(right.dtype))
+def _taken(right: Tensor, first: int, last: int) -> Tensor:
+    """Return the coefficient of z^(j + a - degree) of the right factor at [..., j - first, a].
+
+    j goes from `first` to `last`; the coefficient is 0 where there is none.
+    """
+    degree = right.shape[-1] - 1
+    padded = torch.nn.functional.pad(
+        right, (degree, max(0, last - degree)), value=lowest(right.dtype)
+    )
+    return padded[..., first : last + degree + 1].unfold(-1, degree + 1, 1)

@@ -11,18 +11,25 @@ import math
 from functools import lru_cache
 from typing import ClassVar
 
+import numpy as np
+import scipy
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.distributions import constraints
 
-from gradlab.distributions.base import ExponentialFamily, check_natural
-from gradlab.samples import draw_exponentials
+from gradlab.distributions.base import ExponentialFamily
+from gradlab.distributions.natural import check_natural
+from gradlab.samples import draw_exponentials, one_hot
 
 __all__ = ["Permutation"]
 
 _MAX_SIZE = 14
 _MAX_ENUMERATED = 8
+# Up to this size, comparing all permutations beats an assignment for each element of a batch.
+_MAX_COMPARED = 4
+# Costs above this stand for a pair that is forbidden.
+_FORBIDDEN = 1e30
 
 
 class _PermutationMatrices(constraints.Constraint):
@@ -105,6 +112,20 @@ class Permutation(ExponentialFamily):
             x[..., row, :].scatter_(-1, column[place, chosen].unsqueeze(-1), 1.0)
             place = before[place, chosen]
         return x
+
+    def maximizer(self, *weights: Tensor) -> Tensor:
+        """Return the permutation with the largest sum of weights, as x [..., n, n]."""
+        given = weights[0]
+        size = given.shape[-1]
+        if size <= _MAX_COMPARED:
+            states = self._states().to(given)
+            best = (given.flatten(-2) @ states.flatten(1).T).argmax(-1)
+            return states[best]
+        costs = -given.detach().double().reshape(-1, size, size)
+        costs = torch.where(costs > _FORBIDDEN, torch.inf, costs)
+        columns = [scipy.optimize.linear_sum_assignment(cost)[1] for cost in costs.cpu().numpy()]
+        index = torch.from_numpy(np.array(columns, dtype=np.int64).reshape(-1, size))
+        return one_hot(index, given.cpu()).reshape(given.shape).to(given)
 
     def _numbers_per_draw(self) -> int:
         size = self.event_shape[0]

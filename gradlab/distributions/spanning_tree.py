@@ -17,7 +17,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 from torch.distributions import constraints
 
-from gradlab.distributions.base import ExponentialFamily, check_natural, lowest
+from gradlab.distributions.base import ExponentialFamily
+from gradlab.distributions.natural import check_natural, lowest
 from gradlab.samples import draw_classes
 
 __all__ = ["SpanningTree"]
@@ -164,6 +165,19 @@ class SpanningTree(ExponentialFamily):
         arrow[..., 0] = -1
         i, j = self._ends.T
         return ((arrow[..., i] == j) | (arrow[..., j] == i)).to(theta)
+
+    def maximizer(self, *weights: Tensor) -> Tensor:
+        """Return the tree with the largest sum of weights, as x [..., E] (Kruskal's algorithm)."""
+        order = weights[0].argsort(-1, descending=True)
+        ends = self._ends.to(order.device)[order]
+        x = torch.zeros_like(weights[0])
+        group = torch.arange(self.vertices, device=order.device).expand(*order.shape[:-1], -1)
+        for place in range(len(self.edges)):
+            of_ends = group.gather(-1, ends[..., place, :])
+            one, other = of_ends[..., :1], of_ends[..., 1:]
+            x.scatter_(-1, order[..., place : place + 1], (one != other).to(x))
+            group = torch.where(group == other, one, group)
+        return x
 
     def _numbers_per_draw(self) -> int:
         return max(1, self.batch_shape.numel()) * self.vertices**2

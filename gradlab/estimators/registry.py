@@ -12,7 +12,7 @@ from pathlib import Path
 from gradlab.estimators.base import Estimator
 from gradlab.text_forms import Known, read_form
 
-__all__ = ["ESTIMATORS", "parse"]
+__all__ = ["ESTIMATORS", "OF_STRUCTURES", "parse"]
 
 # Lists and tables show the estimators in this order; others follow, by family.
 _READING_ORDER = (
@@ -20,6 +20,7 @@ _READING_ORDER = (
     *("ReinMax", "RK2", "GS", "GS-ST", "GR", "DGS-ST", "ReinMax-Rao", "ReinMax-CV"),
     *("ReinMax-CV-pub", "REINFORCE", "EMA", "LEARNED", "RF", "LE", "SAS", "UNORD", "MuProp"),
     *("DoubleCV", "RODEO", "REBAR", "RELAX", "ARSM", "ARS", "CARMS", "ARM", "DisARM", "ARMS"),
+    *("SIMPLE", "I-MLE", "TopK", "TopK-ST"),
 )
 
 
@@ -40,12 +41,21 @@ def _classes() -> list[type[Estimator]]:
     return sorted(found, key=lambda cls: (place.get(cls.name, len(place)), cls.family))
 
 
-ESTIMATORS: dict[str, type[Estimator]] = {cls.name: cls for cls in _classes()}
-"""Every estimator by its short name."""
+_ALL: dict[str, type[Estimator]] = {cls.name: cls for cls in _classes()}
+
+ESTIMATORS: dict[str, type[Estimator]] = {
+    name: cls for name, cls in _ALL.items() if not cls.of_structures
+}
+"""Every estimator of independent categorical variables by its short name."""
+
+OF_STRUCTURES: dict[str, type[Estimator]] = {
+    name: cls for name, cls in _ALL.items() if cls.of_structures
+}
+"""Estimators that ask for a `distribution`, by their short names; `parse` reads them too."""
 
 _KNOWN = [
     Known(cls.name, cls.__name__, tuple(cls.aliases), tuple(cls.written_fields()))
-    for cls in ESTIMATORS.values()
+    for cls in _ALL.values()
 ]
 
 
@@ -73,4 +83,4 @@ def parse(text: str) -> Estimator:
         (RF(m=4), GR(tau=1, k=10), RF(m=2))
     """
     name, arguments = read_form(text, _KNOWN)
-    return ESTIMATORS[name](**arguments)
+    return _ALL[name](**arguments)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gradlab.estimators import (
     ESTIMATORS,
+    OF_STRUCTURES,
     Estimator,
     SampledValueEstimator,
     SampleOnlyEstimator,
@@ -37,7 +38,8 @@ _DECLARED = {
     *("name", "order", "reference", "needs_gradient", "calls", "refusal"),
     *("supports", "text", "fit", "updated", "family", "aliases", "temperature_field", "with_"),
     *("fitted_fields", "learned_fields", "running_field", "fit_steps", "footprint"),
-    *("written_fields", "temperature_value", "at_temperature"),
+    *("written_fields", "temperature_value", "at_temperature", "structure_refusal"),
+    *("of_structures", "laws", "where", "own_laws"),
 }
 # What the engine puts to every class of a variable, or to every tuple of samples.
 _ENUMERATED: dict[Any, set[str]] = {
@@ -63,7 +65,7 @@ _DECORATING = {"gradlab", "jaxtyping", "beartype", "torch"}
 
 # gradlab's classes, with their bases, as they were when this module was imported.
 _SHIPPED: dict[type, dict[str, Any]] = {
-    base: dict(vars(base)) for cls in ESTIMATORS.values() for base in cls.__mro__
+    base: dict(vars(base)) for cls in (ESTIMATORS | OF_STRUCTURES).values() for base in cls.__mro__
 }
 
 

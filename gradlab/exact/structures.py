@@ -2,14 +2,15 @@ r"""Truth and exact moments where x is drawn from any distribution with finitely
 
 .. math:: \nabla_\theta E f = \sum_x p(x)\,f(x)\,s(x), \qquad s = \nabla_\theta \log p(x)
 
-All states are enumerated; scores and products of all of them are made at once, by differentiating
-their sum with weights in the weights.
+and E[df/dparameters] beside it where f sees the parameters. All states are enumerated. What is
+differentiated for all of them at once is in `slopes`.
 """
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,19 +18,25 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution, Independent
 
 from gradlab.categorical import check_floating
-from gradlab.distributions.base import FiniteDistribution, with_gradient
-from gradlab.estimators import Estimator, LeaveOneOut, Reinforce
+from gradlab.distributions.base import FiniteDistribution
+from gradlab.estimators import IMLE, Estimator, LeaveOneOut, Reinforce
+from gradlab.estimators.structured import NoisyEstimator
+from gradlab.exact.differentiable import sum_of_blocks
+from gradlab.exact.direct import each_gradient
 from gradlab.exact.enumeration import TooLargeError
+from gradlab.exact.packed import flattened
+from gradlab.exact.slopes import Slopes, gradients
 from gradlab.exact.tuples import NotExactError
-from gradlab.loss import Loss, LossShapeError, evaluate, gradient
+from gradlab.loss import Loss, evaluate, gradient
 from gradlab.loss.gate import Objective, checked_at
+from gradlab.loss.second_argument import direct_gradient
 from gradlab.moments import Moments
 from gradlab.reproducible import single_thread
 from gradlab.samples import configurations_at
 
 __all__ = ["DistributionOf", "Structured"]
 
-DistributionOf = Callable[[Tensor], Distribution]
+DistributionOf = Callable[[Any], Distribution]
 """From the parameters to what x is drawn from."""
 
 
@@ -45,11 +52,13 @@ class Structured:
 
     Args:
         f: The loss, x [..., *shape of x] -> [...]. The shape of x is that of one sample: batch and
-            event axes of the distribution together. Elements of the batch are independent.
+            event axes of the distribution together. Elements of the batch are independent. Or
+            f(x, parameters), marked by `gradlab.with_parameters`.
         parameters: What the distribution depends on, any shape, floating-point.
         distribution: From parameters like these to a `torch.distributions.Distribution` with
             `enumerate_support` and a differentiable `log_prob`, such as `gradlab.distributions`
             and torch's own `OneHotCategorical`, `Bernoulli`, `Categorical` and `Independent`.
+        held: Tensors that the parameters were made of, which f must not depend on in another way.
 
     Raises:
         LossError: If f breaks its contract; the subclass names the fault.
@@ -68,6 +77,7 @@ class Structured:
     f: Loss
     parameters: Float[Tensor, "*parameters"]
     distribution: DistributionOf
+    held: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
     objective: Objective = field(init=False, repr=False, compare=False)
     shape: torch.Size = field(init=False, repr=False, compare=False)
 
@@ -80,9 +90,9 @@ class Structured:
         object.__setattr__(self, "parameters", kept)
         drawn = _distribution(self.distribution, kept)
         object.__setattr__(self, "shape", drawn.batch_shape + drawn.event_shape)
-        flat = _Flat(self.f, self.shape)
+        flat = flattened(self.f, self.shape)
         some = self.states[torch.linspace(0, len(self.states) - 1, 12).long()]
-        found = checked_at(flat, some.to(given.device, given.dtype), given)
+        found = checked_at(flat, some.to(given.device, given.dtype), given, held=self.held)
         object.__setattr__(self, "objective", found)
         _check_sums(self.p, self.parameters, self._log_prob)
 
@@ -126,6 +136,16 @@ class Structured:
     @cached_property
     def gradient(self) -> Float[Tensor, "*parameters"]:
         """The true gradient of E f in the parameters, float64."""
+        if self.objective.second is None:
+            return self._first
+        with torch.enable_grad():
+            theta = self.parameters.detach().requires_grad_()
+            values = ((part, evaluate(self.objective.at(theta), x)) for part, x in self._blocks())
+            return self._first + sum(direct_gradient(v, theta, self.p[part]) for part, v in values)
+
+    @cached_property
+    def _first(self) -> Tensor:
+        """E[f s], the gradient of a loss of x alone."""
         # The mean is taken off: sum p s = 0, and an offset of f would cost digits.
         weight = self.p * (self.values - self.value)
         with torch.enable_grad():
@@ -133,28 +153,43 @@ class Structured:
             (found,) = torch.autograd.grad(self._log_prob(theta), theta, weight)
         return found
 
+    def value_with_graph(self, parameters: Tensor) -> Float[Tensor, ""]:
+        """Return the expected loss, whose graph leads to the parameters that were given.
+
+        Args:
+            parameters: The caller's, with their graph.
+        """
+
+        def block(x: Tensor, theta: Tensor) -> Tensor:
+            values = evaluate(self.objective.at(theta), x).to(torch.float64)
+            return self._log_prob(theta, x).exp() @ (values - self.value)
+
+        blocks = (partial(block, x) for _, x in self._blocks())
+        return sum_of_blocks(self.value, blocks, parameters)
+
     @single_thread()
     def moments(self, estimator: Estimator) -> Moments:
         """Return mean and variance of one estimate, over all states.
 
         Args:
-            estimator: ST, ZGR, DARN, ST-ZGR, REINFORCE, EMA (as it is now) or RF(m).
+            estimator: ST, ZGR, DARN, ST-ZGR, SIMPLE, REINFORCE, EMA (as it is now) or RF(m).
 
         Returns:
             The moments; `mean` has the shape of the parameters.
 
         Raises:
-            NotExactError: No formula is known for this estimator on a distribution.
+            NotExactError: The estimator is not known on this distribution, or it has continuous
+                noise of its own, as I-MLE, TopK and TopK-ST.
             NotDifferentiableError: It needs a gradient that f does not have.
         """
         if isinstance(estimator, LeaveOneOut):
             return self._leave_one_out(estimator.m)
         mean = torch.zeros(self.parameters.numel(), dtype=torch.float64)
         square = torch.zeros_like(mean)
-        for part, x in self._blocks(self.parameters.numel()):
-            g = self._estimates(estimator, x, self.values[part])
+        for part, x in self._blocks():
+            g = self._estimates(estimator, x, self.values[part]) + self._direct(x)
             mean += self.p[part] @ g
-            square += self.p[part] @ g.square()
+            square += self.p[part] @ g.square_()
         return self._moments(mean, square - mean.square())
 
     def _moments(self, mean: Tensor, variance: Tensor) -> Moments:
@@ -170,58 +205,91 @@ class Structured:
         of_scores = torch.zeros(size, dtype=torch.float64)
         both = torch.zeros_like(of_scores)
         away = self.values - self.value
-        for part, x in self._blocks(size):
-            s = self._rows(partial(self._log_prob, states=x), len(x))
+        for part, x in self._blocks():
+            s = self._slopes.scores(self._shaped(x))
             of_scores += self.p[part] @ s.square()
             both += self.p[part] @ (away[part, None] * s).square()
-        g = self.gradient.flatten()
+        g = self._first.flatten()
         first = (both - g.square()) / 4
         pair = (both + (self.p @ away.square()) * of_scores) / 2
-        return self._moments(g, 2 / (m * (m - 1)) * (2 * (m - 2) * first + pair))
+        variance = 2 / (m * (m - 1)) * (2 * (m - 2) * first + pair)
+        if self.objective.second is not None:
+            variance += self._variance_of_direct() / m
+        return self._moments(self.gradient.flatten(), variance)
+
+    def _variance_of_direct(self) -> Tensor:
+        """Return 2 Cov((f - E f) s, d) + Var d of one x, d being the gradient in the parameters."""
+        first = self._first.flatten()
+        more, direct = torch.zeros_like(first), torch.zeros_like(first)
+        for part, x in self._blocks():
+            s = self._slopes.scores(self._shaped(x))
+            d = self._direct(x)
+            direct += self.p[part] @ d
+            away = (self.values[part] - self.value)[:, None]
+            more += self.p[part] @ ((2 * away * s + d) * d)
+        return more - (2 * first + direct) * direct
+
+    def _direct(self, x: Tensor) -> Tensor:
+        """Return the gradient of f in the parameters at each x, [n, P], 0 if it sees none."""
+        if self.objective.second is None:
+            return torch.zeros((), dtype=torch.float64)
+        return each_gradient(self.objective, x, self.parameters)
 
     def _estimates(self, estimator: Estimator, x: Tensor, values: Tensor) -> Tensor:
         """Return the estimate [n, P] at each x."""
+        reason = self.refusal(estimator)
+        if reason is not None:
+            raise NotExactError(reason)
+        if isinstance(estimator, NoisyEstimator):
+            raise NotExactError(f"{estimator} has continuous noise of its own; use draws")
         shaped = self._shaped(x)
-        alpha = estimator.line_alpha
-        if alpha is not None:
+        if estimator.line_alpha is not None:
             v = self._shaped(gradient(self.objective, x).to(torch.float64))
+            return self._slopes.products(shaped, v, estimator.line_alpha)
+        assert isinstance(estimator, Reinforce)
+        return (values - estimator.baseline).unsqueeze(-1) * self._slopes.scores(shaped)
 
-            def along(theta: Tensor) -> Tensor:
-                moved = with_gradient(self._at(theta), shaped, alpha)
-                return (moved * v).flatten(1).sum(-1)
+    def refusal(self, estimator: Estimator) -> str | None:
+        """Return why an estimator is not known for this distribution, or None.
 
-            return self._rows(along, len(x))
-        if isinstance(estimator, Reinforce):
-            weight = values - estimator.baseline
-            return self._rows(lambda theta: weight * self._log_prob(theta, x), len(x))
-        raise NotExactError(
-            f"{estimator} is not known where x is drawn from a distribution; use ST, ZGR, DARN, "
-            "ST-ZGR(alpha=...), REINFORCE or RF(m=...)"
+        Args:
+            estimator: Any estimator.
+        """
+        if isinstance(estimator, Reinforce | LeaveOneOut):
+            return None
+        if estimator.line_alpha is None and not isinstance(estimator, NoisyEstimator):
+            return (
+                f"{estimator} is not known where x is drawn from a distribution; use ST, ZGR, "
+                "DARN, ST-ZGR(alpha=...), REINFORCE or RF(m=...)"
+            )
+        return estimator.structure_refusal(self._slopes.structure)
+
+    def another_law(self, estimator: Estimator) -> str | None:
+        """Return what to know where samples of an estimator do not follow the law of x, or None.
+
+        Args:
+            estimator: Any estimator.
+        """
+        law = getattr(self._slopes.structure, "law", "another law")
+        if not isinstance(estimator, IMLE) or law in estimator.own_laws or self.refusal(estimator):
+            return None
+        if law == "conditional Bernoulli" and self._slopes.structure.k == 1:
+            return None
+        return (
+            f"samples follow perturb-and-MAP, not the {law} law of the truth: "
+            "bias holds the difference of the two"
         )
+
+    @cached_property
+    def _slopes(self) -> Slopes:
+        return Slopes(self._at, self.parameters, self.shape)
 
     def _at(self, theta: Tensor) -> Distribution:
         return _distribution(self.distribution, theta)
 
     def _rows(self, values: Callable[[Tensor], Tensor], n: int) -> Tensor:
         """Return the gradient of each of n values in the parameters, [n, P]."""
-        size = self.parameters.numel()
-        with torch.enable_grad():
-            theta = self.parameters.detach().requires_grad_()
-            found = values(theta)
-            if not found.requires_grad:
-                return torch.zeros(n, size, dtype=torch.float64)
-            if n <= size:
-                unit = torch.eye(n, dtype=torch.float64)
-                (rows,) = torch.autograd.grad(found, theta, unit, is_grads_batched=True)
-                return rows.flatten(1)
-            # The gradient of a weighted sum is linear in the weights.
-            weight = torch.zeros(n, dtype=torch.float64, requires_grad=True)
-            (g,) = torch.autograd.grad(found, theta, weight, create_graph=True)
-            unit = torch.eye(size, dtype=torch.float64)
-            (columns,) = torch.autograd.grad(
-                g.flatten(), weight, unit, is_grads_batched=True, materialize_grads=True
-            )
-        return columns.T
+        return gradients(values, self.parameters, n)
 
     def draws(self, estimator: Estimator, n: int, generator: Generator) -> Tensor:
         """Return n independent estimates [n, *parameters].
@@ -234,11 +302,21 @@ class Structured:
         Returns:
             The draws, float64.
         """
+        if isinstance(estimator, NoisyEstimator) and self.refusal(estimator) is None:
+            direct = torch.zeros((), dtype=torch.float64)
+
+            def of(x: Tensor) -> Tensor:
+                nonlocal direct
+                direct = self._direct(x)
+                return gradient(self.objective, x)
+
+            found = self._slopes.noisy_draws(estimator, of, n, generator) + direct
+            return found.reshape(n, *self.parameters.shape)
         m = estimator.m if isinstance(estimator, LeaveOneOut) else 1
         x = self._sample(n * m, generator)
         values = evaluate(self.objective, x).detach().to(torch.float64)
         if m == 1:
-            found = self._estimates(estimator, x, values)
+            found = self._estimates(estimator, x, values) + self._direct(x)
         else:
             of_draw = values.reshape(n, m)
             weight = (of_draw - of_draw.mean(1, keepdim=True)) / (m - 1)
@@ -247,6 +325,8 @@ class Structured:
                 return (weight * self._log_prob(theta, x).reshape(n, m)).sum(1)
 
             found = self._rows(scored, n)
+            if self.objective.second is not None:
+                found = found + self._direct(x).reshape(n, m, -1).mean(1)
         return found.reshape(n, *self.parameters.shape)
 
     def _sample(self, n: int, generator: Generator) -> Tensor:
@@ -260,33 +340,13 @@ class Structured:
                 x = drawn.sample((n,))
         return x.reshape(n, 1, -1).to(torch.float64)
 
-    def _blocks(self, columns: int = 1) -> Iterator[tuple[slice, Tensor]]:
+    def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield the states in blocks, with their places."""
-        # A gradient for each state and parameter passes through numbers of the size of x.
-        size = max(1, _BLOCK_ELEMENTS // (self.states.shape[-1] * columns))
+        size = max(1, _BLOCK_ELEMENTS // self._slopes.numbers_per_state)
         start = 0
         for x in self.states.split(size):
             yield slice(start, start + len(x)), x
             start += len(x)
-
-
-@dataclass(frozen=True)
-class _Flat:
-    """f of x given as one row of numbers, [..., 1, D]."""
-
-    f: Loss
-    shape: torch.Size
-
-    def __call__(self, x: Tensor) -> Tensor:
-        shaped = x.reshape(*x.shape[:-2], *self.shape)
-        values = self.f(shaped)
-        if isinstance(values, Tensor) and values.shape != x.shape[:-2]:
-            raise LossShapeError(
-                f"f must return one value for each x: shape {list(x.shape[:-2])} for x of shape "
-                f"{list(shaped.shape)}, of which the last {len(self.shape)} axes are one x; not "
-                f"{list(values.shape)}"
-            )
-        return values
 
 
 def _distribution(of: DistributionOf, parameters: Tensor) -> Distribution:

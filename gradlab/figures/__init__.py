@@ -37,6 +37,7 @@ FIGURES = {
         "depth",
         "classes",
         "snapshots",
+        "structures",
         "verdicts",
         "vae",
         "quadratics",

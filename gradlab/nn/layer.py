@@ -27,6 +27,7 @@ from torch import Generator, Tensor, nn
 from gradlab.categorical import check_logits, draw_one_hot, one_hot, probabilities
 from gradlab.checks import check_choice
 from gradlab.estimators import Estimator, PathwiseEstimator, parse
+from gradlab.estimators.structured import StructureEstimator
 
 __all__ = ["CategoricalLayer", "Embedding", "Evaluation"]
 
@@ -111,6 +112,8 @@ class CategoricalLayer(nn.Module):
     ) -> None:
         super().__init__()
         estimator = parse(estimator) if isinstance(estimator, str) else estimator
+        if isinstance(estimator, StructureEstimator):
+            raise ValueError(estimator.refusal(torch.zeros(1, 2)))
         if not isinstance(estimator, PathwiseEstimator):
             raise ValueError(
                 f"estimator {estimator} has no sample to back-propagate through, as it works from "

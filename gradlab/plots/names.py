@@ -10,7 +10,7 @@ import pandas as pd
 
 __all__ = ["fitted_text", "label", "problem_title", "series_of", "short"]
 
-_LETTERS = {"tau": "τ", "alpha": "α", "beta": "β", "rho": "ρ", "inf": "∞"}
+_LETTERS = {"tau": "τ", "alpha": "α", "beta": "β", "rho": "ρ", "lam": "λ", "inf": "∞"}
 # What distinguishes members of a family; other arguments are coefficients, which are in the rows.
 _SHORT = ("m", "k", "alpha", "tau")
 _WITH_COEFFICIENT_ALPHA = ("DoubleCV", "RODEO")

@@ -68,6 +68,11 @@ _SERIES = {
     "RF": ("#000000", "d"),
     "REINFORCE": ("#555555", "<"),
     "ARSM": ("#7B3FA0", ">"),
+    # Colours beside the palette, so that those of all others stay.
+    "SIMPLE": ("#44AA99", "P"),
+    "I-MLE": ("#AA4466", "s"),
+    "TopK": ("#AAAA00", "v"),
+    "TopK-ST": ("#6699CC", "D"),
 }
 # All others get a pair of these, by their place among the estimators: neighbours differ in colour.
 _PALETTE = (

@@ -25,7 +25,7 @@ from gradlab.cli import main
 from gradlab.cli.comparing import Method, compare
 from gradlab.comparison import comparing
 from gradlab.comparison.rows import METHODS
-from gradlab.estimators import ESTIMATORS
+from gradlab.estimators import ESTIMATORS, OF_STRUCTURES
 from gradlab.moments import GROUPS
 from gradlab.problems import PROBLEMS, REGIMES, problem, regime
 from gradlab.version import __version__
@@ -88,7 +88,7 @@ def test_list_names_everything_within_100_columns(capsys) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 100
     first = {line.split(" ")[0].partition("(")[0].partition(":")[0] for line in lines if line}
-    assert {*ESTIMATORS, *PROBLEMS, *figures.FIGURES} <= first
+    assert {*ESTIMATORS, *OF_STRUCTURES, *PROBLEMS, *figures.FIGURES} <= first
     assert ", ".join(REGIMES) in lines
 
 
@@ -104,7 +104,7 @@ def test_the_table_of_problems_shows_which_take_an_argument(name) -> None:
 def test_list_writes_the_estimators(tmp_path) -> None:
     assert main(["list", "--out", str(tmp_path / "new")]) == 0
     rows = pd.read_csv(tmp_path / "new" / "estimators.csv").set_index("estimator")
-    assert len(rows) == len(ESTIMATORS)
+    assert len(rows) == len(ESTIMATORS | OF_STRUCTURES)
     assert rows.loc["ZGR", "degree"] == "2"
     assert rows.loc["ARSM", "moments"] == "draws"
 

@@ -7,7 +7,7 @@ from torch.distributions import Bernoulli, Categorical, Independent
 from torch.distributions import OneHotCategorical as TorchOneHot
 
 import gradlab
-from gradlab.distributions import Finite
+from gradlab.distributions import Finite, WithoutReplacement
 from gradlab.exact.moments import NotExactError
 from gradlab.exact.structures import Structured
 from gradlab.exact.truth import exact_gradient, exact_moments, exact_value
@@ -17,6 +17,7 @@ from structures import CASES, Case, logits_of
 STRUCTURES = [
     *CASES,
     Case("bits", (4,), lambda p: Bernoulli(logits=p), lambda: None, None),
+    Case("3 of 6 without replacement", (6,), lambda p: WithoutReplacement(p, 3), None, None),
     Case("rows", (3, 3), lambda p: TorchOneHot(logits=p), lambda: None, None),
     Case(
         "independent rows",

@@ -304,4 +304,44 @@ CLAIMS: dict[str, list[tuple[str, str]]] = {
             "(mean.xs('progress of 10', level='name')['rho'].round(2) >= 0.87).sum() == 7",
         ),
     ],
+    "09_the_theorem_on_structures": [
+        (
+            "ZGR leaves rounding level at degree 3 only, on all four.",
+            "(table['ZGR'][[1, 2]] < 1e-13).all(None) and (table['ZGR'][3] > 0.1).all()",
+        ),
+        (
+            "ST and DARN leave it at degree 2, and err by the same amount.",
+            "(table['ST'][2] > 0.1).all()"
+            " and ((table['ST'][2] / table['DARN'][2] - 1).abs() < 1e-6).all()",
+        ),
+        (
+            "Without bias their standard deviation is 1.",
+            "abs(scores['ZGR'].std() - 1) < 0.1 and min(scores[t].std() for t in names[:2]) > 2",
+        ),
+        (
+            "So test it where no probability enters: on every pair of states",
+            "all((value < 1e-12) == (key[1] < 3) for key, value in residual.items())",
+        ),
+        (
+            "and pays for the missing bias with variance",
+            "(ratio > 4).all()",
+        ),
+        (
+            "another law than `KSubset` with the same $\\theta$",
+            "abs(two['KSubset'] - two['WithoutReplacement']).max() > 0.02",
+        ),
+        (
+            "For linear $f$ the terms $(i, j)$ and $(j, i)$ add up to the gradient.",
+            "missed[1]['λ → 0'] < 1e-12 < 1e-3 < missed[1]['λ = 0.01']",
+        ),
+        ("For other $f$ they do not.", "min(missed[2]['λ → 0'], missed[3]['λ → 0']) > 0.1"),
+        (
+            "Both are $\\tfrac12 [(\\partial\\mu/\\partial\\theta)^\\top v",
+            "(products[0] - products[1]).abs().max() < 1e-15",
+        ),
+        (
+            "At $k = 1$, where both are the categorical, and at $k = n$",
+            "max(apart[1], apart[4]) < 1e-14 and min(apart[2], apart[3]) > 0.01",
+        ),
+    ],
 }

@@ -11,7 +11,7 @@ from _generate import cards, curves
 from _generate.docstrings import escaped
 from gradlab.catalogue import estimator_rows
 from gradlab.citations import bibtex
-from gradlab.estimators import ESTIMATORS
+from gradlab.estimators import ESTIMATORS, OF_STRUCTURES
 from gradlab.estimators.base import FAMILIES
 from gradlab.verification.planted_errors import PLANTED
 
@@ -21,19 +21,20 @@ TABLE = {
     for line in PAGE.splitlines()
     if line.startswith("| ") and len(cells := [c.strip() for c in line.strip("|").split("|")]) == 6
 }
-CARDS = {name: cards.card(cls(), "exact", "exact") for name, cls in ESTIMATORS.items()}
-named = pytest.mark.parametrize("name", ESTIMATORS)
+ALL = ESTIMATORS | OF_STRUCTURES
+CARDS = {name: cards.card(cls(), "exact", "exact") for name, cls in ALL.items()}
+named = pytest.mark.parametrize("name", ALL)
 
 
 def test_the_table_lists_every_estimator() -> None:
-    assert set(TABLE) - {"name"} == set(ESTIMATORS)
+    assert set(TABLE) - {"name"} == set(ALL)
 
 
 @named
 def test_a_row_of_the_table_agrees_with_the_class(name: str) -> None:
-    estimator = ESTIMATORS[name]()
+    estimator = ALL[name]()
     _, constructor, exact, calls, needs_gradient, source = TABLE[name]
-    classes = {cls.__name__: cls for cls in ESTIMATORS.values()}
+    classes = {cls.__name__: cls for cls in ALL.values()}
     assert eval(constructor.strip("`"), classes) == estimator
     order = {"constants": 0, "degree 1": 1, "degree 2": 2, "every f": float("inf")}[exact]
     assert estimator.order == order
@@ -50,12 +51,12 @@ def test_the_page_names_all_that_have_no_exact_moments() -> None:
 
 
 def test_every_family_has_a_grid_of_cards() -> None:
-    assert {cls.family for cls in ESTIMATORS.values()} <= set(FAMILIES)
+    assert {cls.family for cls in ALL.values()} <= set(FAMILIES)
 
 
 @named
 def test_a_card_shows_formula_text_form_class_and_paper(name: str) -> None:
-    estimator, text = ESTIMATORS[name](), CARDS[name]
+    estimator, text = ALL[name](), CARDS[name]
     assert text.startswith(f"{name}\n=")
     assert ".. math:: " in text
     assert f"``{estimator}``" in text
@@ -66,7 +67,7 @@ def test_a_card_shows_formula_text_form_class_and_paper(name: str) -> None:
 
 @named
 def test_a_card_keeps_every_word_of_the_docstring(name: str) -> None:
-    cls = ESTIMATORS[name]
+    cls = ALL[name]
     prose = re.split(r"\n(?:Args|Raises|Example):\n", inspect.getdoc(cls) or "")[0]
     card = " ".join(CARDS[name].split())
     words = " ".join(escaped(prose.splitlines())).split()
@@ -116,6 +117,19 @@ def test_the_curve_of_a_card_is_what_compare_measures() -> None:
     assert at["progress"] == pytest.approx(found["progress"])
     assert "3 variables of 3 classes" in curves.about_problem(gradlab.ZGR())
     assert "2 classes" in curves.about_problem(gradlab.DisARM())
+
+
+@pytest.mark.parametrize(("text", "law"), [("SIMPLE", "KSubset"), ("TopK", "WithoutReplacement")])
+def test_the_curve_of_an_estimator_of_subsets_is_of_its_law(text: str, law: str) -> None:
+    estimator = gradlab.parse(text)
+    f, logits = gradlab.problems.problem("mlp", 1, 6), gradlab.problems.regime("moderate", 1, 6)
+    given = {"distribution": lambda p: getattr(gradlab.distributions, law)(p, 3)}
+    at = curves.curve_rows(estimator).iloc[0]
+    found = gradlab.compare(
+        lambda x: f(x.unsqueeze(-2)), logits[0], [at["estimator"]], draws=curves.DRAWS, **given
+    ).iloc[0]
+    assert at["variance"] == pytest.approx(found["variance"] / found["truth2"], rel=1e-9)
+    assert f"3 of 6 elements: `{law}`" in curves.about_problem(estimator)
 
 
 def test_a_curve_without_temperature_is_against_what_is_averaged() -> None:

@@ -8,13 +8,15 @@ import yaml
 
 from gradlab.citations import bibtex
 from gradlab.cli import main
-from gradlab.estimators import ESTIMATORS, ZGR
+from gradlab.estimators import ESTIMATORS, OF_STRUCTURES, ZGR
 from gradlab.version import __version__
 
+ALL = ESTIMATORS | OF_STRUCTURES
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+
+@pytest.mark.parametrize("name", ALL)
 def test_the_entry_is_that_of_the_reference(name):
-    reference, entry = ESTIMATORS[name].reference, bibtex([name])
+    reference, entry = ALL[name].reference, bibtex([name])
     assert entry.count("@") == 1
     assert entry.count("{") == entry.count("}")
     author, year = re.findall(r"^\w+|\d{4}", reference)[:2]
@@ -25,7 +27,7 @@ def test_the_entry_is_that_of_the_reference(name):
 
 
 def test_all_entries_are_used_once_and_stand_by_year():
-    entries = bibtex(ESTIMATORS).split("\n\n")
+    entries = bibtex(ALL).split("\n\n")
     keys = [re.search(r"{(\w+),", entry)[1] for entry in entries]
     assert len(set(keys)) == len(keys)
     years = [int(re.search(r"year = {(\d+)}", entry)[1]) for entry in entries]

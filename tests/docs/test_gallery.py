@@ -111,6 +111,32 @@ def test_the_command_of_the_probe_is_that_of_its_rows() -> None:
     assert "4096 states" in entry("vae-probed")
 
 
+def test_the_structures() -> None:
+    rows = committed("structures")
+    rows = rows.assign(bias=rows["bias2"] / rows["truth2"], sd=rows["variance"] / rows["truth2"])
+    keys = ["estimator", "target", "degree", "structure"]
+    median = rows.groupby(keys)[["bias", "sd"]].median().clip(lower=0) ** 0.5
+    bias, sd = median["bias"], median["sd"]
+    family, own, text = "exponential family", "perturb-and-MAP", entry("structures")
+    for name, order in (("ST", 1), ("DARN", 1), ("ZGR", 2)):
+        exact = bias[name, family].groupby("degree").agg(["min", "max"])
+        assert (exact["max"].loc[:order] < 1e-12).all()
+        assert (exact["min"].loc[order + 1 :] > 0.1).all()
+    st = bias["ST", family, 2]
+    assert st.idxmin() == "3-subsets of 6"
+    assert st.idxmax().startswith("chain")
+    assert f"median {percent(st.min())} of the gradient on subsets and {percent(st.max())}" in text
+    for target, of in ((own, "of the gradient of its own law"), (family, "of that of the")):
+        at = bias["I-MLE(lam=0.3)", target, 1]
+        assert f"by {percent(at.min())} to {percent(at.max())} {of}" in text
+    relaxed = bias["TopK(tau=0.5)", "sampling without replacement", 1].iloc[0]
+    assert f"Relaxed top-k misses {percent(relaxed)} of the gradient" in text
+    ratio = sd["ZGR", family, 3] / sd["ST", family, 3]
+    assert f"ZGR has {ratio.min():.1f} to {ratio.max():.1f} times the standard deviation" in text
+    assert (sd["RF(m=4)", family, 3] < sd["ZGR", family, 3] / 2).all()
+    assert bias["RF(m=4)", family].max() == 0
+
+
 def test_the_trade_off() -> None:
     rows = committed("trade-off")
     rows = rows[(rows["kind"] == "domination") & (rows["scale"] == "raw")]

@@ -44,6 +44,13 @@ def test_every_command_is_in_the_table_of_verbs() -> None:
     assert named == set(COMMAND_LINE.commands)
 
 
+def test_the_table_of_distributions_lists_all() -> None:
+    table = README.partition("## Distributions")[2].partition("\n## ")[0]
+    shown = {name for line in table.splitlines() for name in re.findall(r"`([A-Z]\w+)`", line)}
+    bases = {"ExponentialFamily", "FiniteDistribution"}
+    assert shown == set(gradlab.distributions.__all__) - bases
+
+
 def test_its_pictures_are_there() -> None:
     (picture,) = re.findall(r"!\[.+?\]\((\S+)\)", README)
     assert (ROOT / picture).exists()

@@ -7,11 +7,21 @@ import torch
 
 from cases import CLAIMS, estimators, generator, logits_of, loss_of
 from gradlab.comparison.comparing import with_temperatures
-from gradlab.estimators import ESTIMATORS, MVE, RELAX, GumbelRao, MovingAverage, Reinforce, parse
+from gradlab.estimators import (
+    ESTIMATORS,
+    MVE,
+    OF_STRUCTURES,
+    RELAX,
+    GumbelRao,
+    MovingAverage,
+    Reinforce,
+    parse,
+)
 from gradlab.estimators.base import FAMILIES
 from gradlab.plots import style
 
-classes = pytest.mark.parametrize("cls", ESTIMATORS.values(), ids=lambda cls: cls.name)
+ALL = ESTIMATORS | OF_STRUCTURES
+classes = pytest.mark.parametrize("cls", ALL.values(), ids=lambda cls: cls.name)
 F, LOGITS = loss_of("cubic"), logits_of("moderate")
 
 
@@ -23,7 +33,7 @@ def test_the_family_is_one_of_those_that_figures_know(cls):
 
 def test_figures_order_families_as_the_classes_do():
     assert tuple(style.FAMILIES) == FAMILIES
-    assert {name for names in style.FAMILIES.values() for name in names} == set(ESTIMATORS)
+    assert {name for names in style.FAMILIES.values() for name in names} == set(ALL)
 
 
 @classes

@@ -8,11 +8,12 @@ import gradlab
 from gradlab import estimators
 from gradlab.catalogue import entries
 from gradlab.catalogue.made import made, markdown_table
-from gradlab.estimators import ESTIMATORS, GumbelRao, LeaveOneOut, parse
+from gradlab.estimators import ESTIMATORS, OF_STRUCTURES, GumbelRao, LeaveOneOut, parse
 from gradlab.estimators.registry import _READING_ORDER
 from gradlab.text_forms import _bare
 
-classes = pytest.mark.parametrize("cls", ESTIMATORS.values(), ids=lambda cls: cls.name)
+ALL = ESTIMATORS | OF_STRUCTURES
+classes = pytest.mark.parametrize("cls", ALL.values(), ids=lambda cls: cls.name)
 
 
 @classes
@@ -24,7 +25,7 @@ def test_every_name_of_a_class_is_read_in_any_spelling(cls):
 
 def test_no_two_estimators_share_a_name():
     spelt: dict[str, set[str]] = {}
-    for cls in ESTIMATORS.values():
+    for cls in ALL.values():
         for name in (cls.name, cls.__name__, *cls.aliases):
             spelt.setdefault(_bare(name), set()).add(cls.name)
     assert {name for name, owners in spelt.items() if len(owners) > 1} == set()
@@ -84,7 +85,7 @@ def test_what_only_a_fit_can_give_is_not_read(text):
 
 
 def test_the_reading_order_names_estimators_once():
-    assert sorted(_READING_ORDER) == sorted(set(_READING_ORDER) & set(ESTIMATORS))
+    assert sorted(_READING_ORDER) == sorted(set(_READING_ORDER) & set(ALL))
 
 
 @classes

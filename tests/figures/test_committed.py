@@ -55,6 +55,11 @@ CASES: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
         ["problem", "estimator"],
         MOMENTS,
     ),
+    "structures": (
+        {"seeds": 1, "degrees": (2,), "estimators": ("ST", "ZGR", "RF(m=4)")},
+        ["structure", "degree", "logits_seed", "estimator"],
+        MOMENTS,
+    ),
     "verdicts": (
         {"estimators": ("ZGR",), "kinds": ("linear",)},
         ["estimator", "loss"],
