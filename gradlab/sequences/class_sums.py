@@ -21,7 +21,8 @@ from gradlab.exact.tuples import NotExactError
 from gradlab.moments import Moments
 from gradlab.sequences.advantages import Greedy, LengthWeighted, Raw
 from gradlab.sequences.aggregation import Constant, LocalTokenMean, SequenceMean, Sum, TokenMean
-from gradlab.sequences.enumerated import EnumeratedPolicy, Known
+from gradlab.sequences.enumerated import EnumeratedPolicy
+from gradlab.sequences.known import Known
 from gradlab.sequences.multisets import groups_of
 from gradlab.sequences.normalized_advantages import BatchStd, NonzeroScaled, TokenWhitened
 from gradlab.sequences.policy_gradient import PolicyGradient

@@ -21,8 +21,9 @@ from gradlab.sequences.class_sums import (
     group_moments,
     is_independent,
 )
-from gradlab.sequences.enumerated import EnumeratedPolicy, Known
+from gradlab.sequences.enumerated import EnumeratedPolicy
 from gradlab.sequences.finite_states import FiniteStates, enumerated_policy, finite_moments
+from gradlab.sequences.known import Known, known_of
 from gradlab.sequences.policy_contract import Policy
 from gradlab.sequences.policy_gradient import PolicyGradient
 from gradlab.sequences.ratios import Score
@@ -321,7 +322,7 @@ def _sums(weigh: Weighting, on: EnumeratedPolicy) -> Sums:
     for leaves in on.blocks():
         noise = torch.rand(leaves.count, on.task.horizon, 2, generator=source, dtype=torch.float64)
         keep = on.sampled[leaves.part, None] > 0
-        weights = torch.where(keep, weigh(on.known(leaves)), 0.0)
+        weights = torch.where(keep, weigh(known_of(on, leaves)), 0.0)
         if not weights.isfinite().all():
             raise ArithmeticError("a coefficient is not finite")
         sums += torch.einsum("nt,ntk->k", weights.to(torch.float64), noise)

@@ -12,7 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gradlab.exact.enumeration import TooLargeError
-from gradlab.sequences.enumerated import EnumeratedPolicy, Known
+from gradlab.sequences.enumerated import EnumeratedPolicy
+from gradlab.sequences.known import Known
 from gradlab.sequences.tree import Leaves
 
 __all__ = ["Asked", "Tables", "Weighting", "tables"]
@@ -93,6 +94,8 @@ def tables(on: EnumeratedPolicy, asked: Sequence[Asked]) -> list[Tables]:
         >>> bool(found.means.abs().max() < 1e-12)  # the mean score is 0
         True
     """
+    if not asked:
+        return []
     for one in asked:
         one.check(on)
     found = [

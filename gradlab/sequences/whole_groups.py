@@ -9,8 +9,9 @@ from torch import Tensor
 
 from gradlab.exact.tuples import NotExactError
 from gradlab.moments import Moments
-from gradlab.sequences.enumerated import EnumeratedPolicy, Known
+from gradlab.sequences.enumerated import EnumeratedPolicy
 from gradlab.sequences.group import Group
+from gradlab.sequences.known import Known
 from gradlab.sequences.multisets import count_multisets, groups_of
 from gradlab.sequences.policy_gradient import PolicyGradient
 
