@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
     from gradlab.estimators import *  # noqa: F403
     from gradlab.exact.truth import exact_gradient, exact_moments, exact_value
-    from gradlab.loss.adapted import as_loss
+    from gradlab.loss import as_loss, with_parameters
     from gradlab.moments import Moments
     from gradlab.montecarlo import monte_carlo
     from gradlab.nn import CategoricalLayer, GradientProbe
@@ -70,6 +70,7 @@ _HOME = {
     "GradientProbe": "nn",
     "Verdict": "verification",
     "verify": "verification",
+    "with_parameters": "loss",
     **dict.fromkeys([*_BASES.split(), *_FUNCTIONS.split(), *_estimators()], "estimators"),
     **dict.fromkeys(["ESTIMATORS", "QuadratureError", "parse"], "estimators"),
 }

@@ -19,6 +19,8 @@ from gradlab.estimators import Estimator
 from gradlab.exact.interruption import bears_interruption, is_own
 from gradlab.exact.mechanism import is_shipped
 from gradlab.exact.structures import DistributionOf, Structured
+from gradlab.exact.truth import NEEDS_DISTRIBUTION
+from gradlab.exact.truth import structured as structured_of
 from gradlab.loss import Loss
 from gradlab.loss.gate import Objective, checked
 from gradlab.moments import GROUPS, Groups, Moments
@@ -55,7 +57,7 @@ def block_size(estimator: Estimator, variables: int, classes: int) -> int:
 def monte_carlo(
     estimator: Code,
     f: Loss,
-    logits: Float[Tensor, "*shape"],
+    logits: Float[Tensor, "*shape"] | tuple[Tensor, ...],
     draws: int,
     seed: int = 0,
     *,
@@ -74,7 +76,8 @@ def monte_carlo(
     Args:
         estimator: An Estimator, its text such as "GR(tau=0.1, k=10)", or your own code in a form
             that `gradlab.user_code.draws_of` accepts.
-        f: The loss, x [..., N, C] -> values [...].
+        f: The loss, x [..., N, C] -> values [...], or f(x, logits) marked by
+            `gradlab.with_parameters`; its draws are the backward of surrogates.
         logits: Logits [N, C], or [B, N, C] for a batch.
         draws: The number n of independent draws, at least 32.
         seed: The seed of all draws, an int in [0, 2^63).
@@ -106,8 +109,13 @@ def monte_carlo(
         True
     """
     estimator = estimator_of(estimator)
-    structured = None if distribution is None else Structured(f, logits, distribution)
-    f = checked(f, logits) if structured is None else structured.objective
+    structured = structured_of(f, logits, distribution)
+    if structured is not None:
+        f, logits = structured.objective, structured.parameters
+    elif isinstance(logits, tuple):
+        raise TypeError(NEEDS_DISTRIBUTION)
+    else:
+        f = checked(f, logits)
     for name, value, least in (
         ("draws", draws, 2 * GROUPS),
         ("workers", workers, 1),

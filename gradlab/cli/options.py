@@ -103,7 +103,7 @@ OwnLoss = Annotated[
     typer.Option(
         "--loss",
         help="Your own loss instead of --problem: a function that maps one-hot x [..., N, C] to "
-        "values [...].",
+        "values [...]; or f(x, logits) with @gradlab.with_parameters above it.",
         metavar="FILE.py:NAME",
     ),
 ]

@@ -22,7 +22,7 @@ from gradlab.comparison.unmet import Rare, rare_draws, rare_states
 from gradlab.estimators import Estimator
 from gradlab.exact.moments import Enumerated, Enumeration, enumerated
 from gradlab.exact.structures import DistributionOf, Structured
-from gradlab.exact.truth import structured
+from gradlab.exact.truth import NEEDS_DISTRIBUTION, structured
 from gradlab.loss import Loss
 from gradlab.loss.gate import name_of
 from gradlab.moments import GROUPS, Moments, Truth, check_averaged
@@ -48,7 +48,7 @@ REFERENCE_DRAWS = 1_000_000
 @single_thread()
 def compare(
     f: Loss | Enumerated | Structured,
-    logits: Float[Tensor, "*shape"] | None = None,
+    logits: Float[Tensor, "*shape"] | tuple[Tensor, ...] | None = None,
     estimators: Iterable[Code] = (),
     temperatures: Sequence[float] | None = None,
     draws: int | None = None,
@@ -73,7 +73,8 @@ def compare(
     float64; f is given x in the dtype of the logits.
 
     Args:
-        f: A loss, x [..., N, C] -> values [...]. For logits [B, N, C] it maps x [..., B, N, C] to
+        f: A loss, x [..., N, C] -> values [...], or f(x, logits) marked by
+            `gradlab.with_parameters`. For logits [B, N, C] it maps x [..., B, N, C] to
             [..., B], and all numbers are of the B elements together. An `Enumeration` or an
             `EnumeratedBatch` stands in place of f and logits: `compare(on, estimators=[...])`.
         logits: Of the categorical variables, [N, C] or [B, N, C], floating.
@@ -129,6 +130,8 @@ def compare(
         settings = {"draws": draws, "seed": seed, "method": method, "averaged": averaged}
         settings |= {"gradient_cost": gradient_cost, "problem": problem or name_of(on.f)}
         return structured_rows(on, with_temperatures(estimators, temperatures), **settings)
+    if isinstance(logits, tuple):
+        raise TypeError(NEEDS_DISTRIBUTION)
     exact = enumerated(f, logits, enumeration)
     logits = exact.logits
     name = problem or name_of(exact.objective)

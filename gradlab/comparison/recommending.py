@@ -75,7 +75,8 @@ def recommend(
     draws contradict this. What is not shown to make progress is ranked below a line, never first.
 
     Args:
-        f: The loss, x [..., N, C] -> values [...]. For logits [B, N, C] it maps x [..., B, N, C] to
+        f: The loss, x [..., N, C] -> values [...], or f(x, logits) marked by
+            `gradlab.with_parameters`. For logits [B, N, C] it maps x [..., B, N, C] to
             [..., B], and all numbers are of the B elements together. An `Enumeration` or an
             `EnumeratedBatch` stands in place of f and logits. So does a list of pairs (f, logits),
             snapshots of a training: progress is then the mean over them.

@@ -7,13 +7,14 @@ only).
 
 from abc import ABC, abstractmethod
 from dataclasses import fields, replace
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
 from gradlab.categorical import draw_one_hot, probabilities
+from gradlab.estimators._second_argument import BINDS
 from gradlab.loss import Loss, why_no_gradient
 
 __all__ = ["FAMILIES", "Estimator"]
@@ -37,7 +38,10 @@ class Estimator(ABC):
     r"""An estimator of g = d/dlogits E f(x), x ~ Categorical(softmax(logits)).
 
     Subclasses are frozen dataclasses. Their fields are hyperparameters, and what `fit` or `updated`
-    found. What a class declares is never guessed from the name of a field.
+    found. What a class declares is never guessed from the name of a field. Their methods are
+    written for an f of x alone. A loss that sees the logits (`gradlab.with_parameters`) reaches
+    them as such a function, whose graph carries df/dlogits; its draws are the backward of rows of
+    surrogates.
 
     Declares:
         name: The short name of the text form, such as `GR`.
@@ -76,6 +80,13 @@ class Estimator(ABC):
     fit_steps: ClassVar[int | None] = None
     running_field: ClassVar[str | None] = None
     line_alpha: ClassVar[float | None] = None
+
+    def __init_subclass__(cls, draws_itself: bool = False, **options: Any) -> None:
+        # So a family, or code of a user's, writes its methods for an f of x alone.
+        super().__init_subclass__(**options)
+        for name, binds in BINDS.items():
+            if name in vars(cls) and not (draws_itself and name == "draw"):
+                setattr(cls, name, binds(vars(cls)[name]))
 
     def calls(self, classes: int, variables: int = 1) -> int:
         """Evaluations of f that one draw spends on so many variables of so many classes."""
@@ -126,6 +137,7 @@ class Estimator(ABC):
             raise ValueError(reason)
         return logits
 
+    @BINDS["supports"]
     def supports(self, f: Loss, logits: Float[Tensor, "N C"]) -> str | None:
         """Return why this estimator cannot be used on f or on logits of this shape, or None."""
         # Whoever asks keeps his logits, whatever a refusal does to them.

@@ -21,7 +21,13 @@ from gradlab.categorical import (
     probabilities,
 )
 from gradlab.estimators.base import Estimator
-from gradlab.loss import Loss, NotDifferentiableError, evaluate, gradient
+from gradlab.loss import (
+    Loss,
+    NotDifferentiableError,
+    evaluate,
+    gradient,
+    sees_parameters,
+)
 
 __all__ = ["PathwiseEstimator", "SampleOnlyEstimator", "with_product"]
 
@@ -66,8 +72,11 @@ class PathwiseEstimator(Estimator):
         """Return f(sample(logits)); see `Estimator.surrogate`."""
         x = self.sample(logits, generator)
         values = evaluate(f, x)
-        if is_readable(values) and x.requires_grad and not values.requires_grad:
-            raise NotDifferentiableError
+        if is_readable(values) and x.requires_grad:
+            # Values that see the logits have a graph, even where it does not lead to x.
+            whole = sees_parameters(f)
+            if not (_depends(values, x) if whole else values.requires_grad):
+                raise NotDifferentiableError
         return values
 
     def conditional_jacobians(
@@ -124,6 +133,19 @@ class SampleOnlyEstimator(PathwiseEstimator):
         columns = self.pullback(each_class, unit[None, :, None], unit[None, None])
         first = columns.transpose(-1, -2)
         return first, columns @ first
+
+
+def _depends(values: Tensor, x: Tensor) -> bool:
+    """Return whether the graph of the values leads to x."""
+    seen, nodes = set(), [values.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is x.grad_fn:
+            return True
+        if node is not None and node not in seen:
+            seen.add(node)
+            nodes += [following for following, _ in node.next_functions]
+    return False
 
 
 def with_product(

@@ -21,10 +21,18 @@ from gradlab.categorical import (
 )
 from gradlab.estimators import (
     Estimator,
+    LeaveOneOut,
     PathwiseEstimator,
     SampledValueEstimator,
     SampleOnlyEstimator,
     ValueEstimator,
+)
+from gradlab.exact.direct import (
+    DirectPart,
+    centred_scores,
+    direct_part,
+    direct_variance,
+    products,
 )
 from gradlab.exact.enumeration import (
     GradientMoments,
@@ -69,7 +77,7 @@ class Enumeration:
     copied, in float64: what happens to the tensor later does not change the enumeration.
 
     Args:
-        f: The loss, x [..., N, C] -> [...].
+        f: The loss, x [..., N, C] -> [...], or f(x, logits) marked by `gradlab.with_parameters`.
         logits: The parameters [N, C]. Their dtype and device are those in which f is given x.
 
     Raises:
@@ -120,10 +128,17 @@ class Enumeration:
         """Moments of grad f."""
         return gradient_moments(self.f, self.logits)
 
+    @cached_property
+    def direct(self) -> DirectPart | None:
+        """E df/dlogits, where f sees the logits; else None."""
+        objective = self.objective
+        return None if objective.second is None else direct_part(objective, self.logits)
+
     @property
     def gradient(self) -> Float[Tensor, "N C"]:
-        """The true gradient, float64."""
-        return self.values.gradient
+        """The true gradient, float64: E[f s], and E df/dlogits where f sees the logits."""
+        first = self.values.gradient
+        return first if self.direct is None else first + self.direct.mean
 
     def moments(self, estimator: Estimator) -> Moments:
         """Return the exact moments of `estimator`; see `gradlab.exact_moments`."""
@@ -141,19 +156,21 @@ class Enumeration:
                 whole = moments_over_states(estimator, self.f, self.logits)
                 some = self._some_states
                 check_pullback(estimator, self.values.p, some, self.objective.trained)
-                return whole
+                return self._with_direct(whole, estimator, None)
             jacobians = self.jacobians(estimator)
             if jacobians is not None:
-                return moments_of_product(self.gradients, *jacobians)
+                found = moments_of_product(self.gradients, *jacobians)
+                return self._with_direct(found, estimator, jacobians[0])
         elif isinstance(estimator, ValueEstimator):
             # A variance that is a formula belongs to a mean that is known, so to gradlab's own.
-            if is_shipped(estimator):
+            known = self.direct is None or isinstance(estimator, LeaveOneOut)
+            if is_shipped(estimator) and known:
                 v = self.values
-                found = estimator.variance_given_moments(
+                variance = estimator.variance_given_moments(
                     v.p, v.mean, v.excess, v.conditional_square
                 )
-                if found is not None:
-                    return Moments(v.gradient, found)
+                if variance is not None:
+                    return self._with_direct(Moments(v.gradient, variance), estimator, None)
             if isinstance(estimator, SampledValueEstimator):
                 mean, square = tuple_moments(estimator, self.f, self.logits)
                 self.check_estimate(estimator)
@@ -161,6 +178,19 @@ class Enumeration:
         raise NotExactError(
             f"no exact moments are known for {estimator}; use monte_carlo(...) instead"
         )
+
+    def _with_direct(self, first: Moments, estimator: Estimator, table: Tensor | None) -> Moments:
+        """Return the moments of the whole estimate, given those of its part without df/dlogits."""
+        if self.direct is None:
+            return first
+        f, D = self.objective, self.direct.mean
+        if isinstance(estimator, PathwiseEstimator):
+            samples, given = 1, products(estimator, f, self.values.p, table)
+        else:
+            assert isinstance(estimator, LeaveOneOut)
+            samples, given = estimator.m, centred_scores(self.values, f)
+        more = direct_variance(given, first.mean, f, self.logits, D) / samples
+        return Moments(first.mean + D, (first.variance_per_variable + more).clamp_min(0.0))
 
     @property
     def _is_wide(self) -> bool:
@@ -263,7 +293,7 @@ class EnumeratedBatch:
     @cached_property
     def gradient(self) -> Float[Tensor, "B N C"]:
         """The true gradient of each element, float64."""
-        return torch.stack([element.values.gradient for element in self.elements])
+        return torch.stack([element.gradient for element in self.elements])
 
     def seconds(self, estimator: Estimator) -> float:
         """Return about how long exact moments of `estimator` take, without sweeps of f."""

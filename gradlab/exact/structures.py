@@ -2,14 +2,15 @@ r"""Truth and exact moments where x is drawn from any distribution with finitely
 
 .. math:: \nabla_\theta E f = \sum_x p(x)\,f(x)\,s(x), \qquad s = \nabla_\theta \log p(x)
 
-All states are enumerated; scores and products of all of them are made at once, by differentiating
-their sum with weights in the weights.
+and E[df/dparameters] beside it where f sees the parameters. All states are enumerated; scores and
+products of all of them are made at once, by differentiating their sum with weights in the weights.
 """
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,17 +20,21 @@ from torch.distributions import Distribution, Independent
 from gradlab.categorical import check_floating
 from gradlab.distributions.base import FiniteDistribution, with_gradient
 from gradlab.estimators import Estimator, LeaveOneOut, Reinforce
+from gradlab.exact.differentiable import sum_of_blocks
+from gradlab.exact.direct import each_gradient
 from gradlab.exact.enumeration import TooLargeError
+from gradlab.exact.packed import flattened
 from gradlab.exact.tuples import NotExactError
-from gradlab.loss import Loss, LossShapeError, evaluate, gradient
+from gradlab.loss import Loss, evaluate, gradient
 from gradlab.loss.gate import Objective, checked_at
+from gradlab.loss.second_argument import direct_gradient
 from gradlab.moments import Moments
 from gradlab.reproducible import single_thread
 from gradlab.samples import configurations_at
 
 __all__ = ["DistributionOf", "Structured"]
 
-DistributionOf = Callable[[Tensor], Distribution]
+DistributionOf = Callable[[Any], Distribution]
 """From the parameters to what x is drawn from."""
 
 
@@ -45,11 +50,13 @@ class Structured:
 
     Args:
         f: The loss, x [..., *shape of x] -> [...]. The shape of x is that of one sample: batch and
-            event axes of the distribution together. Elements of the batch are independent.
+            event axes of the distribution together. Elements of the batch are independent. Or
+            f(x, parameters), marked by `gradlab.with_parameters`.
         parameters: What the distribution depends on, any shape, floating-point.
         distribution: From parameters like these to a `torch.distributions.Distribution` with
             `enumerate_support` and a differentiable `log_prob`, such as `gradlab.distributions`
             and torch's own `OneHotCategorical`, `Bernoulli`, `Categorical` and `Independent`.
+        held: Tensors that the parameters were made of, which f must not depend on in another way.
 
     Raises:
         LossError: If f breaks its contract; the subclass names the fault.
@@ -68,6 +75,7 @@ class Structured:
     f: Loss
     parameters: Float[Tensor, "*parameters"]
     distribution: DistributionOf
+    held: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
     objective: Objective = field(init=False, repr=False, compare=False)
     shape: torch.Size = field(init=False, repr=False, compare=False)
 
@@ -80,9 +88,9 @@ class Structured:
         object.__setattr__(self, "parameters", kept)
         drawn = _distribution(self.distribution, kept)
         object.__setattr__(self, "shape", drawn.batch_shape + drawn.event_shape)
-        flat = _Flat(self.f, self.shape)
+        flat = flattened(self.f, self.shape)
         some = self.states[torch.linspace(0, len(self.states) - 1, 12).long()]
-        found = checked_at(flat, some.to(given.device, given.dtype), given)
+        found = checked_at(flat, some.to(given.device, given.dtype), given, held=self.held)
         object.__setattr__(self, "objective", found)
         _check_sums(self.p, self.parameters, self._log_prob)
 
@@ -126,12 +134,36 @@ class Structured:
     @cached_property
     def gradient(self) -> Float[Tensor, "*parameters"]:
         """The true gradient of E f in the parameters, float64."""
+        if self.objective.second is None:
+            return self._first
+        with torch.enable_grad():
+            theta = self.parameters.detach().requires_grad_()
+            values = ((part, evaluate(self.objective.at(theta), x)) for part, x in self._blocks())
+            return self._first + sum(direct_gradient(v, theta, self.p[part]) for part, v in values)
+
+    @cached_property
+    def _first(self) -> Tensor:
+        """E[f s], the gradient of a loss of x alone."""
         # The mean is taken off: sum p s = 0, and an offset of f would cost digits.
         weight = self.p * (self.values - self.value)
         with torch.enable_grad():
             theta = self.parameters.detach().requires_grad_()
             (found,) = torch.autograd.grad(self._log_prob(theta), theta, weight)
         return found
+
+    def value_with_graph(self, parameters: Tensor) -> Float[Tensor, ""]:
+        """Return the expected loss, whose graph leads to the parameters that were given.
+
+        Args:
+            parameters: The caller's, with their graph.
+        """
+
+        def block(x: Tensor, theta: Tensor) -> Tensor:
+            values = evaluate(self.objective.at(theta), x).to(torch.float64)
+            return self._log_prob(theta, x).exp() @ (values - self.value)
+
+        blocks = (partial(block, x) for _, x in self._blocks())
+        return sum_of_blocks(self.value, blocks, parameters)
 
     @single_thread()
     def moments(self, estimator: Estimator) -> Moments:
@@ -152,7 +184,7 @@ class Structured:
         mean = torch.zeros(self.parameters.numel(), dtype=torch.float64)
         square = torch.zeros_like(mean)
         for part, x in self._blocks(self.parameters.numel()):
-            g = self._estimates(estimator, x, self.values[part])
+            g = self._estimates(estimator, x, self.values[part]) + self._direct(x)
             mean += self.p[part] @ g
             square += self.p[part] @ g.square()
         return self._moments(mean, square - mean.square())
@@ -174,10 +206,31 @@ class Structured:
             s = self._rows(partial(self._log_prob, states=x), len(x))
             of_scores += self.p[part] @ s.square()
             both += self.p[part] @ (away[part, None] * s).square()
-        g = self.gradient.flatten()
+        g = self._first.flatten()
         first = (both - g.square()) / 4
         pair = (both + (self.p @ away.square()) * of_scores) / 2
-        return self._moments(g, 2 / (m * (m - 1)) * (2 * (m - 2) * first + pair))
+        variance = 2 / (m * (m - 1)) * (2 * (m - 2) * first + pair)
+        if self.objective.second is not None:
+            variance += self._variance_of_direct() / m
+        return self._moments(self.gradient.flatten(), variance)
+
+    def _variance_of_direct(self) -> Tensor:
+        """Return 2 Cov((f - E f) s, d) + Var d of one x, d being the gradient in the parameters."""
+        size, first = self.parameters.numel(), self._first.flatten()
+        more, direct = torch.zeros_like(first), torch.zeros_like(first)
+        for part, x in self._blocks(size):
+            s = self._rows(partial(self._log_prob, states=x), len(x))
+            d = self._direct(x)
+            direct += self.p[part] @ d
+            away = (self.values[part] - self.value)[:, None]
+            more += self.p[part] @ ((2 * away * s + d) * d)
+        return more - (2 * first + direct) * direct
+
+    def _direct(self, x: Tensor) -> Tensor:
+        """Return the gradient of f in the parameters at each x, [n, P], 0 if it sees none."""
+        if self.objective.second is None:
+            return torch.zeros((), dtype=torch.float64)
+        return each_gradient(self.objective, x, self.parameters)
 
     def _estimates(self, estimator: Estimator, x: Tensor, values: Tensor) -> Tensor:
         """Return the estimate [n, P] at each x."""
@@ -238,7 +291,7 @@ class Structured:
         x = self._sample(n * m, generator)
         values = evaluate(self.objective, x).detach().to(torch.float64)
         if m == 1:
-            found = self._estimates(estimator, x, values)
+            found = self._estimates(estimator, x, values) + self._direct(x)
         else:
             of_draw = values.reshape(n, m)
             weight = (of_draw - of_draw.mean(1, keepdim=True)) / (m - 1)
@@ -247,6 +300,8 @@ class Structured:
                 return (weight * self._log_prob(theta, x).reshape(n, m)).sum(1)
 
             found = self._rows(scored, n)
+            if self.objective.second is not None:
+                found = found + self._direct(x).reshape(n, m, -1).mean(1)
         return found.reshape(n, *self.parameters.shape)
 
     def _sample(self, n: int, generator: Generator) -> Tensor:
@@ -268,25 +323,6 @@ class Structured:
         for x in self.states.split(size):
             yield slice(start, start + len(x)), x
             start += len(x)
-
-
-@dataclass(frozen=True)
-class _Flat:
-    """f of x given as one row of numbers, [..., 1, D]."""
-
-    f: Loss
-    shape: torch.Size
-
-    def __call__(self, x: Tensor) -> Tensor:
-        shaped = x.reshape(*x.shape[:-2], *self.shape)
-        values = self.f(shaped)
-        if isinstance(values, Tensor) and values.shape != x.shape[:-2]:
-            raise LossShapeError(
-                f"f must return one value for each x: shape {list(x.shape[:-2])} for x of shape "
-                f"{list(shaped.shape)}, of which the last {len(self.shape)} axes are one x; not "
-                f"{list(values.shape)}"
-            )
-        return values
 
 
 def _distribution(of: DistributionOf, parameters: Tensor) -> Distribution:

@@ -4,19 +4,19 @@ Every element is then a problem of its own on the same states, read from the tab
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from gradlab.categorical import configurations_at, one_hot, probabilities
 from gradlab.loss import evaluate, gradient
 from gradlab.loss.gate import Objective
 
-__all__ = ["LookUp", "Tabulated", "count_states"]
+__all__ = ["LookUp", "Tabulated", "count_states", "state_classes"]
 
 # Numbers of x that f is shown at once, and that a table may hold.
 _BLOCK = 2**20
@@ -56,15 +56,14 @@ class Tabulated:
     def __init__(self, f: Objective, logits: Float[Tensor, "B N C"]) -> None:
         self.f = f
         self.logits = logits.detach().to("cpu", torch.float64)
-        self._possible = probabilities(self.logits) > 0
-        self._classes = _allowed(logits)
-        sizes = [len(allowed) for allowed in self._classes]
+        classes = _allowed(logits)
+        sizes = [len(allowed) for allowed in classes]
         self.states = math.prod(sizes)
         # What a class of each variable counts in the number of a state.
         self._place = torch.zeros(logits.shape[1:], dtype=torch.float64)
         if self.states * len(self.logits) > _TABLE:
             return  # no table is made, and the places may be too large for a float
-        for i, (row, allowed) in enumerate(zip(self._place, self._classes, strict=True)):
+        for i, (row, allowed) in enumerate(zip(self._place, classes, strict=True)):
             row[allowed] = math.prod(sizes[i + 1 :]) * torch.arange(
                 len(allowed), dtype=torch.float64
             )
@@ -82,8 +81,12 @@ class Tabulated:
             state = (x.detach() * self._place).sum((-2, -1)).long()
             return LookUp.apply(x, state, self.values[:, b], lambda s: self.gradients[s, b])
 
-        cpu = torch.device("cpu")
-        return Objective(f, torch.float64, cpu, None, self.f.eps, caller=self.f.dtype)
+        def both(x: Tensor, parameters: Tensor) -> Tensor:
+            return alone.at(parameters)(x)
+
+        given = torch.float64, torch.device("cpu"), None, self.f.eps
+        second = None if alone.second is None else both
+        return Objective(f, *given, caller=self.f.dtype, second=second)
 
     @cached_property
     def values(self) -> Float[Tensor, "S B"]:
@@ -96,18 +99,38 @@ class Tabulated:
         """grad f at every state of every element."""
         return torch.cat([gradient(self.f, x).to(torch.float64) for x in self._blocks()])
 
-    def _blocks(self) -> list[Float[Tensor, "s B N C"]]:
-        batch = len(self.logits)
-        classes = configurations_at(torch.arange(self.states), self._classes)  # [S, N]
-        # A class that is masked in one element stands aside there for one that is not.
-        instead = self._possible.to(torch.uint8).argmax(-1)  # [B, N]
-        blocks = []
-        for part in classes.split(max(1, _BLOCK // self.logits.numel())):
-            each = part.unsqueeze(1).expand(-1, batch, -1)
-            variables = torch.arange(each.shape[-1])
-            possible = self._possible[torch.arange(batch)[:, None], variables, each]
-            blocks.append(one_hot(torch.where(possible, each, instead), self.logits))
-        return blocks
+    def _blocks(self) -> Iterator[Float[Tensor, "s B N C"]]:
+        for _, shown in state_classes(self.logits, _BLOCK):
+            yield one_hot(shown, self.logits)
+
+
+def state_classes(
+    logits: Float[Tensor, "*batch N C"], block: int
+) -> Iterator[tuple[Int[Tensor, "s *batch N"], Int[Tensor, "s *batch N"]]]:
+    """Yield the classes of all states, for all elements of a batch together, in blocks.
+
+    Args:
+        logits: The parameters [N, C] or [B, N, C].
+        block: About how many numbers x of one block may have.
+
+    Yields:
+        The classes, and those that x is made of: a class that is masked in one element, where its
+        probability is 0, stands aside there for one that is not.
+
+    Example:
+        >>> [shown.tolist() for _, shown in state_classes(torch.zeros(1, 2), 2**10)]
+        [[[0], [1]]]
+    """
+    batch, variables = logits.shape[:-2], torch.arange(logits.shape[-2])
+    allowed = _allowed(logits)
+    possible = probabilities(logits.detach().to("cpu", torch.float64)) > 0
+    instead = possible.to(torch.uint8).argmax(-1)
+    numbers = torch.arange(math.prod(map(len, allowed)))
+    for part in numbers.split(max(1, block // logits.numel())):
+        classes = configurations_at(part, allowed)
+        each = classes.view(len(part), *[1] * len(batch), -1).expand(-1, *batch, len(variables))
+        met = possible.expand(len(part), *possible.shape).gather(-1, each.unsqueeze(-1)).squeeze(-1)
+        yield each, torch.where(met, each, instead)
 
 
 class LookUp(torch.autograd.Function):

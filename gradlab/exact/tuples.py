@@ -14,8 +14,9 @@ from torch import Tensor
 from gradlab.categorical import configurations_at, is_masked, one_hot, probabilities
 from gradlab.estimators import SampledValueEstimator, ValueEstimator
 from gradlab.estimators.values import TabledLoss
+from gradlab.exact.direct import estimates_at
 from gradlab.exact.tabulated import LookUp
-from gradlab.loss import Loss, evaluate, gradient
+from gradlab.loss import Loss, Objective, evaluate, gradient, sees_parameters
 from gradlab.reproducible import block_generator
 
 __all__ = [
@@ -108,15 +109,23 @@ def tuple_sums(
     variables, classes_each = logits.shape
     points = max(m, estimator.calls(classes_each, variables))
     chunk = max(1, min(_CHUNK, _CHUNK_ELEMENTS // (points * logits.numel())))
+    # A loss that sees the logits has another gradient in them at each tuple.
+    whole = sees_parameters(f)
     # Each configuration is in many tuples, or a neighbour of many. A table of gradients is large.
-    if m > 1 or (points > 1 and not estimator.needs_gradient):
+    if whole:
+        chunk = max(1, chunk // 4)
+    elif m > 1 or (points > 1 and not estimator.needs_gradient):
         f = _tabled(f, allowed, logits, estimator.needs_gradient)
     for start in range(0, count**m, chunk):
         classes = tuples_at(torch.arange(start, min(start + chunk, count**m)), m, allowed)
         weight = estimator.tuple_probabilities(logits, classes)
         possible = weight > 0
         weight, classes = weight[possible], classes[:, possible]
-        g = estimator.estimate_at(f, logits, classes)[1]
+        if whole:
+            assert isinstance(f, Objective)
+            g = estimates_at(estimator, f, logits, classes)
+        else:
+            g = estimator.estimate_at(f, logits, classes)[1]
         mean += torch.einsum("n,nic->ic", weight, g)
         each = g.square().sum(-1)
         square += weight @ each

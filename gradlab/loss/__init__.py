@@ -14,16 +14,20 @@ from gradlab.loss.contract import (
     NotDifferentiableError,
     NotFiniteError,
     RandomLossError,
+    SecondArgumentError,
     StatefulLossError,
     evaluate,
     gradient,
     value_and_gradient,
     why_no_gradient,
 )
-from gradlab.loss.gate import Objective, checked, name_of
+from gradlab.loss.gate import checked
+from gradlab.loss.objective import Objective, bound, name_of, sees_parameters
+from gradlab.loss.two_arguments import BoundLoss, ParameterLoss, with_parameters
 
 __all__ = [
     "BatchDependentError",
+    "BoundLoss",
     "ChangesInputError",
     "GradientModeError",
     "HoldsLogitsError",
@@ -35,13 +39,18 @@ __all__ = [
     "NotDifferentiableError",
     "NotFiniteError",
     "Objective",
+    "ParameterLoss",
     "RandomLossError",
+    "SecondArgumentError",
     "StatefulLossError",
     "as_loss",
+    "bound",
     "checked",
     "evaluate",
     "gradient",
     "name_of",
+    "sees_parameters",
     "value_and_gradient",
     "why_no_gradient",
+    "with_parameters",
 ]

@@ -50,7 +50,8 @@ def as_loss(
     copied. The copy is in eval mode, its parameters are frozen, and x is cast to their dtype; the
     caller's module stays as it is. Later changes of its weights do not reach f. To train the
     parameters, call the module in a loss of your own. If the logits are among the parameters, write
-    f(x, logits) yourself: the copy would hold them constant. Submodules must be registered, as in
+    f(x, logits) yourself, marked by `gradlab.with_parameters`: the copy would hold them constant.
+    Submodules must be registered, as in
     nn.ModuleList, not kept in a plain list.
 
     A plain function is called as it is. Put the modules that it calls into eval mode yourself, and

@@ -3,11 +3,13 @@
 What every caller of a user's f needs: its values and its gradient in x, with the faults of f named.
 """
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradlab.categorical import is_readable
 
@@ -24,10 +26,12 @@ __all__ = [
     "NotDifferentiableError",
     "NotFiniteError",
     "RandomLossError",
+    "SecondArgumentError",
     "StatefulLossError",
     "evaluate",
     "gradient",
     "value_and_gradient",
+    "wants_more",
     "why_no_gradient",
 ]
 
@@ -70,8 +74,12 @@ class HoldsLogitsError(LossError):
     """The loss f depends on the logits themselves, not only through the sample x."""
 
 
+class SecondArgumentError(LossError):
+    """The loss f has a second argument and is not marked, or is marked and called without it."""
+
+
 class ChangesInputError(LossError):
-    """The loss f writes into the x that it is given."""
+    """The loss f writes into the x, or the logits, that it is given."""
 
 
 class GradientModeError(LossError):
@@ -102,6 +110,7 @@ def evaluate(f: Loss, x: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch"]
         LossTypeError: If f does not return a floating tensor.
         LossShapeError: If its shape is not x.shape[:-2], or f takes one batch axis only.
         LossDtypeError: If f does not work in the dtype of x.
+        SecondArgumentError: If f needs a second argument.
         NotFiniteError: If a value is NaN or infinite; the message shows for which x.
 
     Example:
@@ -228,6 +237,12 @@ def _by_experiment(f: Loss, x: Tensor, error: Exception) -> LossError | None:
 
     Messages of torch differ between operations and versions, so none of them is read.
     """
+    if isinstance(error, TypeError) and wants_more(f, 1) and not wants_more(f, 2):
+        return SecondArgumentError(
+            "f needs a second argument, and gradlab calls an unmarked loss as f(x). If that "
+            "argument is the logits, mark f: gradlab.with_parameters(f); else fix its value by "
+            "functools.partial"
+        )
     reason = " ".join(str(error).split())[:200]
     flat = x.detach().flatten(0, -3) if x.ndim > 3 else x.detach()
     others = [
@@ -252,3 +267,28 @@ def _by_experiment(f: Loss, x: Tensor, error: Exception) -> LossError | None:
             f"logits: pass logits.to(torch.{name}), or let f convert x or its weights"
         )
     return None
+
+
+def wants_more(f: Callable[..., Any], count: int) -> bool:
+    """Return whether f cannot be called with so many positional arguments, by its signature.
+
+    Args:
+        f: A function or a module.
+        count: The number of arguments.
+
+    Returns:
+        Whether the signature forbids it; False where there is none to be read.
+
+    Example:
+        >>> wants_more(lambda x, logits: x, 1), wants_more(lambda x, logits: x, 2)
+        (True, False)
+    """
+    try:
+        signature = inspect.signature(f.forward if isinstance(f, nn.Module) else f)
+    except (TypeError, ValueError):
+        return False
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return True
+    return False

@@ -4,11 +4,9 @@ A few calls at a handful of states show whether the value at an x is one number,
 the batch, and belongs to x alone. What is wrong is found by experiments and refused by its name.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +24,9 @@ from gradlab.loss.contract import (
 )
 from gradlab.loss.diagnosis import agree, check_random, fault_of, layers_of
 from gradlab.loss.held import held_modules, held_tensors
+from gradlab.loss.objective import Objective, name_of
+from gradlab.loss.second_argument import check_second, checked_gradient
+from gradlab.loss.two_arguments import BoundLoss, ParameterLoss
 from gradlab.reproducible import global_states, single_thread
 
 __all__ = ["Objective", "checked", "checked_at", "name_of"]
@@ -39,89 +40,17 @@ _ELSEWHERE = (4, 0, 2, 2, 11, 0, 6, 6, 1, 10, 3, 7)
 _REMEMBERED = 2**14
 
 
-@dataclass(frozen=True, eq=False)
-class Objective:
-    """A loss that has passed the gate; called with float64 x on the CPU, as the engine has them.
-
-    f itself is given x in the `dtype` and on the `device` of the logits of the caller. Its values
-    come back as they are.
-
-    Args:
-        f: The loss.
-        dtype: The dtype of the x that f is given.
-        device: The device of the x that f is given.
-        batch: B where f maps [..., B, N, C] to [..., B], else None.
-        eps: The rounding unit of the coarsest arithmetic that is seen in f.
-        parameters: Whether the values have a graph to anything that is trained.
-        caller: The dtype of the caller's logits, where f is a table of float64 made for them.
-    """
-
-    f: Loss
-    dtype: torch.dtype
-    device: torch.device
-    batch: int | None
-    eps: float
-    parameters: bool = False
-    caller: torch.dtype | None = None
-
-    @property
-    def trained(self) -> torch.dtype:
-        """The dtype of the logits that are trained."""
-        return self.dtype if self.caller is None else self.caller
-
-    def __call__(self, x: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch"]:
-        """Return f(x), in the precision of x or its own, whichever is finer."""
-        values = self.f(x.to(self.device, self.dtype))
-        if not isinstance(values, Tensor) or not values.is_floating_point():
-            return values  # named by `evaluate`
-        return values.to(x.device, torch.promote_types(values.dtype, x.dtype))
-
-    def __getattr__(self, name: str) -> Any:
-        # What problems declare, such as name and degree.
-        if name.startswith("__") or "f" not in vars(self):
-            raise AttributeError(name)
-        return getattr(self.f, name)
-
-    def element(self, b: int) -> "Objective":
-        """Return f of element b of a batch alone, x [..., N, C] -> [...]; the others repeat it."""
-
-        def of_one(x: Tensor) -> Tensor:
-            assert self.batch is not None
-            repeated = x.unsqueeze(-3).expand(*x.shape[:-2], self.batch, *x.shape[-2:])
-            return self.f(repeated)[..., b]
-
-        return Objective(of_one, self.dtype, self.device, None, self.eps, self.parameters)
-
-
-def name_of(f: Loss) -> str:
-    """Return the name of a loss in rows and verdicts.
-
-    Args:
-        f: The loss.
-
-    Returns:
-        Its `name`, or the name of its function or class.
-
-    Example:
-        >>> name_of(abs)
-        'abs'
-    """
-    inner = f.f if isinstance(f, Objective) else f
-    return str(
-        getattr(inner, "name", None) or getattr(inner, "__name__", None) or type(inner).__name__
-    )
-
-
 @single_thread()
 def checked(f: Loss, logits: Float[Tensor, "*batch N C"], *, any_batch: bool = False) -> Objective:
     """Return f as the engine calls it, if it keeps the contract at states of these logits.
 
     f is called four times at twelve states: all of them in one call; some of them again, in another
-    order, company and batch shape; and two of them alone. An f that has passed is returned as it
-    is. The random numbers of torch and the buffers of modules stay as they were.
+    order, company and batch shape; and two of them alone. A loss that sees the logits is called
+    some more times, with logits in rows and with others. An f that has passed is returned as it is.
+    The random numbers of torch and the buffers of modules stay as they were.
 
     Args:
-        f: The loss, x [..., N, C] -> values [...].
+        f: The loss, x [..., N, C] -> values [...], or f(x, logits) marked by `with_parameters`.
         logits: The caller's logits, [N, C] or [B, N, C], with their dtype, device and graph.
         any_batch: Whether the logits may have more batch axes.
 
@@ -137,19 +66,29 @@ def checked(f: Loss, logits: Float[Tensor, "*batch N C"], *, any_batch: bool = F
     check_logits(logits, ndim=logits.ndim if logits.ndim == 3 or any_batch else 2)
     if not callable(f):
         raise TypeError(f"f must be a callable x -> values, not {type(f).__name__}")
+    f = _bound(f, logits)
     if logits.numel() == 0:
-        return Objective(f, logits.dtype, logits.device, _batch(logits), _eps(logits))
-    return _passed(f, *_states(logits), logits, _batch(logits))
+        second = f.second if isinstance(f, BoundLoss) else None
+        size = _batch(logits), _eps(logits)
+        return Objective(f, logits.dtype, logits.device, *size, second=second)
+    return _passed(f, *_states(logits), logits, _batch(logits), rows=True)
 
 
 @single_thread()
-def checked_at(f: Loss, states: Float[Tensor, "n N C"], parameters: Tensor) -> Objective:
+def checked_at(
+    f: Loss,
+    states: Float[Tensor, "n N C"],
+    parameters: Tensor,
+    *,
+    held: Sequence[Tensor] = (),
+) -> Objective:
     """Return f as the engine calls it, if it keeps the contract at these states.
 
     Args:
         f: The loss, x [..., N, C] -> values [...].
         states: States of x, one or more; they are repeated until there are twelve.
         parameters: What the distribution of x depends on, any shape, with its dtype and device.
+        held: Tensors that these were made of, if f must not depend on them either.
 
     Returns:
         The loss that has passed.
@@ -160,14 +99,37 @@ def checked_at(f: Loss, states: Float[Tensor, "n N C"], parameters: Tensor) -> O
     if not callable(f):
         raise TypeError(f"f must be a callable x -> values, not {type(f).__name__}")
     repeated = states[torch.arange(_STATES) % len(states)]
-    return _passed(f, repeated, torch.tensor(_AGAIN, device=states.device), parameters, None)
+    again = torch.tensor(_AGAIN, device=states.device)
+    return _passed(_bound(f, parameters), repeated, again, parameters, None, held=held)
 
 
-def _passed(f: Loss, states: Tensor, again: Tensor, logits: Tensor, batch: int | None) -> Objective:
-    """Return f after the experiments at these states, or raise the name of its fault."""
+def _bound(f: Loss, parameters: Tensor) -> Loss:
+    """Return f as a function of x alone: at a copy of the parameters, if it sees them."""
+    if isinstance(f, ParameterLoss | BoundLoss):
+        return f.at(parameters.detach().clone())
+    return f
+
+
+def _passed(
+    f: Loss,
+    states: Tensor,
+    again: Tensor,
+    logits: Tensor,
+    batch: int | None,
+    *,
+    rows: bool = False,
+    held: Sequence[Tensor] = (),
+) -> Objective:
+    """Return f after the experiments at these states, or raise the name of its fault.
+
+    `rows`: whether a loss that sees the logits must take them with axes in front too.
+    """
     with _unnoticed(f, logits.device):
         before = global_states()
-        values, leaves = _recorded(f, states, logits)
+        second = f.second if isinstance(f, BoundLoss) else None
+        # First of all: what f writes into its logits, or keeps of them, would explain other faults.
+        first = None if second is None else checked_gradient(second, states, logits.detach())
+        values, leaves = _recorded(f, states, [logits, *held])
         eps = max(_precision(values), *map(_eps, leaves)) if leaves else _precision(values)
         x = _select(states, again)
         with torch.no_grad():
@@ -189,7 +151,9 @@ def _passed(f: Loss, states: Tensor, again: Tensor, logits: Tensor, batch: int |
         wanted = torch.cat([_select(values, again), values[:2]])
         if not agree(seen, wanted, eps):
             raise fault_of(f, states, values, seen - wanted, eps)
-    return Objective(f, logits.dtype, logits.device, batch, eps, bool(leaves))
+        if second is not None and first is not None:
+            check_second(second, states, values, logits.detach(), first, eps, rows=rows)
+    return Objective(f, logits.dtype, logits.device, batch, eps, bool(leaves), second=second)
 
 
 def _batch(logits: Tensor) -> int | None:
@@ -257,12 +221,13 @@ def _select(of_states: Tensor, again: Tensor) -> Tensor:
     return of_states.gather(0, again.view(*again.shape, *[1] * more).expand_as(of_states))
 
 
-def _recorded(f: Loss, states: Tensor, logits: Tensor) -> tuple[Tensor, list[Tensor]]:
+def _recorded(f: Loss, states: Tensor, logits: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """Return values at the states, without their graph, and the parameters that it had.
 
     Raises ChangesInputError, HoldsLogitsError and what `evaluate` raises.
     """
-    with torch.enable_grad(), _recording(logits) as root:
+    with torch.enable_grad(), ExitStack() as stack:
+        roots = [stack.enter_context(_recording(tensor)) for tensor in logits]
         # Not a leaf: writing into it is allowed by torch, and must be seen.
         start = states.clone().requires_grad_()
         x = start.clone()
@@ -272,15 +237,26 @@ def _recorded(f: Loss, states: Tensor, logits: Tensor) -> tuple[Tensor, list[Ten
                 "f writes into the x that it is given, in place; let it work on a copy, x.clone()"
             )
         leaves = [leaf for leaf in _leaves(values) if leaf is not start]
-        if leaves and _reaches(f, values, root, leaves, logits):
-            raise HoldsLogitsError(
-                "f depends on the logits themselves, through torch's graph, not only through the "
-                "sample x (a KL, an entropy, a log-probability, a straight-through trick?): the "
-                "gradient of E f would miss that part. Take such terms out of f and add them to "
-                "the surrogate, which then has their own gradient; or .detach() the logits inside "
-                "f where they are meant as constants"
-            )
+        for root, tensor in zip(roots, logits, strict=True):
+            if leaves and _reaches(f, values, root, leaves, tensor):
+                raise _holds_logits(f)
     return values.detach(), leaves
+
+
+def _holds_logits(f: Loss) -> HoldsLogitsError:
+    if isinstance(f, BoundLoss):
+        return HoldsLogitsError(
+            "f(x, logits) depends on the logits by another way than its second argument, from "
+            "outside: use the argument in all its places, or .detach() the others"
+        )
+    return HoldsLogitsError(
+        "f depends on the logits themselves, through torch's graph, not only through the "
+        "sample x (a KL, an entropy, a log-probability, a straight-through trick?): the "
+        "gradient of E f would miss that part. Give f the logits as its second argument: change "
+        "def f(x) to def f(x, logits), put @gradlab.with_parameters above it, and leave the call "
+        "as it is. Or take such terms out of f and add them to the surrogate, which then has "
+        "their own gradient; or .detach() the logits inside f where they are meant as constants"
+    )
 
 
 @contextmanager
@@ -321,10 +297,11 @@ def _reaches(
     if any(leaf is root or _overlap(leaf, logits) for leaf in leaves):
         return True
     suspects = [] if root is None or root.is_leaf else [root]
-    suspects += [t for t in held_tensors(f) if t.requires_grad and _overlap(t, logits)]
+    held = held_tensors(f.second.f if isinstance(f, BoundLoss) else f)
+    suspects += [t for t in held if t.requires_grad and _overlap(t, logits)]
     if not suspects:
         return False
-    grads = torch.autograd.grad(values.sum(), suspects, allow_unused=True)
+    grads = torch.autograd.grad(values.sum(), suspects, retain_graph=True, allow_unused=True)
     return any(grad is not None for grad in grads)
 
 
@@ -339,7 +316,8 @@ def _overlap(a: Tensor, b: Tensor) -> bool:
 @contextmanager
 def _unnoticed(f: Loss, device: torch.device) -> Iterator[None]:
     """Put back torch's random numbers, and buffers that modules in training mode may update."""
-    modules = dict.fromkeys(m for held in held_modules(f) for m in held.modules() if m.training)
+    code = f.second.f if isinstance(f, BoundLoss) else f
+    modules = dict.fromkeys(m for held in held_modules(code) for m in held.modules() if m.training)
     buffers = [b for m in modules for b in m.buffers(recurse=False)]
     kept = [b.detach().clone() for b in buffers]
     with torch.random.fork_rng([device] if device.type == "cuda" else []):

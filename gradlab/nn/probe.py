@@ -195,7 +195,8 @@ class GradientProbe:
 
         Args:
             step: The number of the optimizer step.
-            f: The loss of each element, x [..., B, N, C] -> [..., B].
+            f: The loss of each element, x [..., B, N, C] -> [..., B], or f(x, logits) marked by
+                `gradlab.with_parameters`.
             logits: The logits of the batch, [B, N, C].
 
         Raises:

@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from gradlab.categorical import draw_one_hot, probabilities
-from gradlab.loss import Loss, NotDifferentiableError, why_no_gradient
+from gradlab.loss import Loss, NotDifferentiableError, bound, why_no_gradient
 from gradlab.loss.held import held_modules
 from gradlab.user_code.seeded_calls import EstimatorError
 
@@ -251,7 +251,7 @@ def of_surrogate(
     def draw(f: Loss, logits: Tensor, n: int, generator: Generator) -> Tensor:
         leaf = logits.expand(n, *logits.shape).clone().requires_grad_()
         with torch.enable_grad():
-            values = surrogate(f, leaf, generator)
+            values = surrogate(bound(f, leaf), leaf, generator)
             rows = [n, *logits.shape[:-2]]
             shapes = [rows, []] if averaged else [rows]
             if not isinstance(values, Tensor) or list(values.shape) not in shapes:
@@ -261,7 +261,8 @@ def of_surrogate(
                     f"not {got}; do not average over the batch, or verify(code, ..., batch=B)"
                 )
             if not values.requires_grad:
-                if why_no_gradient(f, draw_one_hot(probabilities(logits), generator)):
+                at = bound(f, logits)
+                if why_no_gradient(at, draw_one_hot(probabilities(logits), generator)):
                     raise NotDifferentiableError
                 raise EstimatorError(
                     f"the value of {name} does not depend on the logits through torch"

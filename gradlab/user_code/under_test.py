@@ -253,7 +253,7 @@ def batched(drawn: Draws, batch: int) -> Draws:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class CodeEstimator(Estimator):
+class CodeEstimator(Estimator, draws_itself=True):
     """Code that declares nothing, as an Estimator: for `compare`, `recommend` and the probe.
 
     It may be biased on every f (`order` -1), and its cost is measured.

@@ -52,6 +52,7 @@ class ExactBias:
       M grad f, as M may cancel most of grad f), and of E |f - E f| |s| for the truth;
     - x - p and M at nearly sure classes: 16 of float64, of E |f| (or root E |grad f|^2);
     - last bits of f: 2 of its own unit, of E |f| |s|, and twice what two sweeps saw it change;
+    - for f(x, logits): 32 of its unit, or of the dtype that trains, of E |df/dlogits|;
     - for a product M grad f, inside of f: 32 of its unit, of root E |M|^2 |grad f|^2 and of E |f -
       E f| |s|; for the Gumbel family also the error of its tables of E[M | x], 1e-10 an entry.
 
@@ -212,6 +213,10 @@ def _compared(found: _Mean, on: Enumeration, unit: float) -> ExactBias:
     bound += VALUE_ULPS * unit * sizes.f_score + 2 * second.values
     if found.inner is not None:
         bound += INNER_ULPS * unit * (found.inner + sizes.centred_score)
+    if on.direct is not None:
+        # The truth and the mean each have E df/dlogits, made in the arithmetic that trains.
+        coarse = max(unit, torch.finfo(on.objective.trained).eps)
+        bound += INNER_ULPS * coarse * on.direct.size
     return ExactBias(
         on.gradient,
         found.mean,

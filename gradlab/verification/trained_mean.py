@@ -69,12 +69,13 @@ def trained_mean(estimator: Estimator, on: Enumeration, dtype: torch.dtype) -> T
     at = logits.to(dtype)
     for weight, classes in _samples(estimator, on):
         rows = len(weight)
+        leaf = at.expand(rows, *at.shape).clone().requires_grad_()
+        seen = f.at(leaf)
         theta = torch.zeros((), dtype=dtype, requires_grad=True)
 
-        def with_parameter(x: Tensor, theta: Tensor = theta) -> Tensor:
-            return f(x) + theta * (1 + (x * w.to(x.dtype)).sum((-2, -1)))
+        def with_parameter(x: Tensor, theta: Tensor = theta, seen: Loss = seen) -> Tensor:
+            return seen(x) + theta * (1 + (x * w.to(x.dtype)).sum((-2, -1)))
 
-        leaf = at.expand(rows, *at.shape).clone().requires_grad_()
         with torch.enable_grad():
             try:
                 values = _surrogate(estimator, with_parameter, leaf, classes)

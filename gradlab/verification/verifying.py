@@ -39,6 +39,7 @@ from gradlab.verification.proofs import (
     target_rounding,
 )
 from gradlab.verification.resemblance import listed
+from gradlab.verification.second_argument import note_of_share, of_estimated_part, training_only
 from gradlab.verification.sequential_test import trial
 from gradlab.verification.testable_coordinates import FEWEST, Question
 from gradlab.verification.trained_mean import trained_mean
@@ -124,7 +125,7 @@ def verify(
         method = "monte-carlo"
     check_options(method, draws, max_draws, delta, alpha, seed)
     on = enumerated(f, logits, enumeration)
-    drawn = _asked(draws_of(code), judge, batch, on.logits)
+    drawn = _asked(draws_of(code), judge, batch, on)
     name = problem or name_of(on.objective)
     claimed = _claimed(drawn, on.objective) if against is None else True
     at = drawn.at(on.caller_logits)
@@ -140,7 +141,7 @@ def verify(
         reason = None if estimator is None else estimator.supports(one.objective, given_logits)
         if reason is not None:
             return replace(_not_applicable(question, reason), against=_named(wanted))
-    question = _with_sizes(question, on)
+    question = of_estimated_part(_with_sizes(question, on), on)
     target: Tensor | Draws
     notes: tuple[str, ...] = ()
     if against is None:
@@ -165,6 +166,7 @@ def verify(
         verdict = _by_draws(question, target, judge, given)
     except NotDifferentiableError as error:
         return _not_applicable(question, str(error))
+    notes += note_of_share(delta, question.delta)
     if verdict.outcome == BIASED and drawn.order is None and wanted is None:
         resembles = nearest(question, verdict.target, on, max_draws, constant=verdict.constant)
         verdict = replace(verdict, resembles=resembles)
@@ -185,9 +187,10 @@ def _named(wanted: Draws | Tensor | None) -> str:
     return "the given tensor" if isinstance(wanted, Tensor) else wanted.name
 
 
-def _asked(drawn: Draws, judge: str, batch: int | None, logits: Tensor) -> Draws:
+def _asked(drawn: Draws, judge: str, batch: int | None, on: Enumerated) -> Draws:
     """Return the draws that are asked for, or raise ValueError if the code has none such."""
     check_choice("judge", judge, JUDGED)
+    drawn, logits = training_only(drawn, judge, on.objective), on.logits
     if drawn.estimator is None and judge not in ("both", drawn.of):
         raise ValueError(
             f"judge must be 'both' or {drawn.of!r} for {drawn.name}: it has nothing else"

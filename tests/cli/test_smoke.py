@@ -27,9 +27,22 @@ FIGURES = Path(__file__).parents[2] / "figures"
 MINE = '''
 import dataclasses
 import gradlab
+import torch
 
 def loss(x):
     return (x[..., 0].sum(-1) - 0.3).square()
+
+@gradlab.with_parameters
+def free(x, logits):
+    log_p = torch.where(logits > -torch.inf, logits.log_softmax(-1), 0.0)
+    return loss(x) + (logits.softmax(-1) * log_p).sum((-2, -1))
+
+def two(x, logits):
+    return loss(x) + logits.sum((-2, -1))
+
+@gradlab.with_parameters
+def all_rows(x, logits):
+    return loss(x) + logits.square().sum()
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Mine(gradlab.ZGR):
@@ -62,6 +75,7 @@ TABLES: dict[str, dict[str, list[str]]] = {
             "--problem table",
             "--problem polynomial:3",
             "--loss mine.py:loss",
+            "--loss mine.py:free",
         ],
         "regime": ["", "--regime peaked", "--regime masked"],
         "size": ["--size 1x2", "--size 2x3"],
@@ -106,11 +120,17 @@ TABLES: dict[str, dict[str, list[str]]] = {
     },
     "compare ST --loss mine.py:loss": {"logits": ["--logits logits.npy"], "out": ["--out out"]},
     "verify ZGR --loss mine.py:loss": {"logits": ["--logits logits.npy"]},
+    "verify ZGR RF --loss mine.py:free --max-draws 512": {
+        "size": ["--size 2x3"],
+        "method": ["--method exact", "--method monte-carlo"],
+        "judge": ["", "--judge training"],
+    },
     "recommend --draws 64": {
         "f": [
             "--problem mlp --size 2x3",
             "--loss mine.py:loss --logits logits.npy",
             "--loss mine.py:loss --regime peaked --size 2x2",
+            "--loss mine.py:free --size 2x2",
             "--problem table --size 1x2 --regime uniform",
         ],
         "evaluations": ["", "--evaluations 4", "--evaluations 1000"],
@@ -133,6 +153,7 @@ TABLES: dict[str, dict[str, list[str]]] = {
             "--size 2x2,3x2,2x3",
             "--problem quadratic --size 2x3 --regime peaked",
             "--loss mine.py:loss --logits logits.npy",
+            "--loss mine.py:free --size 2x2",
         ],
         "tau": ["", "--tau 0.5,1"],
         "batch": ["--batch 1", "--batch 3"],
@@ -357,7 +378,7 @@ WRONG: dict[str, dict[str, list[str]]] = {
         "--file": ["nope.py:x", "mine.py:loss"],
         "--problem": ["nope", "polynomial:x", "norm:-1"],
         "--size": ["0x3", "x", "2", "100000x4", "2x-1", "2x1.5"],
-        "--loss": ["nope.py:x", "mine.py"],
+        "--loss": ["nope.py:x", "mine.py", "mine.py:two", "mine.py:all_rows"],
         "--logits": ["nope.npy"],
         "--regime": ["nope", ""],
         "--tau": ["0", "x", "nan", "1,,2", ""],
@@ -392,7 +413,7 @@ WRONG: dict[str, dict[str, list[str]]] = {
     "recommend": {"--probe": ["nope.csv", "FILE"]},
     f"recommend --probe {FIGURES}/vae-probed.csv": {"--steps": ["x", "5:1", "7"]},
     "recommend RF --draws 64": {
-        "--loss": ["nope.py:x", "mine.py:nope", "mine.py"],
+        "--loss": ["nope.py:x", "mine.py:nope", "mine.py", "mine.py:two"],
         "--problem": ["nope"],
         "--logits": ["nope.npy", "FILE"],
         "--regime": ["nope"],
