@@ -135,7 +135,9 @@ class Drawn:
             generator: The source of the randomness.
         """
         parts = [self._group(q, n, estimator, generator) for q in range(len(self.tasks))]
-        if couples_prompts(estimator) and len(parts) > 1:
+        # A loss is given all prompts at once: it may couple them.
+        coupled = isinstance(estimator, LossEstimator) or couples_prompts(estimator)
+        if coupled and len(parts) > 1:
             joint = _joined([group for _, group in parts])
             weights = self._weights(estimator, joint, [tokens for tokens, _ in parts])
         else:
