@@ -140,9 +140,9 @@ def ends(toy: str) -> "pd.Series[float]":
 
 
 def toys() -> bool:
-    ends = ends("Tucker, t = 0.45")
+    reached = ends("Tucker, t = 0.45")
     names = ("ST", "GS-ST", "ZGR", "LE")
-    told = [float(f"{ends[name]:.2g}") for name in names]
+    told = [float(f"{reached[name]:.2g}") for name in names]
     return [round(value, 3 if value < 0.01 else 2) for value in told] == [0.46, 0.43, 0.02, 0.003]
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from gradlab.figures.trade_off.shares import draw_lines, finding, lines_key, plot_column
+from gradlab.figures.trade_off.plot_shares import draw_lines, finding, lines_key, plot_column
 from gradlab.plots.curves import series_handle
 from gradlab.plots.names import problem_title
 from gradlab.plots.panels import WIDTHS

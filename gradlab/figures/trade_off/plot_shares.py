@@ -1,5 +1,6 @@
 """Who dominates how much of whom: one line for each kind of problem, and the median over all."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from scipy.stats import binom
 
 from gradlab.plots.panels import WIDTHS
 from gradlab.plots.style import color, styled
@@ -74,8 +74,11 @@ def median_interval(values: "pd.Series[float]", level: float = 0.95) -> tuple[fl
     """
     ordered = np.sort(values.to_numpy(float))
     count = len(ordered)
-    below = int(binom.ppf((1 - level) / 2, count, 0.5))
-    below = min(max(below - 1, 0), count - 1)
+    tail, below = 0.0, -1
+    # As many at either end as may be left out: more would be too often on one side of the median.
+    while (tail := tail + math.comb(count, below + 1) / 2**count) <= (1 - level) / 2:
+        below += 1
+    below = max(below, 0)
     return float(ordered[below]), float(ordered[count - 1 - below])
 
 
