@@ -57,7 +57,7 @@ def plot(rows: pd.DataFrame) -> Figure:
         left, right = figure.subplots(1, 2)
         _draw_three(left, found)
         _draw_tasks(right, found)
-        figure.suptitle(finding(found), fontsize=9)
+        figure.suptitle(finding(found), fontsize=8)
     return figure
 
 
