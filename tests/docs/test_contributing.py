@@ -46,6 +46,6 @@ def test_the_version_stands_in_one_file() -> None:
     ]
     edited += (ROOT / "gradlab").rglob("*.py")
     written = [
-        f for f in edited if re.search(rf"version\W+{re.escape(__version__)}\b", f.read_text())
+        f for f in edited if re.search(rf"version[\W_]+{re.escape(__version__)}\b", f.read_text())
     ]
     assert [file.name for file in written] == ["version.py"]
