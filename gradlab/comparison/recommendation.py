@@ -267,12 +267,22 @@ def _meaning(answer: Recommendation) -> Iterator[str]:
         yield "no better than 0: not shown to make more progress than an answer of 0."
     if ranked["at_edge"].any():
         yield "!: the best temperature is at the end of the grid, so a better one may lie outside."
+    yield from _untried(answer, ranked)
     yield from _drawn(ranked)
     yield from answer.notes
     if answer.run is None:
         yield "All this holds for f at these logits; both change in training."
     else:
         yield "Standard errors are those of measurement at these moments, not of other runs."
+
+
+def _untried(answer: Recommendation, ranked: pd.DataFrame) -> Iterator[str]:
+    """Return which ranked series were measured at one temperature, so that none was chosen."""
+    tried = answer.rows.groupby("series", sort=False)["tau"].nunique()
+    alone = [series for series in ranked["series"] if tried.get(series, 0) == 1]
+    if alone:
+        named = ", ".join(alone)
+        yield f"Measured at one temperature only, so that another may be better: {named}."
 
 
 def _best(answer: Recommendation, ranked: pd.DataFrame) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "PROBED",
     "ROWS",
     "RANKED",
+    "RUNS",
     "SCHEMA_VERSION",
     "SWEPT",
     "Column",
@@ -142,7 +143,12 @@ _ALL = [
     ),
     Column("tau_low", REAL, "", "lowest temperature that cannot be distinguished from the best"),
     Column("tau_high", REAL, "", "highest temperature that cannot be distinguished from the best"),
-    Column("at_edge", FLAG, "", "whether the best temperature is the first or last of the grid"),
+    Column(
+        "at_edge",
+        FLAG,
+        "",
+        "whether the best temperature is the first or last of several that were measured",
+    ),
     Column("draws_each", WHOLE, "", "draws whose mean is one gradient: as many as its budget pays"),
     Column(
         "unit", TEXT, "", 'unit of rmse, and of the roots of bias2, variance: "|g|" or "units of f"'
@@ -196,6 +202,10 @@ ROWS = {
     "policy": OF_POLICIES,
 }
 """Columns by the verb that makes the rows."""
+
+
+RUNS = ("trained", "seed", "lr")
+"""Columns that tell the runs of a probed training apart; rows of before 0.5 have no `lr`."""
 
 
 def as_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:

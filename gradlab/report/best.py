@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from gradlab.comparison.ranking import is_no_better_than_0, is_unmet, progress_at, ranking
+from gradlab.comparison.rows import RUNS
 from gradlab.report.sections import SmallTable, counted, listed
 
 __all__ = ["CASE", "best_of", "wins"]
@@ -134,8 +135,8 @@ def wins(
     each = np.floor(budget / rows["cost"].to_numpy(float))
     value, error = progress_at(rows, each * averaged)
     rows = rows.assign(value=value, sure=value - 2 * np.nan_to_num(error))
-    # A probe of several runs has a row for each run: by its estimator and its seed.
-    run = ("trained", "seed", "step") if kind == "probe" else ()
+    # A probe of several runs has a row for each run: by its estimator, seed and learning rate.
+    run = (*RUNS, "step") if kind == "probe" else ()
     case = [name for name in (*CASE, *run) if name in rows]
     asked = rows.groupby(case, dropna=False).ngroups
     rows = rows[rows["value"].notna()]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from gradlab.comparison.ranking import progress_at
-from gradlab.comparison.rows import AVERAGED
+from gradlab.comparison.rows import AVERAGED, RUNS
 from gradlab.plots.names import series_of
 from gradlab.plots.rounding import SQUARE_ROUNDING
 from gradlab.report.best import CASE, best_of, wins
@@ -125,7 +125,7 @@ def measured_section(source: Source, evaluations: int | None, averaged: float | 
         with np.errstate(divide="ignore", invalid="ignore"):
             value, _ = progress_at(measured, np.where(each >= 1, each * number, np.nan))
         rows.loc[measured.index, "equal_progress"] = value
-    run = ("trained", "seed") if source.kind == "probe" else ()
+    run = RUNS if source.kind == "probe" else ()
     varying = [c for c in (*CASE, "size", *run) if c in rows and _several(rows[c])]
     selects = [c for c in varying if c not in ("N", "C", "logits_seed")]
     if source.kind != "probe":
@@ -217,7 +217,7 @@ def _asked(rows: pd.DataFrame, kind: str) -> list[str]:
         ("logits_seed", "seed"),
         ("step", "step"),
         ("trained", "trained estimator"),
-        *([("seed", "seed")] if kind == "probe" else []),
+        *([("seed", "seed"), ("lr", "learning rate")] if kind == "probe" else []),
     ):
         if name in rows and len(values := rows[name].dropna().unique()):
             many = "kinds of logits" if thing.startswith("kind") else f"{thing}s"
@@ -270,7 +270,7 @@ def _charts(rows: pd.DataFrame, measured: pd.DataFrame, told: list[str], kind: s
         return Axis(f"{before}{name}", title + unit, error if error in rows else None, True, least)
 
     bias, variance = axis("bias2", "bias²"), axis("variance", "variance of one draw")
-    run = ("trained", "seed") if kind == "probe" else ()
+    run = RUNS if kind == "probe" else ()
     lines = [c for c in (*CASE, *run, "series", "method") if c in rows]
     progress = [
         Axis(name, title, None, False)

@@ -212,11 +212,22 @@ def _do(run: Run, report: Callable[[int, int], None]) -> Outcome:
     finally:
         torch.set_num_threads(threads)
     probed = pd.DataFrame() if training.probe is None else training.probe.rows
-    settings = {name: getattr(run.settings, name) for name in ("data", "seed")}
-    return Outcome(run, curve, probed.assign(trained=run.settings.estimator, **settings))
+    return Outcome(run, curve, _with_settings(probed, run.settings))
 
 
 _REPORTED_EVERY = 20
+
+
+def _with_settings(probed: pd.DataFrame, settings: Any) -> pd.DataFrame:
+    """Return rows of a probe with the settings of the training that it measured.
+
+    `batch` stays what it is in every row: the elements that were measured. What the training takes
+    in one step is `train_batch`.
+    """
+    names = {"trained": "estimator", "data": "data", "seed": "seed", "latent": "latent", "lr": "lr"}
+    names |= {"train_batch": "batch"}
+    known = {name: getattr(settings, of) for name, of in names.items() if hasattr(settings, of)}
+    return probed.assign(**known)
 
 
 def at_best_rate(curves: pd.DataFrame) -> pd.Series:

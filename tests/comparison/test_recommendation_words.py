@@ -194,6 +194,10 @@ def test_a_temperature_at_the_end_of_the_grid():
     text = answer(*cells).explain()
     assert "!: the best temperature is at the end of the grid, so a better one may" in text
     assert "0.1!" in text
+    assert "Measured at one temperature only" not in text
+    alone = answer(row("T", 0.1, 1.0, 0.5), A).explain()
+    assert "0.5!" not in alone
+    assert "Measured at one temperature only, so that another may be better: T." in alone
     inside = [row("T", b, 1.0, t) for t, b in ((0.1, 0.3), (0.5, 0.1), (1.0, 0.2))]
     assert "!" not in answer(*inside).explain()
     alike = [row("T", b, 1.0, t) for t, b in ((0.1, 0.3), (0.5, 0.1), (1.0, 0.1001), (2.0, 0.3))]

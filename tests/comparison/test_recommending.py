@@ -116,6 +116,15 @@ def test_temperatures_that_noise_cannot_tell_apart_form_an_interval():
     assert not best["at_edge"]
 
 
+def test_one_temperature_is_not_the_end_of_a_grid():
+    one, two = (
+        best_temperature(table(*(row("A", t, 1.0, t) for t in taus)), [1]).iloc[0]
+        for taus in ([0.5], [0.5, 1.0])
+    )
+    assert (one["tau"], two["tau"]) == (0.5, 0.5)
+    assert (one["at_edge"], two["at_edge"]) == (False, True)
+
+
 def test_exact_errors_within_one_percent_count_as_one():
     rows = table(*(row("A", m, 0.0, t) for t, m in [(1, 1.0), (2, 1.009), (3, 1.011), (4, 1.0)]))
     (best,) = best_temperature(rows, [1]).to_dict("records")

@@ -44,7 +44,7 @@ CLAIMS: dict[str, list[tuple[str, str]]] = {
             "the standard error of its mean is 1 % of the length of the gradient",
             "abs((variance / 15_912) ** 0.5 / float(truth.norm()) - 0.01) < 1e-6",
         ),
-        ("Only REINFORCE notices", "(abs(plain - lifted) > 1e-9).tolist() == [0, 0, 0, 1]"),
+        ("Only REINFORCE changes", "(abs(plain - lifted) > 1e-9).tolist() == [0, 0, 0, 1]"),
         ("ST is exact for every loss that is linear", "abs(row['bias2']) < 1e-28"),
     ],
     "02_ladder_of_exactness": [

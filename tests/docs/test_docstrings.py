@@ -32,6 +32,7 @@ DOORS = [
             *("report.markup", "report.measured", "report.document", "report.pictures"),
             *("report.origin", "report.ranked", "report.reduction", "report.scales"),
             *("report.sections", "report.sources", "report.tables", "report.trained"),
+            *("report.dots", "report.layers", "report.theory", "report.timed"),
             "comparison.averaging",
             *("sequences", "sequences.automaton", "sequences.drawing", "sequences.enumerated"),
             *("sequences.faults", "sequences.moments", "sequences.policies", "sequences.targets"),
