@@ -32,6 +32,7 @@ ORDER = [
     {"montecarlo"},
     {"comparison"},
     {"verification"},
+    {"bounds"},
     {"testing", "catalogue"},
     {"citations"},
     {"plots"},
