@@ -170,9 +170,5 @@ def _text(value: float | None) -> str:
 
 def _carrier(logits: Tensor, estimate: Tensor) -> Tensor:
     """Return zeros [*batch] whose backward sends the estimate to the logits."""
-    zeros = logits.detach().new_zeros(logits.shape[:-2])
-    return with_product(zeros, logits, _times, estimate)
-
-
-def _times(grad: Tensor, estimate: Tensor) -> Tensor:
-    return grad[..., None, None] * estimate
+    zeros = torch.zeros_like(logits)
+    return with_product(zeros, logits, torch.mul, estimate).sum((-2, -1))

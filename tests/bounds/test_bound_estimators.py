@@ -48,7 +48,7 @@ def test_declarations_are_complete(estimator):
         ("VIMCO(", "cannot read estimator"),
     ],
 )
-def test_a_wrong_text_is_refused(text, told):
+def test_a_wrong_text_is_refused(text, told, unchecked):
     with pytest.raises(ValueError, match=told):
         bounds.parse(text)
 
@@ -295,7 +295,7 @@ def test_where_nothing_can_be_enumerated_a_reference_measures_the_truth():
         ({"estimators": [3]}, TypeError, "not int"),
     ],
 )
-def test_wrong_arguments_are_refused(given, error, told):
+def test_wrong_arguments_are_refused(given, error, told, unchecked):
     with pytest.raises(error, match=told):
         bounds.compare(*MLP, **{"estimators": ["VIMCO"], "k": 2} | given)
 
