@@ -8,8 +8,8 @@ from gradlab.report.sections import SmallTable, counted, listed
 
 __all__ = ["CASE", "best_of", "wins"]
 
-CASE = ("problem", "batch", "N", "C", "regime", "logits_seed")
-"""Columns that name what was measured on: loss, size and logits."""
+CASE = ("problem", "batch", "N", "C", "regime", "logits_seed", "K")
+"""Columns that name what was measured on: loss, size, logits, and samples in the bound."""
 
 
 def best_of(

@@ -18,7 +18,7 @@ DOORS = [
             *("plot", "testing", "user_code", "verification"),
             *("nn.clocks", "nn.device", "nn.quantization", "nn.schedule", "nn.timing"),
             *("plots.axes", "plots.comparison", "plots.curves", "plots.files", "plots.hues"),
-            *("plots.budget", "plots.panels", "plots.quantities", "plots.temperature"),
+            *("plots.bounds", "plots.budget", "plots.panels", "plots.quantities", "plots.temperature"),
             *(
                 "plots.temperature",
                 "plots.names",
@@ -66,6 +66,7 @@ NO_EXAMPLE = {
     "draw_measured": "draws on a panel that a figure makes",
     "draw_curves": "draws on a panel that a figure makes",
     "draw_planted": "draws on a panel that a figure makes",
+    "draw_bounds": "draws on a panel that a figure makes",
     "draw_budget": "draws on a panel that a figure makes",
     "draw_temperature": "draws on a panel that a figure makes",
     "write_apart": "draws on a panel that a figure makes",
