@@ -15,7 +15,7 @@ from gradlab.plots.quantities import check
 from gradlab.plots.rounding import ROUNDING
 from gradlab.plots.style import Look, looks, say_nothing_measured
 
-__all__ = ["bounds", "draw_bounds", "median_over_problems"]
+__all__ = ["bound_entries", "bounds", "draw_bounds", "median_over_problems", "plot"]
 
 _NEEDS = "bounds draws rows of gradlab.bounds.compare"
 _COLUMNS = ("K", "series", "method", "truth2", "bias2", "variance", "scale_free_variance")
@@ -72,7 +72,11 @@ def bounds(
         measured = rows[rows["bias2"].notna()]
         if measured.empty:
             return say_nothing_measured(figure)
-        own = {name: look for name, look in looks(rows["series"]).items() if name in {*measured["series"]}}
+        own = {
+            name: look
+            for name, look in looks(rows["series"]).items()
+            if name in {*measured["series"]}
+        }
         for panel, name in zip(axes, shown, strict=True):
             draw_bounds(panel, measured, name, own)
             panel.set(xlabel="samples K", ylabel=_LABELS[name])
@@ -80,8 +84,40 @@ def bounds(
     return figure
 
 
+def plot(rows: pd.DataFrame) -> Figure:
+    """Return the picture that the command bounds writes: bias, variance and signal-to-noise.
+
+    Args:
+        rows: Rows of `gradlab.bounds.compare`.
+
+    Returns:
+        The figure, in the width of a page.
+
+    Example:
+        >>> from gradlab.bounds import compare
+        >>> from gradlab.problems import problem, regime
+        >>> f, logits = problem("mlp", 2, 2), regime("moderate", 2, 2)
+        >>> len(plot(compare(f, logits, ["VIMCO", "LE"], k=(2, 4))).axes)
+        3
+    """
+    return bounds(rows, ["bias", "variance", "snr"], width="page")
+
+
 def bound_entries(own: dict[str, Look], rows: pd.DataFrame) -> list[Line2D]:
-    """Return the legend entries of series, and what a point by draws is."""
+    """Return the legend entries of series, and what a point by draws is.
+
+    Args:
+        own: The look of each series.
+        rows: Measured rows of `gradlab.bounds.compare`.
+
+    Returns:
+        The entries.
+
+    Example:
+        >>> rows = pd.DataFrame({"method": ["exact", "monte carlo"]})
+        >>> [entry.get_label() for entry in bound_entries({"LE": {"color": "k"}}, rows)]
+        ['LE', 'by draws']
+    """
     entries = series_entries(own, {series: label(series) for series in own})
     if (rows["method"] != "exact").any() and (rows["method"] == "exact").any():
         open_point = Line2D([], [], color="0.35", ls="", marker="o", mfc="white", label="by draws")
@@ -146,7 +182,9 @@ def draw_bounds(ax: Axes, rows: pd.DataFrame, show: str, own: dict[str, Look]) -
         text = "no bias: " + ",\n".join(
             ", ".join(zeros[i : i + 4]) for i in range(0, len(zeros), 4)
         )
-        ax.text(0.03, 0.97, text, transform=ax.transAxes, fontsize="x-small", color="0.25", va="top")
+        ax.text(
+            0.03, 0.97, text, transform=ax.transAxes, fontsize="x-small", color="0.25", va="top"
+        )
     ax.set_xscale("log", base=2)
     ax.xaxis.minorticks_off()
     ticks = np.sort(rows["K"].unique())

@@ -173,6 +173,8 @@ def family(series: str) -> str:
         ('score function', 'other')
     """
     name = series.partition("(")[0]
+    if name in {key.partition("(")[0] for key in _BOUNDS}:
+        return "score function"
     return next((kind for kind, names in FAMILIES.items() if name in names), "other")
 
 

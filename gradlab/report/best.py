@@ -178,7 +178,8 @@ def wins(
             "lost in noise, so that there is no progress."
         )
     if thing == "case":
-        answer.append("A case is a problem of one size, with one kind of logits and one seed.")
+        told = "A case is a problem of one size, with one kind of logits and one seed"
+        answer.append(f"{told}, at one K." if "K" in measured else f"{told}.")
     if unmet.any():
         answer.append(
             f"{counted(int(unmet.sum()), 'row')} of too few draws are not counted: they have not "

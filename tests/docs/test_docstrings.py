@@ -18,7 +18,13 @@ DOORS = [
             *("plot", "testing", "user_code", "verification"),
             *("nn.clocks", "nn.device", "nn.quantization", "nn.schedule", "nn.timing"),
             *("plots.axes", "plots.comparison", "plots.curves", "plots.files", "plots.hues"),
-            *("plots.bounds", "plots.budget", "plots.panels", "plots.quantities", "plots.temperature"),
+            *(
+                "plots.bounds",
+                "plots.budget",
+                "plots.panels",
+                "plots.quantities",
+                "plots.temperature",
+            ),
             *(
                 "plots.temperature",
                 "plots.names",
