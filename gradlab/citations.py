@@ -13,6 +13,7 @@ from gradlab.catalogue import check_estimator, entries
 from gradlab.version import __version__
 
 if TYPE_CHECKING:
+    from gradlab.bounds import BoundEstimator
     from gradlab.estimators.base import Estimator
 
 __all__ = ["bibtex", "bibtex_of_names"]
@@ -21,11 +22,12 @@ _ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 _AUTHOR_AND_YEAR = re.compile(r"(\w+).*?(\d{4})")
 
 
-def bibtex(estimators: "Iterable[Estimator | str]") -> str:
+def bibtex(estimators: "Iterable[Estimator | BoundEstimator | str]") -> str:
     """Return the BibTeX entries of the papers that introduced the estimators, each once, by year.
 
     Args:
-        estimators: objects or text forms; the text "gradlab" stands for this package.
+        estimators: objects or text forms, also those of `gradlab.bounds`; the text "gradlab" stands
+            for this package.
 
     Returns:
         The entries, separated by empty lines.
@@ -41,11 +43,27 @@ def bibtex(estimators: "Iterable[Estimator | str]") -> str:
     wanted = set()
     for given in estimators:
         if isinstance(given, str):
-            name = given if given == "gradlab" else check_estimator(given)
-            wanted.add(name if name == "gradlab" else _key(name, _references()[name]))
+            wanted.add(given if given == "gradlab" else _key_of(given))
         else:
             wanted.add(_key(given.name, given.reference))
     return _written(wanted)
+
+
+def _key_of(text: str) -> str:
+    """Return the key of the paper of a text form: of an estimator, or else of one of bounds."""
+    try:
+        name = check_estimator(text)
+    except ValueError:
+        from gradlab.bounds import parse  # loads torch, which other names do without
+
+        try:
+            found = parse(text)
+        except ValueError:
+            pass
+        else:
+            return _key(found.name, found.reference)
+        raise
+    return _key(name, _references()[name])
 
 
 def bibtex_of_names(texts: Iterable[str]) -> str:

@@ -123,7 +123,8 @@ def vae(
     Ctrl-C stops cleanly, and the same command continues from the checkpoints, exactly. With --probe
     gradients of several estimators are measured on the model as it trains: exactly if the latent
     layer has no more than 4096 states, else against a long unbiased run. The objective iwae has
-    estimators of its own, such as VIMCO, "OVIS(gamma=0)", LE and ZGR: see docs/bounds.md.
+    estimators of its own, such as VIMCO, "OVIS(gamma=0)", LE and ZGR: see
+    docs/how-to/bounds.md.
 
     \b
     Example:  gradlab train vae ST ZGR "RF(m=4)" --seeds 2 --lr 1e-3 --epochs 300

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from command_tree import commands
-from gradlab.cli import main
 from gradlab.bounds import compare as compare_bounds
+from gradlab.cli import main
 from gradlab.comparison.comparing import DEFAULT_DRAWS, compare
 from gradlab.comparison.recommending import recommend
 from gradlab.figures import draw
