@@ -9,7 +9,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from gradlab.catalogue import check_estimator, entries
+from gradlab.catalogue import check_bound_estimator, check_estimator, entries
 from gradlab.version import __version__
 
 if TYPE_CHECKING:
@@ -54,14 +54,12 @@ def _key_of(text: str) -> str:
     try:
         name = check_estimator(text)
     except ValueError:
-        from gradlab.bounds import parse  # loads torch, which other names do without
-
         try:
-            found = parse(text)
+            name = check_bound_estimator(text)
         except ValueError:
             pass
         else:
-            return _key(found.name, found.reference)
+            return _key(name, _references()[name])
         raise
     return _key(name, _references()[name])
 
@@ -109,5 +107,7 @@ def _entries() -> dict[str, str]:
 
 
 def _references() -> dict[str, str]:
-    """Return the references of the estimators by their names."""
-    return {entry["name"]: entry["source"] for entry in entries()["estimators"]}
+    """Return the references of the estimators by their names, also of those of bounds."""
+    # Of a name that both have, that of the estimators counts.
+    named = [*entries()["bounds"], *entries()["estimators"]]
+    return {entry["name"]: entry["source"] for entry in named}

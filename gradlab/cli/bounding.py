@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gradlab.catalogue import check_bound_estimator
 from gradlab.cli.faults import blaming, make_folder
 from gradlab.cli.html_report import Report, check_report, write_report
 from gradlab.cli.options import (
@@ -31,6 +32,13 @@ if TYPE_CHECKING:
 __all__ = ["BoundMethod", "bounds"]
 
 
+def _check_estimators(texts: list[str] | None) -> list[str] | None:
+    with blaming("ESTIMATOR"):
+        for text in texts or ():
+            check_bound_estimator(text)
+    return texts
+
+
 class BoundMethod(StrEnum):
     """The methods of `gradlab.bounds.compare`."""
 
@@ -46,6 +54,7 @@ def bounds(
         typer.Argument(
             help='Estimators of bounds, such as VIMCO, "OVIS(gamma=0)" or LE.  [default: all]',
             metavar="ESTIMATOR",
+            callback=_check_estimators,
         ),
     ] = None,
     k: Annotated[
