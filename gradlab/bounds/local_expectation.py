@@ -15,6 +15,9 @@ from gradlab.categorical import softmax_vjp
 
 __all__ = ["BoundLocalExpectation"]
 
+# Numbers of the one-hot z of one draw.
+_LARGEST_DRAW = 2**22
+
 
 @dataclass(frozen=True, repr=False)
 class BoundLocalExpectation(BoundEstimator):
@@ -41,6 +44,16 @@ class BoundLocalExpectation(BoundEstimator):
     def calls(self, k: int, variables: int, classes: int) -> int:
         """Return K (N (C - 1) + 1)."""
         return k * (variables * (classes - 1) + 1)
+
+    def refusal(self, k: int, variables: int, classes: int) -> str | None:
+        """Return why one draw would not fit the memory, or None if it does."""
+        points = self.calls(k, variables, classes)
+        if points * variables * classes <= _LARGEST_DRAW:
+            return super().refusal(k, variables, classes)
+        return (
+            f"one draw of LE evaluates log p(x, z) at {points} points of {variables} x {classes} "
+            f"numbers, more than {_LARGEST_DRAW} in all; use OVIS(gamma=0) instead"
+        )
 
     def estimate(self, on: Samples) -> Float[Tensor, "n *batch N C"]:
         """Return sum_k p (phi_k - p.phi_k)."""

@@ -136,6 +136,12 @@ def test_a_sum_over_too_many_states_is_refused():
         bounds.parse("OVIS-MC(s=inf)").draw(lambda z: z[..., 0, 0], torch.zeros(20, 3), 2, 4)
 
 
+def test_a_draw_that_does_not_fit_the_memory_is_refused():
+    with pytest.raises(ValueError, match="at 11415 points of 40 x 20 numbers") as caught:
+        bounds.parse("LE").draw(lambda z: z[..., 0, 0], torch.zeros(40, 20), 15, 1)
+    assert "OVIS(gamma=0)" in str(caught.value)
+
+
 def test_sums_without_one_keep_their_digits():
     log_w = torch.tensor([-800.0, 0.0, 700.0, 700.0, -math.inf], dtype=torch.float64)
     found = log_sum_of_others(log_w)
