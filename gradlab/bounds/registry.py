@@ -26,7 +26,7 @@ def parse(text: str) -> BoundEstimator:
 
     Args:
         text: Such as `VIMCO`, `OVIS(gamma=1)` or `OVIS-MC(s=inf)`; read as
-            `gradlab.estimators.parse` reads other estimators.
+            `gradlab.parse` reads other estimators.
 
     Returns:
         The estimator. `str(estimator)` is its text form, which `parse` reads back.
