@@ -9,10 +9,11 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from gradlab.catalogue import check_estimator, entries
+from gradlab.catalogue import check_bound_estimator, check_estimator, entries
 from gradlab.version import __version__
 
 if TYPE_CHECKING:
+    from gradlab.bounds import BoundEstimator
     from gradlab.estimators.base import Estimator
 
 __all__ = ["bibtex", "bibtex_of_names"]
@@ -21,11 +22,12 @@ _ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 _AUTHOR_AND_YEAR = re.compile(r"(\w+).*?(\d{4})")
 
 
-def bibtex(estimators: "Iterable[Estimator | str]") -> str:
+def bibtex(estimators: "Iterable[Estimator | BoundEstimator | str]") -> str:
     """Return the BibTeX entries of the papers that introduced the estimators, each once, by year.
 
     Args:
-        estimators: objects or text forms; the text "gradlab" stands for this package.
+        estimators: objects or text forms, also those of `gradlab.bounds`; the text "gradlab" stands
+            for this package.
 
     Returns:
         The entries, separated by empty lines.
@@ -41,11 +43,25 @@ def bibtex(estimators: "Iterable[Estimator | str]") -> str:
     wanted = set()
     for given in estimators:
         if isinstance(given, str):
-            name = given if given == "gradlab" else check_estimator(given)
-            wanted.add(name if name == "gradlab" else _key(name, _references()[name]))
+            wanted.add(given if given == "gradlab" else _key_of(given))
         else:
             wanted.add(_key(given.name, given.reference))
     return _written(wanted)
+
+
+def _key_of(text: str) -> str:
+    """Return the key of the paper of a text form: of an estimator, or else of one of bounds."""
+    try:
+        name = check_estimator(text)
+    except ValueError:
+        try:
+            name = check_bound_estimator(text)
+        except ValueError:
+            pass
+        else:
+            return _key(name, _references()[name])
+        raise
+    return _key(name, _references()[name])
 
 
 def bibtex_of_names(texts: Iterable[str]) -> str:
@@ -91,5 +107,7 @@ def _entries() -> dict[str, str]:
 
 
 def _references() -> dict[str, str]:
-    """Return the references of the estimators by their names."""
-    return {entry["name"]: entry["source"] for entry in entries()["estimators"]}
+    """Return the references of the estimators by their names, also of those of bounds."""
+    # Of a name that both have, that of the estimators counts.
+    named = [*entries()["bounds"], *entries()["estimators"]]
+    return {entry["name"]: entry["source"] for entry in named}

@@ -15,6 +15,7 @@ if os.environ.get("GRADLAB_CHECK_SHAPES"):
         [
             f"gradlab.{part}"
             for part in (
+                "bounds",
                 "categorical",
                 "estimators",
                 "exact",

@@ -32,7 +32,7 @@ ORDER = [
     {"montecarlo"},
     {"comparison"},
     {"verification"},
-    {"sequences"},
+    {"sequences", "bounds"},
     {"testing", "catalogue"},
     {"citations"},
     {"plots"},

@@ -15,6 +15,7 @@ import pandas as pd
 
 __all__ = [
     "AVERAGED",
+    "BOUNDED",
     "COLUMNS",
     "COMPARED",
     "METHODS",
@@ -31,7 +32,7 @@ __all__ = [
     "schema_table",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Counts up when a column is added, removed, or gets another meaning."""
 
 AVERAGED = 10.0
@@ -74,6 +75,8 @@ _ALL = [
     Column("batch", WHOLE, "", "elements B of logits [B, N, C]; empty for logits [N, C]"),
     Column("N", WHOLE, "", "variables"),
     Column("C", WHOLE, "", "classes of each variable"),
+    Column("K", WHOLE, "", "samples in the bound log (1/K) sum of w"),
+    Column("bound", REAL, "nats", "exact value of the bound; empty where it is not enumerated"),
     Column("regime", TEXT, "", "kind of logits"),
     Column("logits_seed", WHOLE, "", "seed of the problem and its logits"),
     Column("estimator", TEXT, "", "text of the estimator with its arguments"),
@@ -174,6 +177,10 @@ COMPARED = ["problem", "batch", "N", "C", "logits_seed", *_ABOUT, *_FOUND]
 COMPARED += ["seconds", "version", "dtype"]
 """Columns of `gradlab.compare`."""
 
+BOUNDED = [name for name in COMPARED if name != "batch"]
+BOUNDED[BOUNDED.index("logits_seed") : BOUNDED.index("logits_seed")] = ["K", "bound"]
+"""Columns of `gradlab.bounds.compare`."""
+
 SWEPT = ["cell", *(name for name in COMPARED if name != "batch"), "error"]
 SWEPT.insert(SWEPT.index("logits_seed"), "regime")
 """Columns of a sweep."""
@@ -200,6 +207,7 @@ ROWS = {
     "probe": PROBED,
     "recommend": RANKED,
     "policy": OF_POLICIES,
+    "bounds": BOUNDED,
 }
 """Columns by the verb that makes the rows."""
 
@@ -232,7 +240,7 @@ def row_schema(verb: str = "compare") -> dict[str, Any]:
     An empty value is null. JSON has no infinity and no NaN: these are null too.
 
     Args:
-        verb: what makes the rows: "compare", "sweep", "probe", "recommend" or "policy".
+        verb: what makes the rows: "compare", "sweep", "probe", "recommend", "policy" or "bounds".
 
     Returns:
         A schema after JSON Schema 2020-12, with the number of its version in `version`.

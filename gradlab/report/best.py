@@ -9,8 +9,8 @@ from gradlab.report.sections import SmallTable, counted, listed
 
 __all__ = ["CASE", "best_of", "wins"]
 
-CASE = ("problem", "batch", "N", "C", "regime", "logits_seed")
-"""Columns that name what was measured on: loss, size and logits."""
+CASE = ("problem", "batch", "N", "C", "regime", "logits_seed", "K")
+"""Columns that name what was measured on: loss, size, logits, and samples in the bound."""
 
 
 def best_of(
@@ -179,7 +179,8 @@ def wins(
             "lost in noise, so that there is no progress."
         )
     if thing == "case":
-        answer.append("A case is a problem of one size, with one kind of logits and one seed.")
+        told = "A case is a problem of one size, with one kind of logits and one seed"
+        answer.append(f"{told}, at one K." if "K" in measured else f"{told}.")
     if unmet.any():
         answer.append(
             f"{counted(int(unmet.sum()), 'row')} of too few draws are not counted: they have not "

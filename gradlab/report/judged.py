@@ -13,7 +13,7 @@ from gradlab.report.sources import Source
 
 __all__ = ["judged_section", "planted_section", "relations_section"]
 
-_SHOWN = ["estimator", "problem", "degree", "regime", "dtype", "outcome", "holds", "bias"]
+_SHOWN = ["estimator", "problem", "K", "degree", "regime", "dtype", "outcome", "holds", "bias"]
 _SHOWN += ["bias_se", "limit", "unit", "method", "judged", "draws", "reason"]
 # More verdicts than this are evidence for a table, not for reading one by one.
 _MOST = 40

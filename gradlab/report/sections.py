@@ -86,6 +86,8 @@ _OTHERS = {
     "epochs": "epochs asked for",
     "hidden": "units of each hidden layer",
     "bound_samples": "samples in the importance-weighted bound",
+    "objective": "what is raised: elbo, or iwae, the bound of k samples",
+    "k": "samples in the objective iwae",
     "chosen": "whether this learning rate is the best of its estimator",
     "declared": "whether the estimator is declared exact for this f",
     "planted": "error that was planted",

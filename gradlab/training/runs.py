@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from gradlab.parallel import processes
+from gradlab.plots.names import trained_labels
 from gradlab.progress import Progress, say
 
 if TYPE_CHECKING:
@@ -53,10 +54,12 @@ class Run:
             settings: The settings of the run.
 
         Returns:
-            A name from estimator, learning rate and seed.
+            A name from estimator, learning rate and seed, with the objective iwae and its k.
         """
         estimator = re.sub(r"[^\w.-]+", "-", settings.estimator).strip("-")
-        return f"{estimator}-lr{settings.lr:g}-seed{settings.seed}"
+        is_bound = getattr(settings, "objective", "elbo") == "iwae"
+        bound = f"iwae{settings.k}-" if is_bound else ""
+        return f"{bound}{estimator}-lr{settings.lr:g}-seed{settings.seed}"
 
 
 @dataclass(frozen=True)
@@ -265,12 +268,14 @@ def summary(curves: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
     Returns:
         The rows: `seeds` counts the seeds, and `<column>_spread` is (max - min) / 2 over them.
+        Where some rows are of the objective iwae, `estimator` names the objective too.
 
     Example:
         >>> curves = pd.DataFrame({"estimator": "ZGR", "seed": [0, 1], "epoch": 5, "step": 20})
         >>> summary(curves.assign(loss=[1.0, 2.0]), ["loss"]).to_dict("records")
         [{'estimator': 'ZGR', 'seeds': 2, 'epochs': 5, 'loss': 1.5, 'loss_spread': 0.5}]
     """
+    curves = curves.assign(estimator=trained_labels(curves))
     last = curves.sort_values("step").groupby(["estimator", "seed"], sort=False).tail(1)
     groups = last.groupby("estimator", sort=False)
     table = {"seeds": groups.size(), "epochs": groups["epoch"].min()}

@@ -82,6 +82,11 @@ CASES: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
         ["problem", "estimator"],
         MOMENTS,
     ),
+    "bounds": (
+        {"seeds": 1, "spreads": ["even"], "samples": (1, 4), "estimators": ("VIMCO", "LE", "ZGR")},
+        ["problem", "logits_seed", "estimator", "K"],
+        [*MOMENTS, "bound", "scale_free_variance"],
+    ),
     "budget": ({"estimators": TWO, "draws": 32}, ["problem", "estimator"], MOMENTS),
     "cold-limit": (
         {"problems": ("mlp",), "temperatures": (0.003, 1.0)},

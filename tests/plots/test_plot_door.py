@@ -91,6 +91,13 @@ def curves(names=("ST", "ZGR", "GS-ST(tau=0.5)", "GS-ST(tau=1)", "RF(m=4)")) -> 
     return pd.concat(parts, ignore_index=True)
 
 
+@functools.cache
+def bounded(method: str = "exact") -> pd.DataFrame:
+    texts = ["PLAIN", "VIMCO", "VIMCO-A", "OVIS", "OVIS(gamma=1)", "OVIS-MC(s=10)", "LE", "ZGR"]
+    on = problem("mlp", 2, 2), regime("moderate", 2, 2)
+    return gradlab.bounds.compare(*on, texts, k=(1, 2, 8, 32), draws=256, method=method)
+
+
 # What is called, and with which rows.
 CASES = {
     "temperature": (plot.temperature, compared),
@@ -113,6 +120,10 @@ CASES = {
         functools.partial(plot.budget, show="error"),
         lambda: recommended().curves,
     ),
+    "bounds": (plot.bounds, bounded),
+    "bounds, bias": (functools.partial(plot.bounds, show="bias"), bounded),
+    "bounds, draws": (plot.bounds, lambda: bounded("monte-carlo")),
+    "bounds, both": (functools.partial(plot.bounds, show="variance"), lambda: bounded("both")),
     "verdicts": (plot.verdicts, verified),
     "probe": (plot.probe, probed),
     "probe, rmse": (functools.partial(plot.probe, show="rmse"), probed),

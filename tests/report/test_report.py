@@ -190,6 +190,38 @@ def test_kinds_are_known_by_columns(rows, kind):
     assert kind_of(rows) == kind
 
 
+def bounded() -> pd.DataFrame:
+    on = problem("mlp", 2, 2), regime("moderate", 2, 2)
+    return gradlab.bounds.compare(*on, ["VIMCO", "LE", "ZGR"], k=(2, 4, 8))
+
+
+def test_rows_of_bounds_are_drawn_against_the_number_of_samples():
+    (source,) = read([bounded()])
+    section = measured_section(source, None, None)
+    assert "in 3 of 3 cases" in section.lead
+    assert "3 numbers of samples K: 2, 4 and 8" in section.asked
+    assert [chart.name for chart in section.charts] == ["samples", "plane"]
+    assert section.charts[0].x.column == "K"
+    assert "K" in section.shown
+    assert "K" not in section.selects
+    assert "at one K." in " ".join(section.answer)
+
+
+def test_rows_of_one_number_of_samples_are_one_case():
+    (source,) = read([bounded().query("K == 4")])
+    section = measured_section(source, None, None)
+    assert "LE makes the most progress" in section.lead
+    assert [chart.name for chart in section.charts] == ["plane"]
+
+
+def test_a_verdict_on_a_bound_is_reported():
+    (source,) = read([gradlab.bounds.verify("OVIS(gamma=1)")])
+    section = judged_section(source)
+    assert section.lead == "OVIS(gamma=1): BIASED. As declared, or as asked."
+    assert "K" in section.shown
+    assert "BIASED in K" in source.told
+
+
 def test_rows_of_few_columns_are_shown_and_not_ranked():
     text = report.html([pd.DataFrame({"estimator": ["ST"], "bias2": [1.0], "variance": [2.0]})])
     assert "they are shown, but not ranked at equal cost" in text
