@@ -74,7 +74,8 @@ class Finite(FiniteDistribution):
             raise ValueError("two states of the table are equal; add their probabilities")
         total = log_prob.detach().double().logsumexp(-1).exp()
         off = float((total - 1).abs().max()) if total.numel() else 0.0
-        if not off < 1e3 * torch.finfo(log_prob.dtype).eps:
+        # Constants of float32 may have gone into a table of float64.
+        if not off < max(1e3 * torch.finfo(log_prob.dtype).eps, 1e-6):
             raise ValueError(
                 f"probabilities must sum to 1, but are {off:.2g} off; subtract "
                 "log_prob.logsumexp(-1, keepdim=True)"

@@ -51,6 +51,17 @@ class Mine(gradlab.ZGR):
 
 def sample(logits, generator):
     return gradlab.straight_through(logits, generator=generator)
+
+def pairs(logits):
+    return gradlab.distributions.KSubset(logits, 2)
+
+def of_pair(x):
+    return x[..., 0] * x[..., 1] + x[..., 2].square()
+
+def of_rule(logits, distribution, generator):
+    drawn = distribution(logits)
+    x = drawn.sample((), generator)
+    return x + drawn.mean - drawn.mean.detach()
 '''
 
 GRID = """
@@ -142,6 +153,30 @@ TABLES: dict[str, dict[str, list[str]]] = {
         "batch": ["", "--batch 2"],
         "method": ["", "--method monte-carlo"],
         "out": ["--out out", ""],
+    },
+    "compare ST RF --draws 64 --workers 1": {
+        "distribution": [
+            "--distribution KSubset(k=2)",
+            "--distribution SpanningTree(vertices=4) --problem mlp",
+            "--distribution mine.py:pairs --size 5 --loss mine.py:of_pair",
+            "--distribution mine.py:pairs --logits scores.npy",
+        ],
+        "file": ["", "--file mine.py:of_rule"],
+        "method": ["", "--method both"],
+        "out": ["", "--out out"],
+    },
+    "verify ZGR --max-draws 256": {
+        "distribution": ["--distribution Permutation(n=3)", "--distribution KSubset(n=5,k=2)"],
+        "problem": ["", "--problem quadratic", "--problem table"],
+        "out": ["--out out", ""],
+    },
+    "recommend ST RF --draws 64 --evaluations 8": {
+        "distribution": [
+            "--distribution Chain(length=2,classes=2)",
+            "--distribution mine.py:pairs --logits scores.npy --loss mine.py:of_pair",
+        ],
+        "unbiased": ["", "--unbiased"],
+        "out": ["", "--out out"],
     },
     "compare ST --loss mine.py:loss": {"logits": ["--logits logits.npy"], "out": ["--out out"]},
     "verify ZGR --loss mine.py:loss": {"logits": ["--logits logits.npy"]},
@@ -318,6 +353,7 @@ def folder(tmp_path, monkeypatch, request) -> Path:
     Path("grid.toml").write_text(GRID)
     Path("FILE").write_text("not a folder")
     np.save("logits.npy", np.array([[0.0, 1.0, -1.0], [0.5, 0.0, 0.0]]))
+    np.save("scores.npy", np.array([0.0, 1.0, -1.0, 0.5]))
     Path("data").mkdir()
     Path("figures").mkdir()
     shutil.copy(FIGURES / "degree.csv", "figures")
@@ -409,6 +445,7 @@ WRONG: dict[str, dict[str, list[str]]] = {
         "--loss": ["nope.py:x", "mine.py", "mine.py:two", "mine.py:all_rows"],
         "--logits": ["nope.npy"],
         "--regime": ["nope", ""],
+        "--distribution": ["nope", "KSubset", "KSubset(k=0)", "KSubset(k=9,n=4)", "KSubset(k=x)"],
         "--tau": ["0", "x", "nan", "1,,2", ""],
         "--method": ["nope"],
         "--draws": ["31", "x"],
@@ -437,7 +474,6 @@ WRONG: dict[str, dict[str, list[str]]] = {
         "--seed": ["-1"],
         "--out": ["FILE"],
     },
-    "verify ZGR": {"--method": ["exact"], "--regime": ["peaked"]},
     "bounds": {
         "ESTIMATOR": ["nope", "RF(m=4)", "VIMCO(s=2)"],
         "--k": ["0", "x", "2,,3"],
@@ -453,6 +489,16 @@ WRONG: dict[str, dict[str, list[str]]] = {
         "--gradient-cost": ["0", "nan"],
         "--seed": ["-1"],
         "--out": ["FILE"],
+    },
+    "verify ZGR": {
+        "--method": ["exact"],
+        "--regime": ["peaked"],
+        "--distribution": ["SpanningTree(vertices=1)", "nope.py:x", "mine.py:nope"],
+    },
+    "verify ZGR --distribution KSubset(k=2)": {
+        "--problem": ["nope", "vae"],
+        "--size": ["x", "0", "4x"],
+        "--logits": ["nope.npy"],
     },
     "recommend": {"--probe": ["nope.csv", "FILE"]},
     f"recommend --probe {FIGURES}/vae-probed.csv": {"--steps": ["x", "5:1", "7"]},
@@ -472,6 +518,7 @@ WRONG: dict[str, dict[str, list[str]]] = {
         "--tau": ["0", "inf", "x"],
         "--draws": ["31"],
         "--reference": ["nope", "ZGR"],
+        "--distribution": ["Chain(length=2)", "mine.py:pairs", "Permutation(n=20)"],
         "--seed": ["-1"],
         "--workers": ["0"],
         "--out": ["FILE"],
