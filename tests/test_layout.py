@@ -119,18 +119,15 @@ def test_importing_the_package_is_cheap(statement):
     assert not loaded_by(statement) & heavy
 
 
-def test_plots_do_not_load_torch():
-    names = [module_name(f) for f in (PACKAGE / "plots").glob("*.py")]
-    assert "torch" not in loaded_by(f"import {', '.join(names)}")
-
-
-def test_a_report_of_rows_does_not_load_torch(tmp_path):
+def test_plots_and_a_report_of_rows_do_not_load_torch(tmp_path):
     rows = tmp_path / "rows.csv"
     rows.write_text("estimator,bias2,variance,truth2\nZGR,0.1,2,4\n")
-    assert "torch" not in loaded_by(f"import gradlab; gradlab.report.html([{str(rows)!r}])")
+    names = [module_name(f) for f in (PACKAGE / "plots").glob("*.py")]
+    report = f"import gradlab; gradlab.report.html([{str(rows)!r}])"
+    assert "torch" not in loaded_by(f"import {', '.join(names)}; {report}")
 
 
-def test_every_module_loads_after_a_bare_import():
+def test_every_module_loads_after_a_bare_import_and_changes_nothing_in_torch():
     names = sorted({module_name(f) for f in FILES} - {"gradlab", "gradlab.__main__"})
     walked = {found.name for found in pkgutil.walk_packages(gradlab.__path__, "gradlab.")}
     assert walked == {*names, "gradlab.__main__"}
@@ -139,6 +136,11 @@ def test_every_module_loads_after_a_bare_import():
     # verify loads some modules of exact, which must not hide the others.
     code = f"""
 import sys, types
+import torch
+def state():
+    return (torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled(),
+            torch.are_deterministic_algorithms_enabled(), torch.get_rng_state().tolist())
+before = state()
 import gradlab
 gradlab.verify
 for name in reversed({names}):
@@ -147,6 +149,7 @@ for name in reversed({names}):
 for name in gradlab.__all__:
     assert not isinstance(getattr(gradlab, name), types.ModuleType), name
 assert callable(gradlab.estimators.straight_through)
+assert state() == before
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -164,19 +167,6 @@ def test_the_package_runs_as_a_program(arguments, status):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == status
     assert "gradlab" in (done.stdout or done.stderr)
-
-
-def test_importing_changes_nothing_in_torch():
-    code = """
-import torch
-def state():
-    return (torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled(),
-            torch.are_deterministic_algorithms_enabled(), torch.get_rng_state().tolist())
-before = state()
-import gradlab.comparison.comparing, gradlab.problems
-assert state() == before
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_public_names_load_and_are_what_their_home_calls_them():

@@ -65,6 +65,7 @@ print(json.dumps([warned(statement) for statement in json.loads(sys.argv[1])]))
 """
 
 
+@pytest.mark.thorough  # test_an_old_path_is_the_new_module
 def test_each_way_to_use_an_old_path_warns_once() -> None:
     command = [sys.executable, "-c", EACH, json.dumps(STATEMENTS)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -163,6 +163,7 @@ BAD_USAGE = {
 
 
 @pytest.mark.parametrize("usage", BAD_USAGE)
+@pytest.mark.few(16)
 def test_bad_usage_is_told_in_one_line(usage, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     Path("FILE").write_text("not a folder")
@@ -243,6 +244,7 @@ def test_compare_takes_all_estimators_and_gives_reasons(tmp_path, capsys) -> Non
     ],
     ids=["nothing measured", "no gradient", "one class"],
 )
+@pytest.mark.few(1)
 def test_compare_draws_what_has_no_place_on_a_log_axis(arguments, tmp_path) -> None:
     compared(tmp_path, "--size", "2x4", "--tau", "0.1,1", "--draws", "64", *arguments)
 
@@ -252,6 +254,7 @@ def test_vae_brings_its_logits(tmp_path, capsys) -> None:
     assert "vae(snapshot=little, image=0), logits: encoder" in capsys.readouterr().out
 
 
+@pytest.mark.thorough  # test_chunks_and_workers_change_no_bit
 def test_same_seed_gives_the_same_csv_on_any_number_of_workers(tmp_path) -> None:
     # More draws than one task of a worker has.
     arguments = ["ZGR", "--method", "both", "--draws", "150000", "--seed", "5"]
@@ -438,6 +441,7 @@ def test_a_figure_is_whole_and_alone(made) -> None:
     assert pd.read_csv(made / "wave.csv")["y"].tolist() == y.tolist()
 
 
+@pytest.mark.thorough  # test_redraw_computes_nothing draws by command
 def test_a_failing_figure_stops_no_other(fakes, made, tmp_path, capfd) -> None:
     names = ["broken", "wave"]
     status = main(["figures", *names, "--seed", "1", "--out", str(tmp_path), "--workers", "2"])
@@ -463,6 +467,7 @@ def test_redraw_computes_nothing(fakes, made, tmp_path, capfd) -> None:
 @pytest.mark.parametrize(
     "sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
 )
+@pytest.mark.thorough  # test_files.py interrupts the writing
 def test_an_interrupt_leaves_nothing_behind(sent, fakes, tmp_path) -> None:
     code = f"""
         import signal, sys

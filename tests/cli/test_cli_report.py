@@ -67,6 +67,7 @@ def test_bad_usage_is_one_line(words, told, tmp_path, monkeypatch, capsys):
     ],
     ids=lambda words: words[0] if isinstance(words, list) else "",
 )
+@pytest.mark.few(1)
 def test_commands_write_a_report_into_out(words, lead, tmp_path, capsys):
     assert main([*words, "--out", str(tmp_path), "--report"]) == 0
     assert capsys.readouterr().out.endswith(f"{tmp_path / 'report.html'}\n")
@@ -77,6 +78,7 @@ def test_commands_write_a_report_into_out(words, lead, tmp_path, capsys):
         assert "In the words of the command" in text
 
 
+@pytest.mark.thorough  # test_report_of_a_store_says_how_it_came_about
 def test_a_sweep_writes_a_report_too(store, tmp_path, capsys):
     rows = tmp_path / "rows.csv"
     assert main(["sweep", "export", str(store), str(rows), "--report"]) == 0

@@ -55,6 +55,7 @@ def exact_mean(text: str, evaluations: int, averaged: float, steps=STEPS) -> flo
 
 
 @pytest.mark.parametrize(("evaluations", "averaged"), [(4, 1), (12, 10), (30, 1000)])
+@pytest.mark.few(1)
 def test_progress_is_the_mean_over_the_steps_at_the_best_temperature(rows, evaluations, averaged):
     answer = recommend_from_rows(rows, evaluations=evaluations, averaged=averaged)
     ranked = answer.table[answer.table["rank"].notna()].set_index("series")
@@ -83,6 +84,7 @@ def test_errors_are_relative_to_the_gradient_of_each_step(rows):
     assert float(answer.length2) == pytest.approx(part.truth2.mean())
 
 
+@pytest.mark.thorough  # test_drawn_snapshots_are_unbiased uses the error
 def test_what_was_drawn_has_the_standard_error_of_the_mean():
     """Twenty probes: their spread is the standard error that each of them says."""
     found, said = [], []
@@ -144,6 +146,7 @@ def test_the_steps_that_count(rows):
     assert told in " ".join(answer.explain().split())
 
 
+@pytest.mark.thorough  # the words: test_what_is_said_of_a_run
 def test_what_is_first_at_single_steps(rows):
     answer = recommend_from_rows(rows, evaluations=12)
     ranked = answer.table[answer.table["rank"].notna()]
@@ -258,6 +261,7 @@ def test_bad_questions_get_a_sentence(rows, options, message):
         recommend_from_rows(rows, **({"evaluations": 12} | options))
 
 
+@pytest.mark.thorough  # test_report.py tells runs of a probe apart
 def test_two_runs_are_told_apart_by_their_seed(rows):
     both = pd.concat([rows.assign(seed=0), rows.assign(seed=1)])
     answer = recommend_from_rows(both, evaluations=12)

@@ -14,6 +14,7 @@ NUMBERS = (1, 3.5, 100, math.inf)
 
 @pytest.mark.parametrize("text", ["ST", "ZGR", "DARN", "LE", "RF(m=4)", "GR(k=inf, tau=5)"])
 @pytest.mark.parametrize("averaged", NUMBERS)
+@pytest.mark.few(9)
 def test_exact_rows_know_it_for_every_number(text, averaged):
     rows = compare(F, LOGITS, [text], method="exact", averaged=7)
     expected = exact_moments(parse(text), F, LOGITS).progress(exact_gradient(F, LOGITS), averaged)

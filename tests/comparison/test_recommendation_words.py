@@ -92,6 +92,7 @@ A, B = row("A", 0.04, 0.96, cost=4.0), row("B", 0.0, 4.0, cost=4.0)
         ({}, "All this holds for f at these logits; both change in training."),
     ],
 )
+@pytest.mark.few(3)
 def test_what_was_asked(given, expected):
     assert expected in words(answer(A, B, **given))
 
@@ -113,6 +114,7 @@ def run(**other: Any) -> Run:
         ({}, "Standard errors are those of measurement at these moments, not of other runs."),
     ],
 )
+@pytest.mark.few(2)
 def test_what_is_said_of_a_run(given, expected):
     found = words(answer(A, B, run=run(**given)))
     assert expected in found
@@ -131,6 +133,7 @@ def test_what_is_said_of_a_run(given, expected):
         ),
     ],
 )
+@pytest.mark.few(1)
 def test_what_is_best(rows, expected):
     found = answer(*rows)
     assert expected in words(found)

@@ -76,6 +76,7 @@ MADE = {
 
 @pytest.mark.usefixtures("kept_processes")
 @pytest.mark.parametrize("name", MADE)
+@pytest.mark.few(3)
 def test_rows_are_what_the_schema_says(name):
     rows = MADE[name]()
     columns = ROWS[name.split()[0]]

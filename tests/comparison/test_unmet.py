@@ -103,6 +103,7 @@ def test_rows_of_few_draws_are_marked(name):
 
 @sparse
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.few(12)
 def test_the_errors_of_draws_cover_what_is_exact(name, seed):
     f, logits = SPARSE[name]
     on = Enumeration(f, logits)
@@ -201,6 +202,7 @@ RANKED |= {"constant but one of 1e-9", "the other class of peaked logits"}
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[] if n in RANKED else pytest.mark.slow) for n in SPARSE]
 )
+@pytest.mark.few(2)
 def test_what_is_not_met_is_not_ranked(name, monkeypatch):
     without_top_up(monkeypatch)
     f, logits = SPARSE[name]
@@ -219,6 +221,7 @@ def test_what_is_not_met_is_not_ranked(name, monkeypatch):
 
 
 @plain
+@pytest.mark.few(1)
 def test_others_are_ranked(name):
     f, logits = NOT_SPARSE[name]
     answer = recommend(f, logits, evaluations=16, estimators=["ARSM", *EXACT], draws=2000)

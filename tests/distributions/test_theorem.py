@@ -86,12 +86,14 @@ def relative_bias(enumerated: Structured, estimator: str) -> float:
 
 @every_structure
 @pytest.mark.parametrize("estimator", ["ST", "ZGR", "DARN", "ST-ZGR(alpha=0.3)"])
+@pytest.mark.few(21)
 def test_all_are_exact_on_linear_functions(case: Case, estimator: str) -> None:
     assert relative_bias(on(case, 1), estimator) < 1e-12
 
 
 @every_structure
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.few(16)
 def test_zgr_is_exact_on_quadratics_and_its_halves_are_not(case: Case, seed: int) -> None:
     enumerated = on(case, 2, seed)
     assert relative_bias(enumerated, "ZGR") < 1e-12
@@ -134,6 +136,7 @@ def test_the_gradient_is_that_of_the_value(case: Case) -> None:
 
 @every_structure
 @pytest.mark.parametrize("estimator", ["ST", "ZGR", "REINFORCE", "RF(m=2)", "RF(m=5)"])
+@pytest.mark.few(15)
 def test_draws_agree_with_exact_moments(case: Case, estimator: str) -> None:
     from significance import limit
 

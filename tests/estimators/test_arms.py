@@ -106,6 +106,7 @@ def test_pairs_of_rare_classes_keep_their_digits():
 @pytest.mark.parametrize(
     ("m", "size"), [(2, (2, 3)), (3, (2, 3)), (4, (1, 4)), (8, (1, 2)), (4, (2, 2))], ids=str
 )
+@pytest.mark.few(14)
 def test_carms_is_unbiased_by_enumeration(m, size, name, logits):
     result = exact_bias(CARMS(m), loss_of(name, *size), logits_of(logits, *size))
     assert result.is_zero

@@ -19,6 +19,7 @@ from test_golden import logits_of as golden_logits
 
 @pytest.mark.parametrize("name", ["quadratic", "cubic"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.few(2)
 def test_the_best_constant_is_found(size, name):
     f, logits = recipe(name, *size), golden_logits(size)
     best = Reinforce().fit(f, logits, 200_000, generator())

@@ -211,6 +211,7 @@ def test_surrogates_take_any_batch(claim, batch, dtype):
 
 
 @estimators(binary=True, order=math.inf)
+@pytest.mark.few(1)
 def test_the_ladder_is_climbed_at_two_classes(claim):
     ladder = verify_order(claim.estimator, on=rungs(("linear", "cubic")), max_draws=2**17)
     judged = [v for v in ladder.verdicts if v.outcome == UNBIASED]

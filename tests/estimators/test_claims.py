@@ -67,6 +67,7 @@ def relative_bias(estimator, f, logits) -> float:
 
 @pytest.mark.parametrize("name", LADDER)
 @estimators(exact=True, levels=False)
+@pytest.mark.few(88)
 def test_measured_order_is_the_declared_order(claim, name):
     assert claim.estimator.order == claim.order
     bias = relative_bias(claim.estimator, problem(name, 2, 3, 0), regime("moderate", 2, 3, 0))
@@ -79,6 +80,7 @@ def test_measured_order_is_the_declared_order(claim, name):
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", LADDER)
 @estimators(exact=False)
+@pytest.mark.few(13)
 def test_order_measured_from_draws_is_the_declared_order(claim, name):
     assert claim.estimator.order == claim.order
     f, logits = loss_of(name), logits_of("moderate")
@@ -183,6 +185,7 @@ def test_half_of_zgr_is_not_reinmax():
     [StraightThrough(), DARN(), ZGR(), STZGR(0.5), GumbelRao(0.5, None)],
     ids=str,
 )
+@pytest.mark.few(31)
 def test_brute_force_over_x_agrees(estimator, name, size, logits):
     f, logits = loss_of(name, *size), logits_of(logits, *size)
     p = state_probabilities(logits)

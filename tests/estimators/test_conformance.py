@@ -147,6 +147,7 @@ def all_rows() -> pd.DataFrame:
 
 @pytest.mark.usefixtures("unchecked")
 @estimators(one_each=True, levels=False)
+@pytest.mark.few(11)
 def test_other_rows_do_not_matter(claim):
     f, logits = loss_of("cubic"), logits_of("moderate")
     among = all_rows()

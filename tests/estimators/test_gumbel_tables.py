@@ -207,6 +207,7 @@ def test_second_moment_grows_like_one_over_tau(tau):
 
 @pytest.mark.parametrize("tau", [0.001, *TEMPERATURES])
 @pytest.mark.parametrize("name", PROBABILITIES)
+@pytest.mark.few(14)
 def test_accuracy_against_many_more_nodes(name, tau, monkeypatch):
     p = PROBABILITIES[name]
     first, second = conditional_jacobians(p, tau)
@@ -293,6 +294,7 @@ def test_the_slice_of_a_given_class_is_that_of_the_table(name, tau):
 
 @pytest.mark.parametrize("tau", [0.01, 0.5, 1.0, 10.0])
 @pytest.mark.parametrize("name", [n for n in PROBABILITIES if n != "40 classes"])
+@pytest.mark.few(6)
 def test_leaning_probabilities_are_those_of_each_winner(name, tau):
     p = PROBABILITIES[name]
     classes = p.shape[-1]

@@ -27,6 +27,7 @@ def by_autograd(f, logits):
 @pytest.mark.parametrize("logits", ["uniform", "moderate", "peaked", "masked"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("name", STATISTICAL)
+@pytest.mark.few(39)
 def test_gradient_is_the_derivative_of_the_sum(name, size, logits):
     f, logits = loss_of(name, *size), logits_of(logits, *size)
     value, gradient = by_autograd(f, logits)

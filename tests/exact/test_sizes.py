@@ -38,6 +38,7 @@ TESTS = Path(__file__).parent
     ],
     ids=str,
 )
+@pytest.mark.thorough  # a process that loads torch
 def test_what_is_asked_is_cheap_and_a_draw_is_bounded(size):
     path = os.pathsep.join([str(TESTS.parents[1]), str(TESTS.parent)])
     run = subprocess.run(

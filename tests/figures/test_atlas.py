@@ -67,6 +67,7 @@ def atlas() -> pd.DataFrame:
 
 @cases
 @scales
+@pytest.mark.few(2)
 def test_three_rows_give_the_whole_line_of_the_mean_vectors(case, scale) -> None:
     free, alpha = scale == "scale-free", np.linspace(0, 2, 41)
     nodes = rows(case)[lambda t: t["series"].isin(["ST", "ZGR", "DARN"])]

@@ -75,6 +75,7 @@ def test_plots_read_rows_from_a_csv(rows, name):
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", ["quadratics", "budget"])
+@pytest.mark.few(1)
 def test_the_seed_decides_the_draws(name):
     made = MODULES[name].rows
     reduced = {"quadratics": {"problems": 2, "draws": 64}, "budget": {"draws": 64}}[name]
@@ -85,6 +86,7 @@ def test_the_seed_decides_the_draws(name):
 
 
 @pytest.mark.parametrize("text", quadratics.ESTIMATORS)
+@pytest.mark.few(2)
 def test_of_quadratics_exactly_the_estimators_of_order_two_are_unbiased(rows, text):
     exact = rows("quadratics").query("method == 'exact'")
     exact = exact[exact["estimator"].isin([text, str(parse(text))])]

@@ -73,6 +73,7 @@ def computing(seed: int) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["rows-in-the-folder", "empty-folder"])
+@pytest.mark.few(1)
 def test_a_long_figure_is_drawn_from_committed_rows(
     there, only_prediction, monkeypatch, tmp_path
 ) -> None:

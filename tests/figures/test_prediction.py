@@ -126,6 +126,7 @@ def test_a_moving_average_is_measured_where_it_has_come_to(short):
 # ---- the store ---------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough  # stores resume in test_store.py
 def test_the_study_resumes_and_what_was_done_stays(short, tmp_path, monkeypatch, capsys):
     done = []
     whole = study_module._done

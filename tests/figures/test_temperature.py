@@ -54,6 +54,7 @@ def made(figure: ModuleType) -> pd.DataFrame:
     [f if f is snapshots else pytest.param(f, marks=pytest.mark.slow) for f in REDUCED],
     ids=lambda f: f.__name__.split(".")[2],
 )
+@pytest.mark.thorough  # test_committed.py computes rows again
 def test_same_seed_same_rows(figure: ModuleType) -> None:
     again = figure.rows(0, **REDUCED[figure])
     pd.testing.assert_frame_equal(made(figure), again, check_exact=True)
@@ -74,6 +75,7 @@ def test_plot_needs_the_csv_only(figure: ModuleType, tmp_path) -> None:
 
 
 @figures
+@pytest.mark.few(1)
 def test_rows_name_their_problem(figure: ModuleType) -> None:
     assert made(figure)["problem"].notna().all()
 

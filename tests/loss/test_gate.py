@@ -109,6 +109,7 @@ def pairs():
 
 
 @pytest.mark.parametrize(("row", "entry"), list(pairs()))
+@pytest.mark.few(120)
 def test_no_call_returns_a_number_for_a_faulty_loss(row, entry):
     f, logits = row.make(LOGITS)
     if entry is probed and row.error == "HoldsLogitsError" and not logits.requires_grad:
@@ -170,6 +171,7 @@ def test_masked_classes_are_not_shown_to_f():
 
 
 @entries(ENTRIES | WITH_GRADIENT)
+@pytest.mark.few(7)
 def test_every_call_works_where_gradients_are_off(entry):
     if entry is ENTRIES["optimize"]:
         pytest.skip("it trains")

@@ -496,6 +496,7 @@ CELLS = [
 
 
 @pytest.mark.parametrize(("row", "estimator"), CELLS)
+@pytest.mark.few(16)
 def test_what_the_table_says_works(row, estimator):
     CHECKS[row](estimator)
 

@@ -316,6 +316,7 @@ def draw(f, logits, n, generator):
 
 
 @with_user_types
+@pytest.mark.thorough  # test_smoke.py times them
 def test_your_own_loss_and_code_are_timed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(MINE)

@@ -327,6 +327,7 @@ def test_series_keep_their_colour_and_no_two_look_alike():
 
 
 @pytest.mark.parametrize("count", [5, MOST_PANELS])
+@pytest.mark.few(1)
 def test_many_panels(count):
     names = [f"norm:{i}" for i in range(count)]
     rows = one_cell(estimators=("ZGR", "RF(m=2)"), problems=names)

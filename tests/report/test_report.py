@@ -470,6 +470,7 @@ def test_a_report_of_200_000_rows_is_small(tmp_path):
     assert "makes the most progress most often" in text
 
 
+@pytest.mark.thorough  # test_rows_that_differ_in_seeds_become_medians
 def test_a_report_shrinks_until_it_fits(monkeypatch, page):
     monkeypatch.setattr(report, "LARGEST", len(page.encode()) - 1)
     rows = many(30)

@@ -167,6 +167,7 @@ def replicates(estimator, f, logits: torch.Tensor, n: int) -> torch.Tensor:
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", ["cubic", "mlp"])
 @estimators(tabled=False)
+@pytest.mark.few(34)
 def test_backward_of_the_surrogate_follows_the_law_of_draws(claim, name):
     f, logits = loss_of(name), logits_of("masked")
     g = replicates(claim.estimator, f, logits, 8000)
@@ -276,6 +277,7 @@ def test_surrogates_keep_the_dtype(claim, dtype):
 
 @pytest.mark.usefixtures("unchecked")
 @estimators(one_each=True, tabled=False, levels=False)
+@pytest.mark.few(8)
 def test_descent_finds_the_least_value(claim):
     f = loss_of("linear", 3, 3)
     logits = torch.zeros(32, 3, 3, dtype=torch.float64, requires_grad=True)
@@ -369,6 +371,7 @@ def test_vmap_and_grad_give_the_estimate_of_each_state(claim):
 
 
 @estimators(pathwise=True, tabled=False)
+@pytest.mark.few(10)
 def test_vmap_and_grad_follow_the_law_of_draws(claim):
     f, logits = loss_of("cubic"), logits_of("moderate").expand(8000, 2, 3)
     gradient = torch.func.grad(lambda row: f(claim.estimator.sample(row)))

@@ -69,6 +69,7 @@ def check_row(row: dict, name: str, on: gradlab.Moments | None = None) -> None:
 
 
 @few_first
+@pytest.mark.few(2)
 def test_verify_takes_it(name):
     verdict = gradlab.verify(CODES[name], LOSS, LOGITS, against=accepted.CODES[name], **OPTIONS)
     assert verdict.outcome == UNBIASED
@@ -77,6 +78,7 @@ def test_verify_takes_it(name):
 
 
 @few_first
+@pytest.mark.few(1)
 def test_verify_order_takes_it(name):
     ladder = verify_order(CODES[name], on=RUNG, against=accepted.CODES[name], **OPTIONS)
     assert ladder.outcome == f"AGREES WITH {accepted.CODES[name]}"
