@@ -175,6 +175,22 @@ def test_minus_infinity_forces_a_part_out(drawn: Distribution, forced: object) -
     assert bool(drawn.entropy().isfinite())
 
 
+def test_many_samples_are_drawn_in_blocks_of_bounded_size(monkeypatch) -> None:
+    drawn = KSubset(torch.zeros(3, 5, dtype=torch.float64), 2)
+    one_by_one, sizes = drawn._drawn, []
+
+    def counted(n: int, generator: torch.Generator | None) -> Tensor:
+        sizes.append(n)
+        return one_by_one(n, generator)
+
+    monkeypatch.setattr("gradlab.distributions.base._ELEMENTS", 7 * drawn._numbers_per_draw())
+    monkeypatch.setattr(drawn, "_drawn", counted)
+    x = drawn.sample((4, 5), torch.Generator().manual_seed(0))
+    assert sizes == [7, 7, 6]
+    assert x.shape == (4, 5, 3, 5)
+    assert bool((x.sum(-1) == 2).all())
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_hundreds_of_elements(dtype: torch.dtype) -> None:
     source = torch.Generator().manual_seed(0)

@@ -238,7 +238,10 @@ def with_losses(refused: int, failed: int, lacking: int) -> pd.DataFrame:
     ],
 )
 def test_rows_without_a_number_are_counted(losses, text):
-    assert points_of(with_losses(*losses)).lost == text
+    rows = with_losses(*losses)
+    found = points_of(rows)
+    assert found.lost == text
+    assert found.table["count"].sum() == len(rows) - sum(losses)
 
 
 def test_the_foot_tells_how_many_rows_have_no_number():
