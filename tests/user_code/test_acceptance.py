@@ -86,6 +86,7 @@ def test_verify_order_takes_it(name):
 
 
 @each
+@pytest.mark.few(4)
 def test_monte_carlo_takes_it(name):
     moments = gradlab.monte_carlo(CODES[name], LOSS, LOGITS, 4096, seed=5)
     bias2 = moments.bias2(known(name).mean)
@@ -95,12 +96,14 @@ def test_monte_carlo_takes_it(name):
 
 
 @each
+@pytest.mark.few(4)
 def test_compare_takes_it(name):
     rows = gradlab.compare(LOSS, LOGITS, [CODES[name]], draws=4096, seed=6)
     check_row(rows.iloc[0].to_dict(), name)
 
 
 @few_first
+@pytest.mark.few(2)
 def test_the_probe_takes_it(name):
     probe = GradientProbe([CODES[name]], draws=512, seed=7)
     probe(0, LOSS, torch.stack([LOGITS, LOGITS]))
@@ -111,6 +114,7 @@ def test_the_probe_takes_it(name):
 
 
 @few_first
+@pytest.mark.few(2)
 def test_recommend_takes_it(name):
     ranked = gradlab.recommend(
         LOSS, LOGITS, evaluations=8, estimators=[CODES[name], "ARSM"], draws=256, seed=8
@@ -218,6 +222,7 @@ def without_plan(err: str) -> str:
 
 
 @pytest.mark.parametrize("command", ["verify", "compare", "recommend"])
+@pytest.mark.few(1)
 def test_commands_give_float32_code_float32_logits(command, capsys):
     more = {
         "verify": ["--delta", "0.2"],
@@ -286,6 +291,7 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.few(1)
 def test_a_float32_loss_just_works(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("losses.py").write_text(FLOAT32)
@@ -492,6 +498,7 @@ def found(case: str) -> gradlab.Verdict:
 
 
 @pytest.mark.parametrize("case", FOUND)
+@pytest.mark.few(3)
 def test_what_biased_code_is_found_to_be(case):
     _, nearest, factor = FOUND[case]
     verdict = found(case)

@@ -117,6 +117,7 @@ def test_a_sure_variable_has_nothing_to_be_biased_in():
 @pytest.mark.parametrize("logits", ["moderate", "peaked", "masked"])
 @pytest.mark.parametrize("name", ["quadratic", "cubic", "table"])
 @pytest.mark.parametrize("estimator", SCORE, ids=str)
+@pytest.mark.few(24)
 def test_score_functions_are_exact_for_every_loss(estimator, name, logits):
     result = found(estimator, name, (2, 3), logits)
     assert result.is_zero
@@ -202,6 +203,7 @@ EXACT_ON_QUADRATICS = [ZGR(), *SCORE]
 @pytest.mark.parametrize("offset", [1e6, -1e12])
 @pytest.mark.parametrize("logits", REGIMES)
 @pytest.mark.parametrize("estimator", EXACT_ON_QUADRATICS, ids=str)
+@pytest.mark.few(12)
 def test_a_large_offset_is_no_bias(estimator, logits, offset):
     f = problem("quadratic", 2, 3, 0)
     assert exact_bias(estimator, lambda x: f(x) + offset, regime(logits, 2, 3, 0)).is_zero
@@ -263,6 +265,7 @@ def test_a_scale_of_f_scales_all(estimator):
 @pytest.mark.parametrize("logits", REGIMES)
 @pytest.mark.parametrize("name", [*POLYNOMIALS, "mlp"])
 @pytest.mark.parametrize("estimator", [StraightThrough(), DARN(), ZGR(), GumbelRao(0.5, None)])
+@pytest.mark.few(24)
 def test_agrees_with_exact_moments(estimator, name, logits):
     result, on = found(estimator, name, (2, 3), logits), DECIDED[name, (2, 3), logits, 0]
     torch.testing.assert_close(result.mean, on.moments(estimator).mean, rtol=0, atol=0)

@@ -58,6 +58,7 @@ def test_the_catalogue_has_many_of_each_kind():
 
 
 @each
+@pytest.mark.few(50)
 def test_right_codes_have_the_mean_that_is_wanted_and_wrong_ones_have_not(hard):
     if hard.right:
         assert hard.bias is None or hard.bias <= hard.rounding
@@ -88,6 +89,7 @@ def test_estimators_of_the_library_are_proved_where_they_are_called_right(hard):
 
 @pytest.mark.parametrize("tau", [0.5, 0.01, 0.001])
 @pytest.mark.parametrize("setting", [COINS, BENT], ids=["linear", "quadratic"])
+@pytest.mark.few(2)
 def test_the_mean_of_cold_codes_by_an_integral_is_that_by_quadrature(setting, tau):
     torch.testing.assert_close(own(tau, setting), rao(tau, setting), rtol=1e-6, atol=1e-10)
 
@@ -108,6 +110,7 @@ LAWS = [
 
 
 @pytest.mark.parametrize("law", LAWS, ids=repr)
+@pytest.mark.few(4)
 def test_the_mean_of_noise_is_the_integral_of_its_quantiles(law):
     # With u = 1 - e^-s on either side of the median the integrand has no singularity.
     def above(s: float) -> float:

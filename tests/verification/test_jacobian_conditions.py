@@ -64,6 +64,7 @@ DEGREES = [
 @pytest.mark.parametrize("logits", REGIMES)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize(("estimator", "degree"), DEGREES, ids=str)
+@pytest.mark.few(24)
 def test_the_degree_is_found(estimator, degree, size, logits):
     check = static_check(estimator, regime(logits, *size, 1))
     assert check.degree == degree

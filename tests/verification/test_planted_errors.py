@@ -98,6 +98,7 @@ def test_every_error_of_the_table_is_planted():
 
 
 @names
+@pytest.mark.few(5)
 def test_the_error_is_found_within_its_draws_and_the_right_code_passes(name):
     """One row is computed once, so that one test asks all of it, in whichever process."""
     row = rows_of(name).iloc[0]
@@ -117,6 +118,7 @@ def test_the_error_is_found_within_its_draws_and_the_right_code_passes(name):
 
 
 @pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.few(2)
 def test_what_is_analysed_is_right_where_only_training_is_wrong(name):
     error = BY_NAME[name]
     assert error.verdict(error.code, judge="draw").outcome == UNBIASED
@@ -140,6 +142,7 @@ def test_an_axis_is_wrong_in_batches_alone():
 
 
 @pytest.mark.parametrize("name", FACTORS)
+@pytest.mark.few(2)
 def test_the_planted_code_errs_by_its_factor_alone(name):
     error = BY_NAME[name]
     wanted = float(FACTORS[name]) * exact_gradient(error.f, error.logits)
@@ -155,6 +158,7 @@ def test_the_epsilon_is_wrong_for_large_logits_only(shift):
     assert verdict.outcome == UNBIASED
 
 
+@pytest.mark.thorough  # the test above finds each by one seed
 def test_other_seeds_find_the_errors_as_well():
     error = BY_NAME["shared noise"]  # the smallest bias
     found = [error.verdict(error.wrong, seed=seed) for seed in range(1, 9)]
