@@ -22,6 +22,7 @@ def old(request: pytest.FixtureRequest) -> str:
     return name
 
 
+@pytest.mark.few(31)
 def test_an_old_path_is_the_new_module(old: str) -> None:
     first, *rest = [f"gradlab.{name}" for name in MOVED[old.removeprefix("gradlab.")].split()]
     with pytest.warns(DeprecationWarning, match=f"{old} has moved to {first}") as caught:

@@ -21,12 +21,9 @@ def spare(items: Iterable[pytest.Item]) -> None:
     """Mark the cases thorough that a table with the mark `few` leaves out."""
     tables: dict[str, list[pytest.Function]] = defaultdict(list)
     for item in items:
-        is_case = isinstance(item, pytest.Function) and hasattr(item, "callspec")
-        if (
-            is_case
-            and item.get_closest_marker("few")
-            and not any(map(item.get_closest_marker, _LEFT_OUT))
-        ):
+        if not isinstance(item, pytest.Function) or any(map(item.get_closest_marker, _LEFT_OUT)):
+            continue
+        if hasattr(item, "callspec") and item.get_closest_marker("few"):
             tables[item.nodeid.partition("[")[0]].append(item)
     for table in tables.values():
         mark = table[0].get_closest_marker("few")
@@ -45,21 +42,14 @@ def few(table: Sequence[pytest.Function], number: int, named: Sequence[str] = ()
     used: Counter[tuple[str, int]] = Counter()
     left = {item.callspec.id: item for item in table}
     chance = {item.callspec.id: zlib.crc32(item.nodeid.encode()) for item in table}
+
+    def worse(name: str) -> tuple[int, int]:
+        return sum(used[pair] for pair in left[name].callspec.indices.items()), chance[name]
+
     kept = []
     while left and len(kept) < number:
-        wanted = [name for name in named if name in left]
-        name = (
-            wanted[0]
-            if wanted
-            else min(
-                left,
-                key=lambda n: (
-                    sum(used[pair] for pair in left[n].callspec.indices.items()),
-                    chance[n],
-                ),
-            )
-        )
-        item = left.pop(name)
+        asked = next((name for name in named if name in left), None)
+        item = left.pop(asked or min(left, key=worse))
         used.update(item.callspec.indices.items())
         kept.append(item)
     return kept

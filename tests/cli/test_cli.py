@@ -225,6 +225,7 @@ def test_compare_agrees_with_the_library(tmp_path) -> None:
     assert rows["variance"].tolist() == expected["variance"].tolist()
 
 
+@pytest.mark.thorough  # test_smoke.py compares by command
 def test_compare_takes_all_estimators_and_gives_reasons(tmp_path, capsys) -> None:
     rows = compared(tmp_path, "--problem", "table", *SMALL, "--draws", "64")
     assert len(rows) == len(ESTIMATORS)

@@ -22,6 +22,7 @@ def store(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.thorough  # test_smoke.py reports a store
 def test_report_of_a_store_says_how_it_came_about(store, tmp_path, capsys):
     out = tmp_path / "new folder" / "mine.html"
     assert main(["report", str(store), "--out", str(out), "--title", "Mine <1>"]) == 0
@@ -94,6 +95,7 @@ def test_report_without_out_is_refused_before_anything_is_measured(capsys):
     assert "--report: needs --out, the folder of report.html" in capsys.readouterr().err
 
 
+@pytest.mark.thorough  # test_a_recommendation_is_reported_in_its_own_words
 def test_a_folder_of_a_recommendation_is_two_sections(tmp_path):
     words = ["recommend", "ST", "RF", *MEASURED, "--draws", "64", "--out", str(tmp_path)]
     assert main(words) == 0

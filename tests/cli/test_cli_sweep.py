@@ -104,6 +104,7 @@ def test_plot_writes_the_rows_beside_the_picture(call, tmp_path):
     assert (tmp_path / "sweep.pdf").stat().st_size > 1000
 
 
+@pytest.mark.thorough  # test_atlas.py, of the rows
 def test_atlas_tells_its_findings(call, tmp_path):
     status, out, _ = call("atlas", "s.db", "--out", tmp_path)
     assert status == 0

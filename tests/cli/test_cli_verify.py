@@ -164,6 +164,7 @@ def test_code_without_claim_holds_nothing_on_the_ladder(capsys):
 
 
 @pytest.mark.usefixtures("mine")
+@pytest.mark.thorough  # test_smoke.py has --against
 def test_against_asks_whether_code_is_coded_right(capsys):
     on = ("--problem", "cubic", "--delta", "0.3", "--against")
     status, out, err = run(capsys, "--file", "mine.py:gapless", *on, "ST")

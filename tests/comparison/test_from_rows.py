@@ -192,6 +192,7 @@ def test_too_few_draws_are_listed(rows):
     assert "not met" in table.reason["ARSM"]
 
 
+@pytest.mark.thorough  # test_costs.py, of compare
 def test_costs_follow_the_text_and_the_gradient_cost(rows):
     table = recommend_from_rows(rows, evaluations=6, gradient_cost=2.0).table.set_index("series")
     assert (table.cost["ST"], table.draws_each["ST"]) == (2.0, 3)
@@ -274,6 +275,7 @@ def test_two_runs_are_told_apart_by_their_seed(rows):
 # ---- the command line, on committed rows -------------------------------------------------------
 
 
+@pytest.mark.thorough  # test_smoke.py has --probe
 def test_committed_rows_on_the_command_line(tmp_path, capsys):
     command = ["recommend", "--probe", str(COMMITTED), "--evaluations", "12"]
     assert main([*command, "--out", str(tmp_path), "--steps", "2000:"]) == 0

@@ -173,6 +173,7 @@ def two_sample(first: torch.Tensor, second: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("logits", REGIMES)
 @pytest.mark.parametrize("name", [n for n in STATISTICAL if differentiable(n)])
+@pytest.mark.few(8)
 def test_relaxed_gumbel_softmax_against_automatic_differentiation(name, logits):
     f, logits = loss_of(name), logits_of(logits)
     ours = GumbelSoftmax(0.7).draw(f, logits, DRAWS, generator(5))
@@ -342,6 +343,7 @@ def test_relaxed_samples_given_a_class_mix_to_gumbel_softmax(tau):
 
 
 @pytest.mark.parametrize("tau", [0.1, 0.5, 1.0, 3.0])
+@pytest.mark.few(2)
 def test_relaxed_samples_of_another_temperature_are_noticed(tau):
     assert relaxed_p_value(1.3 * tau, tau) < P_VALUE
 

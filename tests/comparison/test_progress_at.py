@@ -28,6 +28,7 @@ def test_exact_rows_know_it_for_every_number(text, averaged):
 
 @pytest.mark.parametrize("text", ["GS(tau=1)", "ARSM", "GS-ST(tau=0.3)"])
 @pytest.mark.parametrize("averaged", [1, 100])
+@pytest.mark.few(2)
 def test_measured_rows_know_it_within_their_error(text, averaged):
     rows = compare(F, LOGITS, [text], method="monte-carlo", draws=4096)
     value, error = progress_at(rows, averaged)

@@ -192,6 +192,7 @@ def test_what_is_no_better_than_0():
     assert found.best == ["A"]
 
 
+@pytest.mark.thorough  # at_edge is tried in test_recommending.py
 def test_a_temperature_at_the_end_of_the_grid():
     cells = [row("T", t, 1.0, t) for t in (0.1, 0.5, 1.0)]
     text = answer(*cells).explain()

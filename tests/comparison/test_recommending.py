@@ -162,6 +162,7 @@ def test_rows_of_several_problems_are_refused():
 
 @pytest.mark.parametrize("n", [1, 3, 100])
 @pytest.mark.parametrize("reference", [None, "RF(m=4)"])
+@pytest.mark.few(2)
 def test_the_standard_error_is_that_of_the_moments(n, reference):
     f, logits = loss_of("cubic"), logits_of("moderate")
     rows = compare(
@@ -586,6 +587,7 @@ def drawn_answer():
 
 @pytest.mark.parametrize("width", ["page", "column"])
 @pytest.mark.few(1)
+@pytest.mark.thorough  # test_plots_rows.py draws it
 def test_the_picture_names_the_best_five_in_colours_of_their_own(width):
     answer = drawn_answer()
     figure = plot(answer.curves, width)

@@ -87,6 +87,7 @@ def without_top_up(monkeypatch):
 
 
 @sparse
+@pytest.mark.few(4)
 def test_rows_of_few_draws_are_marked(name):
     f, logits = SPARSE[name]
     on = Enumeration(f, logits)
@@ -117,6 +118,7 @@ def test_the_errors_of_draws_cover_what_is_exact(name, seed):
 
 
 @plain
+@pytest.mark.few(2)
 def test_others_are_not_marked(name):
     f, logits = NOT_SPARSE[name]
     rows = compare(f, logits, ["ARSM", *EXACT], draws=2000, method="monte-carlo")

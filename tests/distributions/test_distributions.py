@@ -25,6 +25,7 @@ every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 @every_case
 @pytest.mark.parametrize("scale", [0.0, 1.5, 20.0])
+@pytest.mark.few(10)
 def test_probabilities_mean_and_entropy(case: Case, scale: float) -> None:
     logits = logits_of(case, scale)
     states, p, log_partition = brute_force(case, logits)
@@ -54,6 +55,7 @@ def test_the_support_is_all_states_once(case: Case) -> None:
 
 
 @every_case
+@pytest.mark.few(4)
 def test_the_derivative_of_the_mean_is_the_covariance(case: Case) -> None:
     logits = logits_of(case)
     states, p, _ = brute_force(case, logits)
@@ -75,6 +77,7 @@ def _statistics(case: Case, x: np.ndarray, logits: Tensor) -> np.ndarray:
 
 
 @every_case
+@pytest.mark.few(4)
 def test_samples_have_the_probabilities(case: Case) -> None:
     n = 20_000
     logits = logits_of(case)
@@ -121,6 +124,7 @@ def test_the_same_generator_gives_the_same_samples(case: Case) -> None:
 
 
 @every_case
+@pytest.mark.few(4)
 def test_batches_are_independent_elements(case: Case) -> None:
     logits = torch.stack([logits_of(case, seed=seed) for seed in range(3)])
     batch = case.make(logits)
@@ -140,6 +144,7 @@ def test_batches_are_independent_elements(case: Case) -> None:
 
 @every_case
 @pytest.mark.parametrize("estimator", ["ST", "ZGR", "DARN", "ST-ZGR(alpha=0.3)"])
+@pytest.mark.few(14)
 def test_rsample_is_a_sample(case: Case, estimator: str) -> None:
     logits = logits_of(case).requires_grad_()
     drawn = case.make(logits, estimator)

@@ -104,12 +104,14 @@ def test_zgr_is_exact_on_quadratics_and_its_halves_are_not(case: Case, seed: int
 
 
 @every_structure
+@pytest.mark.few(5)
 def test_zgr_is_not_exact_on_cubics(case: Case) -> None:
     assert relative_bias(on(case, 3), "ZGR") > 1e-4
 
 
 @every_structure
 @pytest.mark.parametrize("estimator", ["REINFORCE(baseline=0.7)", "RF(m=2)", "RF(m=5)"])
+@pytest.mark.few(15)
 def test_score_functions_are_exact_on_everything(case: Case, estimator: str) -> None:
     assert relative_bias(on(case, 3), estimator) < 1e-12
 
@@ -122,6 +124,7 @@ def test_zgr_is_exact_on_quadratics_of_a_hierarchy() -> None:
 
 
 @every_structure
+@pytest.mark.few(5)
 def test_the_gradient_is_that_of_the_value(case: Case) -> None:
     enumerated = on(case, 3)
     logits = enumerated.parameters

@@ -94,6 +94,7 @@ def test_order_measured_from_draws_is_the_declared_order(claim, name):
 
 @pytest.mark.parametrize("name", STATISTICAL)
 @estimators(exact=True, order=math.inf, needs_gradient=False)
+@pytest.mark.few(33)
 def test_unbiased_for_any_loss(claim, name):
     assert relative_bias(claim.estimator, loss_of(name), logits_of("moderate")) <= 1e-12
 
@@ -101,6 +102,7 @@ def test_unbiased_for_any_loss(claim, name):
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("logits", ["uniform", "moderate", "peaked", "masked"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.few(14)
 def test_zgr_is_unbiased_on_every_quadratic(size, logits, seed):
     f, logits = problem("quadratic", *size, seed), regime(logits, *size, seed)
     assert relative_bias(ZGR(), f, logits) <= 1e-12
@@ -108,6 +110,7 @@ def test_zgr_is_unbiased_on_every_quadratic(size, logits, seed):
 
 @pytest.mark.parametrize("name", ["quadratic", "multiquadratic"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.few(4)
 def test_biases_on_the_line_from_st_to_darn(size, name):
     f, logits = problem(name, *size, 1), regime("moderate", *size, 1)
     truth = exact_gradient(f, logits)
@@ -231,6 +234,7 @@ def test_arsm_of_two_classes_is_arm(monkeypatch):
 
 @pytest.mark.parametrize("k", [1, 4, None])
 @pytest.mark.parametrize("tau", [0.05, 0.3, 1.0, 3.0])
+@pytest.mark.few(4)
 def test_the_gumbel_family_has_one_mean_and_an_ordered_variance(tau, k):
     f, logits = loss_of("cubic"), logits_of("moderate")
     straight = exact_moments(GumbelSoftmaxST(tau), f, logits)

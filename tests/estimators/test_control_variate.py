@@ -25,6 +25,7 @@ REGIMES = ["uniform", "moderate", "peaked", "masked"]
 @pytest.mark.parametrize("estimator", GOLDEN)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.few(21)
 def test_golden_mean_and_variance(name, size, estimator):
     expected = golden(size, name, estimator)
     moments = enumeration(size, name).moments(GOLDEN[estimator])
@@ -39,6 +40,7 @@ def test_golden_mean_and_variance(name, size, estimator):
     [MuProp(), DoubleCV(), DoubleCV(3, 0.7), DoubleCV(2, 0.0), RODEO(), RODEO(3, 1.6, -0.8)],
     ids=str,
 )
+@pytest.mark.few(16)
 def test_unbiased_by_enumeration(estimator, name, logits):
     result = exact_bias(estimator, loss_of(name), logits_of(logits))
     assert result.is_zero
@@ -130,6 +132,7 @@ BEST = [
 
 
 @pytest.mark.parametrize(("estimator", "size", "name", "best", "variance"), BEST)
+@pytest.mark.few(2)
 def test_fit_finds_the_best_coefficients(estimator, size, name, best, variance):
     f, logits = recipe(name, *size), golden_logits(size)
     before = str(estimator)

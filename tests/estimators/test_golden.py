@@ -154,6 +154,7 @@ def test_f_and_its_gradient_at_the_reference_state(size, name):
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @over_cases
+@pytest.mark.few(21)
 def test_mean_variance_and_bias(size, estimator):
     off = {}
     for name in FUNCTIONS:
@@ -228,6 +229,7 @@ def test_the_mean_of_relaxed_gumbel_softmax(size, name, tau):
 
 @pytest.mark.parametrize("name", ["linear", "multiquadratic", "cubic"])
 @over_cases
+@pytest.mark.few(3)
 def test_the_mean_of_relaxed_gumbel_softmax_notices_another_temperature(size, name):
     assert gs_scores(size, name, 0.6, "1") > limit()
 

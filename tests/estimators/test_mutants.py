@@ -65,6 +65,7 @@ MUTANTS = {
 
 @pytest.mark.parametrize("name", ["cubic", "mlp"])
 @pytest.mark.parametrize("claim", SAMPLED, ids=SAMPLED_IDS)
+@pytest.mark.few(14)
 def test_the_code_that_is_shipped_keeps_its_claim(claim, name):
     assert relative_bias(claim.estimator, *setting(claim, name)) <= 1e-12
 

@@ -112,6 +112,7 @@ def test_the_derivative_of_the_sample_given_x(tau, logits, monkeypatch):
     ],
     ids=str,
 )
+@pytest.mark.few(2)
 def test_variances_of_rebar_on_the_quadratic_of_the_fixtures(estimator, variance):
     found = monte_carlo(estimator, QUADRATIC, LOGITS, 40_000, seed=1).variance
     assert abs(found.value - variance) < 5 * found.se + 5e-3

@@ -143,6 +143,7 @@ def enumerated(name):
 
 
 @pytest.mark.parametrize("name", FIXED)
+@pytest.mark.few(10)
 def test_the_truth_of_a_fixed_f_stands(name):
     on = enumerated(name)
     on.second_route.check(on.objective.eps)

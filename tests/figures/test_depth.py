@@ -134,6 +134,7 @@ def test_the_expected_loss_is_the_sum_over_paths():
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("steps", [0, 10, 100])
+@pytest.mark.few(1)
 def test_gradients_of_a_classifier_agree_with_autograd(steps):
     ((_, network),) = training(classification(3, hidden=2), [steps])
     network = with_leaves(network)
@@ -216,6 +217,7 @@ def test_score_function_estimators_are_unbiased_in_every_layer(estimator, make):
 
 
 @pytest.mark.parametrize("layer", range(3))
+@pytest.mark.few(1)
 def test_a_dropped_factor_would_be_noticed(layer):
     network = uneven()
     found = deep_moments(network, LeaveOneOut(4), DRAWS)[layer]

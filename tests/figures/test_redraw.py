@@ -59,6 +59,7 @@ def test_every_picture_is_committed(name: str) -> None:
     assert (ROOT / "figures" / f"{name}.png").exists()
 
 
+@pytest.mark.thorough  # test_redraw_computes_nothing
 def test_drawing_again_leaves_the_rows_as_they_are(tmp_path) -> None:
     # Its whole numbers stand in columns that are partly empty.
     text = (ROOT / "figures" / "verdicts.csv").read_bytes()

@@ -114,6 +114,7 @@ def test_zgr_has_no_bias_on_the_quadratic() -> None:
     assert (relative[~of_quadratic] > 1e-3).all()
 
 
+@pytest.mark.thorough  # test_committed.py computes its rows
 def test_trade_off_has_shares_both_ways() -> None:
     rows = made(trade_off)
     shares = rows[rows["kind"] == "domination"]
@@ -129,6 +130,7 @@ def test_trade_off_has_shares_both_ways() -> None:
 @pytest.mark.parametrize("scale_free", [False, True])
 @pytest.mark.parametrize("kind", ["cubic", "mlp"])
 @pytest.mark.parametrize("tau", [0.0171, 0.37, 8.1])
+@pytest.mark.few(4)
 def test_interpolated_curve_of_gumbel_rao(kind: str, tau: float, scale_free: bool) -> None:
     logits = regime("peaked", 4, 4, 1)
     exact = Enumeration(problem(kind, 4, 4, 1), logits)

@@ -81,6 +81,7 @@ def test_moments_are_those_of_a_loop(text, mask):
 
 
 @pytest.mark.parametrize("text", ESTIMATORS)
+@pytest.mark.few(3)
 def test_draws_agree_with_the_exact_moments(text):
     f, logits = loss()
     exact = exact_moments(gradlab.parse(text), f, logits)

@@ -39,6 +39,7 @@ def one(f, logits, b):
 
 
 @pytest.mark.parametrize("text", EXACT)
+@pytest.mark.few(3)
 def test_exact_rows_are_those_of_exact_moments(text, batch):
     f, logits = batch
     probe = GradientProbe([text])

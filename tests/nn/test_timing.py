@@ -259,6 +259,7 @@ QUICK = ["--batch", "4", "--seconds", "0.01", "--size", "3x2,3x4,2x4"]
 
 
 @with_user_types
+@pytest.mark.thorough  # test_smoke.py times by command
 def test_the_command_prints_a_table_and_writes_rows_and_picture(tmp_path, capsys):
     chosen = ["ZGR", "RF(m=4)"]
     assert main(["time", *chosen, *QUICK, "--out", str(tmp_path)]) == 0

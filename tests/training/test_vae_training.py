@@ -263,6 +263,7 @@ def test_command_line_compares_over_seeds_and_goes_on(tmp_path, capsys, unchecke
         (["ARSM", "--latent", "300x200"], "use RF"),
     ],
 )
+@pytest.mark.few(2)
 def test_command_line_names_what_is_wrong(options, message, tmp_path, capsys, unchecked):
     assert main(["train", "vae", "--epochs", "1", "--out", str(tmp_path / "out"), *options]) == 2
     assert message in capsys.readouterr().err

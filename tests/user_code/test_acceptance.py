@@ -86,7 +86,7 @@ def test_verify_order_takes_it(name):
 
 
 @each
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 def test_monte_carlo_takes_it(name):
     moments = gradlab.monte_carlo(CODES[name], LOSS, LOGITS, 4096, seed=5)
     bias2 = moments.bias2(known(name).mean)
@@ -96,7 +96,7 @@ def test_monte_carlo_takes_it(name):
 
 
 @each
-@pytest.mark.few(4)
+@pytest.mark.few(3)
 def test_compare_takes_it(name):
     rows = gradlab.compare(LOSS, LOGITS, [CODES[name]], draws=4096, seed=6)
     check_row(rows.iloc[0].to_dict(), name)
@@ -195,6 +195,7 @@ def test_the_command_verify_takes_all(names, capsys):
 # ---- float32 ----------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough  # test_commands_give_float32_code_float32_logits
 def test_float32_code_on_float32_logits_just_works():
     code, logits = accepted.linear32, LOGITS.float()
     assert gradlab.verify(code, LOSS, logits, **OPTIONS).outcome == UNBIASED

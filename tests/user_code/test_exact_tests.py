@@ -59,7 +59,7 @@ def most():
 @pytest.mark.parametrize("law", [normal, heavy, atoms, mostly_zero], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("test", TESTS)
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_rate_of_false_alarms_is_below_the_level(test, law):
     assert rejected(test, law, wrong=False) <= most()
 

@@ -176,7 +176,7 @@ def judged(code, seed: int, alpha: float):
 # At the level where more is refused the same is seen with fewer draws.
 @pytest.mark.parametrize("alpha", [pytest.param(0.05, marks=pytest.mark.slow), 1e-3])
 @pytest.mark.parametrize("code", [duplicated, tiled, one_percent], ids=lambda c: c.__name__)
-@pytest.mark.few(1)
+@pytest.mark.few(1, "duplicated-0.001")
 def test_a_trial_refuses_dependent_draws_and_never_calls_them_biased(code, alpha):
     refused = 0
     for seed in range(12):
