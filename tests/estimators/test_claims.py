@@ -94,7 +94,6 @@ def test_order_measured_from_draws_is_the_declared_order(claim, name):
 
 @pytest.mark.parametrize("name", STATISTICAL)
 @estimators(exact=True, order=math.inf, needs_gradient=False)
-@pytest.mark.few(33)
 def test_unbiased_for_any_loss(claim, name):
     assert relative_bias(claim.estimator, loss_of(name), logits_of("moderate")) <= 1e-12
 

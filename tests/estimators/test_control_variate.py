@@ -25,7 +25,6 @@ REGIMES = ["uniform", "moderate", "peaked", "masked"]
 @pytest.mark.parametrize("estimator", GOLDEN)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.few(21)
 def test_golden_mean_and_variance(name, size, estimator):
     expected = golden(size, name, estimator)
     moments = enumeration(size, name).moments(GOLDEN[estimator])

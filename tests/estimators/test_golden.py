@@ -154,7 +154,6 @@ def test_f_and_its_gradient_at_the_reference_state(size, name):
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @over_cases
-@pytest.mark.few(21)
 def test_mean_variance_and_bias(size, estimator):
     off = {}
     for name in FUNCTIONS:

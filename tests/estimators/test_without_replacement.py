@@ -29,7 +29,6 @@ over_estimators = pytest.mark.parametrize(
 
 @pytest.mark.parametrize(("size", "key", "estimator"), GOLDEN, ids=str)
 @pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.few(17)
 def test_golden_mean_and_variance(name, size, key, estimator):
     expected = golden(size, name, key)
     moments = enumeration(size, name).moments(estimator)
