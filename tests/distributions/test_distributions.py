@@ -55,7 +55,6 @@ def test_the_support_is_all_states_once(case: Case) -> None:
 
 
 @every_case
-@pytest.mark.few(4)
 def test_the_derivative_of_the_mean_is_the_covariance(case: Case) -> None:
     logits = logits_of(case)
     states, p, _ = brute_force(case, logits)
@@ -77,7 +76,7 @@ def _statistics(case: Case, x: np.ndarray, logits: Tensor) -> np.ndarray:
 
 
 @every_case
-@pytest.mark.few(4)
+@pytest.mark.few(5, "2-subsets of 5", "permutations of 4", "trees of K5", "chain", "table")
 def test_samples_have_the_probabilities(case: Case) -> None:
     n = 20_000
     logits = logits_of(case)

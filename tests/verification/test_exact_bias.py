@@ -59,6 +59,7 @@ def everywhere(test):
 
 @everywhere
 @pytest.mark.parametrize("name", ["quadratic", "multiquadratic"])
+@pytest.mark.few(16)
 def test_zgr_is_exact_on_quadratics(name, size, logits, seed):
     assert found(ZGR(), name, size, logits, seed).is_zero
     assert found(STZGR(1.0), name, size, logits, seed).is_zero
@@ -71,6 +72,7 @@ def test_zgr_is_not_exact_on_cubics(size, logits, seed):
 
 @everywhere
 @pytest.mark.parametrize("estimator", [StraightThrough(), DARN(), STZGR(0.5)], ids=str)
+@pytest.mark.few(24)
 def test_st_and_darn_are_exact_on_linear_and_multilinear_only(estimator, size, logits, seed):
     assert found(estimator, "linear", size, logits, seed).is_zero
     assert found(estimator, "multilinear", size, logits, seed).is_zero

@@ -98,7 +98,7 @@ def test_every_error_of_the_table_is_planted():
 
 
 @names
-@pytest.mark.few(5)
+@pytest.mark.few(3)
 def test_the_error_is_found_within_its_draws_and_the_right_code_passes(name):
     """One row is computed once, so that one test asks all of it, in whichever process."""
     row = rows_of(name).iloc[0]
@@ -153,6 +153,7 @@ def test_the_planted_code_errs_by_its_factor_alone(name):
 
 
 @pytest.mark.parametrize("shift", [0.0, -25.0])
+@pytest.mark.few(1)
 def test_the_epsilon_is_wrong_for_large_logits_only(shift):
     verdict = replace(EPSILON, shift=shift).verdict(EPSILON.wrong)
     assert verdict.outcome == UNBIASED
@@ -174,6 +175,7 @@ def test_the_rows_belong_to_the_seed():
     assert math.exp(-first.log_e_value) < 1e-6
 
 
+@pytest.mark.thorough  # the rows have their tests above
 def test_the_text_shows_every_error():
     """The slow test of the command line shows the text of all."""
     shown = ["1/2 dropped", "noise cached", "batch standard deviation"]

@@ -216,6 +216,7 @@ def test_sites_are_tried_where_nothing_is_proved():
     assert ladder.counterexamples[0].method == "exact"
 
 
+@pytest.mark.thorough  # test_a_code_that_is_wrong_somewhere_is_found
 def test_each_degree_is_tried_where_a_counterexample_is():
     on = rungs(sizes=[(2, 3)], regimes=["moderate"])
     ladder = verify_order(drawing(lambda a, _: a.shape[-2] == 1), on=on, sites=SITES[:1], delta=0.3)

@@ -54,6 +54,7 @@ def gradient_times(factor: float, *, random: bool):
 
 
 @pytest.mark.parametrize(("factor", "outcome"), [(1.0, UNBIASED), (2.0, BIASED), (0.0, BIASED)])
+@pytest.mark.few(1)
 def test_one_draw_decides_where_nothing_is_random(factor, outcome):
     verdict = verify(gradient_times(factor, random=False), F, LOGITS)
     assert verdict.constant
@@ -360,6 +361,7 @@ MUTANTS = {
 
 
 @pytest.mark.parametrize("name", MUTANTS)
+@pytest.mark.few(3)
 def test_a_mutant_breaks_it(name, monkeypatch):
     where, what, mutant, check = MUTANTS[name]
     monkeypatch.setattr(where, what, mutant)
