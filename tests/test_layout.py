@@ -1,6 +1,7 @@
 """The shape of the code: imports point one way and are cheap, files are short and described."""
 
 import ast
+import functools
 import importlib
 import inspect
 import itertools
@@ -55,10 +56,15 @@ def module_name(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@functools.cache
+def tree_of(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
+
+
 def imports_of(file: Path) -> set[str]:
     """Return the full names of all that a file imports, wherever the statement stands."""
     found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(tree_of(file)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -186,7 +192,7 @@ def test_every_estimator_and_drop_in_function_is_public():
 
 
 def test_type_checkers_see_the_names_that_load_on_first_use():
-    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    tree = tree_of(PACKAGE / "__init__.py")
     imported = {
         alias.asname or alias.name
         for node in ast.walk(tree)
@@ -204,7 +210,7 @@ def test_type_checkers_see_every_file_of_estimators():
     from gradlab.estimators import registry
 
     files = {cls.__module__ for cls in (registry.ESTIMATORS | registry.OF_STRUCTURES).values()}
-    tree = ast.parse((PACKAGE / "estimators" / "__init__.py").read_text())
+    tree = tree_of(PACKAGE / "estimators" / "__init__.py")
     starred = {
         node.module
         for node in ast.walk(tree)
@@ -230,7 +236,7 @@ def lists_its_names(tree: ast.Module) -> bool:
 
 
 def test_modules_are_described_and_list_their_public_names():
-    trees = {module_name(file): ast.parse(file.read_text()) for file in FILES}
+    trees = {module_name(file): tree_of(file) for file in FILES}
     assert [name for name, tree in trees.items() if not ast.get_docstring(tree)] == []
     with_things = {
         name: tree

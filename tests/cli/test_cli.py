@@ -196,6 +196,7 @@ def compared(folder: Path, *arguments: str) -> pd.DataFrame:
     return pd.read_csv(folder / "compare.csv")
 
 
+@pytest.mark.thorough  # test_smoke.py compares with --out
 def test_compare_writes_rows_beside_a_picture(tmp_path, capsys) -> None:
     texts = ["ZGR", "GS-ST(tau=0.5)", "GS-ST", "GS", "RF"]
     rows = compared(

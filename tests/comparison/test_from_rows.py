@@ -161,6 +161,7 @@ def test_what_is_first_at_single_steps(rows):
         assert f"{series} at {count}" in " ".join(answer.explain().split())
 
 
+@pytest.mark.thorough  # test_the_steps_that_count
 def test_a_step_that_was_not_measured_or_has_no_gradient_does_not_count(rows):
     empty = rows[rows.step == 0].assign(step=30, reason="the seconds are used up", truth2=math.nan)
     zero = rows[rows.step == 0].assign(step=40, truth2=0.0)

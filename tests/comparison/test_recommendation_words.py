@@ -141,6 +141,7 @@ def test_what_is_best(rows, expected):
     assert found.best == named.split(", ")
 
 
+@pytest.mark.thorough  # words; test_what_the_first_loses
 def test_how_much_more_another_may_have():
     found = answer(drawn("A", 0.4, 1.0, 0.01), drawn("C", 0.6, 1.0, 0.02))
     first, other = (found.table.iloc[k] for k in (0, 1))
@@ -174,6 +175,7 @@ def test_without_a_gradient_the_order_is_that_of_the_error():
     assert "units of f" in text
 
 
+@pytest.mark.thorough  # test_where_the_first_place_holds_is_reported
 def test_where_the_first_place_ends():
     # A is ahead below 7.7 draws of each, in all: 0.04 + 0.96 / n = 4 / n at n = 76.
     text = words(answer(A, B, evaluations=8, averaged=10.0))

@@ -620,6 +620,7 @@ def test_the_picture_names_the_best_five_in_colours_of_their_own(width):
 
 @pytest.mark.parametrize("name", ["table", "constant"])
 @pytest.mark.few(1)
+@pytest.mark.thorough  # test_plots_rows.py draws it
 def test_the_picture_without_temperatures_or_progress(name):
     given = {"evaluations": 4, "draws": 64, "temperatures": FEW, "estimators": EXACT}
     answer = recommend(loss_of(name), logits_of("moderate"), **given)
@@ -654,6 +655,7 @@ def test_what_points_away_is_below_the_line_and_never_recommended():
         recommend(f, logits, estimators=[Away(-1.0)], **given)
 
 
+@pytest.mark.thorough  # test_what_points_away_is_below_the_line
 def test_noise_that_hides_all_progress_is_below_the_line():
     f, logits = loss_of("quadratic"), logits_of("moderate")
 

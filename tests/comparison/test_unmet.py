@@ -305,6 +305,7 @@ def zero(x):
 """
 
 
+@pytest.mark.thorough  # test_what_is_not_met_is_not_ranked
 def test_the_command_line_lists_what_is_not_met(tmp_path, capsys, monkeypatch):
     without_top_up(monkeypatch)
     (tmp_path / "my.py").write_text(LOSS)

@@ -311,6 +311,7 @@ def test_coupled_samples_need_passes_for_every_layer(estimator, cost):
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.thorough  # test_vae_training.py lowers a loss
 def test_training_lowers_the_loss_and_leaves_the_start_alone():
     network = classification(3)
     before = network.layers[0].weight.clone()

@@ -189,7 +189,7 @@ def modules():
 
 
 @pytest.mark.parametrize("name", ["linear", "trained", "conv", "lstm", "embedding"])
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_float32_modules_on_float32_logits_just_work(name):
     f, logits = modules()[name], regime("moderate", 2, 3, 0).float()
     gradient = exact_gradient(f, logits)

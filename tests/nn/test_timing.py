@@ -160,6 +160,7 @@ def test_memory_is_the_same_every_time(rows):
     pd.testing.assert_series_equal(again["peak_bytes"], rows["peak_bytes"])
 
 
+@pytest.mark.thorough  # test_memory_is_the_same_every_time
 def test_memory_of_samples_grows_with_their_number():
     table = time_layers(["GR(k=10)", "GR(k=20)"], [(64, 64)], batch=32, seconds=0.01)
     ten, twenty = table["peak_bytes"].iloc[1:]

@@ -203,7 +203,7 @@ def test_texts_can_be_read_and_nothing_is_cut_off_or_lies_on_something_else(name
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.few(1)
+@pytest.mark.thorough  # the same faults are looked for above
 def test_nothing_is_cut_off_in_the_picture_of_a_recommendation(width):
     figure = recommendation.plot(recommended().curves, width)
     figure.draw_without_rendering()

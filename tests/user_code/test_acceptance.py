@@ -178,6 +178,7 @@ def test_the_command_recommend_takes_all(capsys):
 @pytest.mark.parametrize(
     "names", [("layer", "short"), pytest.param(tuple(CODES), marks=pytest.mark.slow)]
 )
+@pytest.mark.thorough  # test_verify_takes_it, test_smoke.py
 def test_the_command_verify_takes_all(names, capsys):
     by_known = {
         known: [n for n in names if accepted.CODES[n] == known]
@@ -234,6 +235,7 @@ def test_commands_give_float32_code_float32_logits(command, capsys):
     assert without_plan(capsys.readouterr().err) == LINE.format("the code")
 
 
+@pytest.mark.thorough  # test_commands_give_float32_code_float32_logits
 def test_a_sweep_gives_float32_code_float32_logits():
     estimators = [f"{FILE.name}:linear32", "ZGR"]
     grid = Grid(
@@ -545,6 +547,7 @@ def test_a_loss_that_tells_nothing_apart_is_said_to():
     assert "exactly, ST, DARN and ZGR: it does not tell the code" in _words(verdict.explain())
 
 
+@pytest.mark.thorough  # test_cli_verify.py says it
 def test_a_ladder_says_what_code_is_that_declares_nothing():
     on = rungs(["linear", "quadratic", "cubic"], [(2, 3)], ["moderate"])
     ladder = verify_order(scaled(1, "ST"), on=on, delta=0.2)

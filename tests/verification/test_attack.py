@@ -161,7 +161,7 @@ def peaked(seed: int, scale: float) -> Tensor:
 
 
 @pytest.mark.parametrize("code", ["GS-ST(tau=0.5)", "GS(tau=1.0)", "GR(tau=0.5, k=2)"])
-@pytest.mark.few(1)
+@pytest.mark.few(1, "GR(tau=0.5, k=2)")
 def test_peaked_logits_do_not_overflow(code: str) -> None:
     # OverflowError: int too big to convert, in `needed`; at scale 8 in 1 of 15.
     def parity(x: Tensor) -> Tensor:

@@ -111,6 +111,7 @@ def test_dependence_is_seen(make, law):
     assert sorted(found)[5] <= allowed
 
 
+@pytest.mark.thorough  # shared_noise_widens in test_sequential_test.py
 def test_what_is_not_refused_widens_the_test():
     ratios = [spreads(repeated, normal, seed)[-1].ratio for seed in range(40)]
     assert 1.7 < sum(ratios) / 40 < 2.3
@@ -196,6 +197,7 @@ def test_the_refusal_says_what_was_seen():
 
 # How rarely is asked above, of the p-values.
 @pytest.mark.parametrize("runs", [5, pytest.param(25, marks=pytest.mark.slow)])
+@pytest.mark.thorough  # test_independent_draws_are_rarely_accused
 def test_independent_draws_are_not_refused(runs):
     for seed in range(runs):
         assert judged(rloo, seed, 0.05).outcome != ""

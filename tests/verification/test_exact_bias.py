@@ -319,6 +319,7 @@ def test_too_many_tuples_are_counted(m, size, digits):
         exact_bias(LeaveOneOut(m), lambda x: x.sum((-2, -1)), torch.zeros(size))
 
 
+@pytest.mark.thorough  # test_too_many_tuples_are_counted
 def test_the_limit_of_tuples_is_reached():
     logits = torch.zeros(1, 4, dtype=torch.float64)
     assert exact_bias(LeaveOneOut(10), loss_of("table", 1, 4), logits).is_zero

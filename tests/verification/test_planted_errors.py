@@ -125,6 +125,7 @@ def test_what_is_analysed_is_right_where_only_training_is_wrong(name):
 
 
 @pytest.mark.parametrize("name", [name for name, elsewhere in TRAINED.items() if elsewhere])
+@pytest.mark.few(1)
 def test_an_error_of_some_inputs_is_none_elsewhere(name):
     error = replace(BY_NAME[name], **TRAINED[name])
     assert error.verdict(error.code, judge="training").outcome == UNBIASED
@@ -167,6 +168,7 @@ def test_other_seeds_find_the_errors_as_well():
     assert max(verdict.draws for verdict in found) <= 4 * DRAWS[error.name]
 
 
+@pytest.mark.thorough  # test_verifying.py: the same seed, the same verdict
 def test_the_rows_belong_to_the_seed():
     error = BY_NAME["shared noise"]
     first, again, other = (error.verdict(error.wrong, seed=seed) for seed in (0, 0, 1))

@@ -50,7 +50,7 @@ def told_at(site, member):
 
 
 @pytest.mark.parametrize("name", ["N > 2", "float32"])
-@pytest.mark.few(1)
+@pytest.mark.thorough  # test_a_code_that_is_wrong_somewhere_is_found reads it
 def test_an_assertion_says_where(name):
     member = MEMBERS[name]
     with pytest.raises(AssertionError) as failed:
@@ -108,7 +108,7 @@ def test_the_ladder_alone_does_not_find_it(name):
 
 
 @pytest.mark.parametrize("name", ["N > 2", "never"])
-@pytest.mark.few(1)
+@pytest.mark.thorough  # the next test has the level of one rung
 def test_all_trials_share_the_level(name):
     code = drawing(never) if name == "never" else MEMBERS[name].make()
     ladder = verify_order(code, sites=SITES[:4], **OPTIONS)
