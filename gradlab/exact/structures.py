@@ -6,7 +6,7 @@ and E[df/dparameters] beside it where f sees the parameters. All states are enum
 differentiated for all of them at once is in `slopes`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 

@@ -10,7 +10,7 @@ _THEOREM = ("tests/distributions/test_theorem.py",)
 STRUCTURES = {
     # ---- laws ---------------------------------------------------------------------------------
     "a structure's DARN counted twice": Mutant(
-        "distributions/base.py",
+        "distributions/gradient.py",
         "(mean - mean.detach()) + alpha / 2 * away * score",
         "(mean - mean.detach()) + alpha * away * score",
         "the backward of samples is not exact on linear losses",
@@ -25,8 +25,8 @@ STRUCTURES = {
     ),
     "entropy with the wrong sign": Mutant(
         "distributions/base.py",
-        "return self.log_partition - self._linear(self._means())",
-        "return self.log_partition + self._linear(self._means())",
+        "return self.log_partition - self._linear(self.means())",
+        "return self.log_partition + self._linear(self.means())",
         "the entropy of a structure",
         _LAWS,
     ),
@@ -95,8 +95,8 @@ STRUCTURES = {
         _THEOREM,
     ),
     "normalized at one place only": Mutant(
-        "exact/structures.py",
-        "if not float(mean_score.abs().max()) < 1e-6:",
+        "exact/finite_states.py",
+        "if not float(mean_score.abs().max()) < allowed:",
         "if False:",
         "a log_prob that is normalized at these parameters alone passes",
         _THEOREM,
@@ -111,8 +111,8 @@ STRUCTURES = {
     # ---- rows ---------------------------------------------------------------------------------
     "one seed for rows of structures": Mutant(
         "comparison/of_structures.py",
-        "given = (on.f, on.given_parameters, draws, seed)",
-        "given = (on.f, on.given_parameters, draws, 0)",
+        "moments = drawn_moments(estimator, on, draws, seed)",
+        "moments = drawn_moments(estimator, on, draws, 0)",
         "the seed of compare is ignored",
         _THEOREM,
     ),
