@@ -308,7 +308,7 @@ def test_an_offset_of_the_loss_costs_no_digits() -> None:
 def test_moments_in_blocks_are_those_of_one_block(estimator: str, monkeypatch) -> None:
     case = CASES[1]
     whole = on(case, 3).moments(gradlab.parse(estimator))
-    monkeypatch.setattr("gradlab.exact.structures._BLOCK_ELEMENTS", 300)
+    monkeypatch.setattr("gradlab.exact.structures._BLOCK_ELEMENTS", 60)
     blocks = on(case, 3)
     sizes = [len(x) for _, x in blocks._blocks()]
     assert len(sizes) > 3
