@@ -306,7 +306,8 @@ SLOW = [
 ]
 
 
-# Of commands that take about a second or more so many cases are run by default.
+# Of each command one case is run by default. Of commands that take about a second or more so many
+# run in the thorough tests, of the others all.
 FEW = {
     "verify --max-draws 512": 4,
     "verify": 2,
@@ -329,7 +330,9 @@ def cases() -> Iterator[str]:
             " ".join([command, *filter(None, chosen.values())]) for chosen in pairwise(options)
         ]
         few = next((n for name, n in FEW.items() if command.startswith(name)), len(lines))
-        yield from (pytest.param(line, id=line) for line in lines[:few])
+        yield pytest.param(lines[0], id=lines[0])
+        thorough = pytest.mark.thorough
+        yield from (pytest.param(line, marks=thorough, id=line) for line in lines[1:few])
         slow += lines[few:]
     yield from MORE
     yield from (pytest.param(line, marks=pytest.mark.slow, id=line) for line in slow)
@@ -626,6 +629,7 @@ BAD = [
 @pytest.mark.parametrize(
     ("command", "option", "value"), [b[1:] for b in BAD], ids=[b[0] for b in BAD]
 )
+@pytest.mark.few(80)
 def test_a_wrong_value_is_one_line_that_names_the_option(
     command, option, value, folder, store, capsys
 ):

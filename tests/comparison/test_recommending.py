@@ -162,6 +162,7 @@ def test_rows_of_several_problems_are_refused():
 
 @pytest.mark.parametrize("n", [1, 3, 100])
 @pytest.mark.parametrize("reference", [None, "RF(m=4)"])
+@pytest.mark.few(2)
 def test_the_standard_error_is_that_of_the_moments(n, reference):
     f, logits = loss_of("cubic"), logits_of("moderate")
     rows = compare(
@@ -311,6 +312,7 @@ EXACT = ["ST", "ZGR", "GS-ST", "GR", "REINFORCE", "RF(m=4)"]
         pytest.param(4, 1e6, False, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.few(1)
 def test_the_best_on_a_quadratic_has_the_most_exact_progress(evaluations, averaged, biased):
     f, logits = loss_of("quadratic"), logits_of("moderate")
     given = {"evaluations": evaluations, "averaged": averaged}
@@ -350,6 +352,7 @@ def test_the_best_on_a_quadratic_has_the_most_exact_progress(evaluations, averag
         pytest.param(12, 100, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.few(1)
 def test_where_the_first_place_holds_is_reported(evaluations, averaged):
     f, logits = loss_of("quadratic"), logits_of("moderate")
     given = {"estimators": EXACT, "temperatures": FEW}
@@ -412,6 +415,7 @@ def test_a_loss_without_gradient():
 @pytest.mark.parametrize(
     ("name", "kept"), [("quadratic", {"ZGR", "ReinMax", "ReinMax-CV"}), ("cubic", set())]
 )
+@pytest.mark.few(1)
 def test_it_must_be_unbiased(name, kept):
     given = {"must_be_unbiased": True, "draws": 320, "temperatures": FEW}
     answer = recommend(loss_of(name), logits_of("moderate"), evaluations=4, **given)
@@ -504,6 +508,7 @@ def test_the_same_seed_gives_the_same_answer_on_any_number_of_workers():
 
 
 @pytest.mark.parametrize(("name", "evaluations"), [("constant", 1), ("vae", 100_000)])
+@pytest.mark.few(1)
 def test_every_answer_is_explained_in_100_columns(name, evaluations):
     size = (4, 4) if name == "vae" else (2, 3)
     given = {"evaluations": evaluations, "draws": 64, "temperatures": FEW}
@@ -581,6 +586,8 @@ def drawn_answer():
 
 
 @pytest.mark.parametrize("width", ["page", "column"])
+@pytest.mark.few(1)
+@pytest.mark.thorough  # test_plots_rows.py draws it
 def test_the_picture_names_the_best_five_in_colours_of_their_own(width):
     answer = drawn_answer()
     figure = plot(answer.curves, width)
@@ -612,6 +619,8 @@ def test_the_picture_names_the_best_five_in_colours_of_their_own(width):
 
 
 @pytest.mark.parametrize("name", ["table", "constant"])
+@pytest.mark.few(1)
+@pytest.mark.thorough  # test_plots_rows.py draws it
 def test_the_picture_without_temperatures_or_progress(name):
     given = {"evaluations": 4, "draws": 64, "temperatures": FEW, "estimators": EXACT}
     answer = recommend(loss_of(name), logits_of("moderate"), **given)
@@ -646,6 +655,7 @@ def test_what_points_away_is_below_the_line_and_never_recommended():
         recommend(f, logits, estimators=[Away(-1.0)], **given)
 
 
+@pytest.mark.thorough  # test_what_points_away_is_below_the_line
 def test_noise_that_hides_all_progress_is_below_the_line():
     f, logits = loss_of("quadratic"), logits_of("moderate")
 

@@ -51,6 +51,7 @@ COMMAND_LINE: Any = typer.main.get_command(app)
     [pytest.param(b, marks=pytest.mark.slow) if str(b) in SLOW else b for b in PYTHON],
     ids=str,
 )
+@pytest.mark.few(13)
 def test_python_runs_and_prints_what_is_shown(
     block: Block, capsys: pytest.CaptureFixture[str], unchecked: None
 ) -> None:

@@ -126,6 +126,7 @@ def test_a_moving_average_is_measured_where_it_has_come_to(short):
 # ---- the store ---------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough  # stores resume in test_store.py
 def test_the_study_resumes_and_what_was_done_stays(short, tmp_path, monkeypatch, capsys):
     done = []
     whole = study_module._done
@@ -266,6 +267,7 @@ def test_between_two_numbers_averaged_stands_what_the_formula_says():
 # ---- rows and picture --------------------------------------------------------------------------
 
 
+@pytest.mark.thorough  # test_committed.py computes them, test_redraw.py draws
 def test_rows_and_picture_of_a_small_study(short, tmp_path):
     found = rows(study=SMALL, store=tmp_path, committed=tmp_path)
     losses = found[found["kind"] == "loss"]

@@ -107,6 +107,23 @@ def test_wins_are_those_of_a_ranking_of_each_problem():
     )
 
 
+def test_noise_does_not_win():
+    rows = prepared(swept())
+    best = wins(rows, 12, 10)[0].removeprefix("At equal cost ").partition(" ")[0]
+    noisy = rows["cosine_se"].mask(rows["series"] == best, 0.4)
+    lead = wins(rows.assign(cosine_se=noisy), 12, 10)[0]
+    assert "makes the most progress most often" in lead
+    assert not lead.startswith(f"At equal cost {best} ")
+
+
+def test_squares_are_relative_to_the_gradient():
+    rows = compared()
+    found = prepared(rows)
+    for name in ("bias2", "bias2_se", "variance", "mse"):
+        wanted = rows[name] / rows["truth2"]
+        np.testing.assert_allclose(found[f"rel_{name}"], wanted.where(rows["truth2"] > 0))
+
+
 def test_too_few_draws_do_not_win():
     rows = prepared(compared())
     rows = rows[is_measured(rows)]
@@ -139,8 +156,9 @@ def verdict_rows(**columns) -> pd.DataFrame:
     return pd.DataFrame(rows | columns)
 
 
-def test_the_answer_names_verdicts_that_fail():
-    section = judged_section(Source("v", verdict_rows(), "verify"))
+@pytest.mark.parametrize("flags", [(True, False), ("True", "False"), (1.0, 0.0)])
+def test_the_answer_names_verdicts_that_fail(flags):
+    section = judged_section(Source("v", verdict_rows(holds=list(flags)), "verify"))
     assert section.lead == "MINE: BIASED. Not as declared, or as asked."
     evidence = dict(section.evidence)["MINE on mlp: BIASED"]
     assert "Bias 0.3 |g|. 978 draws." in evidence
@@ -422,6 +440,13 @@ def test_what_is_not_finite_is_empty():
     assert not re.search(r"\b(NaN|Infinity)\b", json.dumps(Read(report.html([hostile()])).data()))
 
 
+def test_whole_numbers_keep_their_digits():
+    seeds = [1234567890123, 3]
+    (seed, value) = data_of(pd.DataFrame({"seed": seeds, "x": [1.23456789, 2]}), [], []).columns
+    assert seed["values"] == seeds
+    assert value["values"] == [1.23457, 2]
+
+
 def test_points_without_a_logarithm_are_counted():
     rows = compared().copy()
     rows.loc[rows["method"] == "exact", "bias2"] = [
@@ -470,6 +495,7 @@ def test_a_report_of_200_000_rows_is_small(tmp_path):
     assert "makes the most progress most often" in text
 
 
+@pytest.mark.thorough  # test_rows_that_differ_in_seeds_become_medians
 def test_a_report_shrinks_until_it_fits(monkeypatch, page):
     monkeypatch.setattr(report, "LARGEST", len(page.encode()) - 1)
     rows = many(30)

@@ -73,6 +73,7 @@ def sign(page: Page, title: str) -> str:
 @pytest.mark.parametrize(
     "name", ["compare", "sweep", "hostile", "mixed", "judged", "timed", "theory"]
 )
+@pytest.mark.few(1)
 def test_pages_load_without_fault_request_or_overflow(started, reports, name, width):
     page = started.open(reports[name], width).drawn()
     assert page.complaints() == []
@@ -319,6 +320,7 @@ def test_without_scripts_there_are_pictures_and_rows(started, reports):
         started.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", off)
 
 
+@pytest.mark.thorough  # shows that the other tests can fail
 def test_a_fault_and_a_request_would_be_seen(started, tmp_path):
     bad = tmp_path / "bad.html"
     bad.write_text("<body style='width:3000px'><script>nope()</script><img src='missing.png'>")

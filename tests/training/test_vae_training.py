@@ -69,6 +69,7 @@ def test_negative_elbo_is_unbiased(vae, images):
 
 
 @pytest.mark.parametrize("samples", [1, 5])
+@pytest.mark.few(1)
 def test_bound_has_the_enumerated_mean_of_importance_weights(vae, images, samples):
     log_joint = enumerated(vae, images)[1]
     # exp(-bound) is an unbiased estimate of p(x), whatever the number of samples.
@@ -127,6 +128,7 @@ def test_a_step_has_the_exact_gradient_of_the_encoder_on_average(unchecked):
 
 
 @pytest.mark.parametrize("name", [n for n, cls in ESTIMATORS.items() if not is_of_levels(cls)])
+@pytest.mark.few(9)
 def test_every_estimator_trains(name, unchecked):
     latent = "6x2" if is_binary(ESTIMATORS[name]) else "4x3"
     begun = training(name, latent=latent, epochs=1)
@@ -141,6 +143,7 @@ def test_every_estimator_trains(name, unchecked):
     ("text", "epochs"),
     [("ZGR", 12), ("REINFORCE(baseline=200)", 12), ("EMA", 24), ("LEARNED", 12)],
 )
+@pytest.mark.few(1)
 def test_training_lowers_the_loss(text, epochs, unchecked):
     curve = train(training(text, epochs=epochs))
     assert curve["train_nelbo"].iloc[-1] < curve["train_nelbo"].iloc[0] - 5
@@ -260,6 +263,7 @@ def test_command_line_compares_over_seeds_and_goes_on(tmp_path, capsys, unchecke
         (["ARSM", "--latent", "300x200"], "use RF"),
     ],
 )
+@pytest.mark.few(2)
 def test_command_line_names_what_is_wrong(options, message, tmp_path, capsys, unchecked):
     assert main(["train", "vae", "--epochs", "1", "--out", str(tmp_path / "out"), *options]) == 2
     assert message in capsys.readouterr().err
