@@ -105,7 +105,11 @@ class Finite(FiniteDistribution):
 
         Args:
             value: States [*sample, *batch, *event].
+
+        Raises:
+            ValueError: The value carries a gradient, which has no way through a look-up.
         """
+        self._check_detached(value)
         if self._validate_args:
             self._validate_sample(value)
         found = _matches(value, self.states)

@@ -322,7 +322,9 @@ class Layer(torch.nn.Module):
         return with_gradient(drawn, drawn.sample(), 1.0)
 
 
-@pytest.mark.parametrize("code", [score, surrogate, zgr, Layer()], ids=["score", "surrogate", "zgr", "layer"])
+@pytest.mark.parametrize(
+    "code", [score, surrogate, zgr, Layer()], ids=["score", "surrogate", "zgr", "layer"]
+)
 def test_forms_of_code(code: object) -> None:
     f, logits = quadratic(), normal(6)
     on = Structured(f, logits, three_of)
