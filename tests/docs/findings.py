@@ -180,6 +180,7 @@ DEFINED: dict[str, dict[str, str]] = {
         "(the paper trains 200)": "what the paper says",
         "mean ± (max - min)/2": "a formula",
     },
+    "docs/how-to/bounds.md": {"arXiv 1802.04537": "a paper"},
     "docs/policy.md": {
         "in 0.6 works in all of 0.5; one that goes in 2.0 works in the last 1.x": _VERSION,
         "from 3.11 on, and torch from 2.4 on": _VERSION,
