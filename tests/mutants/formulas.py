@@ -9,6 +9,8 @@ _GOLDEN = ("tests/estimators/test_golden.py",)
 _CONFORMANCE = ("tests/estimators/test_conformance.py",)
 _ENUMERATION = ("tests/exact/test_enumeration.py",)
 _MOMENTS = ("tests/exact/test_moments.py",)
+_DIRECT = ("tests/exact/test_direct.py",)
+_ALL_CORES = ("tests/exact/test_all_cores.py",)
 _MONTE_CARLO = ("tests/comparison/test_montecarlo.py",)
 _SUMS = ("tests/comparison/test_sums_of_draws.py",)
 _GATE = ("tests/loss/test_gate.py", "tests/loss/test_contract.py")
@@ -198,6 +200,49 @@ FORMULAS = {
         "refused = None",
         "exact moments of what the estimator refuses",
         ("tests/exact/test_sizes.py", "tests/estimators/test_arms.py"),
+    ),
+    # ---- losses that see the logits, sweeps on several threads --------------------------------
+    "the direct part once": Mutant(
+        "exact/direct.py",
+        "((2 * away + d) * d)",
+        "((away + d) * d)",
+        "the variance of an estimate of the whole gradient of f(x, logits)",
+        _DIRECT,
+    ),
+    "RF(m) of deviations from 0": Mutant(
+        "exact/direct.py",
+        "level = evaluate(f, x).detach().to(torch.float64) - values.mean",
+        "level = evaluate(f, x).detach().to(torch.float64)",
+        "the covariance of RF(m) with df/dlogits",
+        _DIRECT,
+    ),
+    "delta of the whole": Mutant(
+        "verification/second_argument.py",
+        "delta=question.delta * first / whole",
+        "delta=question.delta",
+        "a long df/dlogits hides a bias of the estimated part",
+        ("tests/verification/test_direct_verdicts.py",),
+    ),
+    "the last block first": Mutant(
+        "exact/all_cores.py",
+        "call, buffer = waiting.popleft()",
+        "call, buffer = waiting.pop()",
+        "blocks that several threads have swept are out of order",
+        _ALL_CORES,
+    ),
+    "no block is asked for again": Mutant(
+        "exact/all_cores.py",
+        "index % _ASKED_AGAIN == 0 and not",
+        "index < 0 and not",
+        "a race of f that the trial does not meet",
+        _ALL_CORES,
+    ),
+    "every loss bears threads": Mutant(
+        "exact/interruption.py",
+        "if not all(map(torch.equal, (result, *found), (alone, beside))):",
+        "if not torch.equal(result, result):",
+        "a loss that keeps something between two steps is swept by several threads",
+        ("tests/exact/test_interruption.py", *_ALL_CORES),
     ),
     # ---- moments and Monte Carlo --------------------------------------------------------------
     "variance over n": Mutant(

@@ -4,8 +4,9 @@ from .answers import ANSWERS
 from .formulas import FORMULAS
 from .mutant import Mutant
 from .pictures import PICTURES
+from .several_samples import SEVERAL_SAMPLES
 from .structures import STRUCTURES
 
 __all__ = ["MUTANTS"]
 
-MUTANTS: dict[str, Mutant] = FORMULAS | STRUCTURES | ANSWERS | PICTURES
+MUTANTS: dict[str, Mutant] = FORMULAS | STRUCTURES | SEVERAL_SAMPLES | ANSWERS | PICTURES

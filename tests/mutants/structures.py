@@ -6,6 +6,7 @@ __all__ = ["STRUCTURES"]
 
 _LAWS = ("tests/distributions/test_distributions.py",)
 _THEOREM = ("tests/distributions/test_theorem.py",)
+_VERDICTS = ("tests/verification/test_on_structures.py",)
 
 STRUCTURES = {
     # ---- laws ---------------------------------------------------------------------------------
@@ -129,5 +130,27 @@ STRUCTURES = {
         '{"both": ["exact"], ',
         "the method both gives one row",
         _THEOREM,
+    ),
+    # ---- verdicts on structures ---------------------------------------------------------------
+    "every tuple is two of the same": Mutant(
+        "verification/structure_bias.py",
+        "place // count**k % count for k in range(m)",
+        "place // count % count for k in range(m)",
+        "estimators of several samples are proved on samples that are equal",
+        _VERDICTS,
+    ),
+    "what trains is not put to all states": Mutant(
+        "verification/of_structures.py",
+        "if judge == DRAW or not trains(estimator, on):\n        return verdict",
+        "if judge != TRAINING or not trains(estimator, on):\n        return verdict",
+        "a wrong backward beside a right draw is proved unbiased",
+        _VERDICTS,
+    ),
+    "any law of samples will do": Mutant(
+        "verification/law_of_samples.py",
+        "p_value = 2 * torch.minimum(torch.from_numpy(of_less), torch.from_numpy(of_more))",
+        "p_value = 2 * torch.maximum(torch.from_numpy(of_less), torch.from_numpy(of_more))",
+        "samples that do not follow log_prob are judged",
+        _VERDICTS,
     ),
 }
