@@ -86,6 +86,7 @@ def test_many_samples_of_two_states_are_a_binomial_sum(k):
 @cases
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("k", [2, 3])
+@pytest.mark.few(30)
 def test_moments_are_those_of_brute_force(case, text, k):
     mean, variance = case.brute().moments(case.estimate(text), k)
     found = bounds.exact_moments(text, case.log_joint, case.logits, k)
@@ -113,6 +114,7 @@ def test_moments_of_both_routes_agree(text):
 
 @cases
 @pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.few(13)
 def test_draws_have_the_exact_moments(case, text):
     exact = bounds.exact_moments(text, case.log_joint, case.logits, 3)
     drawn = bounds.monte_carlo(text, case.log_joint, case.logits, 3, draws=20_000)

@@ -1,6 +1,7 @@
 """Every sentence of a recommendation is true of its rows, which are made by hand here."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -48,7 +49,7 @@ def answer(
     """Return the recommendation that these rows give."""
     table = pd.DataFrame(rows)
     averaged = other.get("averaged", 10.0)
-    curves = ranked_curves(table, evaluations, averaged)
+    curves = _curves(tuple(tuple(row.items()) for row in rows), evaluations, averaged).copy()
     costs = table.groupby("series", sort=False)["cost"].first().to_dict()
     costs |= dict.fromkeys(reasons or {}, 1.0)
     given = {
@@ -66,6 +67,12 @@ def answer(
         "curves": curves,
     }
     return Recommendation(**(given | other))
+
+
+@functools.cache
+def _curves(rows: tuple, evaluations: int, averaged: float) -> pd.DataFrame:
+    """Return the ranking of rows, which many tests have in common."""
+    return ranked_curves(pd.DataFrame(map(dict, rows)), evaluations, averaged)
 
 
 def words(found: Recommendation) -> str:

@@ -508,7 +508,7 @@ def test_the_same_seed_gives_the_same_answer_on_any_number_of_workers():
 
 
 @pytest.mark.parametrize(("name", "evaluations"), [("constant", 1), ("vae", 100_000)])
-@pytest.mark.few(1)
+@pytest.mark.thorough  # test_recommendation_words.py has the width of the text
 def test_every_answer_is_explained_in_100_columns(name, evaluations):
     size = (4, 4) if name == "vae" else (2, 3)
     given = {"evaluations": evaluations, "draws": 64, "temperatures": FEW}
@@ -529,6 +529,7 @@ def test_one_class_leaves_nothing_to_choose():
     assert "Ranked by error" in answer.explain()
 
 
+@pytest.mark.thorough  # test_conformance.py has every estimator on masked logits
 def test_masked_classes():
     answer = recommend(
         loss_of("cubic"), logits_of("masked"), evaluations=4, draws=64, temperatures=[1.0]

@@ -140,7 +140,7 @@ def test_the_gradient_is_that_of_the_value(case: Case) -> None:
 
 @every_structure
 @pytest.mark.parametrize("estimator", ["ST", "ZGR", "REINFORCE", "RF(m=2)", "RF(m=5)"])
-@pytest.mark.few(15)
+@pytest.mark.few(8)
 def test_draws_agree_with_exact_moments(case: Case, estimator: str) -> None:
     from significance import limit
 

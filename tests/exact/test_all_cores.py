@@ -97,6 +97,7 @@ SWEEPS = {
 
 @pytest.mark.parametrize("f", [pure, problem("mlp", N, C)], ids=["own", "shipped"])
 @pytest.mark.parametrize("sweep", SWEEPS)
+@pytest.mark.few(4)
 def test_the_bits_do_not_depend_on_the_number_of_threads(sweep, f, small_blocks):
     with threads(1):
         alone = SWEEPS[sweep](f)
@@ -207,6 +208,7 @@ def test_an_estimator_that_races_is_swept_alone(small_blocks):
 
 
 @pytest.mark.parametrize("name", ["ZGR", "GR", "RF", "ST"])
+@pytest.mark.few(1)
 def test_moments_of_estimators_have_the_same_bits(name, small_blocks):
     found = []
     for count in (1, 2, 4):

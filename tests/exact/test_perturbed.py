@@ -27,6 +27,7 @@ def below(a: float, weight: float) -> float:
 
 @pytest.mark.parametrize("lam", [0.3, 1.0, 5.0])
 @pytest.mark.parametrize(("i", "j"), [(0, 1), (0, 2), (2, 1), (1, 0)])
+@pytest.mark.few(4)
 def test_the_chance_to_move_is_that_of_quadrature_over_the_noise(i: int, j: int, lam: float):
     (k,) = {0, 1, 2} - {i, j}
     step = lam * float(V[i] - V[j])

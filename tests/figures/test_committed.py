@@ -140,6 +140,7 @@ def few(monkeypatch, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.few(8)
 def test_committed_rows_are_computed_again(few, name: str) -> None:
     arguments, keys, values = CASES[name]
     again = function(name, "rows")(0, **arguments)
@@ -183,6 +184,7 @@ def test_every_committed_figure_has_a_row_that_a_test_computes_again() -> None:
     assert CASES.keys() == FIGURES.keys()
 
 
+@pytest.mark.thorough  # test_atlas.py has the shares of mean vectors
 def test_shares_of_the_atlas_are_computed_again(tmp_path) -> None:
     # One cell of examples/atlas.toml: all that its shares are made of, and no draws.
     taus = {"from": 0.01, "to": 10, "count": 20}

@@ -93,6 +93,7 @@ def test_bad_arguments_are_sentences(given, error, message):
 
 @pytest.mark.parametrize("off_policy", [False, True])
 @pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.few(34)
 def test_claims_hold(name, off_policy):
     estimator = ESTIMATORS[name]
     rollout = ROLLOUT if off_policy else None
@@ -122,6 +123,7 @@ def test_claims_hold(name, off_policy):
     ],
 )
 @pytest.mark.parametrize("method", ["exact", "monte-carlo"])
+@pytest.mark.few(8)
 def test_verdicts_are_the_same_by_enumeration_and_by_draws(text, task, outcome, method):
     if method == "monte-carlo" and outcome == "BIASED" and "k3" in text:
         pytest.skip("the bias is about the size of delta")

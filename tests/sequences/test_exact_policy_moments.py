@@ -54,6 +54,7 @@ def at_two(name):
 @pytest.mark.parametrize("off_policy", [False, True])
 @pytest.mark.parametrize("reward", TASKS)
 @pytest.mark.parametrize("text", [*ESTIMATORS, *OTHERS])
+@pytest.mark.few(50)
 def test_moments_are_those_of_loops_over_all_groups(text, reward, off_policy):
     estimator = at_two(text) if text in ESTIMATORS else parse(text)
     if estimator.g == 3 and (off_policy or reward != "real"):

@@ -41,6 +41,7 @@ MORE = [
 
 
 @pytest.mark.parametrize("text", [*CATALOGUE, *MORE])
+@pytest.mark.few(6)
 def test_a_loss_of_the_catalogue_is_recognized(text):
     estimator = parse(text)
     report = examine(loss_of(estimator))
@@ -65,6 +66,7 @@ def test_coefficients_are_those_of_the_estimator(text, prompts):
 
 
 @pytest.mark.parametrize("number", range(len(PLANTED_LOSSES)))
+@pytest.mark.few(4)
 def test_a_planted_fault_is_named_and_the_right_loss_has_none(number):
     planted = PLANTED_LOSSES[number]
     wrong, right = planted.report(), planted.report(right=True)
@@ -159,6 +161,7 @@ def no_guard(log_prob, old_log_prob, ref_log_prob, advantages, mask):
 
 
 @pytest.mark.parametrize("name", [*BROKEN, "-inf log-probabilities"])
+@pytest.mark.few(4)
 def test_each_invariance_is_broken_by_a_loss_that_breaks_it(name):
     broken = {found.name: found for found in findings(OwnLoss(BROKEN.get(name, no_guard)))}[name]
     assert broken.holds is False
@@ -248,6 +251,7 @@ TRAINERS = [
 
 
 @pytest.mark.parametrize(("loss", "options", "ratio", "aggregation", "kl"), TRAINERS)
+@pytest.mark.few(3)
 def test_losses_in_the_words_of_trainers_are_read(loss, options, ratio, aggregation, kl):
     match = examine(loss, **options).match
     assert match.exact

@@ -49,6 +49,7 @@ def test_unbiased_estimators_are_proved(text):
 
 @pytest.mark.parametrize("text", BIASED)
 @pytest.mark.parametrize("method", ["exact", "monte-carlo"])
+@pytest.mark.few(6)
 def test_a_large_direct_part_hides_no_bias(text, method):
     verdict = gradlab.verify(text, ON, method=method, max_draws=2**16)
     assert verdict.outcome == "BIASED"

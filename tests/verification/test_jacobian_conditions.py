@@ -65,6 +65,7 @@ DEGREES = [
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize(("estimator", "degree"), DEGREES, ids=str)
 @pytest.mark.few(24)
+@pytest.mark.few(8)
 def test_the_degree_is_found(estimator, degree, size, logits):
     check = static_check(estimator, regime(logits, *size, 1))
     assert check.degree == degree

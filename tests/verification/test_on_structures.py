@@ -70,6 +70,7 @@ SCORES = ("REINFORCE(baseline=0.7)", "RF(m=2)", "EMA(baseline=0.3, decay=0.9)", 
 
 @every_structure
 @pytest.mark.parametrize("estimator", ORDERS)
+@pytest.mark.few(4)
 def test_the_order_of_a_rule_is_proved(name: str, estimator: str) -> None:
     distribution, logits = STRUCTURES[name]
     ladder = gradlab.verify_order(estimator, distribution=distribution, logits=logits)
@@ -89,6 +90,7 @@ def test_the_order_of_a_rule_is_proved(name: str, estimator: str) -> None:
 
 @every_structure
 @pytest.mark.parametrize("estimator", SCORES)
+@pytest.mark.few(4, "RF(m=2)-subset")  # of a chain RF has 6561 pairs of states
 def test_score_functions_are_proved_unbiased_at_every_degree(name: str, estimator: str) -> None:
     distribution, logits = STRUCTURES[name]
     ladder = gradlab.verify_order(estimator, distribution=distribution, logits=logits)
@@ -121,6 +123,7 @@ class FourSixths(gradlab.ZGR):
 
 
 @every_structure
+@pytest.mark.few(2)
 def test_halves_of_other_weights_are_found(name: str) -> None:
     distribution, logits = STRUCTURES[name]
     ladder = gradlab.verify_order(FourSixths(), distribution=distribution, logits=logits)
@@ -154,6 +157,11 @@ def test_code_that_is_right_and_its_planted_errors() -> None:
     found = verify(top_k, f, logits, **given)
     assert found.outcome == BIASED
     assert "none of ST, DARN and ZGR" in found.explain()
+
+
+@pytest.mark.thorough  # `test_other_targets` has other targets too, of estimators
+def test_code_beside_an_estimator_as_its_target() -> None:
+    f, logits = quadratic(), 1.5 * normal(6, seed=3)
     apart = verify(four_sixths, f, logits, distribution=three_of, against="ZGR", draws=2**17)
     assert apart.outcome == BIASED
     same = verify(zgr, f, logits, distribution=three_of, against="ZGR", delta=0.1, alpha=1e-6)
@@ -380,7 +388,7 @@ def test_parameters_of_f_get_their_gradient() -> None:
 
     network = torch.nn.Linear(6, 1).double()
     f = lambda x: network(x).squeeze(-1)  # noqa: E731
-    given = {"distribution": three_of, "max_draws": 4096}
+    given = {"distribution": three_of, "max_draws": 2048}
     kept = verify(surrogate, f, normal(6), **given)
     assert not any("Parameters of f" in note for note in kept.notes)
     without = verify(lost, f, normal(6), **given)
@@ -389,13 +397,13 @@ def test_parameters_of_f_get_their_gradient() -> None:
 
 # ---- too many states, other targets, arguments --------------------------------------------------
 
-MANY = (normal(40), lambda p: KSubset(p, 12))
+MANY = (normal(28), lambda p: KSubset(p, 10))
 
 
 def test_draws_decide_where_the_states_are_too_many() -> None:
     logits, distribution = MANY
-    f = quadratic((40,))
-    given = {"distribution": distribution, "max_draws": 2**13}
+    f = quadratic((28,))
+    given = {"distribution": distribution, "max_draws": 2**12}
     found = verify("ST", f, logits, **given)
     assert found.outcome == BIASED
     assert found.method == "monte carlo"
@@ -469,6 +477,7 @@ def test_a_verdict_names_parameters_and_the_distribution() -> None:
 
 
 @every_structure
+@pytest.mark.few(2)
 def test_every_monomial_up_to_the_degree_of_a_rule(name: str) -> None:
     distribution, logits = STRUCTURES[name]
     shape = distribution(logits).event_shape

@@ -63,6 +63,7 @@ def test_what_is_known_exactly_is_proved_on_every_rung(text):
 
 
 @pytest.mark.parametrize("text", ["ARSM", "GS(tau=0.5)"])
+@pytest.mark.few(1, "GS(tau=0.5)")
 def test_what_is_not_is_drawn_at_moderate_logits(text):
     climbed = found(text)
     used = zip(climbed.rungs, climbed.verdicts, strict=True)

@@ -31,7 +31,7 @@ QUICK = {
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in MEMBERS]
 )
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 def test_a_code_that_is_wrong_somewhere_is_found(name):
     member = MEMBERS[name]
     near = next(k for k, site in enumerate(SITES) if member.told in told_at(site, member))

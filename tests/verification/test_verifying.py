@@ -144,6 +144,7 @@ def test_what_cannot_be_used_is_told():
 
 
 @pytest.mark.parametrize("kind", ["quadratic", "mlp", "table"])
+@pytest.mark.few(1)
 def test_arsm_is_shown_unbiased_within_delta(kind):
     verdict = verify("ARSM", *case(kind), alpha=ALPHA)
     assert verdict.outcome == UNBIASED
@@ -157,6 +158,7 @@ def test_arsm_is_shown_unbiased_within_delta(kind):
     ("factor", "named"),
     [(0.5, Fraction(1, 2)), (0.75, Fraction(3, 4)), (-1.0, Fraction(-1))],
 )
+@pytest.mark.few(1)
 def test_a_wrong_factor_is_found_by_draws(factor, named):
     verdict = verify(scaled(factor), *case(), draws=2**18, alpha=ALPHA)
     assert verdict.outcome == BIASED
@@ -166,6 +168,7 @@ def test_a_wrong_factor_is_found_by_draws(factor, named):
 
 @pytest.mark.parametrize("tau", [0.1, 1.0])
 @pytest.mark.parametrize("code", ["GS-ST(tau={tau})", "GR(tau={tau}, k=10)"])
+@pytest.mark.few(2, "GS-ST(tau={tau})-1.0")
 def test_the_gumbel_family_shares_one_mean(code, tau):
     options = {"alpha": ALPHA, "delta": 0.1, "method": "monte-carlo"}
     against = f"GR(tau={tau}, k=inf)"
