@@ -133,6 +133,7 @@ def test_plots_and_a_report_of_rows_do_not_load_torch(tmp_path):
     assert "torch" not in loaded_by(f"import {', '.join(names)}; {report}")
 
 
+@pytest.mark.thorough  # test_docstrings.py imports every module
 def test_every_module_loads_after_a_bare_import_and_changes_nothing_in_torch():
     names = sorted({module_name(f) for f in FILES} - {"gradlab", "gradlab.__main__"})
     walked = {found.name for found in pkgutil.walk_packages(gradlab.__path__, "gradlab.")}

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from contextlib import contextmanager
 
 import pytest
@@ -115,11 +116,11 @@ def test_the_second_route_has_the_same_bits(small_blocks):
 
 
 def seen_threads(f):
-    """Return f, and the names of the threads that call it."""
-    names = set()
+    """Return f, and the names of the threads that call it, with the number of their calls."""
+    names = Counter()
 
     def noting(x):
-        names.add(threading.current_thread().name)
+        names[threading.current_thread().name] += 1
         return f(x)
 
     return noting, names
@@ -131,10 +132,14 @@ def test_several_threads_do_the_work(small_blocks):
         value_moments(f, LOGITS)
     # Two of the trials, three of the sweep, and the caller's.
     assert len(names) >= 4
+    own = threading.current_thread().name
+    of_caller = names[own]
     f, names = seen_threads(pure)
     with threads(1):
         value_moments(f, LOGITS)
-    assert names == {threading.current_thread().name}
+    assert set(names) == {own}
+    # The caller's thread does not sweep the states once more, as it does after a race.
+    assert of_caller < names[own] / 2
 
 
 @pytest.mark.parametrize("make", [Keeps, Buffered])
@@ -191,7 +196,7 @@ def test_few_states_start_no_thread():
     f, names = seen_threads(lambda x: x[..., 0, 1])
     with threads(4):
         gradlab.exact_value(f, torch.zeros(3, 3, dtype=torch.float64))
-    assert names == {threading.current_thread().name}
+    assert set(names) == {threading.current_thread().name}
 
 
 def test_an_estimator_that_races_is_swept_alone(small_blocks):

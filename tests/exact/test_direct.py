@@ -187,6 +187,7 @@ FORCED = [
 
 
 @pytest.mark.parametrize("estimator", FORCED, ids=str)
+@pytest.mark.few(20)
 def test_exact_moments_are_those_of_what_trains_at_every_sample(estimator):
     f, logits = LOSSES["router"], random(N, C, seed=10)
     both = lambda x, logits: f(x, logits) + quadratic(x).tanh()  # noqa: E731

@@ -51,7 +51,7 @@ SEVERAL_SAMPLES = {
         "(1 / tokens.sum((-2, -1), keepdim=True))",
         "(1 / tokens.sum(-1, keepdim=True))",
         "the mean over the tokens of several prompts",
-        ("tests/sequences/test_coefficients.py", *_LOOPS),
+        ("tests/sequences/test_trainer_formulas.py",),
     ),
     "prefix without its token": Mutant(
         "sequences/kl_terms.py",

@@ -115,6 +115,7 @@ def test_estimators_together_are_what_they_are_alone():
     ids=["end", "no end", "wide", "narrow"],
 )
 @pytest.mark.parametrize("numbers", [2**22, 1])
+@pytest.mark.few(4)
 def test_sums_over_classes_are_those_of_single_backwards(policy, task, numbers, monkeypatch):
     monkeypatch.setattr("gradlab.sequences.tables._SCORES", numbers)
     on = EnumeratedPolicy(policy, task)
