@@ -189,7 +189,7 @@ def faults(figure: Figure) -> list[str]:
 
 @pytest.mark.parametrize("width", WIDTHS)
 @cases
-@pytest.mark.few(7)
+@pytest.mark.few(5)
 def test_texts_can_be_read_and_nothing_is_cut_off_or_lies_on_something_else(name, width):
     figure = at_width(name, width)
     assert figure.get_figwidth() == WIDTHS[width]
@@ -470,6 +470,7 @@ def test_every_estimator_has_a_look_of_its_own():
 
 
 @pytest.mark.parametrize("name", ["temperature", "plane", "budget", "probe", "training"])
+@pytest.mark.few(3)
 def test_no_two_estimators_look_alike_in_a_figure(name):
     legend = at_width(name).legends[0]
     handles = {

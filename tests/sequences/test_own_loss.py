@@ -41,7 +41,7 @@ MORE = [
 
 
 @pytest.mark.parametrize("text", [*CATALOGUE, *MORE])
-@pytest.mark.few(6)
+@pytest.mark.few(5)
 def test_a_loss_of_the_catalogue_is_recognized(text):
     estimator = parse(text)
     report = examine(loss_of(estimator))

@@ -19,6 +19,7 @@ LOSSES = [
 
 
 @pytest.mark.parametrize(("loss", "text", "options"), LOSSES)
+@pytest.mark.few(3)
 def test_exact_moments_of_a_loss_are_those_of_its_estimator(loss, text, options):
     own = LossEstimator(OwnLoss(loss, g=2, **options))
     found = own.moments([enumerated_policy(POLICY, TASK)])

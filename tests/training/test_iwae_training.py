@@ -28,6 +28,7 @@ def training(estimator="VIMCO", objective="iwae", k=3, **settings):
 
 
 @pytest.mark.parametrize("estimator", ["VIMCO", "LE"])
+@pytest.mark.few(1)
 def test_a_step_has_the_exact_gradient_of_the_bound_on_average(estimator):
     begun = training(estimator, k=2)
     pixels = begun.data.as_floats("train")[begun.batch(0)].double()
@@ -59,6 +60,7 @@ def test_a_step_has_the_exact_gradient_of_the_bound_on_average(estimator):
 
 
 @pytest.mark.parametrize("estimator", bounds.ESTIMATORS)
+@pytest.mark.few(4)
 def test_every_estimator_of_bounds_trains(estimator):
     curve = train(training(estimator, epochs=12, latent="4x3", hidden=32))
     # Where the encoder does not learn, test_bound ends at 210 nats, as with PLAIN.

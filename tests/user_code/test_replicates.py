@@ -514,7 +514,7 @@ GOOD = {
 
 @pytest.mark.parametrize("name", GOOD)
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 def test_good_code_is_not_refused(name):
     code, f, logits = GOOD[name]
     draws_of(code).check_randomness(f, logits)

@@ -173,7 +173,7 @@ def score_of(code, setting, groups: int = 1024, size: int = 64) -> float:
 
 
 @pytest.mark.parametrize("code", EASY, ids=called)
-@pytest.mark.few(5)
+@pytest.mark.few(3)
 def test_where_draws_are_easy_their_mean_is_the_one_that_is_computed(code):
     assert score_of(code, MILD) < limit(1000)
 
