@@ -152,8 +152,7 @@ def _assigns(frame: FrameType) -> bool:
     if not _is_safe(code.co_filename):
         return not _BUILT_IN.isdisjoint(code.co_names)
     if isinstance(module, ScriptModule):  # compiled: it is not stopped
-        nodes = module.inlined_graph.findAllNodes
-        return bool(nodes("prim::SetAttr"))
+        return "prim::SetAttr" in str(module.inlined_graph)
     return code in _OF_TORCH
 
 

@@ -17,7 +17,6 @@ from torch import Tensor
 from gradlab.estimators import PathwiseEstimator, QuadratureError
 from gradlab.exact.finite_states import DistributionOf
 from gradlab.exact.moments import NotExactError
-from gradlab.exact.packed import packed
 from gradlab.loss import LossError
 from gradlab.progress import tracked
 from gradlab.user_code.replicates import NO_REPLICATES
@@ -66,7 +65,7 @@ def verify_order(
     seed: int = 0,
     progress: bool = False,
     distribution: DistributionOf | None = None,
-    logits: Float[Tensor, "*parameters"] | Sequence[Tensor] | None = None,
+    logits: Float[Tensor, "*parameters"] | tuple[Tensor, ...] | None = None,
 ) -> Ladder:
     """Return up to which degree in each variable `code` is exact, from its verdict on each rung.
 
@@ -114,8 +113,6 @@ def verify_order(
     if distribution is not None or logits is not None:
         if on is not None or sites is not None:
             raise ValueError("a distribution has a ladder of its own: leave on and sites out")
-        if isinstance(logits, tuple | list) and distribution is not None:
-            _, logits, distribution = packed(lambda x: x, logits, distribution)
         options: dict[str, Any] = {"against": against, "judge": judge, "batch": batch}
         options |= {"delta": delta, "alpha": alpha, "max_draws": max_draws, "seed": seed}
         return ladder_on(code, distribution, logits, progress=progress, **options)
