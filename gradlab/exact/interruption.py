@@ -12,6 +12,7 @@ assigns an attribute or a global does not pass, nor does one that swaps the tens
 
 import dis
 import inspect
+import re
 import sys
 import sysconfig
 from collections.abc import Callable
@@ -147,12 +148,12 @@ def _path(call: Callable[[], Tensor]) -> _Path:
 
 
 def _assigns(frame: FrameType) -> bool:
-    """Return whether a function assigns attributes by what is not seen as a bytecode of its own."""
+    """Return whether a function assigns by what is not seen as a bytecode of its own."""
     code, module = frame.f_code, frame.f_locals.get("self")
     if not _is_safe(code.co_filename):
         return not _BUILT_IN.isdisjoint(code.co_names)
     if isinstance(module, ScriptModule):  # compiled: it is not stopped
-        return "prim::SetAttr" in str(module.inlined_graph)
+        return bool(re.search(r"prim::SetAttr|aten::[a-z]\w*_\(", str(module.inlined_graph)))
     return code in _OF_TORCH
 
 

@@ -164,6 +164,16 @@ class CompiledKeeps(Compiled):
         return self.kept.tanh().sum(-1)
 
 
+class CompiledBuffered(Compiled):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("kept", torch.zeros(3, 4))
+
+    def forward(self, x: torch.Tensor):
+        self.kept.copy_(x @ self.weight)
+        return self.kept.tanh().sum(-1)
+
+
 class InEvalMode:
     """Sets and puts back: right where calls are nested, wrong where they overlap."""
 
@@ -218,6 +228,7 @@ BREAKS = {
     "lock": Locked(),
     "counts": CountsItsCalls(),
     "compiled": torch.jit.script(CompiledKeeps()),
+    "compiled with a buffer": torch.jit.script(CompiledBuffered()),
     "eval and train": InEvalMode(),
     "set and put back": Flagged(),
     "other weights": other_weights,
