@@ -128,7 +128,7 @@ def monte_carlo(
     check_seed(seed)
     at, draw, size = _drawing(estimator, f, logits, seed, structured)
     row = f"{row}|{estimator}"
-    if workers > 1 and not _bears_threads(estimator, f, at, draw):
+    if workers > 1 and not _bears_threads(estimator, f, at, draw, size):
         workers = 1
     return _summed(f, at, draw, size, draws, seed, row, workers, chunk, progress)
 
@@ -203,16 +203,16 @@ def _summed(
     return Moments.from_groups(total)
 
 
-def _bears_threads(estimator: Estimator, f: Objective, at: Tensor, draw: "Draw") -> bool:
+def _bears_threads(estimator: Estimator, f: Objective, at: Tensor, draw: "Draw", size: int) -> bool:
     """Return whether several threads may draw: not with code that keeps something."""
     if is_shipped(estimator) and is_own(f):
         return True
 
-    def some(number: int) -> Tensor:
-        return draw(f, at, 2, block_generator(0, "threads", number))
+    def some(number: int, n: int = 2) -> Tensor:
+        return draw(f, at, n, block_generator(0, "threads", number))
 
     with single_thread():
-        return bears_interruption(lambda: some(0), lambda: some(1))
+        return bears_interruption(lambda: some(0), lambda: some(1), lambda: some(2, size))
 
 
 Draw = Callable[[Objective, Tensor, int, Generator], Tensor]

@@ -9,6 +9,7 @@ threads at once. One that does not, such as a module that keeps its last activat
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -126,13 +127,14 @@ def _bears_threads(
     if own:
         return True
     grad = torch.is_grad_enabled()
-    first, last = (space.write(prefix, space.block[:_TRIED].clone()) for prefix in space.ends())
+    ends = [space.write(prefix, space.block.clone()) for prefix in space.ends()]
 
     def task(block: Tensor) -> Tensor:
         with torch.set_grad_enabled(grad):
             return work(block).clone()
 
-    return bears_interruption(lambda: task(first), lambda: task(last))
+    first, last = (partial(task, block[:_TRIED].clone()) for block in ends)
+    return bears_interruption(first, last, *(partial(task, block) for block in ends))
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:

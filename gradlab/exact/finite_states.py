@@ -3,6 +3,7 @@
 Faults are named here, whichever verb meets them.
 """
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -73,6 +74,7 @@ def distribution_at(of: DistributionOf, parameters: Tensor) -> Distribution:
         Traceback (most recent call last):
         ValueError: Normal has no finite support that can be enumerated; use a distribution with ...
     """
+    _check_function(of, parameters)
     found = of(parameters)
     if not isinstance(found, Distribution):
         raise TypeError(
@@ -85,6 +87,25 @@ def distribution_at(of: DistributionOf, parameters: Tensor) -> Distribution:
             "use a distribution with enumerate_support, or gradlab.distributions.Finite"
         )
     return found
+
+
+def _check_function(of: DistributionOf, parameters: Any) -> None:
+    """Raise TypeError unless `of` can be called with the parameters alone."""
+    form = "distribution must be a function from the parameters to a torch Distribution, such as "
+    if isinstance(of, Distribution):
+        raise TypeError(f"{form}lambda p: {type(of).__name__}(p, ...), not a {type(of).__name__}")
+    if not callable(of):
+        raise TypeError(f"{form}lambda p: KSubset(p, 3), not {of!r}")
+    try:
+        inspect.signature(of).bind(parameters)
+    except TypeError as error:
+        name = getattr(of, "__name__", type(of).__name__)
+        raise TypeError(
+            f"{form}lambda p: KSubset(p, 3); {name} cannot be called with the parameters alone "
+            f"({error}). Several tensors come as one tuple: lambda p: Chain(*p)"
+        ) from None
+    except ValueError:  # it has no signature
+        pass
 
 
 def elements_of(distribution: Distribution) -> Distribution:

@@ -4,20 +4,30 @@ Threads change places between two bytecodes. So one call is stopped at each byte
 code, another call runs in a thread from start to end, and the first one goes on. Both must have the
 bits that they have alone. Where a loss keeps anything between two of its lines, one of these stops
 lies between.
+
+What is set and put back, as by `net.eval()` and `net.train()`, survives that, and breaks where
+two calls overlap. To try it would leave the user's module in the wrong state. So a call that
+assigns an attribute or a global does not pass, nor does one that swaps the tensors of a module.
 """
 
 import dis
+import inspect
+import re
 import sys
 import sysconfig
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.jit import ScriptModule
+from torch.nn import Module
+from torch.nn.utils import parametrize, stateless
 
 from gradlab.loss.gate import Objective
 
@@ -30,6 +40,16 @@ _PATIENCE = 2.0
 _WRITES = {"STORE_ATTR", "STORE_SUBSCR", "STORE_GLOBAL", "STORE_DEREF", "DELETE_ATTR"}
 # The code of torch, of gradlab and of Python is not stopped: several threads may call it.
 _SAFE = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<frozen")
+# Bytecodes, built-in functions and code of torch that assign what outlives the call.
+_ASSIGNS = {"STORE_ATTR", "DELETE_ATTR", "STORE_GLOBAL", "DELETE_GLOBAL"}
+_BUILT_IN = {"setattr", "delattr", "__setattr__", "__delattr__"}
+_OF_TORCH = {
+    inspect.unwrap(function).__code__
+    for function in (
+        *(Module.train, Module.eval, Module.requires_grad_, Module.load_state_dict, Module._apply),
+        *(stateless._reparametrize_module, parametrize.cached),
+    )
+}
 _PYTHON, _PACKAGES = sysconfig.get_path("stdlib"), ("site-packages", "dist-packages")
 
 
@@ -48,16 +68,21 @@ def is_own(f: Objective) -> bool:
     return type(f.f).__module__.startswith("gradlab.problems.")
 
 
-def bears_interruption(one: Callable[[], Tensor], other: Callable[[], Tensor]) -> bool:
+def bears_interruption(
+    one: Callable[[], Tensor], other: Callable[[], Tensor], *whole: Callable[[], Tensor]
+) -> bool:
     """Return whether two calls have the same results when one runs in the middle of the other.
 
     Args:
         one: A call, which is stopped again and again.
         other: Another call of the same code, with other arguments of the same shape.
+        *whole: Calls as they are meant, with as much as one thread gets at a time. What is tried
+            must be the code that they run.
 
     Returns:
         False if a result differs in any bit from that of the call alone, if one call waits for the
-        other, or if another tracer, such as a debugger, is at work.
+        other, if `whole` goes through code that was not tried, if a call assigns an attribute or a
+        global, or if another tracer, such as a debugger, is at work.
 
     Example:
         >>> x = torch.arange(3.0)
@@ -66,17 +91,22 @@ def bears_interruption(one: Callable[[], Tensor], other: Callable[[], Tensor]) -
     """
     if sys.gettrace() is not None:
         return False
+    path = _path(one)
+    tried = path.places | _path(other).places
+    if path.assigns or any(not _path(call).places <= tried for call in whole):
+        return False
     alone, beside = one(), other()
-    writes, others = _stops(one)
-    spread = others[:: max(1, len(others) // max(1, _MOST - len(writes)))]
+    spread = path.others[:: max(1, len(path.others) // max(1, _MOST - len(path.writes)))]
+    found: list[Tensor] = []
+    at = 0
+
+    def interrupt(number: int, _: FrameType) -> None:
+        if number == at:
+            found.append(pool.submit(other).result(_PATIENCE))
+
     with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for stop in (*writes[:_MOST], *spread):
-            found: list[Tensor] = []
-
-            def interrupt(number: int, _: bool, stop: int = stop, found: list = found) -> None:
-                if number == stop:
-                    found.append(pool.submit(other).result(_PATIENCE))
-
+        for at in (*path.writes[:_MOST], *spread):  # noqa: B007 - `interrupt` reads it
+            found.clear()
             try:
                 result = _traced(one, interrupt)
             except Exception:  # it waited for the stopped call, or broke
@@ -86,33 +116,66 @@ def bears_interruption(one: Callable[[], Tensor], other: Callable[[], Tensor]) -
     return True
 
 
-def _stops(call: Callable[[], Tensor]) -> tuple[list[int], list[int]]:
-    """Return the numbers of the bytecodes to stop before: those behind a write, and the others."""
-    writes: list[int] = []
-    others: list[int] = []
-    _traced(call, lambda number, written: (writes if written else others).append(number))
-    return writes, others
+@dataclass
+class _Path:
+    """The bytecodes of a call: the numbers of those behind a write, of the others, and all places.
+
+    `assigns`: whether it assigns an attribute or a global, itself or by code that is not stopped.
+    """
+
+    writes: list[int] = field(default_factory=list)
+    others: list[int] = field(default_factory=list)
+    places: set[tuple[CodeType, int]] = field(default_factory=set)
+    assigns: bool = False
 
 
-def _traced(call: Callable[[], Tensor], see: Callable[[int, bool], Any]) -> Tensor:
-    """Return call(), with see(number, behind a write) before each bytecode that is not safe."""
-    number = 0
+def _path(call: Callable[[], Tensor]) -> _Path:
+    """Return through which bytecodes a call goes."""
+    path = _Path()
     before: dict[FrameType, str] = {}
+
+    def see(number: int, frame: FrameType) -> None:
+        (path.writes if before.get(frame) in _WRITES else path.others).append(number)
+        before[frame] = name = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+        path.places.add((frame.f_code, frame.f_lasti))
+        path.assigns = path.assigns or name in _ASSIGNS
+
+    def enter(frame: FrameType) -> None:
+        path.assigns = path.assigns or _assigns(frame)
+
+    _traced(call, see, enter)
+    return path
+
+
+def _assigns(frame: FrameType) -> bool:
+    """Return whether a function assigns by what is not seen as a bytecode of its own."""
+    code, module = frame.f_code, frame.f_locals.get("self")
+    if not _is_safe(code.co_filename):
+        return not _BUILT_IN.isdisjoint(code.co_names)
+    if isinstance(module, ScriptModule):  # compiled: it is not stopped
+        return bool(re.search(r"prim::SetAttr|aten::[a-z]\w*_\(", str(module.inlined_graph)))
+    return code in _OF_TORCH
+
+
+def _traced(
+    call: Callable[[], Tensor],
+    see: Callable[[int, FrameType], Any],
+    enter: Callable[[FrameType], Any] = lambda _: None,
+) -> Tensor:
+    """Return call(), with see(number, frame) before each bytecode that is not safe."""
+    number = 0
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
         nonlocal number
         if event == "call":
+            enter(frame)
             if _is_safe(frame.f_code.co_filename):
                 return None
             frame.f_trace_opcodes, frame.f_trace_lines = True, False
             return trace
         if event == "opcode":
-            written = before.get(frame) in _WRITES
-            before[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
             number += 1
-            see(number, written)
-        elif event == "return":
-            before.pop(frame, None)
+            see(number, frame)
         return trace
 
     sys.settrace(trace)

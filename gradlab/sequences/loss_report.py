@@ -27,7 +27,7 @@ from gradlab.sequences.loss_parts import (
     plain,
     response_of,
 )
-from gradlab.sequences.own_loss import OwnLoss
+from gradlab.sequences.own_loss import LossFunctionError, OwnLoss
 from gradlab.text import filled
 
 __all__ = ["Fault", "LossReport", "examine"]
@@ -136,6 +136,7 @@ def examine(function: "OwnLoss | Callable[..., Any]", **options: Any) -> LossRep
         this is GRPO
     """
     own = function if isinstance(function, OwnLoss) else OwnLoss(function, **options)
+    _check_same_again(own)
     frame = frame_of(own)
     term = own_of(own, frame)
     up, down = (response_of(own, sign) for sign in (1, -1))
@@ -143,6 +144,19 @@ def examine(function: "OwnLoss | Callable[..., Any]", **options: Any) -> LossRep
     found = tuple(findings(own))
     faults = tuple(_faults(own, frame, term, up, down, found))
     return LossReport(own.name, match, found, faults, frame, (up, down))
+
+
+def _check_same_again(own: OwnLoss) -> None:
+    """Raise LossFunctionError if a second call gives another gradient: no sum has its mean."""
+    group = random_batch(own)
+    first, second = (own.coefficients(group).nan_to_num() for _ in range(2))
+    apart = float((first - second).norm())
+    if apart > 1e-6 * float(first.norm()):
+        raise LossFunctionError(
+            f"the loss has another gradient at a second call with the same arguments, {apart:.2g} "
+            "away: it draws random numbers or keeps a state between calls. Turn dropout off, and "
+            "give what it keeps in settings"
+        )
 
 
 def _faults(

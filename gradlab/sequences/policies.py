@@ -34,7 +34,7 @@ class Tabular(nn.Module):
         check_int("vocabulary", vocabulary, 2)
         check_int("horizon", horizon, 1, 20)
         super().__init__()
-        self.vocabulary = vocabulary
+        self.vocabulary, self.horizon = vocabulary, horizon
         prefixes = sum(vocabulary**t for t in range(horizon))
         check_int("prefixes", prefixes, 1, 2**21)
         self.table = _normal(Generator().manual_seed(seed), prefixes, vocabulary, scale=scale)
@@ -45,6 +45,11 @@ class Tabular(nn.Module):
         Args:
             tokens: Sequences [B, T].
         """
+        if tokens.shape[1] > self.horizon:
+            raise ValueError(
+                f"Tabular has logits for up to {self.horizon} tokens, not {tokens.shape[1]}: give "
+                "it the horizon of the task"
+            )
         index = torch.zeros_like(tokens[:, 0])
         found = [index]
         for t in range(tokens.shape[1] - 1):

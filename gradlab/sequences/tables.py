@@ -115,6 +115,8 @@ def tables(on: EnumeratedPolicy, asked: Sequence[Asked]) -> list[Tables]:
         for leaves, gram, nodes in subtree.leaves():
             p, weigh = on.sampled[leaves.part, None], held.at(leaves)
             for one, table, buffer in zip(asked, found, of_nodes, strict=True):
+                if not one.weightings:  # all coefficients are 0
+                    continue
                 place = one.place[leaves.part]
                 weights = torch.stack([weigh(w) for w in one.weightings], 1)
                 scaled = weights @ gram
@@ -125,6 +127,8 @@ def tables(on: EnumeratedPolicy, asked: Sequence[Asked]) -> list[Tables]:
                 weighed = (p[:, None] * weights).transpose(0, 1).flatten(1)
                 buffer.index_add_(1, index, weighed)
         for table, buffer in zip(found, of_nodes, strict=True):
+            if not buffer.numel():
+                continue
             table.means.flatten(0, 1).add_(buffer.view(-1, subtree.nodes) @ subtree.scores)
     return found
 

@@ -13,6 +13,7 @@ from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.tuples import NotExactError
 from gradlab.moments import Measured, Moments
 from gradlab.reproducible import block_generator, check_seed, single_thread
+from gradlab.sequences.catalogue import parse
 from gradlab.sequences.claims import Claim
 from gradlab.sequences.drawing import Drawn
 from gradlab.sequences.enumerated import EnumeratedPolicy
@@ -182,6 +183,7 @@ def _exact(moments: Moments, ons: list[EnumeratedPolicy], shared: dict[str, Any]
     """Return the verdict by enumeration: no bias beyond rounding, or a bias."""
     target = shared["target"]
     size = float(target.norm()) + float(moments.mean.norm()) + math.sqrt(moments.variance.value)
+    size += _summed_size(ons)
     rounding = _ULPS * torch.finfo(torch.float64).eps * size
     bias = moments.mean - target
     unbiased = float(bias.norm()) <= rounding
@@ -198,6 +200,14 @@ def _exact(moments: Moments, ons: list[EnumeratedPolicy], shared: dict[str, Any]
         deviation=math.sqrt(moments.variance.value),
         how=how,
     )
+
+
+def _summed_size(ons: list[EnumeratedPolicy]) -> float:
+    """Return the root of E |R s|^2, of what is summed: it may cancel to a gradient of 0."""
+    (found,) = all_moments([parse("REINFORCE")], ons)
+    if not isinstance(found, Moments):
+        return 0.0
+    return math.sqrt(float(found.mean.square().sum()) + found.variance.value)
 
 
 def _verdict(shared: dict[str, Any], mean: Tensor, **found: Any) -> PolicyVerdict:

@@ -65,7 +65,7 @@ def verify_order(
     seed: int = 0,
     progress: bool = False,
     distribution: DistributionOf | None = None,
-    logits: Float[Tensor, "*parameters"] | None = None,
+    logits: Float[Tensor, "*parameters"] | tuple[Tensor, ...] | None = None,
 ) -> Ladder:
     """Return up to which degree in each variable `code` is exact, from its verdict on each rung.
 
@@ -96,7 +96,7 @@ def verify_order(
         progress: show a bar on stderr.
         distribution: what x is drawn from instead of independent rows, a function of parameters;
             its ladder has polynomials in x, at these and at other parameters of their shape.
-        logits: the parameters of the distribution, any shape.
+        logits: the parameters of the distribution, any shape, or a tuple of them.
 
     Returns:
         A `Ladder` with the verdicts.

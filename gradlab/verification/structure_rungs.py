@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gradlab.exact.finite_states import DistributionOf, check_parameters, distribution_at
 from gradlab.exact.moments import NotExactError
+from gradlab.exact.packed import packed
 from gradlab.exact.sampled_structures import SampledStructure, structured_or_sampled
 from gradlab.exact.structures import Structured
 from gradlab.progress import tracked
@@ -172,7 +173,7 @@ def _others(logits: Tensor, seed: int) -> Iterator[tuple[str, Tensor]]:
 def ladder_on(
     code: Code,
     distribution: DistributionOf | None,
-    logits: Float[Tensor, "*parameters"] | None,
+    logits: Float[Tensor, "*parameters"] | tuple[Tensor, ...] | None,
     *,
     alpha: float,
     progress: bool = False,
@@ -196,6 +197,8 @@ def ladder_on(
     """
     if distribution is None or logits is None:
         raise TypeError("give both distribution= and logits=, its parameters")
+    if isinstance(logits, tuple):
+        _, logits, distribution = packed(lambda x: x, logits, distribution)
     rungs = structure_rungs(distribution, logits, options["seed"])
     options |= {"alpha": alpha / len(STRUCTURE_RUNGS), "draws": None, "progress": False}
     drawn = draws_on(code, rungs[0].on)

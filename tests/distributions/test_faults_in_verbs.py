@@ -209,3 +209,27 @@ def test_a_large_graph_with_few_trees_is_enumerated() -> None:
     assert float(tree.log_prob(states).exp().sum()) == pytest.approx(1, abs=1e-12)
     with pytest.raises(ValueError, match="spanning trees, more than"):
         SpanningTree(torch.zeros(190), 20).enumerate_support()
+
+
+NO_FUNCTIONS = {
+    "a text": ("KSubset(n=4, k=2)", r"not 'KSubset\(n=4, k=2\)'"),
+    "an instance": (KSubset(torch.zeros(4), 2), r"such as lambda p: KSubset\(p, ...\), not a KSub"),
+    "a class with k": (KSubset, "KSubset cannot be called with the parameters alone .*'k'"),
+    "two arguments": (lambda a, b: Chain(a, b), "come as one tuple"),
+}
+
+
+@pytest.mark.parametrize("case", NO_FUNCTIONS)
+@pytest.mark.parametrize("verb", ["exact_gradient", "monte_carlo", "compare", "verify_order"])
+def test_what_is_not_a_function_of_the_parameters_is_named(case, verb):
+    given, told = NO_FUNCTIONS[case]
+    with pytest.raises(TypeError, match=told):
+        VERBS[verb](torch.zeros(4), given)
+
+
+@pytest.mark.parametrize("code", ["ZGR", "ST"])
+def test_the_ladder_takes_a_tuple_of_parameters(code):
+    source = torch.Generator().manual_seed(0)
+    both = tuple(torch.randn(s, generator=source, dtype=torch.float64) for s in [(3, 2), (2, 2, 2)])
+    found = gradlab.verify_order(code, distribution=lambda p: Chain(*p), logits=both)
+    assert found.degree == {"ZGR": 2, "ST": 1}[code]

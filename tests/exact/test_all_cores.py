@@ -79,6 +79,13 @@ class Buffered:
             return out.tanh().square().sum(-1)
 
 
+class BufferedIfLarge(Buffered):
+    """One whose small calls, such as a trial, keep nothing."""
+
+    def __call__(self, x):
+        return super().__call__(x) if len(x) > 32 else pure(x).detach()
+
+
 def numbers(found):
     return [value for value in vars(found).values() if isinstance(value, torch.Tensor)]
 
@@ -130,7 +137,7 @@ def test_several_threads_do_the_work(small_blocks):
     f, names = seen_threads(pure)
     with threads(3):
         value_moments(f, LOGITS)
-    # Two of the trials, three of the sweep, and the caller's.
+    # One of the trial, three of the sweep, and the caller's.
     assert len(names) >= 4
     own = threading.current_thread().name
     of_caller = names[own]
@@ -142,7 +149,7 @@ def test_several_threads_do_the_work(small_blocks):
     assert of_caller < names[own] / 2
 
 
-@pytest.mark.parametrize("make", [Keeps, Buffered])
+@pytest.mark.parametrize("make", [Keeps, Buffered, BufferedIfLarge])
 @pytest.mark.parametrize("sweep", ["values", "values alone"])
 def test_a_loss_that_races_is_swept_alone(sweep, make, small_blocks):
     with threads(1):
@@ -230,5 +237,5 @@ def test_draws_of_a_loss_that_races_are_made_by_one_thread(make):
     f, names = seen_threads(make())
     found = monte_carlo("RF(m=2)", f, LOGITS, 3000, workers=4, chunk=1)
     assert all(torch.allclose(a, b) for a, b in zip(numbers(found), numbers(alone), strict=True))
-    # That of the trial, beside the caller's.
-    assert len(names) == 2
+    # That of the trial at most, beside the caller's.
+    assert len(names) <= 2

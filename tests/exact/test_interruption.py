@@ -48,7 +48,7 @@ class KeepsOnOneLine:
 
 
 class CountsItsCalls:
-    """Harmless: nothing comes of what it keeps."""
+    """Harmless, for nothing comes of what it keeps; but that cannot be seen."""
 
     calls = 0
 
@@ -134,12 +134,87 @@ class Locked:
             return pure(x)
 
 
+class WithWeightNorm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.utils.parametrizations.weight_norm(nn.Linear(6, 1))
+
+    def forward(self, x):
+        return self.layer(x)[..., 0]
+
+
+class Compiled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("weight", W)
+
+    def forward(self, x: torch.Tensor):
+        return (x @ self.weight).tanh().sum(-1)
+
+
+class CompiledKeeps(Compiled):
+    """Its code is not Python's: no call can be stopped within."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("kept", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor):
+        self.kept = x @ self.weight
+        return self.kept.tanh().sum(-1)
+
+
+class CompiledBuffered(Compiled):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("kept", torch.zeros(3, 4))
+
+    def forward(self, x: torch.Tensor):
+        self.kept.copy_(x @ self.weight)
+        return self.kept.tanh().sum(-1)
+
+
+class InEvalMode:
+    """Sets and puts back: right where calls are nested, wrong where they overlap."""
+
+    def __init__(self):
+        self.net = nn.Sequential(nn.Linear(6, 4), nn.Dropout(), nn.Linear(4, 1)).train()
+
+    def __call__(self, x):
+        before = self.net.training
+        self.net.eval()
+        found = self.net(x)
+        self.net.train(before)
+        return found[..., 0]
+
+
+class Flagged:
+    square = False
+
+    def power(self, x):
+        return (x @ W).square() if self.square else x @ W
+
+    def __call__(self, x):
+        before, self.square = self.square, True
+        found = self.power(x).sum(-1)
+        self.square = before
+        return found
+
+
+LAYER, WEIGHTS = nn.Linear(6, 1), {"weight": W.T[:1].clone(), "bias": torch.ones(1)}
+
+
+def other_weights(x):
+    return torch.func.functional_call(LAYER, WEIGHTS, (x,))[..., 0]
+
+
 BEARS = {
     "pure": pure,
     "pieces": of_pieces,
     "module": Module(),
-    "counts": CountsItsCalls(),
     "cache": cached_part,
+    "weight norm": WithWeightNorm(),
+    "compiled": torch.jit.script(Compiled()),
 }
 BREAKS = {
     "keeps": Keeps(),
@@ -151,6 +226,12 @@ BREAKS = {
     "nonlocal": nonlocal_state(),
     "queue": generator_state(),
     "lock": Locked(),
+    "counts": CountsItsCalls(),
+    "compiled": torch.jit.script(CompiledKeeps()),
+    "compiled with a buffer": torch.jit.script(CompiledBuffered()),
+    "eval and train": InEvalMode(),
+    "set and put back": Flagged(),
+    "other weights": other_weights,
 }
 
 
@@ -165,6 +246,56 @@ def test_what_keeps_something_between_two_steps_does_not(name, monkeypatch):
     monkeypatch.setattr("gradlab.exact.interruption._PATIENCE", 0.1)
     f = BREAKS[name]
     assert not bears_interruption(lambda: f(ONE).clone(), lambda: f(OTHER).clone())
+
+
+def test_a_trial_leaves_modules_as_they_are():
+    f, weight = BREAKS["eval and train"], LAYER.weight
+    bears_interruption(lambda: f(ONE).clone(), lambda: f(OTHER).clone())
+    bears_interruption(lambda: other_weights(ONE).clone(), lambda: other_weights(OTHER).clone())
+    assert f.net.training
+    assert LAYER.weight is weight
+
+
+KEPT = [None]
+
+
+def large_kept(x):
+    if len(x) > 8:
+        KEPT[0] = x @ W
+        return KEPT[0].sum(-1)
+    return (x @ W).sum(-1)
+
+
+def chunked_kept(x):
+    return torch.cat([last_chunk(part) if i else (part @ W) for i, part in enumerate(x.split(8))])
+
+
+def last_chunk(x):
+    KEPT[0] = x @ W
+    return KEPT[0]
+
+
+def rare_kept(x):
+    if bool(x[..., 5].sum() > 2):
+        KEPT[0] = x @ W
+        return KEPT[0].sum(-1)
+    return (x @ W).sum(-1)
+
+
+LARGE = torch.eye(6).repeat(5, 1)
+
+
+@pytest.mark.parametrize("f", [large_kept, chunked_kept, rare_kept])
+def test_what_a_small_call_does_not_reach_is_not_trusted(f):
+    one, other, large = (functools.partial(f, x) for x in (ONE, OTHER, LARGE))
+    assert bears_interruption(one, other)
+    assert not bears_interruption(one, other, large)
+
+
+@pytest.mark.parametrize("f", [pure, of_pieces, Module()])
+def test_larger_calls_of_the_same_code_are(f):
+    one, other, large = (functools.partial(f, x) for x in (ONE, OTHER, LARGE))
+    assert bears_interruption(one, other, large)
 
 
 def test_a_tracer_of_others_is_left_alone():
