@@ -20,6 +20,7 @@ from gradlab.sequences.class_sums import couples_prompts
 from gradlab.sequences.group import Group
 from gradlab.sequences.held import HeldPolicy
 from gradlab.sequences.moments import estimator_of
+from gradlab.sequences.own_moments import LossEstimator
 from gradlab.sequences.policy_contract import Policy, name_of_policy
 from gradlab.sequences.policy_gradient import PolicyGradient
 from gradlab.sequences.task import Task, rewarded, tasks_of
@@ -124,7 +125,7 @@ class Drawn:
         return rewarded(task, tokens, torch.tensor([length]))[0][0]
 
     def draws(
-        self, estimator: PolicyGradient, n: int, generator: Generator
+        self, estimator: PolicyGradient | LossEstimator, n: int, generator: Generator
     ) -> Float[Tensor, "n P"]:
         """Return n independent estimates.
 
@@ -134,7 +135,9 @@ class Drawn:
             generator: The source of the randomness.
         """
         parts = [self._group(q, n, estimator, generator) for q in range(len(self.tasks))]
-        if couples_prompts(estimator) and len(parts) > 1:
+        # A loss is given all prompts at once: it may couple them.
+        coupled = isinstance(estimator, LossEstimator) or couples_prompts(estimator)
+        if coupled and len(parts) > 1:
             joint = _joined([group for _, group in parts])
             weights = self._weights(estimator, joint, [tokens for tokens, _ in parts])
         else:
@@ -146,7 +149,7 @@ class Drawn:
         return found
 
     def _group(
-        self, q: int, n: int, estimator: PolicyGradient, generator: Generator
+        self, q: int, n: int, estimator: PolicyGradient | LossEstimator, generator: Generator
     ) -> tuple[Tensor, Group]:
         """Return n groups of one prompt; those that are not kept are drawn again."""
         g, task = estimator.g, self.tasks[q]
@@ -169,7 +172,9 @@ class Drawn:
         return tokens.view(n, g, -1), self._known(q, tokens, lengths, estimator)
 
     @torch.no_grad()
-    def _known(self, q: int, tokens: Tensor, lengths: Tensor, estimator: PolicyGradient) -> Group:
+    def _known(
+        self, q: int, tokens: Tensor, lengths: Tensor, estimator: PolicyGradient | LossEstimator
+    ) -> Group:
         task, g = self.tasks[q], estimator.g
 
         def grouped(value: Tensor | None) -> Tensor | None:
@@ -196,7 +201,7 @@ class Drawn:
         )
 
     def _weights(
-        self, estimator: PolicyGradient, group: Group, tokens: list[Tensor]
+        self, estimator: PolicyGradient | LossEstimator, group: Group, tokens: list[Tensor]
     ) -> list[Tensor]:
         """Return what log pi of all tokens is weighed with, [n, G, T, V] of each prompt."""
         coefficients = estimator.coefficients(group)

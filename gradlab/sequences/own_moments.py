@@ -9,7 +9,6 @@ from gradlab.sequences.claims import Claim
 from gradlab.sequences.enumerated import EnumeratedPolicy
 from gradlab.sequences.loss_match import named
 from gradlab.sequences.loss_report import LossReport, examine
-from gradlab.sequences.normalized_advantages import BatchStd
 from gradlab.sequences.own_loss import OwnLoss
 from gradlab.sequences.policy_gradient import PolicyGradient
 from gradlab.sequences.whole_groups import whole_group_moments
@@ -40,8 +39,6 @@ class LossEstimator:
         self.coefficients = own.coefficients
         self.logit_coefficients = own.logit_coefficients
         self.kept = own.kept
-        # All prompts are put to the loss together: it may couple them.
-        self.advantage = BatchStd()
 
     def __str__(self) -> str:
         return str(self.own)

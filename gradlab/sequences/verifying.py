@@ -244,7 +244,7 @@ def _by_draws(
     while True:
         n = min(drawn.block_size(estimator.g), look - start)
         generator = block_generator(shared["seed"], row, block)
-        g = drawn.draws(estimator, n, generator)  # type: ignore[arg-type]
+        g = drawn.draws(estimator, n, generator)
         longest = float(g.norm(dim=1).max())
         added = DeviationSums.from_draws(g - target, longest)
         sums = added if sums is None else sums.merge(added)

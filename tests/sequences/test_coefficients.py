@@ -303,5 +303,9 @@ def test_what_an_estimator_needs_is_a_sentence():
     assert parse("IS").refusal(group) is None
     with pytest.raises(ValueError, match="at least 3 samples"):
         parse("PKPO(k=3)").coefficients(random_group(g=2))
+
+
+def test_tables_of_another_shape_are_refused(unchecked):
+    group = random_group()
     with pytest.raises(ValueError, match="rewards have, not"):
         replace(group, log_prob=group.log_prob[:3])
