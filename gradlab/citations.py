@@ -9,7 +9,8 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from gradlab.catalogue import check_estimator, entries
+from gradlab.catalogue import check_estimator, check_policy_gradient, entries
+from gradlab.checks import did_you_mean
 from gradlab.version import __version__
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ def bibtex(estimators: "Iterable[Estimator | str]") -> str:
     """Return the BibTeX entries of the papers that introduced the estimators, each once, by year.
 
     Args:
-        estimators: objects or text forms; the text "gradlab" stands for this package.
+        estimators: objects or text forms, those of policy gradients too; the text "gradlab" stands
+            for this package. A name that both have, such as RLOO, has the papers of both.
 
     Returns:
         The entries, separated by empty lines.
@@ -41,9 +43,8 @@ def bibtex(estimators: "Iterable[Estimator | str]") -> str:
     wanted = set()
     for given in estimators:
         if isinstance(given, str):
-            name = given if given == "gradlab" else check_estimator(given)
-            wanted.add(name if name == "gradlab" else _key(name, _references()[name]))
-        else:
+            wanted |= {given} if given == "gradlab" else _keys_of(given)
+        elif given.reference:
             wanted.add(_key(given.name, given.reference))
     return _written(wanted)
 
@@ -62,7 +63,7 @@ def bibtex_of_names(texts: Iterable[str]) -> str:
         >>> bibtex_of_names(["ZGR", "Mine"]).splitlines()[0]
         '@inproceedings{shekhovtsov2023,'
     """
-    known = _references()
+    known = _references("policy-gradients") | _references("estimators")
     names = {text.partition("(")[0] for text in texts}
     return _written({_key(name, known[name]) for name in names if name in known})
 
@@ -90,6 +91,24 @@ def _entries() -> dict[str, str]:
     return {entry.partition("{")[2].partition(",")[0]: entry for entry in entries}
 
 
-def _references() -> dict[str, str]:
-    """Return the references of the estimators by their names."""
-    return {entry["name"]: entry["source"] for entry in entries()["estimators"]}
+def _references(kind: str) -> dict[str, str]:
+    """Return the references of the estimators or of the policy gradients by their names."""
+    return {entry["name"]: entry["source"] for entry in entries()[kind]}
+
+
+def _keys_of(text: str) -> set[str]:
+    """Return the keys of an estimator, of a policy gradient, or of both if both have the name."""
+    found, faults = set(), []
+    kinds = {"estimators": check_estimator, "policy-gradients": check_policy_gradient}
+    for kind, check in kinds.items():
+        try:
+            name = check(text)
+            found.add(_key(name, _references(kind)[name]))
+        except (ValueError, KeyError) as error:  # PG has no paper
+            faults.append(error)
+    if not found:
+        names = _references("policy-gradients")
+        near = did_you_mean(text.partition("(")[0], names)
+        known = text.partition("(")[0] in _references("estimators")
+        raise ValueError(str(faults[-1 if near and not known else 0]))
+    return found

@@ -26,7 +26,7 @@ SPELLINGS: dict[str, dict[str, str]] = {
         "group_norm": "group-std",  # OpenRLHF
         "dr_grpo": "centred",
         "reinforce_baseline": "whitened(centred=true)",
-        "reinforce": "whitened",
+        "advantage_estimator=reinforce": "whitened",
         "reinforce_plus_plus": "whitened",  # verl, slime
         "reinforce_plus_plus_baseline": "whitened(centred=true)",
         "grpo_vectorized": "group-std",
@@ -43,7 +43,6 @@ SPELLINGS: dict[str, dict[str, str]] = {
     "ratio": {
         "importance_sampling_level=token": "token",  # TRL
         "importance_sampling_level=sequence": "GSPO",
-        "clip_cov": "token",
         "loss_type=cispo": "CISPO-TRL",
         "loss_type=sapo": "SAPO",
         "loss_type=vespo": "VESPO",
