@@ -55,7 +55,7 @@ def made() -> dict[str, list[dict[str, Any]]]:
         "policy-gradients": [_policy_gradient(one) for one in POLICY_GRADIENTS.values()],
         "choices": _choices(),
         "tasks": [
-            {"task": name, "about": _sentence(make).removeprefix("Return ").capitalize()}
+            {"task": name, "about": _capital(_sentence(make).removeprefix("Return "))}
             for name, make in TASKS.items()
         ],
         "policies": [
@@ -166,7 +166,12 @@ def _policy_gradient(one: PolicyGradient) -> dict[str, Any]:
 
 def _choices() -> list[dict[str, Any]]:
     """Return the choices of a policy gradient, with all names that are read."""
-    tables = {"advantage": ADVANTAGES, "aggregation": AGGREGATIONS, "loss": LOSSES, "kl": KLS}
+    tables: dict[str, dict[str, Any]] = {
+        "advantage": ADVANTAGES,
+        "aggregation": AGGREGATIONS,
+        "loss": LOSSES,
+        "kl": KLS,
+    }
     found = []
     for what, table in tables.items():
         spelled = SPELLINGS["ratio" if what == "loss" else what]
@@ -181,6 +186,10 @@ def _choices() -> list[dict[str, Any]]:
             found.append({"choice": what, "name": name, "also": names, "about": about})
     ratios = [{"choice": "ratio", "name": r, "also": "", "about": _ABOUT_RATIOS[r]} for r in RATIOS]
     return found + ratios
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _sentence(made: Any) -> str:

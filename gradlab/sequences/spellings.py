@@ -14,7 +14,7 @@ from gradlab.sequences.ratios import PPO, PolicyLoss, Score
 from gradlab.sequences.sequence_losses import GSPO, LOSSES
 from gradlab.sequences.success_advantages import ADVANTAGES
 
-__all__ = ["SPELLINGS", "configured", "nearest_name", "read_advantage"]
+__all__ = ["SPELLINGS", "configured", "nearest_name", "read_advantage", "spelled"]
 
 SPELLINGS: dict[str, dict[str, str]] = {
     "advantage": {
@@ -60,8 +60,17 @@ _HOUSEHOLD = ("REINFORCE", "RLOO", "centred", "GRPO", "Dr.GRPO", "DAPO", "PPO", 
 _RATIOS = ("none", "token", "prefix", "sequence", "geometric")
 
 
-def _spelled(what: str, text: str) -> str:
-    """Return the name of the catalogue that a trainer's spelling stands for."""
+def spelled(what: str, text: str) -> str:
+    """Return the name of the catalogue that a trainer's spelling stands for.
+
+    Args:
+        what: A key of `SPELLINGS`.
+        text: A spelling; one that is not listed is returned as it is.
+
+    Example:
+        >>> spelled("aggregation", "loss_type=dapo")
+        'TOK'
+    """
     known = {bare(key): value for key, value in SPELLINGS[what].items()}
     return known.get(bare(text), text)
 
@@ -79,7 +88,7 @@ def read_advantage(text: str) -> Advantage:
         >>> read_advantage("scale_rewards=none")
         centred
     """
-    found: Advantage = read_choice("advantage", _spelled("advantage", text), ADVANTAGES)
+    found: Advantage = read_choice("advantage", spelled("advantage", text), ADVANTAGES)
     return found
 
 
@@ -127,14 +136,14 @@ def configured(
     if advantage is not None:
         changes["advantage"] = read_advantage(advantage)
     if aggregation is not None:
-        name = _spelled("aggregation", aggregation)
+        name = spelled("aggregation", aggregation)
         changes["aggregation"] = read_choice("aggregation", name, AGGREGATIONS)
     if ratio is not None:
-        changes["loss"] = _loss(_spelled("ratio", ratio), clip)
+        changes["loss"] = _loss(spelled("ratio", ratio), clip)
     elif clip is not None:
         changes["loss"] = _clipped(found.loss, clip)
     if kl is not None or beta is not None:
-        term = found.kl if kl is None else read_choice("kl", _spelled("kl", kl), KLS)
+        term = found.kl if kl is None else read_choice("kl", spelled("kl", kl), KLS)
         changes["kl"] = _weighted(term, beta)
     if group is not None:
         changes["g"] = group
