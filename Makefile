@@ -8,24 +8,27 @@ JOBS ?= 2
 PYTHON ?= python3.11 python3.12 python3.13 python3
 
 .DEFAULT_GOAL := help
-.PHONY: help figures test test-all test-mutants lint format notebooks docs bench clean
+.PHONY: help figures test test-thorough test-all test-mutants lint format notebooks docs bench clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is one of"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 figures: $(READY) ## the main job: every figure and its rows, into figures/
 	@$(BIN)/gradlab figures
 
 # One thread a worker: more only makes the workers wait for each other.
-test test-all: export OMP_NUM_THREADS := 1
-test test-all: export MPLBACKEND := Agg
+test test-thorough test-all: export OMP_NUM_THREADS := 1
+test test-thorough test-all: export MPLBACKEND := Agg
 # Without stored bytecode every process rewrites the assertions of all files anew.
-test test-all: PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest
+test test-thorough test-all: PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest
 test-all: export GRADLAB_CHECK_SHAPES := 1
 
-test: $(READY) ## the tests, without the slow ones
+test: $(READY) ## the quick tests: at least one of everything
 	@$(PYTEST) -n $(JOBS) --dist worksteal
+
+test-thorough: $(READY) ## all tests but the slow ones: what each change must pass
+	@$(PYTEST) -n $(JOBS) --dist worksteal -m "not slow and not full_data"
 
 test-all: $(READY) ## all tests, with the slow ones and those on full data sets
 	@$(PYTEST) -n $(JOBS) -m ""

@@ -9,12 +9,19 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from gradlab.catalogue import check_estimator, check_policy_gradient, entries
+from gradlab.catalogue import (
+    check_bound_estimator,
+    check_estimator,
+    check_policy_gradient,
+    entries,
+)
 from gradlab.checks import did_you_mean
 from gradlab.version import __version__
 
 if TYPE_CHECKING:
+    from gradlab.bounds import BoundEstimator
     from gradlab.estimators.base import Estimator
+    from gradlab.sequences import PolicyGradient
 
 __all__ = ["bibtex", "bibtex_of_names"]
 
@@ -22,12 +29,13 @@ _ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 _AUTHOR_AND_YEAR = re.compile(r"(\w+).*?(\d{4})")
 
 
-def bibtex(estimators: "Iterable[Estimator | str]") -> str:
+def bibtex(estimators: "Iterable[Estimator | BoundEstimator | PolicyGradient | str]") -> str:
     """Return the BibTeX entries of the papers that introduced the estimators, each once, by year.
 
     Args:
-        estimators: objects or text forms, those of policy gradients too; the text "gradlab" stands
-            for this package. A name that both have, such as RLOO, has the papers of both.
+        estimators: objects or text forms, also those of `gradlab.bounds` and `gradlab.sequences`;
+            the text "gradlab" stands for this package. A name that is an estimator's and a policy
+            gradient's, such as RLOO, has the papers of both.
 
     Returns:
         The entries, separated by empty lines.
@@ -49,6 +57,33 @@ def bibtex(estimators: "Iterable[Estimator | str]") -> str:
     return _written(wanted)
 
 
+def _keys_of(text: str) -> set[str]:
+    """Return the keys of the papers of a text: an estimator's or a bound's, and a policy's."""
+    found: set[str] = set()
+    faults = []
+    kinds = {
+        "estimators": check_estimator,
+        "bounds": check_bound_estimator,
+        "policy-gradients": check_policy_gradient,
+    }
+    for kind, check in kinds.items():
+        if kind == "bounds" and found:
+            continue
+        try:
+            name = check(text)
+        except ValueError as error:
+            faults.append(error)
+            continue
+        sources = _sources(kind)
+        if name in sources:  # PG, a composition, has none
+            found.add(_key(name, sources[name]))
+    if not found:
+        written, policies = text.partition("(")[0], _sources("policy-gradients")
+        near = did_you_mean(written, policies) and written not in _sources("estimators")
+        raise faults[-1 if near else 0]
+    return found
+
+
 def bibtex_of_names(texts: Iterable[str]) -> str:
     """Return the same for the texts in rows, without loading torch; other texts are left out.
 
@@ -63,7 +98,7 @@ def bibtex_of_names(texts: Iterable[str]) -> str:
         >>> bibtex_of_names(["ZGR", "Mine"]).splitlines()[0]
         '@inproceedings{shekhovtsov2023,'
     """
-    known = _references("policy-gradients") | _references("estimators")
+    known = _references()
     names = {text.partition("(")[0] for text in texts}
     return _written({_key(name, known[name]) for name in names if name in known})
 
@@ -91,24 +126,11 @@ def _entries() -> dict[str, str]:
     return {entry.partition("{")[2].partition(",")[0]: entry for entry in entries}
 
 
-def _references(kind: str) -> dict[str, str]:
-    """Return the references of the estimators or of the policy gradients by their names."""
+def _references() -> dict[str, str]:
+    """Return the references of all estimators by their names."""
+    # Of a name that several have, that of the estimators counts, then that of bounds.
+    return _sources("policy-gradients") | _sources("bounds") | _sources("estimators")
+
+
+def _sources(kind: str) -> dict[str, str]:
     return {entry["name"]: entry["source"] for entry in entries()[kind]}
-
-
-def _keys_of(text: str) -> set[str]:
-    """Return the keys of an estimator, of a policy gradient, or of both if both have the name."""
-    found, faults = set(), []
-    kinds = {"estimators": check_estimator, "policy-gradients": check_policy_gradient}
-    for kind, check in kinds.items():
-        try:
-            name = check(text)
-            found.add(_key(name, _references(kind)[name]))
-        except (ValueError, KeyError) as error:  # PG has no paper
-            faults.append(error)
-    if not found:
-        names = _references("policy-gradients")
-        near = did_you_mean(text.partition("(")[0], names)
-        known = text.partition("(")[0] in _references("estimators")
-        raise ValueError(str(faults[-1 if near and not known else 0]))
-    return found

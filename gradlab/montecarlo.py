@@ -18,17 +18,18 @@ from gradlab.checks import check_int
 from gradlab.estimators import Estimator
 from gradlab.exact.interruption import bears_interruption, is_own
 from gradlab.exact.mechanism import is_shipped
+from gradlab.exact.sampled_structures import structured_or_sampled
 from gradlab.exact.structures import DistributionOf, Structured
 from gradlab.exact.truth import NEEDS_DISTRIBUTION
-from gradlab.exact.truth import structured as structured_of
 from gradlab.loss import Loss
 from gradlab.loss.gate import Objective, checked
 from gradlab.moments import GROUPS, Groups, Moments
 from gradlab.progress import Progress
 from gradlab.reproducible import block_generator, check_seed, single_thread
+from gradlab.user_code.on_structures import draws_on
 from gradlab.user_code.under_test import Code, draws_of, estimator_of
 
-__all__ = ["block_size", "monte_carlo"]
+__all__ = ["block_size", "drawn_moments", "monte_carlo"]
 
 # Elements of a block: large enough to amortize dispatch, small enough for the cache.
 _BLOCK_ELEMENTS = 2**17
@@ -109,7 +110,9 @@ def monte_carlo(
         True
     """
     estimator = estimator_of(estimator)
-    structured = structured_of(f, logits, distribution)
+    structured = None
+    if distribution is not None or isinstance(f, Structured):
+        structured = structured_or_sampled(f, logits, distribution)[0]
     if structured is not None:
         f, logits = structured.objective, structured.parameters
     elif isinstance(logits, tuple):
@@ -127,6 +130,53 @@ def monte_carlo(
     row = f"{row}|{estimator}"
     if workers > 1 and not _bears_threads(estimator, f, at, draw):
         workers = 1
+    return _summed(f, at, draw, size, draws, seed, row, workers, chunk, progress)
+
+
+def drawn_moments(
+    estimator: Estimator, on: Structured, draws: int, seed: int, row: str = ""
+) -> Moments:
+    """Return the moments of an estimator from draws where x is drawn from a distribution.
+
+    Args:
+        estimator: The estimator, or code of the user's as one.
+        on: The loss, the parameters and the distribution.
+        draws: The number of draws, at least 32.
+        seed: The seed of all draws.
+        row: The name of the row that the draws are for.
+
+    Returns:
+        The moments of one draw, with standard errors.
+
+    Raises:
+        EstimatorError: If code breaks its contract.
+
+    Example:
+        >>> import gradlab
+        >>> from gradlab.distributions import KSubset
+        >>> on = Structured(lambda x: x[..., 0], torch.zeros(4), lambda p: KSubset(p, 2))
+        >>> found = drawn_moments(gradlab.ZGR(), on, 4000, seed=0)
+        >>> abs(float(found.mean[0]) - 0.25) < 4 * float(found.mean_se[0])
+        True
+    """
+    check_int("draws", draws, 2 * GROUPS)
+    at, draw, size = _drawing(estimator, on.objective, on.parameters, seed, on)
+    return _summed(on.objective, at, draw, size, draws, seed, f"{row}|{estimator}", 1, 8, False)
+
+
+def _summed(
+    f: Objective,
+    at: Tensor,
+    draw: "Draw",
+    size: int,
+    draws: int,
+    seed: int,
+    row: str,
+    workers: int,
+    chunk: int,
+    progress: bool,
+) -> Moments:
+    """Return the moments of draws in blocks of this size."""
 
     def sums(first: int) -> list[Groups]:
         last = min(first + chunk * size, draws)
@@ -174,12 +224,15 @@ def _drawing(
     """Return where to draw, the function that draws, and how many draws make a block."""
     if structured is not None:
         numbers = structured.parameters.numel() + structured.shape.numel()
-        size = block_size(estimator, 1, numbers)
+        on = draws_on(estimator, structured)
+        at = on.at(structured.given_parameters)
+        if not on.is_shipped:
+            on.check_randomness(structured.f, at, seed)
 
         def draw(_: Objective, at: Tensor, n: int, generator: Generator) -> Tensor:
-            return structured.draws(estimator, n, generator)
+            return on(structured.f, at, n, generator)
 
-        return structured.parameters, draw, size
+        return at, draw, block_size(estimator, 1, numbers)
     drawn = draws_of(estimator)
     # Code of the user's is run in the precision that it trains in.
     at = drawn.at(logits.detach().to(f.device, f.dtype))

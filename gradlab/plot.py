@@ -4,6 +4,7 @@ Each function takes rows of a verb and returns the figure. It keeps to the setti
 that you have made, and gives each estimator the same colour and marker in every figure.
 """
 
+from gradlab.plots.bounds import bounds
 from gradlab.plots.budget import budget
 from gradlab.plots.comparison import plane
 from gradlab.plots.probe import probe
@@ -11,4 +12,4 @@ from gradlab.plots.temperature import temperature
 from gradlab.plots.training import training
 from gradlab.plots.verdicts import verdicts
 
-__all__ = ["budget", "plane", "probe", "temperature", "training", "verdicts"]
+__all__ = ["bounds", "budget", "plane", "probe", "temperature", "training", "verdicts"]

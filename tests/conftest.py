@@ -8,6 +8,8 @@ import jaxtyping
 import pytest
 import torch
 
+from tiers import spare
+
 # Shapes and types are checked in tests only, where there are tensors, and in .ci/run: they take a
 # fifth of the time. An int passes where a float is asked for.
 if os.environ.get("GRADLAB_CHECK_SHAPES"):
@@ -15,6 +17,7 @@ if os.environ.get("GRADLAB_CHECK_SHAPES"):
         [
             f"gradlab.{part}"
             for part in (
+                "bounds",
                 "categorical",
                 "estimators",
                 "exact",
@@ -69,6 +72,12 @@ def pytest_collection():
     finally:
         gc.freeze()
         gc.enable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark what `make test` leaves out of large tables, before marks choose the tests."""
+    spare(items)
 
 
 @pytest.fixture

@@ -268,6 +268,7 @@ def test_bad_losses_in_training(claim, f, message):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf], ids=str)
 @entries
+@pytest.mark.few(10)
 def test_values_that_are_not_finite_are_shown_with_their_x(entry, value):
     def f(x):
         return torch.where(x[..., 0, 1] * x[..., 1, 2] == 1, value, F(x))
@@ -328,6 +329,7 @@ def test_training_refuses_f_without_a_gradient(claim, f):
 
 @no_gradient
 @estimators(needs_gradient=False)
+@pytest.mark.few(16)
 def test_score_function_estimators_need_no_gradient(claim, f):
     logits = LOGITS.clone().requires_grad_()
     assert claim.estimator.draw(f, logits, 10).isfinite().all()

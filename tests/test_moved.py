@@ -22,6 +22,7 @@ def old(request: pytest.FixtureRequest) -> str:
     return name
 
 
+@pytest.mark.few(31)
 def test_an_old_path_is_the_new_module(old: str) -> None:
     first, *rest = [f"gradlab.{name}" for name in MOVED[old.removeprefix("gradlab.")].split()]
     with pytest.warns(DeprecationWarning, match=f"{old} has moved to {first}") as caught:
@@ -65,6 +66,7 @@ print(json.dumps([warned(statement) for statement in json.loads(sys.argv[1])]))
 """
 
 
+@pytest.mark.thorough  # test_an_old_path_is_the_new_module
 def test_each_way_to_use_an_old_path_warns_once() -> None:
     command = [sys.executable, "-c", EACH, json.dumps(STATEMENTS)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from gradlab.catalogue import check_estimator, check_problem, check_regime
+from gradlab.bounds import ESTIMATORS as BOUNDS
+from gradlab.catalogue import check_bound_estimator, check_estimator, check_problem, check_regime
 from gradlab.estimators import ESTIMATORS, parse
 from gradlab.problems import PROBLEMS, REGIMES, problem, regime
 
@@ -20,7 +21,10 @@ LINES = {
     "list figures": 0,
     "cite gradlab ZGR": 0,
     "cite GR(tau=0.5,k=10)": 0,
+    "cite VIMCO OVIS(gamma=1)": 0,
     "cite NOSUCH": 2,
+    "bounds NOSUCH": 2,
+    "bounds --help": 0,
     "verify NOSUCH": 2,
     "verify ZGR --against NOSUCH": 2,
     "compare GR(n=3)": 2,
@@ -89,6 +93,9 @@ def test_every_name_is_known():
     for name, cls in ESTIMATORS.items():
         for text in (name, cls.__name__, *cls.aliases, str(cls())):
             assert check_estimator(text) == name
+    for name, cls in BOUNDS.items():
+        for text in (name, cls.__name__, *cls.aliases, str(cls())):
+            assert check_bound_estimator(text) == name
     for name in PROBLEMS:
         check_problem(name)
     for name in REGIMES:

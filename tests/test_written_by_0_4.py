@@ -56,6 +56,7 @@ def test_a_sweep_does_not_go_on_in_a_store_and_says_why(folder):
     assert store.read_bytes() == before
 
 
+@pytest.mark.thorough  # test_smoke.py migrates a store
 def test_a_migrated_store_has_the_same_rows_and_the_sweep_goes_on_there(folder, capsys):
     old, new = folder / "sweep.db", folder / "new.db"
     everything = sweep_rows(old)

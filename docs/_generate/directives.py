@@ -17,6 +17,7 @@ from _generate.cards import about, slug
 from gradlab.cli import app, main
 from gradlab.estimators import ESTIMATORS, OF_STRUCTURES
 from gradlab.estimators.base import FAMILIES
+from gradlab.version import __version__
 
 __all__ = ["help_texts", "setup"]
 
@@ -96,7 +97,7 @@ def _commands(command: Any, words: tuple[str, ...]) -> list[tuple[str, ...]]:
 
 
 class Citation(SphinxDirective):
-    """The BibTeX entry of gradlab, from CITATION.cff."""
+    """The BibTeX entry of gradlab, from CITATION.cff and its version."""
 
     def run(self) -> list[nodes.Node]:
         """Return the entry."""
@@ -106,7 +107,7 @@ class Citation(SphinxDirective):
         fields = {
             "title": f"{{{citation['title']}}}",
             "author": authors,
-            "version": citation["version"],
+            "version": __version__,
             "license": citation["license"],
         }
         lines = [f"  {name} = {{{value}}}," for name, value in fields.items()]

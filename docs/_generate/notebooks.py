@@ -18,7 +18,7 @@ Each notebook is shown as it is stored, with its outputs. A test runs it and com
 :glob:
 :maxdepth: 1
 
-0*
+[01]*
 ```
 """
 

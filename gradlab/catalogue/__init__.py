@@ -21,6 +21,7 @@ __all__ = [
     "REGIMES_OF_ANY",
     "SHOWN",
     "SHOWN_OF_POLICIES",
+    "check_bound_estimator",
     "check_estimator",
     "check_policy",
     "check_policy_gradient",
@@ -59,10 +60,10 @@ REGIMES_OF_ANY = "regimes of logits"
 
 @cache
 def entries() -> dict[str, list[dict[str, Any]]]:
-    """Return the whole catalogue: lists of entries by what they are of.
+    """Return the whole catalogue: lists of entries by their kind.
 
-    They are estimators, problems and regimes, and of sequences policy-gradients, choices, tasks and
-    policies.
+    They are estimators, bounds, problems and regimes, and of sequences policy-gradients, choices,
+    tasks and policies.
     """
     text = resources.files(__name__).joinpath("catalogue.json").read_text(encoding="utf-8")
     found: dict[str, list[dict[str, Any]]] = json.loads(text)
@@ -128,7 +129,23 @@ def check_estimator(text: str) -> str:
         >>> check_estimator("gumbel-rao(k=10)")
         'GR'
     """
-    return read_form(text, _known())[0]
+    return read_form(text, _known("estimators"))[0]
+
+
+def check_bound_estimator(text: str) -> str:
+    """Return the short name that the text of an estimator of `gradlab.bounds` says.
+
+    Args:
+        text: A text form such as `OVIS(gamma=0)`.
+
+    Raises:
+        ValueError: The name or an argument is unknown.
+
+    Example:
+        >>> check_bound_estimator("vimco")
+        'VIMCO'
+    """
+    return read_form(text, _known("bounds"))[0]
 
 
 def check_problem(text: str) -> None:
@@ -209,8 +226,8 @@ def check_policy(text: str) -> None:
 
 
 @cache
-def _known() -> list[Known]:
+def _known(kind: str) -> list[Known]:
     return [
         Known(e["name"], e["class"], tuple(e["aliases"]), tuple(e["fields"]))
-        for e in entries()["estimators"]
+        for e in entries()[kind]
     ]

@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 import torch
 
+from gradlab.bounds import ESTIMATORS as BOUNDS
 from gradlab.catalogue import CLASSES, REGIMES_OF_ANY, entries
 from gradlab.distributions import KSubset, WithoutReplacement
 from gradlab.estimators import ESTIMATORS, OF_STRUCTURES, Estimator
@@ -48,6 +49,16 @@ def made() -> dict[str, list[dict[str, Any]]]:
     kinds = {REGIMES_OF_ANY: REGIMES, "snapshots of vae": SNAPSHOTS}
     return {
         "estimators": [_estimator(cls) for cls in _ALL.values()],
+        "bounds": [
+            {
+                "name": cls.name,
+                "class": cls.__name__,
+                "aliases": list(cls.aliases),
+                "fields": list(cls.written_fields()),
+                "source": cls.reference,
+            }
+            for cls in BOUNDS.values()
+        ],
         "problems": [_problem(name) for name in PROBLEMS],
         "regimes": [
             {"regime": name, "of": kind} for kind, names in kinds.items() for name in names

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from gradlab.cli.bounding import bounds
 from gradlab.cli.citing import cite
 from gradlab.cli.comparing import compare
 from gradlab.cli.drawing import figures
@@ -66,6 +67,7 @@ app.command(
 app.command(cls=Command, short_help="Measure estimators on one problem.")(compare)
 app.command(cls=Command, short_help="Check that estimators are as unbiased as they claim.")(verify)
 app.command(cls=Command, short_help="Rank estimators at equal cost for a loss.")(recommend)
+app.command(cls=Command, short_help="Measure estimators of bounds of K samples.")(bounds)
 app.add_typer(train, name="train", short_help="Train real models, compared over seeds.")
 app.add_typer(sweep, name="sweep", short_help="Grids of cells: all cores or a cluster, resumable.")
 app.add_typer(

@@ -1,10 +1,11 @@
 """`gradlab compare`: bias and variance of estimators on one problem."""
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gradlab.cli.distributions import Distribution, read_distribution, read_structured
 from gradlab.cli.faults import blaming, make_folder
 from gradlab.cli.html_report import Report, check_report, write_report
 from gradlab.cli.options import (
@@ -51,6 +52,7 @@ def compare(
     logits: LogitsFile = None,
     regime: Regime = None,
     size: Size = None,
+    distribution: Distribution = None,
     tau: Temperatures = None,
     method: Annotated[
         Method,
@@ -73,12 +75,20 @@ def compare(
     \b
     Example:  gradlab compare ZGR ST "GR(k=10)" --tau 0.1,1 --method both --out results
     Example:  gradlab compare ZGR --file my.py:Mine --loss my.py:loss --logits logits.npy
+    Example:  gradlab compare ST ZGR RF --distribution "KSubset(k=3)"
     """
     check_report(report, out)
     cells = read_estimators(estimators, tau, files=file)
-    f, own, kind = read_loss(
-        problem=problem, loss=loss, logits=logits, regime=regime, size=size, seed=seed
-    )
+    where: dict[str, Any] = {"problem": problem, "loss": loss, "logits": logits}
+    where |= {"regime": regime, "size": size, "seed": seed}
+    f: Any
+    own: Any = None
+    name = loss
+    if distribution is None:
+        f, own, kind = read_loss(**where)
+    else:
+        f, kind = read_structured(read_distribution(distribution), **where)
+        name = f"{loss or problem or 'quadratic'} of {f.text}"
     make_folder(out)
     from gradlab.comparison.comparing import compare, reproducible_columns
     from gradlab.comparison.report import comparison_text
@@ -86,7 +96,7 @@ def compare(
     from gradlab.parallel import usable_cores
     from gradlab.user_code.under_test import EstimatorError
 
-    def measured(at: "Tensor") -> "DataFrame":
+    def measured(at: "Tensor | None") -> "DataFrame":
         return compare(
             f,
             at,
@@ -94,7 +104,7 @@ def compare(
             draws=draws,
             seed=seed,
             method=method,
-            problem=loss,
+            problem=name,
             logits_seed=seed if logits is None else None,
             workers=workers or usable_cores(),
             progress=True,
@@ -102,12 +112,9 @@ def compare(
             gradient_cost=gradient_cost,
         )
 
-    with (
-        blaming("--logits" if logits else "--size", TooLargeError),
-        blaming_loss(loss),
-        blaming("--file", EstimatorError),
-    ):
-        rows = in_its_dtype(measured, own, loss or "f")
+    large = "--distribution" if distribution else "--logits" if logits else "--size"
+    with blaming(large, TooLargeError), blaming_loss(loss), blaming("--file", EstimatorError):
+        rows = in_its_dtype(measured, own, loss or "f") if own is not None else measured(None)
     rows.insert(list(rows).index("logits_seed"), "regime", kind)
     print(comparison_text(rows))
     if out is not None:

@@ -127,7 +127,8 @@ Regime = Annotated[
 Size = Annotated[
     str | None,
     typer.Option(
-        help="Number of variables x number of classes.  [default: 4x4, for verify 2x3]",
+        help="Number of variables x number of classes.  [default: 4x4, for verify 2x3, for bounds "
+        "2x2]",
         metavar="NxC",
     ),
 ]

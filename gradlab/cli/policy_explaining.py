@@ -130,7 +130,7 @@ def explain(
     with blaming("ESTIMATOR"):
         configured(estimator or "PG")
     named = ("--clip", "--beta", *(f"--{name}" for name in given))
-    with blaming_one(*named, "--group"):
+    with blaming_one(*named):
         found = configured(
             estimator or "PG",
             **given,
@@ -138,6 +138,7 @@ def explain(
             beta=beta,
             group=group,
         )
+    with blaming("ESTIMATOR" if group is None else "--group"):
         estimator_of(found)
     if target is not None:
         with blaming("--target"):

@@ -206,7 +206,7 @@ def read_setting(
 ) -> Setting:
     """Return what the options name; the seed is that of the parameters too."""
     tasks = _tasks(task, size)
-    found = _policy(policy, tasks, seed)
+    found = _policy(policy, tasks, size, seed)
     sampler = None if rollout is None else _beside(rollout, "--rollout", found, seed + 1)
     if reference is None and needs_reference:
         reference = str(DRIFT)
@@ -239,11 +239,12 @@ def _size(text: str | None) -> tuple[int | None, int | None]:
     return horizon, vocabulary
 
 
-def _policy(text: str, tasks: "list[Task]", seed: int) -> Any:
+def _policy(text: str, tasks: "list[Task]", size: str | None, seed: int) -> Any:
     from gradlab.sequences.shipped import policy_named
 
     if ".py" not in text:
-        with blaming(f"--policy {text}"):
+        hint = f"--policy {text}" + (f" --size {size}" if size is not None else "")
+        with blaming(hint):
             return policy_named(text, tasks, seed)
     return _own_policy(text, "--policy")
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gradlab.cli.distributions import Distribution, read_distribution, read_structured
 from gradlab.cli.faults import blaming, blaming_one, make_folder
 from gradlab.cli.html_report import Report, check_report, write_report
 from gradlab.cli.options import (
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from gradlab.comparison.recommendation import Recommendation
     from gradlab.estimators import Estimator
+    from gradlab.exact.structures import Structured
     from gradlab.loss import Loss
 
 __all__ = ["recommend"]
@@ -46,6 +48,7 @@ def recommend(
     logits: LogitsFile = None,
     regime: Regime = None,
     size: Size = None,
+    distribution: Distribution = None,
     evaluations: Annotated[
         int, typer.Option(min=1, max=10**9, help="Budget of one gradient, in evaluations of f.")
     ] = 8,
@@ -136,6 +139,7 @@ def recommend(
 
     \b
     Example:  gradlab recommend ZGR ST RF --loss my.py:loss --logits logits.npy --evaluations 8
+              gradlab recommend --distribution "KSubset(k=3)" --evaluations 12
               gradlab recommend --probe runs/vae/vae-probe.csv --evaluations 12 --steps 100:
     """
     check_report(report, out)
@@ -149,6 +153,7 @@ def recommend(
             **{"ESTIMATOR": estimators, "--file": file, "--problem": problem, "--loss": loss},
             **{"--logits": logits, "--regime": regime, "--size": size, "--tau": tau},
             **{"--draws": draws, "--reference": reference, "--batch": batch},
+            "--distribution": distribution,
             "--measure-cost": measure_cost or None,
         }
         given = [name for name, value in unused.items() if value]
@@ -163,9 +168,14 @@ def recommend(
             raise typer.BadParameter("only with --probe", param_hint="--steps")
         question["gradient_cost"] = "measured" if measure_cost else gradient_cost or 3.0
         cells, temperatures = _estimators(estimators, file, tau)
-        f, at, kind = read_loss(
-            problem=problem, loss=loss, logits=logits, regime=regime, size=size, seed=seed
-        )
+        where: dict[str, Any] = {"problem": problem, "loss": loss, "logits": logits}
+        where |= {"regime": regime, "size": size, "seed": seed}
+        f: Any
+        at: Any = None
+        if distribution is None:
+            f, at, kind = read_loss(**where)
+        else:
+            f, kind = read_structured(read_distribution(distribution), **where)
         make_folder(out)
         question |= {"estimators": cells, "temperatures": temperatures, "batch": batch}
         question |= {"draws": draws or 10_000, "seed": seed, "reference": reference}
@@ -182,7 +192,9 @@ def recommend(
             )
 
 
-def _of_loss(f: "Loss", at: "Tensor", question: dict[str, Any]) -> "Recommendation":
+def _of_loss(
+    f: "Loss | Structured", at: "Tensor | None", question: dict[str, Any]
+) -> "Recommendation":
     """Return the recommendation for a loss at its logits."""
     from gradlab.comparison.recommending import recommend
     from gradlab.parallel import usable_cores
@@ -196,6 +208,8 @@ def _of_loss(f: "Loss", at: "Tensor", question: dict[str, Any]) -> "Recommendati
         blaming_loss(loss),
         blaming("--file", EstimatorError),
     ):
+        if at is None:
+            return recommend(f, progress=True, **question)
         return in_its_dtype(
             lambda logits: recommend(f, logits, progress=True, **question), at, loss or "f"
         )

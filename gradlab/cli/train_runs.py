@@ -40,7 +40,8 @@ def train_and_report(
     with blaming("--images, --data", (ValueError, FileNotFoundError)):
         images = load_images(settings[0].data, data)
     with blaming_one("ESTIMATOR", "--device", "--probe-estimators"):
-        for chosen in {one.estimator: one for one in settings}.values():
+        kinds = {(one.estimator, getattr(one, "objective", "")): one for one in settings}
+        for chosen in kinds.values():
             begin(chosen, images, device, probe)
     runs = [Run(one, out / Run.name(one), data, device, threads, probe) for one in settings]
     cores = max(1, usable_cores() // threads) if device == "cpu" else 1

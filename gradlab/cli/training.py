@@ -96,6 +96,17 @@ def vae(
     bound_samples: Annotated[
         int, typer.Option(min=1, help="Samples in the importance-weighted bound at the end.")
     ] = 100,
+    objective: Annotated[
+        str,
+        typer.Option(
+            help="What is raised: elbo, iwae (the bound of --k samples), or elbo,iwae to train "
+            "each estimator on those that know it.",
+            metavar="elbo|iwae",
+        ),
+    ] = "elbo",
+    k: Annotated[
+        int | None, typer.Option(min=1, help="Samples in the objective iwae.  [default: 5]")
+    ] = None,
     seed: Seed = 0,
     probe: _Probe = None,
     probe_estimators: _Probed = None,
@@ -111,16 +122,22 @@ def vae(
     The rows hold losses and times of every epoch, and the importance-weighted bound at the end.
     Ctrl-C stops cleanly, and the same command continues from the checkpoints, exactly. With --probe
     gradients of several estimators are measured on the model as it trains: exactly if the latent
-    layer has no more than 4096 states, else against a long unbiased run.
+    layer has no more than 4096 states, else against a long unbiased run. The objective iwae has
+    estimators of its own, such as VIMCO, "OVIS(gamma=0)", LE and ZGR: see
+    docs/how-to/bounds.md.
 
     \b
     Example:  gradlab train vae ST ZGR "RF(m=4)" --seeds 2 --lr 1e-3 --epochs 300
+    Example:  gradlab train vae ZGR VIMCO --objective elbo,iwae --k 5
     """
     from gradlab.estimators import parse
     from gradlab.training.vae_training import VAESettings
 
     names = list(dict.fromkeys(estimators or ["ZGR"]))
+    with blaming("--objective, --k"):
+        objectives = _objectives(objective, k, probe)
     with blaming_one("ESTIMATOR", "--latent", "--lr"):
+        pairs = _pairs(names, objectives)
         settings = [
             VAESettings(
                 estimator=name,
@@ -132,8 +149,10 @@ def vae(
                 lr=lr,
                 hidden=hidden,
                 bound_samples=bound_samples,
+                objective=raised,
+                k=(k or 5) if raised == "iwae" else 1,
             )
-            for name in names
+            for name, raised in pairs
             for number in range(seed, seed + seeds)
         ]
     columns = {
@@ -152,6 +171,39 @@ def vae(
         # A long training has the time for accurate probes.
         probing |= {"draws": 512, "reference_draws": 8192}
     train_and_report("vae", settings, columns, data, workers, device, threads, out, probing, report)
+
+
+def _objectives(text: str, k: int | None, probe: int | None) -> list[str]:
+    """Return the objectives of a training, if the other options go with them."""
+    from gradlab.checks import check_choice
+    from gradlab.training.vae_training import OBJECTIVES
+
+    found = list(dict.fromkeys(split_names(text)))
+    for one in found:
+        check_choice("objective", one, OBJECTIVES)
+    if k is not None and "iwae" not in found:
+        raise ValueError("k is the number of samples of the objective iwae: add --objective iwae")
+    if probe is not None and "iwae" in found:
+        raise ValueError("--probe measures the reconstruction term of elbo: leave out iwae")
+    return found
+
+
+def _pairs(names: list[str], objectives: list[str]) -> list[tuple[str, str]]:
+    """Return each estimator with the objectives that know it, with the only one in any case."""
+    from gradlab.bounds import parse as parse_bound
+    from gradlab.estimators import parse
+
+    found: list[tuple[str, str]] = []
+    for name in names:
+        known = []
+        for objective in objectives:
+            try:
+                (parse_bound if objective == "iwae" else parse)(name)
+                known.append(objective)
+            except ValueError:
+                pass
+        found += [(name, objective) for objective in known or objectives]
+    return found
 
 
 @app.command(cls=Command, short_help="A network with stochastic quantized activations or weights.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gradlab.cli.distributions import Distribution, read_distribution, read_structured
 from gradlab.cli.faults import blaming, blaming_one, fail, make_folder
 from gradlab.cli.html_report import Report, check_report, write_report
 from gradlab.cli.options import (
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
+    from gradlab.exact.structures import Structured
     from gradlab.loss import Loss
     from gradlab.user_code.under_test import Code
     from gradlab.verification.order import Ladder
@@ -90,6 +92,7 @@ def verify(
     logits: LogitsFile = None,
     regime: Regime = None,
     size: Size = None,
+    distribution: Distribution = None,
     tau: Temperatures = None,
     method: Annotated[
         VerifyMethod,
@@ -128,40 +131,44 @@ def verify(
     \b
     Example:  gradlab verify ZGR --file my.py:MyEstimator --out results
     Example:  gradlab verify GS-ST --tau 0.1,1 --problem mlp --size 4x4
+    Example:  gradlab verify ST ZGR --distribution "KSubset(k=3)"
     """
     check_report(report, out)
     with blaming_one("--delta", "--alpha", "--max-draws"):
         from gradlab.verification.verifying import check_options
 
         check_options(method, None, max_draws, delta, alpha, seed)
-    codes = _read(estimators, file, tau)
+    structured = distribution is not None
+    codes = _read(estimators, file, tau, OF_DISTRIBUTIONS if structured else None)
     options: dict[str, Any] = {"delta": delta, "alpha": alpha, "max_draws": max_draws}
     options |= {"seed": seed, "judge": str(judge), "batch": batch, "against": None}
     if against is not None:
         options["against"] = read_code(against, "--against")
     one = problem is not None or loss is not None
-    given = {"--regime": regime, "--size": size, "--logits": logits}
-    given["--method"] = None if method is VerifyMethod.auto else method
+    given: dict[str, Any] = {"--method": None if method is VerifyMethod.auto else method}
+    if not structured:
+        given |= {"--regime": regime, "--size": size, "--logits": logits}
     for option, value in given.items():
         if value is not None and not one:
             raise typer.BadParameter("only with --problem or --loss", param_hint=option)
+    where: dict[str, Any] = {"problem": problem, "loss": loss, "logits": logits}
+    where |= {"regime": regime, "size": size, "seed": seed}
     make_folder(out)
-    if not one:
+    if distribution is not None:
+        on, _ = read_structured(read_distribution(distribution), **where)
+        with blaming_loss(loss):
+            judged = _on_one if one else _ladders_on
+            options |= {"method": str(method)} if one else {}
+            rows, failed, told = judged(codes, on, None, options)
+        tables = {"verify": rows}
+    elif not one:
         rows, failed, told = _ladders(codes, options)
         tables = {"verify": rows}
         if not estimators and not file and against is None:
             more, wrong = _known(seed, delta, alpha)
             tables, failed = tables | more, failed + wrong
     else:
-        f, at, _ = read_loss(
-            problem=problem,
-            loss=loss,
-            logits=logits,
-            regime=regime,
-            size=size,
-            seed=seed,
-            default=(2, 3),
-        )
+        f, at, _ = read_loss(**where, default=(2, 3))
         with blaming_loss(loss):
             rows, failed, told = _on_one(codes, f, at, options | {"method": str(method)})
         tables = {"verify": rows}
@@ -174,14 +181,22 @@ def verify(
         raise typer.Exit(fail("; ".join(failed), 1))
 
 
+# What is verified by default where x is drawn from a distribution.
+OF_DISTRIBUTIONS = ("ST", "ZGR", "DARN", "ST-ZGR", "REINFORCE", "RF", "EMA", "LEARNED")
+
+
 def _read(
-    texts: Sequence[str] | None, files: Sequence[str] | None, tau: str | None
+    texts: Sequence[str] | None,
+    files: Sequence[str] | None,
+    tau: str | None,
+    default: Sequence[str] | None = None,
 ) -> dict[str, "Code"]:
     """Return what is to be verified, by what a fault is blamed on."""
     from gradlab.comparison.comparing import with_temperatures
     from gradlab.estimators import ESTIMATORS
 
-    asked = {f"ESTIMATOR {text}": text for text in texts or (() if files else ESTIMATORS)}
+    known = texts or (() if files else default or ESTIMATORS)
+    asked = {f"ESTIMATOR {text}": text for text in known}
     codes = {blamed: read_code(text, "ESTIMATOR") for blamed, text in asked.items()}
     codes |= {f"--file {text}": read_code(text, f"--file {text}") for text in files or ()}
     temperatures = read_temperatures(tau)
@@ -203,11 +218,8 @@ def _ladders(
     """Verify up to which degree each is exact; print and return the table, its rows, what fails."""
     from functools import cache
 
-    import pandas as pd
-
     from gradlab.progress import tracked
     from gradlab.verification.order import rungs, verify_order
-    from gradlab.verification.report import ladder_text
     from gradlab.verification.rungs import SITES
 
     on = cache(lambda dtype: rungs(seed=options["seed"], dtype=dtype))
@@ -219,6 +231,30 @@ def _ladders(
 
         with blaming(blamed):
             ladders.append(in_its_dtype(climbed, _nothing()))
+    return _of_ladders(ladders)
+
+
+def _ladders_on(
+    codes: dict[str, "Code"], on: "Structured", _: None, options: dict[str, Any]
+) -> tuple["pd.DataFrame", list[str], str]:
+    """Verify up to which degree each is exact on a distribution; as `_ladders`."""
+    from gradlab.progress import tracked
+    from gradlab.verification.order import verify_order
+
+    ladders = []
+    at: dict[str, Any] = {"distribution": on.distribution, "logits": on.given_parameters}
+    for blamed, code in tracked(codes.items(), "verify", "estimators"):
+        with blaming(blamed):
+            ladders.append(verify_order(code, progress=True, **at, **options))
+    return _of_ladders(ladders)
+
+
+def _of_ladders(ladders: Sequence["Ladder"]) -> tuple["pd.DataFrame", list[str], str]:
+    """Print the table of ladders; return their rows, what fails, and the table."""
+    import pandas as pd
+
+    from gradlab.verification.report import ladder_text
+
     told = ladder_text(ladders)
     print(told)
     rows = pd.concat([ladder.rows() for ladder in ladders], ignore_index=True)
@@ -255,7 +291,10 @@ def _known(seed: int, delta: float, alpha: float) -> tuple[dict[str, "pd.DataFra
 
 
 def _on_one(
-    codes: dict[str, "Code"], f: "Loss", logits: "Tensor", options: dict[str, Any]
+    codes: dict[str, "Code"],
+    f: "Loss | Structured",
+    logits: "Tensor | None",
+    options: dict[str, Any],
 ) -> tuple["pd.DataFrame", list[str], str]:
     """Verify each on one loss; print why; return the rows, what fails, and why."""
     from functools import cache
@@ -267,7 +306,7 @@ def _on_one(
     from gradlab.verification.verdict import BIASED, INCONCLUSIVE
     from gradlab.verification.verifying import verify
 
-    on = cache(lambda dtype: Enumeration(f, logits.to(dtype)))
+    on = cache(lambda dtype: Enumeration(f, logits.to(dtype)))  # type: ignore
     verdicts = []
     for blamed, code in tracked(codes.items(), "verify", "estimators"):
 
@@ -275,7 +314,10 @@ def _on_one(
             return verify(code, on(at.dtype), progress=True, **options)
 
         with blaming(blamed):
-            verdicts.append(in_its_dtype(judged, logits))
+            if logits is None:
+                verdicts.append(verify(code, f, progress=True, **options))
+            else:
+                verdicts.append(in_its_dtype(judged, logits))
         say(verdicts[-1].explain(), sys.stdout)
     rows = pd.DataFrame([verdict.row() for verdict in verdicts])
     failed = []

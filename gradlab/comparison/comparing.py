@@ -16,13 +16,14 @@ from torch import Tensor
 from gradlab.checks import check_choice, check_int
 from gradlab.comparison.eligibility import GRADIENT_COST, check_gradient_cost
 from gradlab.comparison.measuring import PATIENCE, measured_rows
-from gradlab.comparison.of_structures import structured_rows
+from gradlab.comparison.of_structures import reference_on, structured_rows
 from gradlab.comparison.rows import AVERAGED, COMPARED, METHODS, as_table
 from gradlab.comparison.unmet import Rare, rare_draws, rare_states
 from gradlab.estimators import Estimator
 from gradlab.exact.moments import Enumerated, Enumeration, enumerated
+from gradlab.exact.sampled_structures import structured_or_sampled
 from gradlab.exact.structures import DistributionOf, Structured
-from gradlab.exact.truth import NEEDS_DISTRIBUTION, structured
+from gradlab.exact.truth import NEEDS_DISTRIBUTION
 from gradlab.loss import Loss
 from gradlab.loss.gate import name_of
 from gradlab.moments import GROUPS, Moments, Truth, check_averaged
@@ -125,9 +126,11 @@ def compare(
     settings: dict[str, Any]
     draws = DEFAULT_DRAWS if draws is None else draws
     if distribution is not None or isinstance(f, Structured):
-        on = structured(f, logits, distribution)
-        assert on is not None
+        on = structured_or_sampled(f, logits, distribution)[0]
         settings = {"draws": draws, "seed": seed, "method": method, "averaged": averaged}
+        if reference is not None:
+            settings["reference"] = reference_on(on, reference)
+            settings["reference_draws"] = reference_draws
         settings |= {"gradient_cost": gradient_cost, "problem": problem or name_of(on.f)}
         return structured_rows(on, with_temperatures(estimators, temperatures), **settings)
     if isinstance(logits, tuple):

@@ -9,6 +9,7 @@ from torch import Tensor
 from gradlab.categorical import draw_one_hot, probabilities
 from gradlab.comparison.eligibility import GRADIENT_COST
 from gradlab.exact.moments import Enumerated
+from gradlab.exact.structures import Structured
 from gradlab.loss import NotDifferentiableError, gradient
 from gradlab.moments import Measured
 from gradlab.reproducible import block_generator
@@ -26,7 +27,7 @@ _MEDIAN = 1.2533
 _QUARTILES = 1.349
 
 
-def measured_gradient_cost(on: Enumerated, points: int) -> Measured:
+def measured_gradient_cost(on: Enumerated | Structured, points: int) -> Measured:
     """Return the time of f with its gradient at some points over that of f alone.
 
     The two are timed in turn, at the same `points` samples x, in the dtype and on the device of the
@@ -41,9 +42,13 @@ def measured_gradient_cost(on: Enumerated, points: int) -> Measured:
         The ratio, at least 1, with the standard error of its median: 0 and the default 3 where f
         has no gradient.
     """
-    logits = on.caller_logits
     source = block_generator(0, "gradient cost")
-    x = draw_one_hot(probabilities(on.logits), source, points).to(logits.device, logits.dtype)
+    if isinstance(on, Structured):
+        logits = on.given_parameters
+        x = on.sample(points, source).to(logits.device, logits.dtype)
+    else:
+        logits = on.caller_logits
+        x = draw_one_hot(probabilities(on.logits), source, points).to(logits.device, logits.dtype)
 
     def forward() -> None:
         with torch.no_grad():

@@ -24,6 +24,7 @@ __all__ = [
     "is_declared_exact",
     "spent",
     "why_not",
+    "why_not_unbiased",
 ]
 
 GRADIENT_COST = 3.0
@@ -117,11 +118,7 @@ def why_not(
     It is tried: f may have no gradient, or work on one-hot x only where a relaxed one is drawn.
     """
     if must_be_unbiased and not is_declared_exact(estimator, f):
-        degree = getattr(f, "degree", None)
-        told = "whose degree is not known" if degree is None else f"of degree {degree:g}"
-        told = told.replace("of degree inf", "that is no polynomial")
-        upto = f"up to degree {estimator.order:g}" if estimator.order > 0 else "for constants only"
-        return f"not unbiased for an f {told}: it is exact {upto}"
+        return why_not_unbiased(estimator, f)
     reason = estimator.supports(f, logits)
     if reason is not None:
         return reason
@@ -139,3 +136,12 @@ def why_not(
         told = " ".join(str(error).split())
         return f"f fails where it draws: {type(error).__name__}: {told}"
     return None
+
+
+def why_not_unbiased(estimator: Estimator, f: Loss) -> str:
+    """Return that an estimator is not declared exact for f, in words."""
+    degree = getattr(f, "degree", None)
+    told = "whose degree is not known" if degree is None else f"of degree {degree:g}"
+    told = told.replace("of degree inf", "that is no polynomial")
+    upto = f"up to degree {estimator.order:g}" if estimator.order > 0 else "for constants only"
+    return f"not unbiased for an f {told}: it is exact {upto}"

@@ -27,10 +27,21 @@ from gradlab.moments import GROUPS
 from gradlab.progress import say
 from gradlab.user_code.under_test import Code
 
-__all__ = ["Evidence", "Settings", "as_declared", "gathered", "unaffordable"]
+__all__ = [
+    "REACH",
+    "Evidence",
+    "Settings",
+    "all_estimators",
+    "as_declared",
+    "gathered",
+    "unaffordable",
+]
 
-# What costs more than so many budgets is not measured, nor a wider RF proposed.
-_REACH, _WIDEST = 16, 64
+REACH = 16
+"""What costs more than so many budgets is not measured."""
+
+# A wider RF is not proposed.
+_WIDEST = 64
 # Numbers that the draws of the reference may make by default.
 _REFERENCE = 2**28
 # Seconds that a sweep of f may take.
@@ -100,7 +111,7 @@ def gathered(
     logits = on.logits.reshape(-1, *on.logits.shape[-2:])[0]
     # Code of the user's is run in the precision that it trains in.
     caller = on.caller_logits.reshape(-1, *on.logits.shape[-2:])[0]
-    chosen = _all_estimators(evaluations) if estimators is None else estimators
+    chosen = all_estimators(evaluations) if estimators is None else estimators
     cells = list(dict.fromkeys(with_temperatures(chosen, temperatures)))
     # A family is judged by the temperature at which it is exact to the highest degree.
     by_order = sorted(cells, key=lambda cell: cell.order)
@@ -112,7 +123,7 @@ def gathered(
     for series, family in families.items():
         at = logits if is_shipped(family) else caller
         why = why_not(family, f, at, must_be_unbiased=unbiased)
-        if why is None and costs[series] > _REACH * evaluations:
+        if why is None and costs[series] > REACH * evaluations:
             why = unaffordable(costs[series], evaluations)
         if why is not None:
             reasons[series] = why
@@ -184,7 +195,7 @@ def _reference_draws(on: Enumerated, draws: int) -> int:
     return max(2 * GROUPS, min(20 * draws, _REFERENCE // on.logits.numel()))
 
 
-def _all_estimators(evaluations: int) -> list[Estimator]:
+def all_estimators(evaluations: int) -> list[Estimator]:
     """Return every estimator with its default arguments, and RF with other numbers of samples."""
     wide = {m for m in (4, min(evaluations, _WIDEST)) if m > 2}
     return [*(cls() for cls in ESTIMATORS.values()), *(LeaveOneOut(m) for m in sorted(wide))]

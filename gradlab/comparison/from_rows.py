@@ -13,7 +13,7 @@ from gradlab.comparison.evidence import as_declared, unaffordable
 from gradlab.comparison.over_steps import over_steps
 from gradlab.comparison.recommendation import Recommendation
 from gradlab.comparison.recommending import derived, ranked_curves, run_of, table_of
-from gradlab.comparison.rows import COLUMNS
+from gradlab.comparison.rows import COLUMNS, RUNS
 from gradlab.estimators import Estimator, parse
 
 __all__ = ["read_rows", "recommend_from_rows"]
@@ -28,8 +28,8 @@ _NEEDED = (
         for end in ("", "_se")
     ),
 )
-# Columns that tell runs apart, and columns of which all rows must have one value.
-_RUNS, _SAME = ("trained", "seed"), ("N", "C", "data", "latent")
+# Columns of which all rows must have one value.
+_SAME = ("N", "C", "data", "latent")
 
 
 def recommend_from_rows(
@@ -52,7 +52,7 @@ def recommend_from_rows(
 
     Args:
         rows: Rows of a `GradientProbe`, or of the CSV that `gradlab train vae --probe` writes.
-            Columns `trained` and `seed`, if there, tell several runs apart.
+            Columns `trained`, `seed` and `lr`, if there, tell several runs apart.
         evaluations: The budget: evaluations of f for one gradient.
         averaged: How many gradients are averaged, by default 10.
         momentum: In place of `averaged`: the momentum m of the optimizer. `averaged` is then
@@ -109,7 +109,7 @@ def recommend_from_rows(
         told = "; ".join(f"{series}: {why}" for series, why in reasons.items())
         raise ValueError(f"no estimator can be used with {evaluations} evaluations of f: {told}")
     trusted, notes = as_declared(usable, set())
-    names = ["step", *(name for name in _RUNS if name in usable)]
+    names = ["step", *(name for name in RUNS if name in usable)]
     over = over_steps(usable, names, trusted)
     curves = ranked_curves(over.rows, evaluations, averaged, over.progress)
     table = table_of(curves, costs, over.reasons | reasons)

@@ -151,7 +151,7 @@ def _best(part: pd.DataFrame, n: float) -> dict[str, Any]:
         "mse_se": se[at],
         "tau_low": tau[low],
         "tau_high": tau[high],
-        "at_edge": bool(at in (0, len(part) - 1) and not math.isnan(tau[at])),
+        "at_edge": bool(len(part) > 1 and at in (0, len(part) - 1) and not math.isnan(tau[at])),
     }
 
 
@@ -250,6 +250,7 @@ def _most(
     ).T
     tau = rows["tau"].to_numpy(float)
     ends = np.array([[run[0], run[-1]] for run in runs])
+    several = np.array([len(run) > 1 for run in runs])
     return (
         rows.iloc[best]
         .reset_index(drop=True)
@@ -261,7 +262,7 @@ def _most(
             mse_se=mse_se[best],
             tau_low=tau[low],
             tau_high=tau[high],
-            at_edge=(best[:, None] == ends).any(1) & ~np.isnan(tau[best]),
+            at_edge=several & (best[:, None] == ends).any(1) & ~np.isnan(tau[best]),
         )
     )
 

@@ -48,7 +48,7 @@ class Recommendation:
 
     Args:
         problem: The name of the loss.
-        size: N and C.
+        size: N and C; None where x is drawn from a distribution.
         batch: B, for logits [B, N, C].
         evaluations: The budget: evaluations of f for one gradient.
         averaged: How many gradients are averaged.
@@ -66,6 +66,7 @@ class Recommendation:
         notes: Sentences on the evidence.
         averaged_from: What `averaged` was derived from, in words.
         run: The moments of a training, where progress is a mean over several.
+        distribution: What x is drawn from; "" for independent categorical variables.
 
     Example:
         >>> from gradlab import recommend
@@ -77,7 +78,7 @@ class Recommendation:
     """
 
     problem: str
-    size: tuple[int, int]
+    size: tuple[int, int] | None
     batch: int | None
     evaluations: int
     averaged: float
@@ -92,6 +93,7 @@ class Recommendation:
     averaged_from: str = ""
     gradient_cost_se: float | None = None
     run: Run | None = None
+    distribution: str = ""
 
     @property
     def best(self) -> list[str]:
@@ -146,8 +148,10 @@ def _question(answer: Recommendation) -> Iterator[str]:
 
 def _what(answer: Recommendation) -> str:
     """Return what was measured."""
-    variables, classes = answer.size
-    size = f"{variables} variables of {classes} classes"
+    size = f"x of {answer.distribution}"
+    if answer.size is not None:
+        variables, classes = answer.size
+        size = f"{variables} variables of {classes} classes"
     if answer.run is not None:
         low, high = (f"{length:.3g}" for length in answer.run.lengths)
         return (
@@ -267,12 +271,22 @@ def _meaning(answer: Recommendation) -> Iterator[str]:
         yield "no better than 0: not shown to make more progress than an answer of 0."
     if ranked["at_edge"].any():
         yield "!: the best temperature is at the end of the grid, so a better one may lie outside."
+    yield from _untried(answer, ranked)
     yield from _drawn(ranked)
     yield from answer.notes
     if answer.run is None:
         yield "All this holds for f at these logits; both change in training."
     else:
         yield "Standard errors are those of measurement at these moments, not of other runs."
+
+
+def _untried(answer: Recommendation, ranked: pd.DataFrame) -> Iterator[str]:
+    """Return which ranked series were measured at one temperature, so that none was chosen."""
+    tried = answer.rows.groupby("series", sort=False)["tau"].nunique()
+    alone = [series for series in ranked["series"] if tried.get(series, 0) == 1]
+    if alone:
+        named = ", ".join(alone)
+        yield f"Measured at one temperature only, so that another may be better: {named}."
 
 
 def _best(answer: Recommendation, ranked: pd.DataFrame) -> str:

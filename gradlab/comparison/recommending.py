@@ -22,9 +22,12 @@ from gradlab.comparison.ranking import (
     progress_at,
     ranking,
 )
+from gradlab.comparison.recommend_structures import gathered_on
 from gradlab.comparison.recommendation import Recommendation, Run
 from gradlab.estimators import Estimator
 from gradlab.exact.moments import Enumerated, enumerated
+from gradlab.exact.sampled_structures import structured_or_sampled
+from gradlab.exact.structures import DistributionOf, Structured
 from gradlab.loss import Loss
 from gradlab.moments import Measured
 from gradlab.progress import tracked
@@ -47,8 +50,8 @@ Snapshots = Sequence[tuple[Loss, Float[Tensor, "*batch N C"]]]
 
 @single_thread()
 def recommend(
-    f: Loss | Enumerated | Snapshots,
-    logits: Float[Tensor, "*batch N C"] | None = None,
+    f: Loss | Enumerated | Structured | Snapshots,
+    logits: Float[Tensor, "*shape"] | None = None,
     *,
     evaluations: int,
     averaged: float | None = None,
@@ -65,6 +68,7 @@ def recommend(
     problem: str | None = None,
     workers: int = 1,
     progress: bool = False,
+    distribution: DistributionOf | None = None,
 ) -> Recommendation:
     """Return estimators in the order of their progress at equal cost, for f at these logits.
 
@@ -101,6 +105,8 @@ def recommend(
         problem: The name of f in the answer.
         workers: The number of threads; does not change the result.
         progress: Whether to print the plan and show a progress bar on stderr.
+        distribution: What x is drawn from instead of independent categorical variables, a function
+            from parameters of any shape, given as `logits`; see `gradlab.compare`.
 
     Returns:
         The ranking and its evidence; its `explain()` says in words what follows.
@@ -116,11 +122,16 @@ def recommend(
     """
     check_int("evaluations", evaluations, 1)
     check_seed(seed)
-    snapshots = _snapshots(f, logits)
-    first = snapshots[0]
-    elements = first.logits.ndim == 3
+    structure, too_large = None, ""
+    if distribution is not None or isinstance(f, Structured):
+        structure, too_large = structured_or_sampled(f, logits, distribution)
+    snapshots = [] if structure is not None else _snapshots(f, logits)  # type: ignore[arg-type]
+    first = snapshots[0] if snapshots else None
+    elements = first is not None and first.logits.ndim == 3
     averaged = number_of_averaged(averaged, batch, momentum, elements=elements)
-    counted = _gradient_cost(gradient_cost, first, evaluations)
+    asked = first or structure
+    assert asked is not None
+    counted = _gradient_cost(gradient_cost, asked, evaluations)
     settings = Settings(
         evaluations=evaluations,
         averaged=averaged,
@@ -137,11 +148,15 @@ def recommend(
     grid = TEMPERATURES if temperatures is None else temperatures
     chosen = None if estimators is None else list(estimators)
     shown = progress and len(snapshots) > 1
-    found = [
-        gathered(on, chosen, grid, settings)
-        for on in tracked(snapshots, "recommend", "snapshots", shown=shown)
-    ]
-    over = None if isinstance(f, Enumerated) or callable(f) else _together(found)
+    if structure is not None:
+        found = [gathered_on(structure, too_large, chosen, grid, settings)]
+    else:
+        found = [
+            gathered(on, chosen, grid, settings)
+            for on in tracked(snapshots, "recommend", "snapshots", shown=shown)
+        ]
+    one = structure is not None or isinstance(f, Enumerated) or callable(f)
+    over = None if one else _together(found)
     rows = pd.concat([e.rows for e in found], ignore_index=True) if over else found[0].rows
     notes = found[0].notes if over is None else _once(n for e in found for n in e.notes)
     reasons = {k: v for evidence in found for k, v in evidence.reasons.items()}
@@ -154,8 +169,8 @@ def recommend(
     head = rows.iloc[0]
     return Recommendation(
         problem=head["problem"],
-        size=(first.logits.shape[-2], first.logits.shape[-1]),
-        batch=len(first.logits) if elements else None,
+        size=None if first is None else (first.logits.shape[-2], first.logits.shape[-1]),
+        batch=len(first.logits) if first is not None and elements else None,
         evaluations=evaluations,
         averaged=averaged,
         averaged_from=derived(batch, momentum),
@@ -169,6 +184,7 @@ def recommend(
         curves=curves,
         notes=notes,
         run=None if over is None else run_of(over, table, averaged),
+        distribution="" if structure is None else structure.text,
     )
 
 
@@ -188,7 +204,7 @@ def _snapshots(f: Loss | Enumerated | Snapshots, logits: Tensor | None) -> list[
     return found
 
 
-def _gradient_cost(given: float | str, on: Enumerated, evaluations: int) -> Measured:
+def _gradient_cost(given: float | str, on: Enumerated | Structured, evaluations: int) -> Measured:
     """Return what f with its gradient counts as: the number, or measured."""
     if given == MEASURED:
         return measured_gradient_cost(on, evaluations)

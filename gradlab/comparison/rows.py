@@ -15,6 +15,7 @@ import pandas as pd
 
 __all__ = [
     "AVERAGED",
+    "BOUNDED",
     "COLUMNS",
     "COMPARED",
     "METHODS",
@@ -22,6 +23,7 @@ __all__ = [
     "PROBED",
     "ROWS",
     "RANKED",
+    "RUNS",
     "SCHEMA_VERSION",
     "SWEPT",
     "Column",
@@ -30,7 +32,7 @@ __all__ = [
     "schema_table",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Counts up when a column is added, removed, or gets another meaning."""
 
 AVERAGED = 10.0
@@ -73,6 +75,8 @@ _ALL = [
     Column("batch", WHOLE, "", "elements B of logits [B, N, C]; empty for logits [N, C]"),
     Column("N", WHOLE, "", "variables"),
     Column("C", WHOLE, "", "classes of each variable"),
+    Column("K", WHOLE, "", "samples in the bound log (1/K) sum of w"),
+    Column("bound", REAL, "nats", "exact value of the bound; empty where it is not enumerated"),
     Column("regime", TEXT, "", "kind of logits"),
     Column("logits_seed", WHOLE, "", "seed of the problem and its logits"),
     Column("estimator", TEXT, "", "text of the estimator with its arguments"),
@@ -142,7 +146,12 @@ _ALL = [
     ),
     Column("tau_low", REAL, "", "lowest temperature that cannot be distinguished from the best"),
     Column("tau_high", REAL, "", "highest temperature that cannot be distinguished from the best"),
-    Column("at_edge", FLAG, "", "whether the best temperature is the first or last of the grid"),
+    Column(
+        "at_edge",
+        FLAG,
+        "",
+        "whether the best temperature is the first or last of several that were measured",
+    ),
     Column("draws_each", WHOLE, "", "draws whose mean is one gradient: as many as its budget pays"),
     Column(
         "unit", TEXT, "", 'unit of rmse, and of the roots of bias2, variance: "|g|" or "units of f"'
@@ -167,6 +176,10 @@ _FOUND = tuple(
 COMPARED = ["problem", "batch", "N", "C", "logits_seed", *_ABOUT, *_FOUND]
 COMPARED += ["seconds", "version", "dtype"]
 """Columns of `gradlab.compare`."""
+
+BOUNDED = [name for name in COMPARED if name != "batch"]
+BOUNDED[BOUNDED.index("logits_seed") : BOUNDED.index("logits_seed")] = ["K", "bound"]
+"""Columns of `gradlab.bounds.compare`."""
 
 SWEPT = ["cell", *(name for name in COMPARED if name != "batch"), "error"]
 SWEPT.insert(SWEPT.index("logits_seed"), "regime")
@@ -194,8 +207,13 @@ ROWS = {
     "probe": PROBED,
     "recommend": RANKED,
     "policy": OF_POLICIES,
+    "bounds": BOUNDED,
 }
 """Columns by the verb that makes the rows."""
+
+
+RUNS = ("trained", "seed", "lr")
+"""Columns that tell the runs of a probed training apart; rows of before 0.5 have no `lr`."""
 
 
 def as_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
@@ -222,7 +240,7 @@ def row_schema(verb: str = "compare") -> dict[str, Any]:
     An empty value is null. JSON has no infinity and no NaN: these are null too.
 
     Args:
-        verb: what makes the rows: "compare", "sweep", "probe", "recommend" or "policy".
+        verb: what makes the rows: "compare", "sweep", "probe", "recommend", "policy" or "bounds".
 
     Returns:
         A schema after JSON Schema 2020-12, with the number of its version in `version`.

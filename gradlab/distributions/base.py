@@ -60,6 +60,15 @@ class FiniteDistribution(Distribution):
         self._rule = _rule_of(estimator, self)
         super().__init__(Size(batch_shape), Size(event_shape), validate_args=validate_args)
 
+    def _check_detached(self, value: Tensor) -> None:
+        """Raise ValueError if x carries a gradient where log_prob looks it up."""
+        if value.requires_grad:
+            raise ValueError(
+                f"log_prob of {type(self).__name__} has no derivative in x, so a loss that holds "
+                "it would lose a part of its gradient: give x.detach(), and take entropy() for "
+                "what is averaged"
+            )
+
     @abstractmethod
     def _states(self) -> Tensor:
         """Return all states [S, *event]."""

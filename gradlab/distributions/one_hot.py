@@ -20,7 +20,9 @@ class OneHotCategorical(_OneHotCategorical):
 
     .. math:: x \sim p = softmax(logits), \qquad x.backward(v) = M(x)\,v
 
-    It can stand in a Pyro guide, or wherever code asks for `rsample`.
+    It stands wherever code asks for `rsample`. `log_prob` is linear in x, so that an ELBO which
+    differentiates it through x has its whole gradient; torch's own looks the class up, and has
+    none. In a Pyro guide it takes Pyro's mixin, see docs/how-to/structures.md.
 
     Args:
         logits: Unnormalized log-probabilities [*batch, C]; -inf masks a class.
@@ -77,6 +79,18 @@ class OneHotCategorical(_OneHotCategorical):
         """Return samples with the gradient of the estimator; see `sample`."""
         logits = self.logits.expand(self._extended_shape(Size(sample_shape)))
         return self.estimator.sample(logits, generator)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p(x) [*sample, *batch] = sum_c x_c log p_c, differentiable in x and logits.
+
+        Args:
+            value: One-hot x [*sample, *batch, C].
+        """
+        if self._validate_args:
+            self._validate_sample(value)
+        masked = self.logits.isneginf()  # the logits are normalized by torch's class
+        found = (value * self.logits.masked_fill(masked, 0.0)).sum(-1)
+        return found.masked_fill(((value != 0) & masked).any(-1), -torch.inf)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "OneHotCategorical":
         """Return this distribution over a larger batch."""

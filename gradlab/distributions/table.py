@@ -74,7 +74,8 @@ class Finite(FiniteDistribution):
             raise ValueError("two states of the table are equal; add their probabilities")
         total = log_prob.detach().double().logsumexp(-1).exp()
         off = float((total - 1).abs().max()) if total.numel() else 0.0
-        if not off < 1e3 * torch.finfo(log_prob.dtype).eps:
+        # Constants of float32 may have gone into a table of float64.
+        if not off < max(1e3 * torch.finfo(log_prob.dtype).eps, 1e-6):
             raise ValueError(
                 f"probabilities must sum to 1, but are {off:.2g} off; subtract "
                 "log_prob.logsumexp(-1, keepdim=True)"
@@ -104,7 +105,11 @@ class Finite(FiniteDistribution):
 
         Args:
             value: States [*sample, *batch, *event].
+
+        Raises:
+            ValueError: The value carries a gradient, which has no way through a look-up.
         """
+        self._check_detached(value)
         if self._validate_args:
             self._validate_sample(value)
         found = _matches(value, self.states)

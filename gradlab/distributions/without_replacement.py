@@ -100,7 +100,11 @@ class WithoutReplacement(FiniteDistribution):
 
         Args:
             value: States [*sample, *batch, n].
+
+        Raises:
+            ValueError: The value carries a gradient, which has no way through a look-up.
         """
+        self._check_detached(value)
         if self._validate_args:
             self._validate_sample(value)
         return self._log_prob(value)

@@ -6,44 +6,45 @@ and E[df/dparameters] beside it where f sees the parameters. All states are enum
 differentiated for all of them at once is in `slopes`.
 """
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
-from torch.distributions import Distribution, Independent
+from torch.distributions import Distribution
 
 from gradlab.categorical import check_floating
 from gradlab.distributions.base import FiniteDistribution
-from gradlab.estimators import IMLE, Estimator, LeaveOneOut, Reinforce
+from gradlab.estimators import Estimator, LeaveOneOut
 from gradlab.estimators.structured import NoisyEstimator
 from gradlab.exact.differentiable import sum_of_blocks
 from gradlab.exact.direct import each_gradient
-from gradlab.exact.enumeration import TooLargeError
+from gradlab.exact.finite_states import (
+    DistributionOf,
+    all_states,
+    check_parameters,
+    check_sums,
+    distribution_at,
+    elements_of,
+    log_prob_at,
+)
+from gradlab.exact.fitting import another_law, refused, samples_of
+from gradlab.exact.gradient_rows import gradients
 from gradlab.exact.packed import flattened
-from gradlab.exact.slopes import Slopes, gradients
+from gradlab.exact.slopes import Slopes
 from gradlab.exact.tuples import NotExactError
 from gradlab.loss import Loss, evaluate, gradient
 from gradlab.loss.gate import Objective, checked_at
 from gradlab.loss.second_argument import direct_gradient
 from gradlab.moments import Moments
 from gradlab.reproducible import single_thread
-from gradlab.samples import configurations_at
 
 __all__ = ["DistributionOf", "Structured"]
 
-DistributionOf = Callable[[Any], Distribution]
-"""From the parameters to what x is drawn from."""
-
-
 # Numbers of one block of states: x, products and scores.
 _BLOCK_ELEMENTS = 2**21
-_ELEMENTS = 2**27
-_MAX_STATES = 2**20
 
 
 @dataclass(frozen=True)
@@ -85,21 +86,43 @@ class Structured:
         if not isinstance(self.parameters, Tensor):
             raise TypeError(f"parameters must be a tensor, not {type(self.parameters).__name__}")
         check_floating(self.parameters)
+        check_parameters(self.parameters)
         kept = self.parameters.detach().to("cpu", torch.float64, copy=True)
         given = self.parameters
         object.__setattr__(self, "parameters", kept)
-        drawn = _distribution(self.distribution, kept)
+        drawn = distribution_at(self.distribution, kept)
         object.__setattr__(self, "shape", drawn.batch_shape + drawn.event_shape)
         flat = flattened(self.f, self.shape)
-        some = self.states[torch.linspace(0, len(self.states) - 1, 12).long()]
-        found = checked_at(flat, some.to(given.device, given.dtype), given, held=self.held)
+        some = self._some_states().to(given.device, given.dtype)
+        found = checked_at(flat, some, given, held=self.held)
         object.__setattr__(self, "objective", found)
-        _check_sums(self.p, self.parameters, self._log_prob)
+        self._check()
+
+    def _some_states(self) -> Tensor:
+        """Return states at which f is asked whether it keeps its contract."""
+        return self.states[torch.linspace(0, len(self.states) - 1, 12).long()]
+
+    def _check(self) -> None:
+        """Raise ValueError unless this is a distribution."""
+        x = self._shaped(self.states)
+        dtype = elements_of(self._at(self.parameters)).log_prob(x[:1]).dtype
+        check_sums(self.p.to(dtype), self.parameters, self._log_prob)
+
+    def log_prob(self, parameters: Tensor) -> Float[Tensor, " S"]:
+        """Return log p of every state, differentiable in the parameters.
+
+        Args:
+            parameters: Where, in the shape of the parameters.
+
+        Returns:
+            The log-probabilities, float64.
+        """
+        return self._log_prob(parameters)
 
     def _log_prob(self, parameters: Tensor, states: Tensor | None = None) -> Tensor:
         """Return log p of some states, by default of every one, [S]."""
         x = self.states if states is None else states
-        return _log_prob(self._at(parameters), self._shaped(x))
+        return log_prob_at(self._at(parameters), self._shaped(x))
 
     def _shaped(self, states: Tensor) -> Tensor:
         return states.reshape(len(states), *self.shape)
@@ -109,18 +132,30 @@ class Structured:
         """The parameters in the dtype and on the device in which they were given."""
         return self.parameters.to(self.objective.device, self.objective.dtype, copy=True)
 
-    @cached_property
-    def states(self) -> Float[Tensor, "S 1 D"]:
-        """All states, each as one row of D numbers, float64."""
-        drawn = _distribution(self.distribution, self.parameters)
-        found = _states(drawn)
-        return found.reshape(len(found), 1, -1).to(torch.float64)
+    @property
+    def text(self) -> str:
+        """What x is drawn from, in words."""
+        return repr(self._at(self.parameters))
 
     @cached_property
+    def _support(self) -> tuple[Tensor, Tensor]:
+        found = all_states(distribution_at(self.distribution, self.parameters))
+        states = found.reshape(len(found), 1, -1).to(torch.float64)
+        with torch.no_grad():
+            p = self._log_prob(self.parameters, states).exp()
+        # What is forced out is not visited: its score is infinite.
+        met = p != 0
+        return (states, p) if bool(met.all()) else (states[met], p[met])
+
+    @property
+    def states(self) -> Float[Tensor, "S 1 D"]:
+        """All states of positive probability, each as one row of D numbers, float64."""
+        return self._support[0]
+
+    @property
     def p(self) -> Float[Tensor, " S"]:
         """The probability of each state."""
-        with torch.no_grad():
-            return self._log_prob(self.parameters).exp()
+        return self._support[1]
 
     @cached_property
     def values(self) -> Float[Tensor, " S"]:
@@ -246,8 +281,8 @@ class Structured:
         if estimator.line_alpha is not None:
             v = self._shaped(gradient(self.objective, x).to(torch.float64))
             return self._slopes.products(shaped, v, estimator.line_alpha)
-        assert isinstance(estimator, Reinforce)
-        return (values - estimator.baseline).unsqueeze(-1) * self._slopes.scores(shaped)
+        away = values - getattr(estimator, "baseline", 0.0)
+        return away.unsqueeze(-1) * self._slopes.scores(shaped)
 
     def refusal(self, estimator: Estimator) -> str | None:
         """Return why an estimator is not known for this distribution, or None.
@@ -255,14 +290,7 @@ class Structured:
         Args:
             estimator: Any estimator.
         """
-        if isinstance(estimator, Reinforce | LeaveOneOut):
-            return None
-        if estimator.line_alpha is None and not isinstance(estimator, NoisyEstimator):
-            return (
-                f"{estimator} is not known where x is drawn from a distribution; use ST, ZGR, "
-                "DARN, ST-ZGR(alpha=...), REINFORCE or RF(m=...)"
-            )
-        return estimator.structure_refusal(self._slopes.structure)
+        return refused(estimator, self._slopes.structure)
 
     def another_law(self, estimator: Estimator) -> str | None:
         """Return what to know where samples of an estimator do not follow the law of x, or None.
@@ -270,26 +298,14 @@ class Structured:
         Args:
             estimator: Any estimator.
         """
-        law = getattr(self._slopes.structure, "law", "another law")
-        if not isinstance(estimator, IMLE) or law in estimator.own_laws or self.refusal(estimator):
-            return None
-        if law == "conditional Bernoulli" and self._slopes.structure.k == 1:
-            return None
-        return (
-            f"samples follow perturb-and-MAP, not the {law} law of the truth: "
-            "bias holds the difference of the two"
-        )
+        return another_law(estimator, self._slopes.structure)
 
     @cached_property
     def _slopes(self) -> Slopes:
         return Slopes(self._at, self.parameters, self.shape)
 
     def _at(self, theta: Tensor) -> Distribution:
-        return _distribution(self.distribution, theta)
-
-    def _rows(self, values: Callable[[Tensor], Tensor], n: int) -> Tensor:
-        """Return the gradient of each of n values in the parameters, [n, P]."""
-        return gradients(values, self.parameters, n)
+        return distribution_at(self.distribution, theta)
 
     def draws(self, estimator: Estimator, n: int, generator: Generator) -> Tensor:
         """Return n independent estimates [n, *parameters].
@@ -312,8 +328,21 @@ class Structured:
 
             found = self._slopes.noisy_draws(estimator, of, n, generator) + direct
             return found.reshape(n, *self.parameters.shape)
-        m = estimator.m if isinstance(estimator, LeaveOneOut) else 1
-        x = self._sample(n * m, generator)
+        x = self.sample(n * samples_of(estimator), generator)
+        return self.estimates(estimator, x)
+
+    def estimates(self, estimator: Estimator, x: Tensor) -> Tensor:
+        """Return one estimate for each m samples in a row, [n, *parameters].
+
+        Args:
+            estimator: An estimator that `moments` knows.
+            x: Samples [n m, 1, D], where m is `samples_of(estimator)`.
+
+        Returns:
+            The estimates, float64.
+        """
+        m = samples_of(estimator)
+        n = len(x) // m
         values = evaluate(self.objective, x).detach().to(torch.float64)
         if m == 1:
             found = self._estimates(estimator, x, values) + self._direct(x)
@@ -324,12 +353,32 @@ class Structured:
             def scored(theta: Tensor) -> Tensor:
                 return (weight * self._log_prob(theta, x).reshape(n, m)).sum(1)
 
-            found = self._rows(scored, n)
+            found = gradients(scored, self.parameters, n)
             if self.objective.second is not None:
                 found = found + self._direct(x).reshape(n, m, -1).mean(1)
         return found.reshape(n, *self.parameters.shape)
 
-    def _sample(self, n: int, generator: Generator) -> Tensor:
+    def scores(self, x: Float[Tensor, "n 1 D"]) -> Float[Tensor, "n P"]:
+        """Return the scores at states x: the gradients of log p in the P parameters.
+
+        Args:
+            x: States or samples.
+
+        Returns:
+            One row of P numbers for each.
+        """
+        return self._slopes.scores(self._shaped(x))
+
+    def sample(self, n: int, generator: Generator) -> Float[Tensor, "n 1 D"]:
+        """Return n samples of x, each as one row of D numbers, float64.
+
+        Args:
+            n: The number of samples.
+            generator: The source of the randomness.
+
+        Returns:
+            The samples.
+        """
         drawn = self._at(self.parameters)
         if isinstance(drawn, FiniteDistribution):
             x = drawn.sample((n,), generator)
@@ -347,73 +396,3 @@ class Structured:
         for x in self.states.split(size):
             yield slice(start, start + len(x)), x
             start += len(x)
-
-
-def _distribution(of: DistributionOf, parameters: Tensor) -> Distribution:
-    """Return the distribution at some parameters, after a check of its kind."""
-    found = of(parameters)
-    if not isinstance(found, Distribution):
-        raise TypeError(
-            "distribution must return a torch.distributions.Distribution, not "
-            f"{type(found).__name__}"
-        )
-    if not _base(found).has_enumerate_support:
-        raise ValueError(
-            f"{type(_base(found)).__name__} has no finite support that can be enumerated; use a "
-            "distribution with enumerate_support, or gradlab.distributions.Finite"
-        )
-    return found
-
-
-def _base(distribution: Distribution) -> Distribution:
-    while isinstance(distribution, Independent):
-        distribution = distribution.base_dist
-    return distribution
-
-
-def _log_prob(distribution: Distribution, x: Tensor) -> Tensor:
-    """Return log p of each x [n], all elements of the batch together."""
-    return _base(distribution).log_prob(x).reshape(len(x), -1).sum(-1)
-
-
-def _states(distribution: Distribution) -> Tensor:
-    """Return all states [S, *batch, *event], of which elements of the batch are independent."""
-    base = _base(distribution)
-    support = base.enumerate_support(expand=False)
-    elements = base.batch_shape.numel()
-    event = support.reshape(len(support), *base.event_shape)
-    count = len(support) ** elements if elements * math.log(len(support)) < 100 else math.inf
-    numbers = count * elements * max(1, base.event_shape.numel())
-    if count > _MAX_STATES or numbers > _ELEMENTS:
-        raise TooLargeError(
-            f"{elements} independent elements of {len(support)} states have about {count:.2g} "
-            f"states together, more than the {_MAX_STATES} that are enumerated; draw instead"
-        )
-    every = [torch.arange(len(support))] * elements
-    index = configurations_at(torch.arange(int(count)), every)
-    return event[index].reshape(int(count), *base.batch_shape, *base.event_shape)
-
-
-def _check_sums(p: Tensor, parameters: Tensor, log_prob: Callable[[Tensor], Tensor]) -> None:
-    """Raise ValueError unless probabilities sum to 1, also near these parameters."""
-    off = abs(float(p.sum()) - 1)
-    if not off < 1e-6:
-        raise ValueError(
-            f"the probabilities of all states sum to {float(p.sum()):.6g}, not 1: log_prob is not "
-            "normalized over enumerate_support()"
-        )
-    with torch.enable_grad():
-        theta = parameters.detach().requires_grad_()
-        found = log_prob(theta)
-        if not found.requires_grad:
-            raise ValueError(
-                "log_prob is not differentiable in the parameters: does the distribution detach "
-                "them, or not use them?"
-            )
-        (mean_score,) = torch.autograd.grad(found, theta, p)
-    if not float(mean_score.abs().max()) < 1e-6:
-        raise ValueError(
-            "the probabilities sum to 1 at these parameters only: the mean of the score is "
-            f"{float(mean_score.abs().max()):.2g}, not 0. Normalize log_prob by torch operations "
-            "on the parameters"
-        )

@@ -42,6 +42,7 @@ FIGURES = {
         "vae",
         "quadratics",
         "degree",
+        "bounds",
         "budget",
         "cold-limit",
         "prediction",

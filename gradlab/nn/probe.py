@@ -7,14 +7,16 @@ numbers, gradients and buffers do not change.
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from gradlab.categorical import check_logits
 from gradlab.checks import check_int
@@ -26,12 +28,15 @@ from gradlab.comparison.rows import PROBED, as_table
 from gradlab.comparison.unmet import Rare, rare_draws, rare_states, seen, widened
 from gradlab.estimators import Estimator, QuadratureError
 from gradlab.exact.enumeration import TooLargeError
+from gradlab.exact.finite_states import DistributionOf
 from gradlab.exact.moments import EnumeratedBatch, NotExactError
 from gradlab.exact.tabulated import count_states
 from gradlab.loss import Loss
 from gradlab.loss.gate import Objective, checked
 from gradlab.moments import GROUPS, Groups, Moments, Truth
+from gradlab.nn._relative import relative
 from gradlab.nn._writers import LOGGED, Writer
+from gradlab.nn.probe_structures import StructuredLayer, found_in
 from gradlab.reproducible import block_generator, check_seed
 from gradlab.user_code.under_test import Code, draws_of
 from gradlab.version import __version__
@@ -187,7 +192,14 @@ class GradientProbe:
         """
         return step % self.every == 0
 
-    def __call__(self, step: int, f: Loss, logits: Float[Tensor, "B N C"]) -> None:
+    def __call__(
+        self,
+        step: int,
+        f: Loss,
+        logits: Float[Tensor, "*shape"] | Distribution,
+        *,
+        distribution: DistributionOf | None = None,
+    ) -> None:
         """Measure at this step, if it is due.
 
         Every measurement calls f to check that it keeps its contract. A model with dropout or batch
@@ -197,36 +209,61 @@ class GradientProbe:
             step: The number of the optimizer step.
             f: The loss of each element, x [..., B, N, C] -> [..., B], or f(x, logits) marked by
                 `gradlab.with_parameters`.
-            logits: The logits of the batch, [B, N, C].
+            logits: The logits of the batch, [B, N, C]. Or the distribution of a structured layer,
+                such as `KSubset(logits, k)`, with a batch [B]: f maps x [..., B, *shape of x].
+            distribution: What x is drawn from instead of independent rows, a function from
+                parameters [..., B, ...], given as `logits`, to a distribution of batch [..., B].
+                Estimators are measured by draws of what trains; the truth is enumerated where an
+                element has at most 4,096 states.
 
         Raises:
             ValueError: If the logits are not valid.
+            TypeError: If the parameters of a distribution cannot be found.
             LossError: If f breaks its contract.
         """
         if not self.is_due(step):
             return
+        if isinstance(logits, Distribution):
+            logits, distribution = found_in(logits)
+        if distribution is not None:
+            layer = StructuredLayer(f, logits, distribution)
+            self._measure(step, logits, {"N": None, "C": None}, lambda: self._on(step, layer))
+            return
         # With its graph: an f that holds the logits is refused.
         given, logits = logits, check_logits(logits, ndim=3).detach()
-        shared: dict[str, Any] = {
-            "step": step,
-            "batch": len(logits),
-            "N": logits.shape[1],
-            "C": logits.shape[2],
-        }
+        sizes = {"N": logits.shape[1], "C": logits.shape[2]}
+        self._measure(step, given, sizes, lambda: self._measured(step, f, given))
+
+    def _measure(
+        self,
+        step: int,
+        logits: Tensor,
+        sizes: dict[str, Any],
+        measured: Callable[[], Iterable[dict[str, Any]]],
+    ) -> None:
+        """Add the rows that are measured, if there is time left, and write them to the loggers."""
+        shared: dict[str, Any] = {"step": step, "batch": len(logits), **sizes}
         shared |= {"seed": self.seed, "version": __version__, "dtype": str(logits.dtype)[6:]}
         if self.seconds + self._last > self.limit:
             reason = f"the {self.limit:g} seconds for measurements are used up"
             skipped = shared | {"reason": reason}
-            self._rows += [self._about(e, None, given) | skipped for e in self.estimators]
+            self._rows += [self._about(e, None, logits) | skipped for e in self.estimators]
             return
         started = time.perf_counter()
         with _unnoticed(self.model, logits.device):
-            rows = [row | shared for row in self._measured(step, f, given)]
+            rows = [row | shared for row in measured()]
         self._rows += rows
         self._last = time.perf_counter() - started
         self.seconds += self._last
         for writer in self._writers:
             writer.write(step, rows)
+
+    def _on(self, step: int, layer: StructuredLayer) -> Iterator[dict[str, Any]]:
+        """Yield the rows at a structured layer."""
+        given = self.draws or _DRAWS[1], self.reference_draws or _REFERENCE[0]
+        # What these estimators cost does not depend on classes.
+        of = partial(self._about, f=None, logits=torch.zeros(1, 1, 2))
+        yield from layer.rows(self.estimators, self.reference, of, *given, self.seed, step)
 
     def _about(self, estimator: Estimator, f: Objective | None, logits: Tensor) -> dict[str, Any]:
         """Return the columns that name the estimator; without f nothing is called for its cost."""
@@ -255,7 +292,7 @@ class GradientProbe:
                 row |= measure(moments, truth)
                 if method != "exact":
                     row = widened(row | seen(estimator, moments, truth, rare))
-                row |= _relative(row)
+                row |= relative(row)
             except ValueError as fault:
                 # No gradient, a size that it cannot hold: said in its row, the others go on.
                 row["reason"] = str(fault)
@@ -334,9 +371,6 @@ class GradientProbe:
         self.seconds, self._last = state["seconds"], state["last"]
 
 
-_RELATIVE = {"bias": "bias2", "sd": "variance", "rmse": "mse"}
-
-
 def _fitting(estimator: Estimator, logits: Tensor, fewest: int, most: int, numbers: int) -> int:
     """Return so many draws as make so many numbers, between the fewest and the most."""
     return min(most, max(fewest, numbers // (logits.numel() * copies(estimator, logits))))
@@ -345,21 +379,6 @@ def _fitting(estimator: Estimator, logits: Tensor, fewest: int, most: int, numbe
 def _sizes(logits: Tensor) -> tuple[int, int]:
     """Return C and N, as `Estimator.calls` takes them."""
     return logits.shape[-1], logits.shape[-2]
-
-
-def _relative(row: Mapping[str, Any]) -> dict[str, float]:
-    """Return bias, standard deviation and root mean squared error over |g|, signed as the square.
-
-    A negative squared bias is noise: its root is given as a negative number.
-    """
-    truth2 = row["truth2"]
-    if not truth2 > 0:
-        return {}
-
-    def signed(square: float) -> float:
-        return math.copysign(math.sqrt(abs(square)), square)
-
-    return {f"relative_{name}": signed(row[column] / truth2) for name, column in _RELATIVE.items()}
 
 
 @contextmanager

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-__all__ = ["fitted_text", "label", "problem_title", "series_of", "short"]
+__all__ = ["fitted_text", "label", "problem_title", "series_of", "short", "trained_labels"]
 
-_LETTERS = {"tau": "τ", "alpha": "α", "beta": "β", "rho": "ρ", "lam": "λ", "inf": "∞"}
+_LETTERS = {"tau": "τ", "gamma": "γ", "alpha": "α", "beta": "β", "rho": "ρ", "lam": "λ"}
+_LETTERS |= {"inf": "∞"}
 # What distinguishes members of a family; other arguments are coefficients, which are in the rows.
 _SHORT = ("m", "k", "alpha", "tau")
 _WITH_COEFFICIENT_ALPHA = ("DoubleCV", "RODEO")
@@ -29,8 +30,10 @@ def label(text: str) -> str:
         >>> label("GR(tau=0.5, k=inf)"), label("RF(m=4)"), label("REINFORCE(baseline=0)")
         ('GR(τ=0.5, k=∞)', 'RF(4)', 'REINFORCE')
     """
+    text, dot, objective = text.partition(_DOT)
     name, given = _parts(text)
-    return _joined(name, (part for part in given if part != ("baseline", "0")))
+    shown = _joined(name, (part for part in given if part != ("baseline", "0")))
+    return shown + dot + objective
 
 
 def short(text: str, *, fitted: bool = False) -> str:
@@ -67,7 +70,7 @@ def series_of(text: str) -> str:
         >>> series_of("GR(tau=0.5, k=10)"), series_of("GS(tau=1)")
         ('GR(k=10)', 'GS')
     """
-    name, given = _parts(text)
+    name, given = _parts(text.partition(_DOT)[0])
     kept = [f"{key}={value}" for key, value in given if key != "tau"]
     return f"{name}({', '.join(kept)})" if kept else name
 
@@ -90,6 +93,32 @@ def problem_title(problem: str) -> str:
 
 
 _TITLES = {"mlp": "MLP", "vae": "tiny VAE"}
+
+
+def trained_labels(rows: pd.DataFrame) -> "pd.Series[str]":
+    """Return what each row of a training is called: the estimator, and the objective if it matters.
+
+    Args:
+        rows: Curves of `gradlab train`.
+
+    Returns:
+        The texts of the estimators as they are where all rows are of the ELBO, as in rows without a
+        column `objective`; else with the objective.
+
+    Example:
+        >>> rows = pd.DataFrame({"estimator": ["ZGR", "VIMCO"], "objective": ["elbo", "iwae"]})
+        >>> trained_labels(rows.assign(k=[1, 5])).tolist()
+        ['ZGR · ELBO', 'VIMCO · IWAE(5)']
+    """
+    texts = rows["estimator"].astype(str)
+    if "objective" not in rows or not (rows["objective"] == "iwae").any():
+        return texts
+    bound = "IWAE(" + rows["k"].astype(int).astype(str) + ")"
+    return texts + _DOT + bound.where(rows["objective"] == "iwae", "ELBO")
+
+
+# Between an estimator and the objective that it is trained on.
+_DOT = " · "
 
 
 def fitted_text(rows: pd.DataFrame) -> str:

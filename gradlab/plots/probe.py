@@ -63,7 +63,7 @@ def probe(
     columns = [QUANTITIES[name][0] for name in shown]
     errors = [f"{QUANTITIES[name][0]}_se" for name in shown if name in _SQUARES]
     check(rows, ["step", "estimator", "method", "truth2", *columns, *errors], _NEEDS)
-    for column in ("trained", "seed"):
+    for column in ("trained", "seed", "lr"):
         if column in rows and rows[column].nunique() > 1:
             raise ValueError(
                 f"rows must be of one {column}, not {rows[column].nunique()}: take one, as "
@@ -118,8 +118,9 @@ def plot(rows: pd.DataFrame) -> Figure:
         axes = figure.subplots(len(trained), len(shown), squeeze=False, sharex=True)
         for line, name in zip(axes, trained, strict=True):
             part = measured[measured["trained"] == name]
-            # One training a row of panels: the first seed.
-            part = part[part["seed"] == part["seed"].iloc[0]]
+            # One training per row of panels: the first seed and the first learning rate.
+            for column in ("seed", "lr"):
+                part = part[part[column] == part[column].iloc[0]] if column in part else part
             for ax, quantity_shown in zip(line, shown, strict=True):
                 draw_probed(ax, part, quantity_shown, own)
             if name:

@@ -74,6 +74,17 @@ _SERIES = {
     "TopK": ("#AAAA00", "v"),
     "TopK-ST": ("#6699CC", "D"),
 }
+# Estimators of bounds, which figures of their own show.
+_BOUNDS = {
+    "PLAIN": ("#999999", "s"),
+    "VIMCO": ("#882255", "o"),
+    "VIMCO-A": ("#7B3FA0", "D"),
+    "OVIS(gamma=0)": ("#D55E00", "v"),
+    "OVIS(gamma=1)": ("#CC3311", "X"),
+    "OVIS": ("#D55E00", "^"),
+    "OVIS-MC(s=inf)": ("#999933", "h"),
+    "OVIS-MC": ("#E69F00", "<"),
+}
 # All others get a pair of these, by their place among the estimators: neighbours differ in colour.
 _PALETTE = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7B3FA0"),
@@ -162,6 +173,8 @@ def family(series: str) -> str:
         ('score function', 'other')
     """
     name = series.partition("(")[0]
+    if name in {key.partition("(")[0] for key in _BOUNDS}:
+        return "score function"
     return next((kind for kind, names in FAMILIES.items() if name in names), "other")
 
 
@@ -250,7 +263,8 @@ def _look_up(series: str) -> tuple[str, str]:
     """Return the look of a series: its own, that of its name, or one derived from its name."""
     series = series_of(series)
     name = series.partition("(")[0]
-    own = _SERIES.get(series) or _SERIES.get(name) or _DERIVED.get(name)
+    tables = (_SERIES, _BOUNDS, _DERIVED)
+    own = next((found for t in tables if (found := t.get(series) or t.get(name))), None)
     if own:
         return own
     free = [pair for pair in _pairs() if pair not in {*_SERIES.values(), *_DERIVED.values()}]

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from gradlab.plots.axes import logarithmic
-from gradlab.plots.names import label
+from gradlab.plots.names import label, trained_labels
 from gradlab.plots.panels import Legends, Width, in_callers_look, panels, series_entries
 from gradlab.plots.quantities import check
 from gradlab.plots.style import looks, styled
@@ -93,6 +93,7 @@ def training(
     if across not in _ACROSS:
         raise ValueError(f"across must be of {', '.join(_ACROSS)}, not {across!r}")
     rows = rows[rows["chosen"].astype(bool)] if "chosen" in rows else rows
+    rows = rows.assign(estimator=trained_labels(rows))
     kind = rows["kind"].iloc[0]
     default = [_CURVES[kind][0]] + ([] if isinstance(ax, Axes) else ["reached"])
     shown = [show] if isinstance(show, str) else [*(show or default)]
@@ -134,6 +135,7 @@ def plot(rows: pd.DataFrame) -> Figure:
         3
     """
     rows = rows[rows["chosen"]] if "chosen" in rows else rows
+    rows = rows.assign(estimator=trained_labels(rows))
     kind = rows["kind"].iloc[0]
     column, name = _CURVES[kind]
     few = rows["epoch"].max() < _FEW

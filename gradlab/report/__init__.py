@@ -16,12 +16,20 @@ from gradlab.report.ranked import ranked_section
 from gradlab.report.reduction import reduced
 from gradlab.report.sections import Section
 from gradlab.report.sources import ReportError, Source, read
+from gradlab.report.theory import ends_section, laws_section
+from gradlab.report.timed import timed_section
 from gradlab.report.trained import training_section
 
-__all__ = ["LARGEST", "ReportError", "html", "write"]
+__all__ = ["ANSWERED", "LARGEST", "ReportError", "html", "write"]
 
 LARGEST = 3_000_000
 """Bytes that a report may have: rows are summed up until it has no more."""
+
+ANSWERED = (
+    "rows of compare, recommend, verify, time, train and its probe, a sweep, and the figures "
+    "cold-limit and toys"
+)
+"""The rows for which a report has an answer; others are shown as a table."""
 
 # Cells of all tables together, at first.
 _CELLS = 160_000
@@ -126,6 +134,9 @@ def _section(source: Source, evaluations: int | None, averaged: float | None) ->
     for kinds, section_of in (
         (("recommend",), ranked_section),
         (("training",), training_section),
+        (("time",), timed_section),
+        (("laws",), laws_section),
+        (("ends",), ends_section),
         (("verify", "ladder"), judged_section),
         (("relations",), relations_section),
         (("planted",), planted_section),
@@ -134,7 +145,8 @@ def _section(source: Source, evaluations: int | None, averaged: float | None) ->
             return section_of(source)
     rows = source.rows.reset_index(drop=True)
     lead = (
-        "A report has no answer for rows of this kind: they are shown as a table."
+        "The report has no answer for rows of this kind and shows them as a table. It has one for "
+        f"{ANSWERED}."
         if len(rows)
         else "There are no rows."
     )

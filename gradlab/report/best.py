@@ -4,12 +4,13 @@ import numpy as np
 import pandas as pd
 
 from gradlab.comparison.ranking import is_no_better_than_0, is_unmet, progress_at, ranking
+from gradlab.comparison.rows import RUNS
 from gradlab.report.sections import SmallTable, counted, listed
 
 __all__ = ["CASE", "best_of", "wins"]
 
-CASE = ("problem", "batch", "N", "C", "regime", "logits_seed")
-"""Columns that name what was measured on: loss, size and logits."""
+CASE = ("problem", "batch", "N", "C", "regime", "logits_seed", "K")
+"""Columns that name what was measured on: loss, size, logits, and samples in the bound."""
 
 
 def best_of(
@@ -134,8 +135,8 @@ def wins(
     each = np.floor(budget / rows["cost"].to_numpy(float))
     value, error = progress_at(rows, each * averaged)
     rows = rows.assign(value=value, sure=value - 2 * np.nan_to_num(error))
-    # A probe of several runs has a row for each run: by its estimator and its seed.
-    run = ("trained", "seed", "step") if kind == "probe" else ()
+    # A probe of several runs has a row for each run: by its estimator, seed and learning rate.
+    run = (*RUNS, "step") if kind == "probe" else ()
     case = [name for name in (*CASE, *run) if name in rows]
     asked = rows.groupby(case, dropna=False).ngroups
     rows = rows[rows["value"].notna()]
@@ -178,7 +179,8 @@ def wins(
             "lost in noise, so that there is no progress."
         )
     if thing == "case":
-        answer.append("A case is a problem of one size, with one kind of logits and one seed.")
+        told = "A case is a problem of one size, with one kind of logits and one seed"
+        answer.append(f"{told}, at one K." if "K" in measured else f"{told}.")
     if unmet.any():
         answer.append(
             f"{counted(int(unmet.sum()), 'row')} of too few draws are not counted: they have not "

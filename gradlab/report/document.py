@@ -17,7 +17,7 @@ from functools import cache
 from importlib import resources
 
 from gradlab.citations import bibtex_of_names
-from gradlab.report.charts import LIBRARY
+from gradlab.report.layers import LIBRARY
 from gradlab.report.markup import Markup, element, joined, json_text
 from gradlab.report.pictures import drawn_columns, library, pictures
 from gradlab.report.sections import Section, SmallTable, title_of

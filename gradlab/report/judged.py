@@ -2,17 +2,23 @@
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from gradlab.plots.names import series_of
+from gradlab.report.charts import Chart
+from gradlab.report.scales import Axis
 from gradlab.report.sections import Section, SmallTable, counted, listed
 from gradlab.report.sources import Source
 
 __all__ = ["judged_section", "planted_section", "relations_section"]
 
-_SHOWN = ["estimator", "problem", "degree", "regime", "dtype", "outcome", "holds", "bias"]
+_SHOWN = ["estimator", "problem", "K", "degree", "regime", "dtype", "outcome", "holds", "bias"]
 _SHOWN += ["bias_se", "limit", "unit", "method", "judged", "draws", "reason"]
 # More verdicts than this are evidence for a table, not for reading one by one.
 _MOST = 40
+# What rows call draws; those before 0.5 say "draws".
+_BY_DRAWS = ("monte carlo", "draws")
 # So many are named in the answer.
 _FEW = 12
 
@@ -74,7 +80,92 @@ def judged_section(source: Source) -> Section:
         told=source.told,
         evidence=evidence,
         kept=[c for c in ("estimator", "outcome", "holds") if c in rows],
+        charts=_pictures(rows, source.kind),
+        selects=[c for c in ("regime", "dtype") if c in rows and rows[c].nunique() > 1],
     )
+
+
+_TOLD = ["estimator", "problem", "outcome", "bias", "bias_se", "limit", "delta", "draws", "reason"]
+# A bias below this is rounding, in lengths of the gradient.
+_ROUNDING = 1e-12
+
+
+def _pictures(rows: pd.DataFrame, kind: str) -> list[Chart]:
+    """Return the picture of biases against what would count as none; it adds columns to rows.
+
+    `line` names the line of a verdict, `target` is the bias that counts as none, and `from` and
+    `to` are the ends of what the bias may be.
+    """
+    if "bias" not in rows or not rows["bias"].notna().any():
+        return []
+    rows["series"] = rows["estimator"].map(lambda name: series_of(str(name)))
+    drawn = rows["bias"].notna() & (rows["outcome"] != "NOT APPLICABLE")
+    left_out = int((~drawn).sum())
+    several = "problem" in rows and rows["problem"].nunique() > 1
+    ladder = kind == "ladder"
+    if ladder:
+        rows["line"] = rows["kind"].astype(str)
+    else:
+        rows["line"] = rows["estimator"].astype(str)
+        if several:
+            rows["line"] += " on " + rows["problem"].astype(str)
+        worst = rows[drawn].assign(fails=rows["holds"] == "no")
+        worst = worst.sort_values(["fails", "bias"], ascending=False, kind="stable")
+        drawn &= rows.index.isin(worst.index[:_MOST])
+        left_out = int((~drawn).sum())
+    rows["line"] = rows["line"].where(drawn)
+    exact = rows["method"] == "exact" if "method" in rows else pd.Series(False, rows.index)
+    bar = "bias_se" in rows and not ladder
+    span = {"limit", "bias_se"} <= set(rows) and not ladder
+    if span:
+        ends = rows["limit"].where(drawn & ~exact & np.isfinite(rows["limit"].astype(float)))
+        rows["to"] = ends.astype(float)
+        rows["from"] = rows["bias"].where(ends.notna())
+    if "delta" in rows and not ladder:
+        rows["target"] = rows["delta"].where(drawn & ~exact).astype(float)
+    units = [str(u) for u in rows.loc[drawn, "unit"].unique()] if "unit" in rows else ["|g|"]
+    said = units[0] if len(units) == 1 else "unit as in the table"
+    told = ["Each point is the bias of one verdict: left is better, 0 is no bias."]
+    if (exact & drawn).any():
+        told.append("Pale points are proved by enumeration.")
+    if span and (drawn & ~exact).any():
+        told.append(
+            "Full points are from draws. Thick bars are ± one standard error. The thin line ends "
+            "at the bound that holds with the confidence asked for. The black stroke is the bias "
+            "that counts as none: a verdict UNBIASED needs the thin line to end left of it."
+        )
+    if left_out:
+        told.append(f"Not drawn: {counted(left_out, 'verdict')} {_why(rows, drawn)}.")
+    axis = Axis(
+        "bias",
+        f"length of the bias ({said})",
+        "bias_se" if bar and (rows["bias_se"] > 0).any() else None,
+        True,
+        _ROUNDING,
+        ("from", "to") if span and rows["to"].notna().any() else None,
+    )
+    return [
+        Chart(
+            "evidence",
+            "Biases on each kind of loss" if ladder else "Biases and what counts as none",
+            " ".join(told),
+            axis,
+            [axis],
+            ["line"],
+            "bias",
+            starts_log=False,
+            tooltip=[name for name in [*_TOLD, *(["degree"] if ladder else [])] if name in rows],
+            by="line",
+            marks="target" if "target" in rows and rows["target"].notna().any() else "",
+        )
+    ]
+
+
+def _why(rows: pd.DataFrame, drawn: "pd.Series[bool]") -> str:
+    """Return why verdicts are not drawn."""
+    rest = rows[~drawn]
+    without = rest["bias"].isna() | (rest["outcome"] == "NOT APPLICABLE")
+    return "without a bias" if without.all() else f"beside the {_MOST} that matter most"
 
 
 def _flag(value: Any) -> str:
@@ -101,7 +192,7 @@ def _answer(rows: pd.DataFrame) -> tuple[str, list[str]]:
         exact = int((rows["method"] == "exact").sum())
         answer.append(
             f"By enumeration, which is a proof up to rounding: {exact:,}. By draws: "
-            f"{int((rows['method'] == 'draws').sum()):,}."
+            f"{int(rows['method'].isin(_BY_DRAWS).sum()):,}."
         )
     return lead, answer
 

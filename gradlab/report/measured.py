@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from gradlab.comparison.ranking import progress_at
-from gradlab.comparison.rows import AVERAGED
+from gradlab.comparison.rows import AVERAGED, RUNS
 from gradlab.plots.names import series_of
 from gradlab.plots.rounding import SQUARE_ROUNDING
 from gradlab.report.best import CASE, best_of, wins
@@ -125,13 +125,14 @@ def measured_section(source: Source, evaluations: int | None, averaged: float | 
         with np.errstate(divide="ignore", invalid="ignore"):
             value, _ = progress_at(measured, np.where(each >= 1, each * number, np.nan))
         rows.loc[measured.index, "equal_progress"] = value
-    run = ("trained", "seed") if source.kind == "probe" else ()
+    run = RUNS if source.kind == "probe" else ()
     varying = [c for c in (*CASE, "size", *run) if c in rows and _several(rows[c])]
-    selects = [c for c in varying if c not in ("N", "C", "logits_seed")]
+    selects = [c for c in varying if c not in ("N", "C", "logits_seed", "K")]
     if source.kind != "probe":
         selects += [c for c in ("logits_seed",) if c in varying]
     exact = {c for c in _TOLD if c.endswith("_se") and c in rows and not (rows[c] > 0).any()}
-    told = [c for c in [*selects, *_TOLD] if c in rows and c not in exact]
+    by_k = ["K"] if "K" in varying else []
+    told = [c for c in [*selects, *by_k, *_TOLD] if c in rows and c not in exact]
     selects = _independent(rows, selects)
     if _several(rows["method"]):
         selects.append("method")
@@ -215,12 +216,13 @@ def _asked(rows: pd.DataFrame, kind: str) -> list[str]:
         ("size", "size"),
         ("regime", "kind of logits"),
         ("logits_seed", "seed"),
+        ("K", "number of samples K"),
         ("step", "step"),
         ("trained", "trained estimator"),
-        *([("seed", "seed")] if kind == "probe" else []),
+        *([("seed", "seed"), ("lr", "learning rate")] if kind == "probe" else []),
     ):
         if name in rows and len(values := rows[name].dropna().unique()):
-            many = "kinds of logits" if thing.startswith("kind") else f"{thing}s"
+            many = _PLURALS.get(name, f"{thing}s")
             if name in ("logits_seed", "step") and len(values) > 1:
                 told.append(f"{len(values):,} {many}")
             elif len(values) == 1:
@@ -236,6 +238,9 @@ def _asked(rows: pd.DataFrame, kind: str) -> list[str]:
             else f"temperature {taus[0]:g}"
         )
     return told
+
+
+_PLURALS = {"regime": "kinds of logits", "K": "numbers of samples K"}
 
 
 def _text(value: object) -> str:
@@ -270,8 +275,11 @@ def _charts(rows: pd.DataFrame, measured: pd.DataFrame, told: list[str], kind: s
         return Axis(f"{before}{name}", title + unit, error if error in rows else None, True, least)
 
     bias, variance = axis("bias2", "bias²"), axis("variance", "variance of one draw")
-    run = ("trained", "seed") if kind == "probe" else ()
-    lines = [c for c in (*CASE, *run, "series", "method") if c in rows]
+    run = RUNS if kind == "probe" else ()
+    lines = [c for c in (*CASE, *run, "series", "method") if c in rows and c != "K"]
+    across_k = "K" in measured and measured["K"].nunique() > 1
+    order = "step" if kind == "probe" else "K" if across_k else "tau"
+    joined = {"step": "Steps", "K": "Numbers of samples K", "tau": "Temperatures"}[order]
     progress = [
         Axis(name, title, None, False)
         for name, title in (
@@ -287,12 +295,11 @@ def _charts(rows: pd.DataFrame, measured: pd.DataFrame, told: list[str], kind: s
         "Bias² and variance",
         "Down is less noise, left is less bias. Pale points are exact, full ones by draws, with "
         "bars of ± one standard error. "
-        + ("Steps" if kind == "probe" else "Temperatures")
-        + " of an estimator are joined.",
+        f"{joined} of an estimator are joined.",
         bias,
         [variance],
         lines,
-        "step" if kind == "probe" else "tau",
+        order,
         x_switches=True,
         tooltip=told,
     )
@@ -312,6 +319,12 @@ def _charts(rows: pd.DataFrame, measured: pd.DataFrame, told: list[str], kind: s
             ),
             plane,
         ]
+    if across_k:
+        samples = Axis("K", "samples K in the bound")
+        text = "What one more sample in the bound brings the gradient."
+        quantities = [*progress, *squares]
+        chart = Chart("samples", "Samples", text, samples, quantities, lines, "K", tooltip=told)
+        return [chart, plane]
     if measured["tau"].nunique() < 2:
         return [plane]
     tau = Axis("tau", "temperature τ")

@@ -34,8 +34,8 @@ def said_by_rows(rows: pd.DataFrame) -> dict[str, str]:
         The words by what they mean.
 
     Example:
-        >>> said_by_rows(pd.DataFrame({"version": ["0.5.0", "0.5.0"]}))
-        {'gradlab that made the rows': '0.5.0'}
+        >>> said_by_rows(pd.DataFrame({"version": ["0.4.0", "0.4.0"]}))
+        {'gradlab that made the rows': '0.4.0'}
     """
     told = {}
     for column, meaning in _OF_ROWS.items():

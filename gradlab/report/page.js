@@ -194,9 +194,11 @@
       });
     }
 
-    function chosen() {
+    // A picture may be free of menus: along its axes it shows all of their values.
+    function chosen(free) {
       const on = new Set(keys.filter(isOn).map((key) => key.dataset.series));
       return points.filter((point) => on.has(point.series) && selects.every((select) => {
+        if (free.includes(select.dataset.column)) return true;
         const value = select.chosen();
         return value === undefined || point[select.dataset.column] === value;
       }));
@@ -223,7 +225,7 @@
         const view = all.find((one) => one.log === wanted) ?? all[0];
         if (log) log.disabled = all.length < 2;
         if (log) turn(log, view.log);
-        const values = chosen();
+        const values = chosen(chart.free);
         figure.querySelector(".band").textContent = view.bands.map((band) => {
           const inside = values.filter((point) => {
             const value = point[band.column];

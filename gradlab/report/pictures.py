@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from gradlab.plots.names import label
-from gradlab.report.charts import LIBRARY, Chart, views
+from gradlab.report.charts import Chart, views
+from gradlab.report.layers import LIBRARY
 from gradlab.report.looks import Look, by_family, series_looks
 from gradlab.report.markup import Markup, element
 from gradlab.report.sections import Section, title_of
@@ -78,10 +79,13 @@ def pictures(name: str, section: Section) -> tuple[list[Markup], dict[str, Any]]
     parts.append(_legend(looks))
     titles = {column: title_of(column) for column in rows}
     for chart in section.charts:
-        found = views(chart, rows, titles)
-        script["charts"].append({"name": chart.name, "log": chart.starts_log, "views": found})
+        found = views(chart, rows, titles, section.selects)
+        drawn = {"name": chart.name, "log": chart.starts_log, "views": found}
+        script["charts"].append(drawn | {"free": [*chart.free]})
         shown = next((v for v in found if v["log"] == chart.starts_log), found[0])
-        parts.append(_figure(f"{name}-{chart.name}", chart, shown, _points(rows, section, looks)))
+        parts.append(
+            _figure(f"{name}-{chart.name}", chart, shown, _points(rows, section, chart, looks))
+        )
     return parts, script
 
 
@@ -93,7 +97,10 @@ def _figure(name: str, chart: Chart, shown: dict[str, Any], points: list[dict[st
     if len(chart.ys) > 1:
         controls.append(
             element(
-                "label", "Vertical axis ", element("select", class_="vertical"), class_="select"
+                "label",
+                "Quantity " if chart.by else "Vertical axis ",
+                element("select", class_="vertical"),
+                class_="select",
             )
         )
     if any(axis.log for axis in chart.ys):
@@ -129,14 +136,14 @@ def _notes(bands: Sequence[Mapping[str, Any]], points: Sequence[Mapping[str, Any
 
 
 def _points(
-    rows: pd.DataFrame, section: Section, looks: Mapping[str, Look]
+    rows: pd.DataFrame, section: Section, chart: Chart, looks: Mapping[str, Look]
 ) -> list[dict[str, Any]]:
     """Return the points of the static picture: those of the first value of each select."""
     if "series" not in rows:
         return []
     for column in section.selects:
         values = rows[column].dropna()
-        if len(values) and column != "method":
+        if len(values) and column != "method" and column not in chart.free:
             rows = rows[rows[column] == values.iloc[0]]
     drawn = drawn_columns(section)
     found = []
@@ -210,5 +217,7 @@ def drawn_columns(section: Section) -> list[str]:
         names += [*chart.lines, chart.along, chart.x.column, *chart.tooltip]
         names += [axis.column for axis in chart.ys]
         names += [axis.error for axis in (chart.x, *chart.ys) if axis.error]
+        names += [end for axis in chart.ys for end in axis.ends or ()]
+        names += [name for name in (chart.by, chart.marks) if name]
     names += ["series", "estimator", "method", "tau"] if section.charts else []
     return [n for n in dict.fromkeys(names) if n in section.rows]

@@ -24,6 +24,7 @@ class Axis:
         error: The column of its standard error, or None.
         log: Whether a logarithmic scale is offered.
         floor: Values up to this are 0, up to rounding.
+        ends: The columns of the two ends of its interval, in place of `error`.
 
     Example:
         >>> Axis("tau", "temperature τ").floor
@@ -35,6 +36,7 @@ class Axis:
     error: str | None = None
     log: bool = True
     floor: float = 0.0
+    ends: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)

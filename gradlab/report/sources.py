@@ -78,6 +78,9 @@ _KINDS = {
     "relations": ("relation", "holds"),
     "recommend": ("rank", "evaluations", "averaged", "series", "progress"),
     "training": ("epoch", "step", "estimator", "kind"),
+    "time": ("timed", "ms", "estimator", "N", "C"),
+    "laws": ("quantity", "difference", "law", "power", "tau", "estimator"),
+    "ends": ("toy", "q", "limit", "least", "estimator"),
     "probe": ("step", "estimator", "bias2", "variance"),
     "sweep": ("cell", "estimator", "bias2", "variance"),
     "compare": ("estimator", "bias2", "variance"),
@@ -92,7 +95,8 @@ def kind_of(rows: pd.DataFrame) -> str:
 
     Returns:
         "compare", "sweep", "probe", "recommend", "verify", "ladder" (verdicts on losses of rising
-        degree), "planted", "relations", "training", or "other".
+        degree), "planted", "relations", "training", "time", "laws" and "ends" (measured beside what
+        theory predicts: the figures cold-limit and toys), or "other".
 
     Example:
         >>> kind_of(pd.DataFrame(columns=["estimator", "bias2", "variance"]))
@@ -144,7 +148,7 @@ def read(things: Iterable[object]) -> list[Source]:
         rows = pd.DataFrame([verdict.row() for verdict in verdicts])
         told = "\n\n".join(verdict.explain() for verdict in verdicts)
         sources.append(Source("verdicts", rows, kind_of(rows), told=told))
-    sources = _with_curves(sources)
+    sources = [part for source in _with_curves(sources) for part in _apart(source)]
     if not sources:
         raise ReportError("nothing to report: give rows.csv, store.db or a folder of gradlab")
     return sources
@@ -185,6 +189,21 @@ def _with_curves(sources: list[Source]) -> list[Source]:
         return sources
     whole = replace(tables[0], curves=curves[0].rows)
     return [whole if s is tables[0] else s for s in sources if s is not curves[0]]
+
+
+def _apart(source: Source) -> list[Source]:
+    """Return the curves and the probe of a training that stand in one table as two sources."""
+    rows = source.rows
+    if source.kind != "training" or "part" not in rows or rows["part"].nunique() < 2:
+        return [source]
+    parts = [
+        (name, part.dropna(axis="columns", how="all").drop(columns="part").reset_index(drop=True))
+        for name, part in rows.groupby("part", sort=False)
+    ]
+    return [
+        replace(source, name=f"{source.name}, {name}", rows=part, kind=kind_of(part))
+        for name, part in parts
+    ]
 
 
 def _from_file(path: Path) -> Source:

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from gradlab.plots.names import series_of
+from gradlab.plots.names import series_of, trained_labels
 from gradlab.report.charts import Chart
 from gradlab.report.scales import Axis
 from gradlab.report.sections import Section, SmallTable, counted, listed
@@ -26,7 +26,19 @@ _REACHED = {
         "loss": "training loss",
     },
 }
-_SETTINGS = ("data", "latent", "model", "levels", "activations", "weights", "batch", "lr", "hidden")
+_SETTINGS = (
+    "objective",
+    "k",
+    "data",
+    "latent",
+    "model",
+    "levels",
+    "activations",
+    "weights",
+    "batch",
+    "lr",
+    "hidden",
+)
 
 
 def training_section(source: Source) -> Section:
@@ -48,7 +60,7 @@ def training_section(source: Source) -> Section:
     rows = source.rows.reset_index(drop=True).copy()
     if not len(rows):
         return Section("Training", "There are no rows.", [], [], rows, list(rows.columns))
-    rows["estimator"] = rows["estimator"].astype(str)
+    rows["estimator"] = trained_labels(rows)
     rows["series"] = rows["estimator"].map(series_of)
     rows["run"] = rows["estimator"]
     for name in ("lr", "seed"):

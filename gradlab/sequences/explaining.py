@@ -187,6 +187,9 @@ def explain(
         for rollout in (None, case.rollout) if case.rollout is not None else (None,):
             variants = _variants(found, rollout is not None)
             rows += _measured(variants, case, rollout, wanted, draws, seed, averaged)
+    faults = [row.get("fault") for row in rows]
+    if faults[0] is not None and all(faults):  # nothing is measured anywhere
+        raise faults[0]
     table = as_table(rows, OF_POLICIES)
     extra = pd.DataFrame(rows)
     table.insert(0, "replaced", extra["replaced"])
@@ -242,11 +245,9 @@ def _measured(
     try:
         truth = exact_gradient(case.policy, tasks, target, **policies)
     except ValueError as error:
-        if isinstance(error, TooLargeError):
-            raise
         for label, one in variants.items():
             about = {"replaced": label, "scale": math.nan, "estimator": str(one)}
-            yield shared | about | {"series": str(one), "reason": str(error)}
+            yield shared | about | {"series": str(one), "reason": str(error), "fault": error}
         return
     exact = _exact(list(variants.values()), case, policies)
     for (label, one), moments in zip(variants.items(), exact, strict=True):

@@ -40,7 +40,7 @@ def task_named(name: str, horizon: int | None = None, vocabulary: int | None = N
         [('easy', 2), ('hard', 2)]
     """
     check_known("task", name, TASKS)
-    make: Callable[..., Task | list[Task]] = TASKS[name]
+    make: Any = TASKS[name]
     takes = inspect.signature(make).parameters
     given: dict[str, Any] = {}
     if horizon is not None:

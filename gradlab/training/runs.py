@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from gradlab.parallel import processes
+from gradlab.plots.names import trained_labels
 from gradlab.progress import Progress, say
 
 if TYPE_CHECKING:
@@ -53,10 +54,12 @@ class Run:
             settings: The settings of the run.
 
         Returns:
-            A name from estimator, learning rate and seed.
+            A name from estimator, learning rate and seed, with the objective iwae and its k.
         """
         estimator = re.sub(r"[^\w.-]+", "-", settings.estimator).strip("-")
-        return f"{estimator}-lr{settings.lr:g}-seed{settings.seed}"
+        is_bound = getattr(settings, "objective", "elbo") == "iwae"
+        bound = f"iwae{settings.k}-" if is_bound else ""
+        return f"{bound}{estimator}-lr{settings.lr:g}-seed{settings.seed}"
 
 
 @dataclass(frozen=True)
@@ -212,11 +215,22 @@ def _do(run: Run, report: Callable[[int, int], None]) -> Outcome:
     finally:
         torch.set_num_threads(threads)
     probed = pd.DataFrame() if training.probe is None else training.probe.rows
-    settings = {name: getattr(run.settings, name) for name in ("data", "seed")}
-    return Outcome(run, curve, probed.assign(trained=run.settings.estimator, **settings))
+    return Outcome(run, curve, _with_settings(probed, run.settings))
 
 
 _REPORTED_EVERY = 20
+
+
+def _with_settings(probed: pd.DataFrame, settings: Any) -> pd.DataFrame:
+    """Return rows of a probe with the settings of the training that it measured.
+
+    `batch` stays what it is in every row: the elements that were measured. What the training takes
+    in one step is `train_batch`.
+    """
+    names = {"trained": "estimator", "data": "data", "seed": "seed", "latent": "latent", "lr": "lr"}
+    names |= {"train_batch": "batch"}
+    known = {name: getattr(settings, of) for name, of in names.items() if hasattr(settings, of)}
+    return probed.assign(**known)
 
 
 def at_best_rate(curves: pd.DataFrame) -> pd.Series:
@@ -254,12 +268,14 @@ def summary(curves: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
     Returns:
         The rows: `seeds` counts the seeds, and `<column>_spread` is (max - min) / 2 over them.
+        Where some rows are of the objective iwae, `estimator` names the objective too.
 
     Example:
         >>> curves = pd.DataFrame({"estimator": "ZGR", "seed": [0, 1], "epoch": 5, "step": 20})
         >>> summary(curves.assign(loss=[1.0, 2.0]), ["loss"]).to_dict("records")
         [{'estimator': 'ZGR', 'seeds': 2, 'epochs': 5, 'loss': 1.5, 'loss_spread': 0.5}]
     """
+    curves = curves.assign(estimator=trained_labels(curves))
     last = curves.sort_values("step").groupby(["estimator", "seed"], sort=False).tail(1)
     groups = last.groupby("estimator", sort=False)
     table = {"seeds": groups.size(), "epochs": groups["epoch"].min()}

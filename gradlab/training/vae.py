@@ -121,6 +121,22 @@ class DiscreteVAE(nn.Module):
 
         return f
 
+    def log_joint(self, images: Float[Tensor, "B 784"]) -> Loss:
+        """Return log p(image, z) of one-hot z, in nats: what bounds of several samples weigh.
+
+        Args:
+            images: Binary images [B, 784].
+
+        Returns:
+            A function: z [..., B, N, C] -> [..., B].
+        """
+        loss, prior = self.reconstruction(images), self.shape[0] * math.log(self.shape[1])
+
+        def log_p(z: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch"]:
+            return -loss(z) - prior
+
+        return log_p
+
     def divergence(self, logits: Float[Tensor, "B N C"]) -> Float[Tensor, " B"]:
         """Return KL(q || p) of each image, in nats.
 

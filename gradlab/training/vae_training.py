@@ -1,6 +1,7 @@
 """Training a discrete VAE with any estimator: settings, steps and evaluations.
 
-The reconstruction term goes through the estimator, the divergence through its exact gradient.
+Two objectives. ELBO: the reconstruction term goes through the estimator, the divergence through its
+exact gradient. IWAE: the bound of K samples, through an estimator of `gradlab.bounds`.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.checks import check_int
+from gradlab.bounds import BoundEstimator
+from gradlab.bounds import parse as parse_bound
+from gradlab.checks import check_choice, check_int
 from gradlab.data.datasets import Images
 from gradlab.estimators import Estimator, parse
 from gradlab.loss.gate import checked
@@ -20,7 +23,10 @@ from gradlab.reproducible import block_generator, check_seed
 from gradlab.training.base import Training
 from gradlab.training.vae import DiscreteVAE, read_latent
 
-__all__ = ["PROBED", "VAESettings", "VAETraining"]
+__all__ = ["OBJECTIVES", "PROBED", "VAESettings", "VAETraining"]
+
+OBJECTIVES = ("elbo", "iwae")
+"""What a VAE may be trained to raise."""
 
 PROBED = 10
 """Images of a batch on which a probe measures."""
@@ -33,7 +39,7 @@ class VAESettings:
     Grey images are binarized anew at every use; binary ones stay as they are.
 
     Args:
-        estimator: The text of an estimator.
+        estimator: The text of an estimator; for the objective iwae, of one of `gradlab.bounds`.
         latent: Variables x classes, such as "30x10".
         data: The name of a data set.
         seed: The seed of weights, order of images and samples.
@@ -42,6 +48,8 @@ class VAESettings:
         lr: The learning rate of Adam.
         hidden: Units of each hidden layer (200 as in Dong et al. 2021, 2106.10477).
         bound_samples: K of the importance-weighted bound after the last epoch.
+        objective: "elbo", or "iwae": the importance-weighted bound of k samples.
+        k: The number of samples in the objective iwae; 1 for elbo.
 
     Raises:
         ValueError: If a value is out of range.
@@ -49,6 +57,8 @@ class VAESettings:
     Example:
         >>> VAESettings("GR(tau=0.5,k=10)").estimator
         'GR(tau=0.5, k=10)'
+        >>> VAESettings("vimco", objective="iwae", k=5).estimator
+        'VIMCO'
     """
 
     estimator: str = "ZGR"
@@ -60,16 +70,40 @@ class VAESettings:
     lr: float = 1e-4
     hidden: int = 200
     bound_samples: int = 100
+    objective: str = "elbo"
+    k: int = 1
 
     def __post_init__(self) -> None:
+        check_choice("objective", self.objective, OBJECTIVES)
+        check_int("k", self.k, 1)
+        if self.objective == "elbo" and self.k != 1:
+            raise ValueError(f"k = {self.k} samples are of the objective iwae, not of elbo")
         # One text for an estimator, however it was written.
-        object.__setattr__(self, "estimator", str(parse(self.estimator)))
+        object.__setattr__(self, "estimator", str(_parsed(self.estimator, self.objective)))
         read_latent(self.latent)
         check_seed(self.seed)
         for name in ("epochs", "batch", "hidden", "bound_samples"):
             check_int(name, getattr(self, name), 1)
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"lr must be positive and finite, not {self.lr!r}")
+
+
+def _parsed(text: str, objective: str) -> Estimator | BoundEstimator:
+    """Return the estimator that a text names among those of an objective."""
+    own, other = (parse, parse_bound) if objective == "elbo" else (parse_bound, parse)
+    try:
+        return own(text)
+    except ValueError:
+        try:
+            other(text)
+        except ValueError:
+            pass
+        else:
+            name = "iwae" if objective == "elbo" else "elbo"
+            raise ValueError(
+                f"{text} is an estimator of the objective {name}, not of {objective}"
+            ) from None
+        raise
 
 
 class VAETraining(Training):
@@ -87,7 +121,8 @@ class VAETraining(Training):
             images of a batch; None for no probe.
 
     Raises:
-        ValueError: If the estimator does not work on this latent.
+        ValueError: If the estimator does not work on this latent, or a probe is given with the
+            objective iwae.
     """
 
     kind: ClassVar[str] = "vae"
@@ -107,7 +142,7 @@ class VAETraining(Training):
         self.images = len(images.train)
         self.device = torch.device(device)
         self.probe = probe
-        self.estimator: Estimator = parse(settings.estimator)
+        self.bound: BoundEstimator | None = None
         variables, classes = read_latent(settings.latent)
         # The weights depend on the seed alone: estimators start from the same ones.
         source = block_generator(settings.seed, f"{self.kind} weights")
@@ -115,6 +150,10 @@ class VAETraining(Training):
         model = DiscreteVAE(variables, classes, mean, settings.hidden, source)
         self.model: DiscreteVAE = model.to(self.device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=settings.lr, fused=True)
+        if settings.objective == "iwae":
+            self._bounded(probe)
+            return
+        self.estimator: Estimator = parse(settings.estimator)
         logits = torch.zeros(variables, classes, device=self.device)
         refused = self.estimator.supports(lambda x: x.square().sum((-2, -1)), logits)
         if refused:
@@ -124,8 +163,17 @@ class VAETraining(Training):
         if self.estimator.learned_fields:
             self.estimator = self._fitted()
 
+    def _bounded(self, probe: GradientProbe | None) -> None:
+        """Take the estimator of the bound, if it works with the settings."""
+        self.bound = parse_bound(self.settings.estimator)
+        refused = self.bound.refusal(self.settings.k, *read_latent(self.settings.latent))
+        if refused:
+            raise ValueError(f"estimator {self.bound}, latent {self.settings.latent}: {refused}")
+        if probe is not None:
+            raise ValueError("a probe measures the reconstruction term of elbo, not iwae")
+
     def loss(self, step: int) -> Tensor:
-        """Return the mean of the surrogate of -ELBO over the batch of this step, in nats.
+        """Return the mean of the surrogate of minus the objective over the batch, in nats.
 
         Args:
             step: The number of the optimizer step, from 0.
@@ -142,6 +190,9 @@ class VAETraining(Training):
             # Checked once: without the contract there is no gradient to estimate.
             checked(f, logits)
             self._passed = True
+        if self.bound is not None:
+            log_joint = self.model.log_joint(images)
+            return -self.bound.surrogate(log_joint, logits, self.settings.k, generator).mean()
         if self.probe is not None and self.probe.is_due(step):
             few = self.model.reconstruction(images[:PROBED])
             self.probe(step, few, logits[:PROBED])
@@ -156,7 +207,7 @@ class VAETraining(Training):
 
     def advance(self) -> None:
         """Let the moving average see the values of this step, once it is done."""
-        if self.estimator.running_field is not None:
+        if self.bound is None and self.estimator.running_field is not None:
             self.baseline = self._next_baseline
 
     def evaluate(self, epoch: int, last: bool) -> dict[str, float]:

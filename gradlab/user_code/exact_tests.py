@@ -63,10 +63,7 @@ def cuts_of(g: Float[Tensor, "n N C"], scale: float = 0.0) -> Cuts:
         ("the distance from the mean", torch.linalg.vector_norm(centred, dim=1)),
         *([("the part along the mean", draws @ (mean / length))] if length > 0 else []),
         *(("a projection", column) for column in (draws @ direction).T),
-        *(
-            (f"the value for variable {k // g.shape[2]}, class {k % g.shape[2]}", draws[:, k])
-            for k in largest.tolist()
-        ),
+        *((f"the value for {_coordinate(k, g)}", draws[:, k]) for k in largest.tolist()),
     ]
     above: list[Tensor] = []
     labels, middle = [], []
@@ -103,6 +100,12 @@ def _cuts(values: Float[Tensor, " n"], error: Float[Tensor, " n"]) -> list[Bool[
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order))
     return [place >= below for below in nearest]
+
+
+def _coordinate(k: int, g: Tensor) -> str:
+    if g.ndim == 3:
+        return f"variable {k // g.shape[2]}, class {k % g.shape[2]}"
+    return f"parameter {[int(i) for i in np.unravel_index(k, g.shape[1:])]}"
 
 
 def law_test(cuts: Cuts, inside: Bool[Tensor, " n"]) -> Found:

@@ -9,7 +9,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from gradlab.loss import Loss, NotDifferentiableError, bound, why_no_gradient
 from gradlab.loss.held import held_modules
 from gradlab.user_code.seeded_calls import EstimatorError
 
-__all__ = ["Form", "Source", "Surrogate", "form_of", "name_of_code", "of_surrogate"]
+__all__ = ["Form", "Place", "Source", "Surrogate", "form_of", "name_of_code", "of_surrogate"]
 
 Source = Callable[[Loss, Tensor, int, Generator], Tensor]
 """n draws [n, *logits.shape] for f and logits [N, C] or [B, N, C]."""
@@ -46,11 +46,30 @@ class Form:
     surrogate: Surrogate | None = None
 
 
-def form_of(code: object, name: str = "", *, averaged: bool = False) -> Form:
+@dataclass(frozen=True)
+class Place:
+    """What x is drawn from where its rows are not independent categorical variables.
+
+    `axes`: of the parameters; `shape`: of x; `sample`: n samples of x. `distribution`: given to
+    code that names it. `batches`: whether it takes a batch of parameters: if not, code that names
+    it is called once for each draw.
+    """
+
+    axes: int
+    shape: torch.Size
+    sample: Callable[[int, Generator], Tensor]
+    distribution: Callable[[Tensor], Any]
+    batches: bool
+
+
+def form_of(
+    code: object, name: str = "", *, averaged: bool = False, place: Place | None = None
+) -> Form:
     """Return the form that code has, by the names of its arguments (see `draws_of`).
 
     `name`: what it is called, by default its own name. With `averaged` a surrogate may also return
-    the mean over its batch, of shape []. Raises TypeError for what is none of these forms.
+    the mean over its batch, of shape []. `place`: see `Place`. Raises TypeError for what is none of
+    these forms.
     """
     name = name or name_of_code(code)
     if not callable(code):
@@ -67,9 +86,19 @@ def form_of(code: object, name: str = "", *, averaged: bool = False) -> Form:
         )
     arguments, needed = _arguments(code)
     call = _seeded(code, arguments)
+    if place is not None and "distribution" in arguments:
+        seeded, given = call, place.distribution
+        call = lambda generator, *first, **more: seeded(  # noqa: E731
+            generator, *first, distribution=given, **more
+        )
+        needed = needed - {"distribution"}
+    elif place is not None:
+        place = replace(place, batches=True)
+    elif "distribution" in needed:
+        return Form(name, _without_distribution(name))
     if isinstance(code, nn.Module) and len(needed - {"generator"}) <= 1 and "f" not in arguments:
         with_layer = _with_generator(code, call)
-        return _of_sample(name, lambda logits, g: with_layer(g, logits), code)
+        return _of_sample(name, lambda logits, g: with_layer(g, logits), code, place)
     if "logits" not in arguments:
         raise TypeError(
             f"cannot draw from {name}: no argument is called logits, {_seen(code, arguments)}; "
@@ -83,11 +112,12 @@ def form_of(code: object, name: str = "", *, averaged: bool = False) -> Form:
             "functools.partial"
         )
     if "n" in arguments:
-        return Form(name, _each_element(lambda f, logits, n, g: call(g, f=f, logits=logits, n=n)))
+        draw = lambda f, logits, n, g: call(g, f=f, logits=logits, n=n)  # noqa: E731
+        return Form(name, _each_element(draw) if place is None else draw)
     if "f" in arguments:
         surrogate = lambda f, logits, g: call(g, f=f, logits=logits)  # noqa: E731
-        return of_surrogate(name, surrogate, averaged=averaged, code=code)
-    return _of_sample(name, lambda logits, g: call(g, logits=logits), code)
+        return of_surrogate(name, surrogate, averaged=averaged, code=code, place=place)
+    return _of_sample(name, lambda logits, g: call(g, logits=logits), code, place)
 
 
 def _each_element(draw: Source) -> Source:
@@ -155,7 +185,8 @@ def _arguments(code: Callable[..., Any]) -> tuple[set[str], set[str]]:
         return set(), set()
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     needed = {p.name for p in named if p.default is p.empty}
-    return needed | {p.name for p in named if p.name in _KNOWN}, needed
+    known = {*_KNOWN, "distribution"}
+    return needed | {p.name for p in named if p.name in known}, needed
 
 
 def _seeded(code: Callable[..., Any], arguments: set[str]) -> Callable[..., Any]:
@@ -190,16 +221,23 @@ def _with_generator(module: nn.Module, call: Callable[..., Any]) -> Callable[...
     return called
 
 
-def _of_sample(name: str, sample: Callable[[Tensor, Generator], Any], code: object) -> Form:
+def _of_sample(
+    name: str,
+    sample: Callable[[Tensor, Generator], Any],
+    code: object,
+    place: Place | None = None,
+) -> Form:
     """Return the draws by back-propagating f at a sample."""
 
     def surrogate(f: Loss, leaf: Tensor, generator: Generator) -> Tensor:
         x = sample(leaf, generator)
-        if not isinstance(x, Tensor) or x.shape != leaf.shape:
+        what, shape = f"the shape of logits {list(leaf.shape)}", leaf.shape
+        if place is not None:
+            shape = leaf.shape[: leaf.ndim - place.axes] + place.shape
+            what = f"shape {list(shape)}, one for each of the parameters {list(leaf.shape)}"
+        if not isinstance(x, Tensor) or x.shape != shape:
             got = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise EstimatorError(
-                f"{name} must return x of the shape of logits {list(leaf.shape)}, not {got}"
-            )
+            raise EstimatorError(f"{name} must return x of {what}, not {got}")
         if leaf.requires_grad and not x.requires_grad:
             raise EstimatorError(
                 f"the sample of {name} does not depend on the logits through torch"
@@ -207,7 +245,7 @@ def _of_sample(name: str, sample: Callable[[Tensor, Generator], Any], code: obje
             )
         return f(x)
 
-    return of_surrogate(name, surrogate, code=code)
+    return of_surrogate(name, surrogate, code=code, place=place)
 
 
 def _detached(code: object, again: Callable[[], Any]) -> str:
@@ -242,6 +280,7 @@ def of_surrogate(
     *,
     averaged: bool = False,
     code: object = None,
+    place: Place | None = None,
 ) -> Form:
     """Return the draws by the backward of a surrogate, a row of logits for each.
 
@@ -249,27 +288,32 @@ def of_surrogate(
     """
 
     def draw(f: Loss, logits: Tensor, n: int, generator: Generator) -> Tensor:
-        leaf = logits.expand(n, *logits.shape).clone().requires_grad_()
+        if place is not None and not place.batches:
+            return torch.stack([drawn(f, logits, [], generator) for _ in range(n)])
+        return drawn(f, logits, [n], generator)
+
+    def drawn(f: Loss, logits: Tensor, front: list[int], generator: Generator) -> Tensor:
+        leaf = logits.expand(*front, *logits.shape).clone().requires_grad_()
         with torch.enable_grad():
             values = surrogate(bound(f, leaf), leaf, generator)
-            rows = [n, *logits.shape[:-2]]
+            rows = [*front, *logits.shape[: logits.ndim - (2 if place is None else place.axes)]]
             shapes = [rows, []] if averaged else [rows]
             if not isinstance(values, Tensor) or list(values.shape) not in shapes:
                 got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
+                what = "logits [n, N, C]" if place is None else "parameters"
                 raise EstimatorError(
-                    f"{name} must give one value for each of {math.prod(rows)} logits [n, N, C], "
+                    f"{name} must give one value for each of {math.prod(rows)} {what}, "
                     f"not {got}; do not average over the batch, or verify(code, ..., batch=B)"
                 )
             if not values.requires_grad:
-                at = bound(f, logits)
-                if why_no_gradient(at, draw_one_hot(probabilities(logits), generator)):
+                if _has_no_gradient(bound(f, logits), logits, generator, place):
                     raise NotDifferentiableError
                 raise EstimatorError(
                     f"the value of {name} does not depend on the logits through torch"
                     f"{_detached(code, lambda: surrogate(f, leaf, generator))}"
                 )
             # The mean over a batch of n gives each row 1/n of its estimate.
-            total = values.sum() if values.ndim or not averaged else values * n
+            total = values.sum() if values.ndim or not averaged else values * math.prod(front)
             (g,) = torch.autograd.grad(total, leaf, allow_unused=True)
         if g is None:
             raise EstimatorError(
@@ -279,3 +323,16 @@ def of_surrogate(
         return g
 
     return Form(name, draw, surrogate)
+
+
+def _without_distribution(name: str) -> Source:
+    def draw(f: Loss, logits: Tensor, n: int, generator: Generator) -> Tensor:
+        raise EstimatorError(f"{name} takes a distribution: give distribution= beside the loss")
+
+    return draw
+
+
+def _has_no_gradient(f: Loss, logits: Tensor, generator: Generator, place: Place | None) -> bool:
+    if place is None:
+        return why_no_gradient(f, draw_one_hot(probabilities(logits), generator)) is not None
+    return not f(place.sample(1, generator).to(logits).requires_grad_()).requires_grad

@@ -120,7 +120,7 @@ def line_of(error: BaseException) -> str:
     return ""
 
 
-def load_logits(file: str | Path) -> Float[Tensor, "N C"]:
+def load_logits(file: str | Path, *, any_shape: bool = False) -> Float[Tensor, "*shape"]:
     """Return the logits [N, C] that a .npy, .pt or .csv file holds.
 
     float32 stays float32, and half precision becomes float32. All other numbers become float64. No
@@ -129,6 +129,8 @@ def load_logits(file: str | Path) -> Float[Tensor, "N C"]:
     Args:
         file: the path. A .pt file holds one tensor, a .csv file one line per variable; -inf masks a
             class.
+        any_shape: whether it may hold parameters of another shape than [N, C], and NaN and +inf,
+            which the distribution refuses. A .csv file of one line holds a vector.
 
     Returns:
         The logits [N, C], float32 or float64.
@@ -163,9 +165,12 @@ def load_logits(file: str | Path) -> Float[Tensor, "N C"]:
     except Exception as error:
         message = _one_line(error).partition(". ")[0]
         raise ValueError(f"{file} holds no table of numbers: {message}") from None
+    single = table.dtype in (torch.float32, torch.float16, torch.bfloat16)
+    table = table.to(torch.float32 if single else torch.float64)
+    if any_shape:
+        return table[0] if file.suffix == ".csv" and len(table) == 1 else table
     try:
-        single = table.dtype in (torch.float32, torch.float16, torch.bfloat16)
-        logits = check_logits(table.to(torch.float32 if single else torch.float64), ndim=2)
+        logits = check_logits(table, ndim=2)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
     if len(logits) == 0:

@@ -67,19 +67,22 @@ def check_replicates(
     name: str = "the code",
     code: object = None,
     together: bool = True,
+    scale: float | None = None,
 ) -> None:
     """Raise a subclass of EstimatorError unless `draw` returns independent replicates of one law.
 
     `draw(f, logits, n, generator)` returns [n, N, C]. Calls that are repeated show whether the
     generator determines the draws, pairs of draws whether they are independent, calls with n = 1,
     2 and 32 whether they have one law. `code` is searched for what it remembers; `together` is
-    False where each draw is a call of its own. About 710 calls of `draw`, fewer where it is slow.
+    False where each draw is a call of its own; `scale`: the size of values of f. About 710 calls of
+    `draw`, fewer where it is slow.
     Good code is refused at a rate of `ALPHA`, and where means over a call vary eight standard
     deviations too much.
     """
-    with torch.no_grad():
-        x = draw_one_hot(probabilities(logits), Generator().manual_seed(0), 64)
-        scale = float(evaluate(f, x.to(logits.dtype)).abs().max())
+    if scale is None:
+        with torch.no_grad():
+            x = draw_one_hot(probabilities(logits), Generator().manual_seed(0), 64)
+            scale = float(evaluate(f, x.to(logits.dtype)).abs().max())
     with Calls(draw, f, logits, seed, name, code) as calls:
         draws = torch.stack(calls.reproduced(_CALLS, _EACH if together else _FEW))
         checked = _Checked(calls, draws, scale)

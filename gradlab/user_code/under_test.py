@@ -130,7 +130,7 @@ class Draws:
             raise EstimatorError(f"{self.name} must return a floating-point tensor, not {kind}")
         if g.shape != (n, *logits.shape):
             raise EstimatorError(
-                f"{self.name} must return [n, {'B, ' * (logits.ndim - 2)}N, C] = "
+                f"{self.name} must return {self._shape_in_words(logits)} = "
                 f"{[n, *logits.shape]} for n draws, not {list(g.shape)}"
             )
         g = g.detach().cpu()
@@ -141,9 +141,19 @@ class Draws:
                 share = len(bad[:, 0].unique()) / n
                 raise EstimatorError(
                     f"{self.name} returned {g[at].item()} in {share:.2%} of {n} draws, first for "
-                    f"variable {at[-2]}, class {at[-1]}"
+                    f"{self._place_in_words(at[1:])}"
                 )
         return g
+
+    def _shape_in_words(self, logits: Tensor) -> str:
+        return f"[n, {'B, ' * (logits.ndim - 2)}N, C]"
+
+    def _place_in_words(self, at: tuple[int, ...]) -> str:
+        return f"variable {at[-2]}, class {at[-1]}"
+
+    def _averaged(self) -> Source:
+        """Return the draws of code that may return the mean over its batch."""
+        return form_of(self.code, self.name, averaged=True).source
 
     def _works_in(self, f: Loss, logits: Tensor, generator: Generator) -> str | None:
         """Return another dtype of logits that the code takes, found by a draw, None if neither."""
@@ -244,7 +254,7 @@ def batched(drawn: Draws, batch: int) -> Draws:
         raise ValueError(f"{drawn.name} is batched already")
     one, name = drawn, f"{drawn.name} in batches of {batch}"
     if drawn.estimator is None:
-        one = replace(drawn, source=form_of(drawn.code, one.name, averaged=True).source)
+        one = replace(drawn, source=drawn._averaged())
 
     def draw(f: Loss, logits: Tensor, n: int, generator: Generator) -> Tensor:
         return torch.stack([one(f, logits, batch, generator).mean(0) for _ in range(n)])

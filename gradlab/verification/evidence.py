@@ -88,8 +88,7 @@ def accumulated(
 ) -> Iterator[Evidence]:
     """Yield the evidence after `look` draws, and after each quarter more."""
     logits, drawn = question.logits, question.drawn
-    elements = logits.numel() * drawn.calls(logits.shape[-1], logits.shape[-2])
-    largest = max(32, _BLOCK_ELEMENTS // elements)
+    largest = max(32, _BLOCK_ELEMENTS // question.numbers)
     row = f"{question.problem}|{drawn.name}|trial"
     sums: DeviationSums | None = None
     rows: DeviationSums | None = None
@@ -125,7 +124,7 @@ def accumulated(
             d = d - other
             square += float(other.square().sum())
             centre = centre + (other.mean(0) - centre) * (n / (start + n))
-        of_rows, d = d.sum(-1).flatten(1), d.flatten(1)
+        of_rows, d = question.rows_of(d), d.flatten(1)
         added = DeviationSums.from_draws(of_rows, size, apart=not sure)
         rows = added if rows is None else rows.merge(added)
         added = DeviationSums.from_draws(d, size, apart=not sure)

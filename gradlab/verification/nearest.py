@@ -22,7 +22,8 @@ from gradlab.estimators import (
     StraightThrough,
 )
 from gradlab.exact.enumeration import TooLargeError
-from gradlab.exact.moments import EnumeratedBatch, Enumeration, NotExactError
+from gradlab.exact.moments import Enumerated, NotExactError
+from gradlab.exact.structures import Structured
 from gradlab.loss import LossError
 from gradlab.reproducible import block_generator
 from gradlab.verification.deviation_sums import DeviationSums
@@ -48,7 +49,7 @@ _FIRST, _LAST = 2**11, 2**17
 def nearest(
     question: Question,
     g: Tensor,
-    on: Enumeration | EnumeratedBatch,
+    on: Enumerated | Structured,
     last: int,
     *,
     constant: bool = False,
@@ -73,17 +74,19 @@ def nearest(
     return found
 
 
-def unbiased_too(on: Enumeration | EnumeratedBatch, g: Tensor) -> list[str]:
+def unbiased_too(on: Enumerated | Structured, g: Tensor) -> list[str]:
     """Return the known estimators whose exact mean is the gradient `g` on this f."""
     length = float(torch.linalg.vector_norm(g))
     apart = {n: float(torch.linalg.vector_norm(mean - g)) for n, mean in _means(on).items()}
     return [name for name, size in apart.items() if size <= 1e-9 * length]
 
 
-def _means(on: Enumeration | EnumeratedBatch) -> dict[str, Tensor]:
+def _means(on: Enumerated | Structured) -> dict[str, Tensor]:
     """Return the exact mean of each known estimator that can be used on f."""
     known: list[Estimator] = [StraightThrough(), DARN(), ZGR()]
-    if on.logits.numel() * on.logits.shape[-1] ** 2 <= _LARGEST:
+    if isinstance(on, Structured):
+        pass  # no others are known
+    elif on.logits.numel() * on.logits.shape[-1] ** 2 <= _LARGEST:
         known += [GumbelSoftmaxST(tau) for tau in _TEMPERATURES]
     found = {}
     for estimator in known:

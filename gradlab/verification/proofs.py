@@ -14,13 +14,20 @@ from gradlab.moments import Measured
 from gradlab.user_code.under_test import DRAW, TRAINING, Draws
 from gradlab.verification.exact_bias import ExactBias, exact_bias
 from gradlab.verification.testable_coordinates import Question
-from gradlab.verification.verdict import BIASED, INCONCLUSIVE, UNBIASED, Verdict
+from gradlab.verification.verdict import (
+    BIASED,
+    INCONCLUSIVE,
+    NOT_APPLICABLE,
+    UNBIASED,
+    Verdict,
+)
 
 __all__ = [
     "NOT_KNOWN",
     "by_enumeration",
     "enumerated_bias",
     "exact_against",
+    "not_applicable",
     "other_target",
     "target_rounding",
 ]
@@ -84,6 +91,7 @@ def by_enumeration(question: Question, exact: ExactBias) -> Verdict:
         seed=question.seed,
         how=f"{exact.route}; the gradient by two routes that agree",
         reason=reason,
+        distribution=question.distribution,
     )
 
 
@@ -177,3 +185,27 @@ def exact_against(
         # One formula serves both, and tests of gradlab's own hold them together.
         verdict = replace(verdict, judged=f"{DRAW} and {TRAINING}")
     return replace(verdict, judged=drawn.of if judge != "both" else verdict.judged, how=exact.route)
+
+
+def not_applicable(question: Question, reason: str) -> Verdict:
+    """Return the verdict on code that cannot be used on this f."""
+    nothing = torch.zeros_like(question.logits)
+    return Verdict(
+        estimator=question.drawn.name,
+        problem=question.problem,
+        outcome=NOT_APPLICABLE,
+        method="exact",
+        claimed=False,
+        target=nothing,
+        bias=nothing,
+        bias2=Measured(math.nan, 0.0),
+        limit=math.nan,
+        slope=Measured(math.nan, 0.0),
+        residual2=Measured(math.nan, 0.0),
+        deviation=math.nan,
+        delta=question.delta,
+        alpha=question.alpha,
+        seed=question.seed,
+        reason=reason,
+        distribution=question.distribution,
+    )

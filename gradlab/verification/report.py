@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from gradlab.text import aligned, filled
-from gradlab.verification.order import Ladder
-from gradlab.verification.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED, Verdict
+from gradlab.verification.ladder import Ladder, cell, degree_text
+from gradlab.verification.verdict import BIASED, UNBIASED
 
 __all__ = ["cell", "ladder_text", "planted_text", "relation_text"]
 
@@ -20,6 +20,13 @@ is what it declares (-: it declares nothing; yes?: nothing speaks against it, bu
 another size or other logits does not decide).  19%*: biased only there, where code that is not
 proved is tried too.\
 """
+KEY_ON = """\
+x is drawn from {distribution}.  0: no bias at any parameters tried, proved by enumeration.  19%:
+biased, by this share of the gradient's length (at the parameters given).  <.05: by draws, a bias
+above this share is excluded.  ?: draws do not decide.  -: cannot be used.  degree: of f in all
+coordinates of x together, up to which no bias is found (any: on no loss).  holds: whether that is
+what it declares (-: it declares nothing).\
+"""
 KEY_AGAINST = """\
 Compared is the mean with that of {against}, not with the gradient.  0: the same, exactly.  19%: off
 by this share of its length.  <.05: by draws, a larger difference is excluded.  ?: draws do not
@@ -27,20 +34,6 @@ decide.  -: cannot be used.  degree: of f in each variable, up to which the mean
 holds: whether they are the same on all losses (yes?: as far as is decided elsewhere).  19%*: off
 only elsewhere, at another size or other logits.\
 """
-
-
-def cell(verdict: Verdict) -> str:
-    """Return a verdict in a few characters."""
-    if verdict.outcome == NOT_APPLICABLE:
-        return "-"
-    if verdict.outcome == INCONCLUSIVE:
-        return "?"
-    bias = verdict.relative_bias.value
-    if verdict.outcome == BIASED:
-        return f"{bias:.0%}" if bias >= 0.0095 else f"{bias:.1g}"
-    if verdict.method == "exact" or verdict.deviation == 0:
-        return "0"
-    return f"<{verdict.delta:.3g}".replace("<0.", "<.")
 
 
 def ladder_text(ladders: Sequence[Ladder]) -> str:
@@ -52,12 +45,14 @@ def ladder_text(ladders: Sequence[Ladder]) -> str:
         cells = [_cell_of(ladder, kind) if kind in shown else "" for kind in kinds]
         holds = {None: "-", True: "yes", False: "NO"}[ladder.holds]
         holds += "?" if ladder.holds and ladder.is_open else ""
-        degree = _degree(ladder.degree)
+        degree = degree_text(ladder.degree)
         if ladder.holds is False and not ladder.against:
-            degree += f", not {_degree(ladder.order or 0)}"
+            degree += f", not {degree_text(ladder.order or 0)}"
         table.append([ladder.estimator, *cells, degree, holds])
     against = ladders[0].against
-    key = KEY_AGAINST.format(against=against) if against else KEY
+    distribution = ladders[0].distribution
+    key = KEY_ON.format(distribution=distribution) if distribution else KEY
+    key = KEY_AGAINST.format(against=against) if against else key
     found: list[str] = []
     for ladder in ladders:
         silent = ladder.order is None
@@ -87,12 +82,6 @@ _SHORT = {
     "quadratic": "quad",
     "polynomial:": "deg",
 }
-
-
-def _degree(degree: float) -> str:
-    if degree < 0:
-        return "none"
-    return "any" if math.isinf(degree) else f"{degree:g}"
 
 
 def relation_text(rows: pd.DataFrame) -> str:

@@ -116,9 +116,8 @@ class _Look:
     @cached_property
     def rows(self) -> MeanTest:
         """The test of sums over classes, which a gradient has not; it waits for no rare class."""
-        classes = self.question.logits.shape[-1]
-        evidence = self.evidence
-        return MeanTest(evidence.rows, self.question.alpha, classes * evidence.rounding)
+        evidence, length = self.evidence, self.question.row_length
+        return MeanTest(evidence.rows, self.question.alpha, length * evidence.rounding)
 
     @cached_property
     def log_e_value(self) -> float:
@@ -246,8 +245,8 @@ class _Look:
         sums, question = self.evidence.sums, self.question
         if sums.n < question.meets_classes:
             return (
-                f"the rarest class may not have been met: about {question.meets_classes:,} draws "
-                "would meet it"
+                f"the rarest {question.part} may not have been met: about "
+                f"{question.meets_classes:,} draws would meet it"
             )
         varied = float(sums.squares.sum()) > 0 and float(sums.extremes.abs().max()) > self.margin
         return _heavy(sums) if varied else ""
@@ -260,7 +259,8 @@ class _Look:
         question = self.question
         if self.test is None:
             least = int(question.visits.min()) if len(question.visits) else 0
-            return f"no class is met often enough: the least rare needs about {least:,} draws"
+            part = question.part
+            return f"no {part} is met often enough: the least rare needs about {least:,} draws"
         if self.evidence.is_lost:
             return "the target is lost in the noise of its own draws: its length may be 0"
         if self.withheld and (self._is_biased or self.evidence.sums.n < question.meets_gradient):
@@ -352,6 +352,7 @@ class _Look:
             unseen_rate=min(1.0, self.question.unseen / sums.n),
             unseen_bias=self._unseen_bias,
             constant=self.evidence.constant,
+            distribution=self.question.distribution,
         )
 
     @property

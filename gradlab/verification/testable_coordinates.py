@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,7 +18,7 @@ from gradlab.exact.rarity import Rarity
 from gradlab.loss.gate import Objective
 from gradlab.user_code.under_test import Draws
 
-__all__ = ["FEWEST", "MET", "Question"]
+__all__ = ["FEWEST", "MET", "NEGLIGIBLE", "Question"]
 
 FEWEST = 256
 """Draws before the first look."""
@@ -28,8 +29,9 @@ bias is declared; as part of an event counts, that is twice as many to a single 
 
 # A class must be expected, and expected to be missed, this many times log(1/alpha).
 _VISITS = 20
-# Rarer classes need not be met: only draws 50,000 times as long as others would make them matter.
-_NEGLIGIBLE = 1e-6
+NEGLIGIBLE = 1e-6
+"""Rarer classes need not be met: only draws 50,000 times as long as others would make them
+matter."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class Question:
     A bias below `delta` times the length of the gradient is small; `alpha` is the rate at which an
     unbiased estimator may be called biased, or one of a larger bias unbiased. `scale`: a size of
     values of f, whose rounding is not a bias. `rarity`: how rare the states are that carry the
-    gradient, where f is enumerated.
+    gradient, where f is enumerated. `distribution`: what x is drawn from, "" for independent
+    categorical variables.
     """
 
     drawn: Draws
@@ -55,6 +58,25 @@ class Question:
     seed: int
     scale: float = 0.0
     rarity: Callable[[], Rarity] | None = None
+    distribution: str = ""
+
+    part: ClassVar[str] = "class"
+    """What of x may be too rare to be met, in a word."""
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers one draw makes."""
+        logits = self.logits
+        return logits.numel() * self.drawn.calls(logits.shape[-1], logits.shape[-2])
+
+    def rows_of(self, d: Float[Tensor, "n *batch N C"]) -> Float[Tensor, "n R"]:
+        """Return sums of deviations that are 0 in every right draw: those over classes."""
+        return d.sum(-1).flatten(1)
+
+    @property
+    def row_length(self) -> int:
+        """How many numbers such a sum has."""
+        return self.logits.shape[-1]
 
     @property
     def unseen(self) -> float:
@@ -65,7 +87,7 @@ class Question:
     def meets_classes(self) -> int:
         """Draws that meet every class, but for negligible ones, with confidence 1 - alpha."""
         p = self._p
-        rarest = p[p >= _NEGLIGIBLE].min() if p.numel() else torch.ones(())
+        rarest = p[p >= NEGLIGIBLE].min() if p.numel() else torch.ones(())
         return math.ceil(self.unseen / float(rarest))
 
     @cached_property

@@ -65,6 +65,8 @@ class Verdict:
         unseen_rate: events as rare may not have been met by a draw, with probability `alpha`.
         unseen_bias: mean that score-function draws may have at states as rare.
         constant: whether no random number is drawn for what is returned.
+        distribution: what x is drawn from; "" for independent categorical variables. The lengths
+            and the bias have the shape of its parameters then.
     """
 
     estimator: str
@@ -98,6 +100,7 @@ class Verdict:
     unseen_rate: float | None = None
     unseen_bias: float | None = None
     constant: bool = False
+    distribution: str = ""
 
     @property
     def unbiased(self) -> bool:
@@ -187,8 +190,8 @@ class Verdict:
         return {
             "estimator": self.estimator,
             "problem": self.problem,
-            "N": self.target.shape[-2],
-            "C": self.target.shape[-1],
+            "N": None if self.distribution else self.target.shape[-2],
+            "C": None if self.distribution else self.target.shape[-1],
             "outcome": self.outcome,
             "claimed": self.claimed,
             "holds": self.holds,
@@ -258,6 +261,7 @@ class Verdict:
         if self.constant:
             return ["No random number is drawn for it, so that one draw is its mean."]
         sure = f"{1 - self.alpha:.10g}"
+        part = "part of x" if self.distribution else "class"
         assert self.log_e_value is not None
         e = f"10^{self.log_e_value / math.log(10):.1f}" if self.log_e_value < math.inf else "inf"
         fixed = "" if self.p_value is None else f"p = {self.p_value:.2g} (draws fixed before); "
@@ -266,7 +270,7 @@ class Verdict:
             f"Equivalence: with confidence {sure} the bias is below {self.limit:.3g} = "
             f"{self.limit / self.unit[0]:.2g} {self.unit[1]}; wanted is {self.delta:g}."
             if math.isfinite(self.limit)
-            else "Equivalence: not before every class is met can the bias be bounded.",
+            else f"Equivalence: not before every {part} is met can the bias be bounded.",
         ]
         if self.outcome == INCONCLUSIVE and self.needed:
             lines.append(f"About {self.needed:,} draws in all are needed to decide.")
@@ -279,8 +283,9 @@ class Verdict:
             )
         if self.set_aside:
             lines.append(
-                f"Not tested: {self.set_aside} of {self.target.numel()} coordinates, whose classes "
-                "are too rare (or too sure) to be met often enough by these draws."
+                f"Not tested: {self.set_aside} of {self.target.numel()} coordinates, whose "
+                f"{'parts of x' if self.distribution else 'classes'} are too rare (or too sure) to "
+                "be met often enough by these draws."
             )
         return lines
 
@@ -301,13 +306,18 @@ class Verdict:
         at = tuple(map(int, torch.unravel_index(self.bias.abs().argmax(), self.bias.shape)))
         lines = ["Every draw is the same."] if self.deviation == 0 else []
         lines += [
-            f"Direction: largest at variable {at[-2]}, class {at[-1]}: mean "
+            f"Direction: largest at {self._place(at)}: mean "
             f"{float(self.target[at] + self.bias[at]):.4g}, gradient {float(self.target[at]):.4g}."
         ]
         if math.isfinite(self.slope.value):
             error = f" ± {self.slope.se:.1g}" if self.slope.se > 0 else ""
             lines.append(f"Scale: along the gradient the mean is {self.slope:.4g}{error} times it.")
         return lines + self._factors()
+
+    def _place(self, at: tuple[int, ...]) -> str:
+        if self.distribution:
+            return f"parameter {list(at)}"
+        return f"variable {at[-2]}, class {at[-1]}"
 
     def _factors(self) -> list[str]:
         """Return what factor explains the bias, if one does, and what else the mean is."""

@@ -22,19 +22,23 @@ from gradlab.exact.enumeration import TooLargeError, check_states
 from gradlab.exact.mechanism import overrides
 from gradlab.exact.moments import Enumerated, Enumeration, NotExactError, enumerated
 from gradlab.exact.rarity import rarity
+from gradlab.exact.sampled_structures import structured_or_sampled
+from gradlab.exact.structures import DistributionOf, Structured
 from gradlab.loss import Loss, NotDifferentiableError, evaluate
 from gradlab.loss.gate import name_of
-from gradlab.moments import Measured
 from gradlab.reproducible import check_seed, single_thread
 from gradlab.user_code.under_test import DRAW, TRAINING, Code, Draws, batched, draws_of
 from gradlab.verification.exact_bias import ExactBias
 from gradlab.verification.nearest import nearest, unbiased_too
-from gradlab.verification.parameters import parameter_share
+from gradlab.verification.of_structures import verify_on
+from gradlab.verification.pairs import of_both, together
+from gradlab.verification.parameters import with_parameters
 from gradlab.verification.proofs import (
     NOT_KNOWN,
     by_enumeration,
     enumerated_bias,
     exact_against,
+    not_applicable,
     other_target,
     target_rounding,
 )
@@ -43,7 +47,7 @@ from gradlab.verification.second_argument import note_of_share, of_estimated_par
 from gradlab.verification.sequential_test import trial
 from gradlab.verification.testable_coordinates import FEWEST, Question
 from gradlab.verification.trained_mean import trained_mean
-from gradlab.verification.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED, Verdict
+from gradlab.verification.verdict import BIASED, UNBIASED, Verdict
 
 __all__ = ["JUDGED", "check_options", "verify"]
 
@@ -57,10 +61,10 @@ _SOME = 64
 @single_thread()
 def verify(
     code: Code,
-    f: Loss | Enumerated,
-    logits: Float[Tensor, "*batch N C"] | None = None,
+    f: Loss | Enumerated | Structured,
+    logits: Float[Tensor, "*shape"] | None = None,
     *,
-    against: Code | Float[Tensor, "*batch N C"] | None = None,
+    against: Code | Float[Tensor, "*shape"] | None = None,
     method: str = "auto",
     judge: str = "both",
     batch: int | None = None,
@@ -72,6 +76,7 @@ def verify(
     problem: str | None = None,
     enumeration: Enumerated | None = None,
     progress: bool = False,
+    distribution: DistributionOf | None = None,
 ) -> Verdict:
     """Return the verdict on whether the mean of `code` is the gradient of E f at `logits`.
 
@@ -102,6 +107,9 @@ def verify(
         problem: the name of f in the verdict.
         enumeration: deprecated: an enumeration of f at these logits, beside them.
         progress: show a bar on stderr.
+        distribution: what x is drawn from instead of independent rows, a function from parameters
+            of any shape, given as `logits`. What code of yours gets then: see
+            `gradlab.user_code.on_structures.draws_on`.
 
     Returns:
         A `Verdict`; print it for the outcome, or `explain()` it for the reasons.
@@ -124,6 +132,11 @@ def verify(
         warnings.warn(told, DeprecationWarning, stacklevel=3)
         method = "monte-carlo"
     check_options(method, draws, max_draws, delta, alpha, seed)
+    if distribution is not None or isinstance(f, Structured):
+        given: dict[str, Any] = {"against": against, "method": method, "judge": judge}
+        given |= {"batch": batch, "draws": draws, "max_draws": max_draws, "delta": delta}
+        given |= {"alpha": alpha, "seed": seed, "problem": problem, "progress": progress}
+        return verify_on(code, structured_or_sampled(f, logits, distribution)[0], **given)
     on = enumerated(f, logits, enumeration)
     drawn = _asked(draws_of(code), judge, batch, on)
     name = problem or name_of(on.objective)
@@ -140,7 +153,7 @@ def verify(
         given_logits = one.logits.clone()
         reason = None if estimator is None else estimator.supports(one.objective, given_logits)
         if reason is not None:
-            return replace(_not_applicable(question, reason), against=_named(wanted))
+            return replace(not_applicable(question, reason), against=_named(wanted))
     question = of_estimated_part(_with_sizes(question, on), on)
     target: Tensor | Draws
     notes: tuple[str, ...] = ()
@@ -165,7 +178,7 @@ def verify(
     try:
         verdict = _by_draws(question, target, judge, given)
     except NotDifferentiableError as error:
-        return _not_applicable(question, str(error))
+        return not_applicable(question, str(error))
     notes += note_of_share(delta, question.delta)
     if verdict.outcome == BIASED and drawn.order is None and wanted is None:
         resembles = nearest(question, verdict.target, on, max_draws, constant=verdict.constant)
@@ -231,57 +244,19 @@ def _by_draws(
         drawn.check_randomness(question.f, question.at, question.seed)
     both = drawn.of == DRAW and drawn.estimator is not None and judge == "both"
     if not both:
-        return _with_parameters(question, trial(question, target, **given))
+        return with_parameters(question, trial(question, target, **given))
     training = replace(question, drawn=drawn.training)
     if drawn.is_shipped:
         # One formula serves both, and tests of gradlab's own hold them together.
         verdict = trial(question, target, **given)
         sure = replace(training, alpha=_CHECK_ALPHA)
         apart = trial(sure, drawn, draws=_CHECKED).outcome == BIASED
-        return _together(verdict, trial(training, target, **given)) if apart else _both(verdict)
+        return together(verdict, trial(training, target, **given)) if apart else of_both(verdict)
     half = question.alpha / 2
     training = replace(training, alpha=half)
     training.drawn.check_randomness(question.f, question.at, question.seed)
     of_draw = trial(replace(question, alpha=half), target, **given)
-    return _together(of_draw, _with_parameters(training, trial(training, target, **given)))
-
-
-def _both(verdict: Verdict) -> Verdict:
-    return replace(verdict, judged=f"{DRAW} and {TRAINING}")
-
-
-_ORDER = (NOT_APPLICABLE, UNBIASED, INCONCLUSIVE, BIASED)
-
-
-def _together(of_draw: Verdict, of_training: Verdict) -> Verdict:
-    """Return the less favourable of two verdicts, which says what was judged."""
-    first, second = _ORDER.index(of_draw.outcome), _ORDER.index(of_training.outcome)
-    if first == second:
-        return replace(_both(of_draw), notes=of_draw.notes + of_training.notes)
-    worse, better = (of_draw, of_training) if first > second else (of_training, of_draw)
-    sentence = f"This is its {worse.judged}; its {better.judged} alone is {better.outcome}."
-    return replace(worse, notes=(sentence, *worse.notes, *better.notes))
-
-
-def _with_parameters(question: Question, verdict: Verdict) -> Verdict:
-    """Return the verdict, with a note or BIASED where parameters of f do not get their gradient."""
-    drawn = question.drawn
-    if drawn.surrogate is None or verdict.outcome == NOT_APPLICABLE:
-        return verdict
-    share = parameter_share(drawn, question.f, question.at, question.seed)
-    if share is None or abs(share - 1) <= max(0.02, 9 * share.se):
-        return verdict
-    sentence = (
-        f"Parameters of f get {share.value:.2g} ± {share.se:.1g} of their gradient from the value "
-        "of the surrogate."
-    )
-    if share < 0.9:
-        sentence += " Does it carry f(x) with its graph, as f(x) + (estimate part) does?"
-    if drawn.estimator is not None and verdict.outcome != BIASED:
-        return replace(verdict, outcome=BIASED, reason=sentence)
-    # A function says nothing of parameters: it may be meant for the logits alone.
-    tell = drawn.estimator is not None or question.f.parameters
-    return replace(verdict, notes=(*verdict.notes, sentence)) if tell else verdict
+    return together(of_draw, with_parameters(training, trial(training, target, **given)))
 
 
 def check_options(
@@ -306,28 +281,6 @@ def _claimed(drawn: Draws, f: Loss) -> bool | None:
         return True
     degree = getattr(f, "degree", None)
     return None if degree is None else degree <= drawn.order
-
-
-def _not_applicable(question: Question, reason: str) -> Verdict:
-    nothing = torch.zeros_like(question.logits)
-    return Verdict(
-        estimator=question.drawn.name,
-        problem=question.problem,
-        outcome=NOT_APPLICABLE,
-        method="exact",
-        claimed=False,
-        target=nothing,
-        bias=nothing,
-        bias2=Measured(math.nan, 0.0),
-        limit=math.nan,
-        slope=Measured(math.nan, 0.0),
-        residual2=Measured(math.nan, 0.0),
-        deviation=math.nan,
-        delta=question.delta,
-        alpha=question.alpha,
-        seed=question.seed,
-        reason=reason,
-    )
 
 
 def _exact(
@@ -358,7 +311,7 @@ def _exact(
     of_training = _trained(question, exact, on)
     if drawn.of == TRAINING:
         return of_training, ()
-    return _together(verdict, of_training), ()
+    return together(verdict, of_training), ()
 
 
 def _trained(question: Question, exact: ExactBias, on: Enumerated) -> Verdict:
@@ -380,7 +333,7 @@ def _trained(question: Question, exact: ExactBias, on: Enumerated) -> Verdict:
             found = replace(proved, how=how)
         else:
             found = trial(question, exact.truth)
-        return found if drawn.is_shipped else _with_parameters(question, found)
+        return found if drawn.is_shipped else with_parameters(question, found)
     both = replace(exact, mean=trained.mean, bound=exact.bound + trained.bound)
     verdict = replace(by_enumeration(question, both), judged=TRAINING)
     if abs(trained.share - 1) > trained.share_bound:

@@ -163,6 +163,7 @@ BAD_USAGE = {
 
 
 @pytest.mark.parametrize("usage", BAD_USAGE)
+@pytest.mark.few(16)
 def test_bad_usage_is_told_in_one_line(usage, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     Path("FILE").write_text("not a folder")
@@ -195,6 +196,7 @@ def compared(folder: Path, *arguments: str) -> pd.DataFrame:
     return pd.read_csv(folder / "compare.csv")
 
 
+@pytest.mark.thorough  # test_smoke.py compares with --out
 def test_compare_writes_rows_beside_a_picture(tmp_path, capsys) -> None:
     texts = ["ZGR", "GS-ST(tau=0.5)", "GS-ST", "GS", "RF"]
     rows = compared(
@@ -224,6 +226,7 @@ def test_compare_agrees_with_the_library(tmp_path) -> None:
     assert rows["variance"].tolist() == expected["variance"].tolist()
 
 
+@pytest.mark.thorough  # test_smoke.py compares by command
 def test_compare_takes_all_estimators_and_gives_reasons(tmp_path, capsys) -> None:
     rows = compared(tmp_path, "--problem", "table", *SMALL, "--draws", "64")
     assert len(rows) == len(ESTIMATORS)
@@ -243,6 +246,7 @@ def test_compare_takes_all_estimators_and_gives_reasons(tmp_path, capsys) -> Non
     ],
     ids=["nothing measured", "no gradient", "one class"],
 )
+@pytest.mark.few(1)
 def test_compare_draws_what_has_no_place_on_a_log_axis(arguments, tmp_path) -> None:
     compared(tmp_path, "--size", "2x4", "--tau", "0.1,1", "--draws", "64", *arguments)
 
@@ -252,6 +256,7 @@ def test_vae_brings_its_logits(tmp_path, capsys) -> None:
     assert "vae(snapshot=little, image=0), logits: encoder" in capsys.readouterr().out
 
 
+@pytest.mark.thorough  # test_chunks_and_workers_change_no_bit
 def test_same_seed_gives_the_same_csv_on_any_number_of_workers(tmp_path) -> None:
     # More draws than one task of a worker has.
     arguments = ["ZGR", "--method", "both", "--draws", "150000", "--seed", "5"]
@@ -438,6 +443,7 @@ def test_a_figure_is_whole_and_alone(made) -> None:
     assert pd.read_csv(made / "wave.csv")["y"].tolist() == y.tolist()
 
 
+@pytest.mark.thorough  # test_redraw_computes_nothing draws by command
 def test_a_failing_figure_stops_no_other(fakes, made, tmp_path, capfd) -> None:
     names = ["broken", "wave"]
     status = main(["figures", *names, "--seed", "1", "--out", str(tmp_path), "--workers", "2"])
@@ -463,6 +469,7 @@ def test_redraw_computes_nothing(fakes, made, tmp_path, capfd) -> None:
 @pytest.mark.parametrize(
     "sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
 )
+@pytest.mark.thorough  # test_files.py interrupts the writing
 def test_an_interrupt_leaves_nothing_behind(sent, fakes, tmp_path) -> None:
     code = f"""
         import signal, sys

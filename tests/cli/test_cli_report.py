@@ -22,6 +22,7 @@ def store(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.thorough  # test_smoke.py reports a store
 def test_report_of_a_store_says_how_it_came_about(store, tmp_path, capsys):
     out = tmp_path / "new folder" / "mine.html"
     assert main(["report", str(store), "--out", str(out), "--title", "Mine <1>"]) == 0
@@ -67,6 +68,7 @@ def test_bad_usage_is_one_line(words, told, tmp_path, monkeypatch, capsys):
     ],
     ids=lambda words: words[0] if isinstance(words, list) else "",
 )
+@pytest.mark.few(1)
 def test_commands_write_a_report_into_out(words, lead, tmp_path, capsys):
     assert main([*words, "--out", str(tmp_path), "--report"]) == 0
     assert capsys.readouterr().out.endswith(f"{tmp_path / 'report.html'}\n")
@@ -77,6 +79,7 @@ def test_commands_write_a_report_into_out(words, lead, tmp_path, capsys):
         assert "In the words of the command" in text
 
 
+@pytest.mark.thorough  # test_report_of_a_store_says_how_it_came_about
 def test_a_sweep_writes_a_report_too(store, tmp_path, capsys):
     rows = tmp_path / "rows.csv"
     assert main(["sweep", "export", str(store), str(rows), "--report"]) == 0
@@ -92,6 +95,7 @@ def test_report_without_out_is_refused_before_anything_is_measured(capsys):
     assert "--report: needs --out, the folder of report.html" in capsys.readouterr().err
 
 
+@pytest.mark.thorough  # test_a_recommendation_is_reported_in_its_own_words
 def test_a_folder_of_a_recommendation_is_two_sections(tmp_path):
     words = ["recommend", "ST", "RF", *MEASURED, "--draws", "64", "--out", str(tmp_path)]
     assert main(words) == 0

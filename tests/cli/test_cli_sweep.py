@@ -96,6 +96,7 @@ def test_export_is_the_rows_in_order_and_the_same_bytes(suffix, call, folder, tm
     assert list(read["draws"].dropna().unique()) == [64]
 
 
+@pytest.mark.thorough  # test_smoke.py plots a sweep
 def test_plot_writes_the_rows_beside_the_picture(call, tmp_path):
     chosen = ["--where", "series=ZGR", "--where", "series=GR(k=inf)"]
     status, out, _ = call("plot", "s.db", "--y", "relative_mse", *chosen, "--out", tmp_path)
@@ -104,6 +105,7 @@ def test_plot_writes_the_rows_beside_the_picture(call, tmp_path):
     assert (tmp_path / "sweep.pdf").stat().st_size > 1000
 
 
+@pytest.mark.thorough  # test_atlas.py, of the rows
 def test_atlas_tells_its_findings(call, tmp_path):
     status, out, _ = call("atlas", "s.db", "--out", tmp_path)
     assert status == 0

@@ -164,6 +164,7 @@ def test_code_without_claim_holds_nothing_on_the_ladder(capsys):
 
 
 @pytest.mark.usefixtures("mine")
+@pytest.mark.thorough  # test_smoke.py has --against
 def test_against_asks_whether_code_is_coded_right(capsys):
     on = ("--problem", "cubic", "--delta", "0.3", "--against")
     status, out, err = run(capsys, "--file", "mine.py:gapless", *on, "ST")
@@ -179,6 +180,7 @@ def test_against_asks_whether_code_is_coded_right(capsys):
 
 
 @pytest.mark.usefixtures("mine")
+@pytest.mark.thorough  # test_a_batch_by_draws
 def test_a_batch_is_judged_as_one_estimate(capsys):
     on = ("--problem", "linear", "--delta", "0.5", "--batch", "4", "--judge", "training")
     status, out, _ = run(capsys, "--file", "mine.py:centred", *on)
@@ -209,6 +211,7 @@ FAULTS = {
 @pytest.mark.usefixtures("mine")
 @pytest.mark.parametrize("ladder", [True, False], ids=["ladder", "problem"])
 @pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.few(4)
 def test_faulty_code_is_told_in_one_line(name, ladder, capsys):
     problem = () if ladder else ("--problem", "quadratic")
     status, _, err = run(capsys, "--file", f"mine.py:{name}", *problem)
@@ -244,6 +247,7 @@ def test_bad_usage_is_told_in_one_line(line, capsys):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.thorough  # test_two_sets_of_draws_are_compared_where_f_cannot_be_enumerated
 def test_a_model_too_large_to_enumerate_is_compared_with_rf(capsys):
     line = "RF(m=2) --problem quadratic --size 30x10 --delta 0.5 --max-draws 4000"
     status, out, _ = run(capsys, *line.split())

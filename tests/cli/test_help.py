@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from command_tree import commands
+from gradlab.bounds import compare as compare_bounds
 from gradlab.cli import main
 from gradlab.comparison.comparing import DEFAULT_DRAWS, compare
 from gradlab.comparison.recommending import recommend
@@ -28,6 +29,7 @@ COMMANDS = dict(commands())
 # What a command calls, whose defaults are its own.
 CALLED = {
     "list": [],
+    "bounds": [compare_bounds],
     "compare": [compare],
     "verify": [verify, verify_order],
     "recommend": [recommend],
@@ -48,9 +50,10 @@ CALLED = {
 }
 # Arguments of the library that have another name, or a default that is found inside.
 RENAMED = {"images": "data", "unbiased": "must_be_unbiased"}
-INSIDE = {(compare, "draws"): DEFAULT_DRAWS}
+INSIDE = {(compare, "draws"): DEFAULT_DRAWS, (compare_bounds, "k"): "2,4,8"}
 # Options of the command line alone, with their defaults.
 OWN = {
+    "bounds": {"report": False},
     "compare": {"report": False},
     "verify": {"report": False},
     "recommend": {"evaluations": 8, "measure_cost": False, "report": False},

@@ -51,6 +51,17 @@ class Mine(gradlab.ZGR):
 
 def sample(logits, generator):
     return gradlab.straight_through(logits, generator=generator)
+
+def pairs(logits):
+    return gradlab.distributions.KSubset(logits, 2)
+
+def of_pair(x):
+    return x[..., 0] * x[..., 1] + x[..., 2].square()
+
+def of_rule(logits, distribution, generator):
+    drawn = distribution(logits)
+    x = drawn.sample((), generator)
+    return x + drawn.mean - drawn.mean.detach()
 '''
 
 GRID = """
@@ -87,6 +98,31 @@ TABLES: dict[str, dict[str, list[str]]] = {
         "workers": ["--workers 1", "--workers 2"],
         "out": ["--out out", ""],
     },
+    "bounds --draws 32": {
+        "ESTIMATOR": ["VIMCO", "LE OVIS(gamma=1) ZGR", "OVIS-MC(s=2)"],
+        "k": ["--k 2", "--k 1,3", ""],
+        "f": [
+            "",
+            "--problem mlp --size 1x3",
+            "--loss mine.py:loss --logits logits.npy",
+            "--problem table --size 2x2 --regime peaked",
+        ],
+        "method": ["", "--method exact", "--method monte-carlo", "--method both"],
+        "reference": ["", "--reference LE"],
+        "averaged": ["", "--averaged 4"],
+        "gradient-cost": ["", "--gradient-cost 1"],
+        "seed": ["", "--seed 7"],
+        "out": ["--out out", ""],
+    },
+    "train vae --epochs 1 --hidden 4 --bound-samples 2 --batch 700 --latent 2x2 --out out": {
+        "estimator": ["VIMCO LE", "ZGR"],
+        "objective": [
+            "--objective iwae --k 2",
+            "--objective iwae",
+            "--objective elbo,iwae --k 3",
+        ],
+        "workers": ["--workers 1"],
+    },
     "verify": {
         "ESTIMATOR": ["ZGR", "ZGR ST"],
         "file": ["", "--file mine.py:Mine"],
@@ -117,6 +153,30 @@ TABLES: dict[str, dict[str, list[str]]] = {
         "batch": ["", "--batch 2"],
         "method": ["", "--method monte-carlo"],
         "out": ["--out out", ""],
+    },
+    "compare ST RF --draws 64 --workers 1": {
+        "distribution": [
+            "--distribution KSubset(k=2)",
+            "--distribution SpanningTree(vertices=4) --problem mlp",
+            "--distribution mine.py:pairs --size 5 --loss mine.py:of_pair",
+            "--distribution mine.py:pairs --logits scores.npy",
+        ],
+        "file": ["", "--file mine.py:of_rule"],
+        "method": ["", "--method both"],
+        "out": ["", "--out out"],
+    },
+    "verify ZGR --max-draws 256": {
+        "distribution": ["--distribution Permutation(n=3)", "--distribution KSubset(n=5,k=2)"],
+        "problem": ["", "--problem quadratic", "--problem table"],
+        "out": ["--out out", ""],
+    },
+    "recommend ST RF --draws 64 --evaluations 8": {
+        "distribution": [
+            "--distribution Chain(length=2,classes=2)",
+            "--distribution mine.py:pairs --logits scores.npy --loss mine.py:of_pair",
+        ],
+        "unbiased": ["", "--unbiased"],
+        "out": ["", "--out out"],
     },
     "compare ST --loss mine.py:loss": {"logits": ["--logits logits.npy"], "out": ["--out out"]},
     "verify ZGR --loss mine.py:loss": {"logits": ["--logits logits.npy"]},
@@ -230,6 +290,7 @@ MORE = [
 SLOW = [
     # Their reports are looked at in test_cli_report.py.
     "compare ST --draws 32 --out out --report",
+    "bounds VIMCO --out out --report",
     "verify ZGR --problem linear --out out --report",
     "recommend ST RF --draws 32 --out out --report",
     "train vae ST --epochs 1 --batch 700 --hidden 4 --bound-samples 2 --out out --report",
@@ -245,11 +306,13 @@ SLOW = [
 ]
 
 
-# Of commands that take about a second or more so many cases are run by default.
+# Of each command one case is run by default. Of commands that take about a second or more so many
+# run in the thorough tests, of the others all.
 FEW = {
     "verify --max-draws 512": 4,
     "verify": 2,
     "compare": 6,
+    "bounds": 4,
     "train vae": 2,
     "train network": 1,
     "time": 2,
@@ -267,7 +330,9 @@ def cases() -> Iterator[str]:
             " ".join([command, *filter(None, chosen.values())]) for chosen in pairwise(options)
         ]
         few = next((n for name, n in FEW.items() if command.startswith(name)), len(lines))
-        yield from (pytest.param(line, id=line) for line in lines[:few])
+        yield pytest.param(lines[0], id=lines[0])
+        thorough = pytest.mark.thorough
+        yield from (pytest.param(line, marks=thorough, id=line) for line in lines[1:few])
         slow += lines[few:]
     yield from MORE
     yield from (pytest.param(line, marks=pytest.mark.slow, id=line) for line in slow)
@@ -291,6 +356,7 @@ def folder(tmp_path, monkeypatch, request) -> Path:
     Path("grid.toml").write_text(GRID)
     Path("FILE").write_text("not a folder")
     np.save("logits.npy", np.array([[0.0, 1.0, -1.0], [0.5, 0.0, 0.0]]))
+    np.save("scores.npy", np.array([0.0, 1.0, -1.0, 0.5]))
     Path("data").mkdir()
     Path("figures").mkdir()
     shutil.copy(FIGURES / "degree.csv", "figures")
@@ -301,6 +367,7 @@ def folder(tmp_path, monkeypatch, request) -> Path:
 PROMISED = {
     "list": [f"{kind}.csv" for kind in Kind],
     "compare": ["compare.csv", "compare.png", "compare.pdf"],
+    "bounds": ["bounds.csv", "bounds.png", "bounds.pdf"],
     "verify": ["verify.csv"],
     "recommend": ["recommend.csv", "recommend.png", "recommend-moments.csv"],
     "report": [],
@@ -381,6 +448,7 @@ WRONG: dict[str, dict[str, list[str]]] = {
         "--loss": ["nope.py:x", "mine.py", "mine.py:two", "mine.py:all_rows"],
         "--logits": ["nope.npy"],
         "--regime": ["nope", ""],
+        "--distribution": ["nope", "KSubset", "KSubset(k=0)", "KSubset(k=9,n=4)", "KSubset(k=x)"],
         "--tau": ["0", "x", "nan", "1,,2", ""],
         "--method": ["nope"],
         "--draws": ["31", "x"],
@@ -409,7 +477,32 @@ WRONG: dict[str, dict[str, list[str]]] = {
         "--seed": ["-1"],
         "--out": ["FILE"],
     },
-    "verify ZGR": {"--method": ["exact"], "--regime": ["peaked"]},
+    "bounds": {
+        "ESTIMATOR": ["nope", "RF(m=4)", "VIMCO(s=2)"],
+        "--k": ["0", "x", "2,,3"],
+        "--loss": ["nope.py:x"],
+        "--problem": ["nope"],
+        "--logits": ["nope.npy"],
+        "--regime": ["nope"],
+        "--size": ["x", "40x40"],
+        "--method": ["fast"],
+        "--draws": ["31"],
+        "--reference": ["nope", "ZGR"],
+        "--averaged": ["0"],
+        "--gradient-cost": ["0", "nan"],
+        "--seed": ["-1"],
+        "--out": ["FILE"],
+    },
+    "verify ZGR": {
+        "--method": ["exact"],
+        "--regime": ["peaked"],
+        "--distribution": ["SpanningTree(vertices=1)", "nope.py:x", "mine.py:nope"],
+    },
+    "verify ZGR --distribution KSubset(k=2)": {
+        "--problem": ["nope", "vae"],
+        "--size": ["x", "0", "4x"],
+        "--logits": ["nope.npy"],
+    },
     "recommend": {"--probe": ["nope.csv", "FILE"]},
     f"recommend --probe {FIGURES}/vae-probed.csv": {"--steps": ["x", "5:1", "7"]},
     "recommend RF --draws 64": {
@@ -428,6 +521,7 @@ WRONG: dict[str, dict[str, list[str]]] = {
         "--tau": ["0", "inf", "x"],
         "--draws": ["31"],
         "--reference": ["nope", "ZGR"],
+        "--distribution": ["Chain(length=2)", "mine.py:pairs", "Permutation(n=20)"],
         "--seed": ["-1"],
         "--workers": ["0"],
         "--out": ["FILE"],
@@ -470,6 +564,8 @@ WRONG: dict[str, dict[str, list[str]]] = {
         "--lr": ["0", "nan", "inf", "-1", "x"],
         "--hidden": ["0"],
         "--bound-samples": ["0"],
+        "--objective": ["nope", ""],
+        "--k": ["0", "5"],
         "--seed": ["-1"],
         "--probe": ["0", "x"],
         "--probe-seconds": ["0", "nan"],
@@ -533,6 +629,7 @@ BAD = [
 @pytest.mark.parametrize(
     ("command", "option", "value"), [b[1:] for b in BAD], ids=[b[0] for b in BAD]
 )
+@pytest.mark.few(80)
 def test_a_wrong_value_is_one_line_that_names_the_option(
     command, option, value, folder, store, capsys
 ):

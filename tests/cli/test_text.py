@@ -50,6 +50,7 @@ def test_all_names_are_whole_in_every_part(columns, number):
 
 
 @pytest.mark.parametrize("columns", WIDTHS)
+@pytest.mark.few(1)
 def test_list_is_as_wide_as_the_terminal(columns, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(columns))
     assert main(["list"]) == 0

@@ -68,6 +68,7 @@ def test_columns():
         ("both", ["exact", "monte carlo"] * 5),
     ],
 )
+@pytest.mark.few(2)
 def test_methods(method, expected):
     rows = rows_of(method=method)
     assert list(rows.method) == expected

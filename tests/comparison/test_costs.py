@@ -118,6 +118,7 @@ def test_recommend_leaves_a_slow_sweep_to_draws(monkeypatch):
     assert answer.truth.startswith("RF(m=4)")
 
 
+@pytest.mark.thorough  # test_recommend_leaves_a_slow_sweep_to_draws
 def test_far_temperatures_are_measured_by_few_draws(monkeypatch):
     f, logits = loss(6), regime("moderate", 12, 6, 0)
     given = {"evaluations": 8, "estimators": ["GS-ST", "ST", "RF"], "draws": 1600}
@@ -141,6 +142,7 @@ def test_far_temperatures_are_measured_by_few_draws(monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 323), (2, 1, 1200), (2, 1, 5000), (3, 2, 3), (2, 30, 10)])
+@pytest.mark.few(2)
 def test_the_probe_has_the_same_columns_at_every_size(shape):
     classes = shape[-1]
     weight = torch.linspace(-1, 1, classes).cos()

@@ -55,6 +55,7 @@ def exact_mean(text: str, evaluations: int, averaged: float, steps=STEPS) -> flo
 
 
 @pytest.mark.parametrize(("evaluations", "averaged"), [(4, 1), (12, 10), (30, 1000)])
+@pytest.mark.few(1)
 def test_progress_is_the_mean_over_the_steps_at_the_best_temperature(rows, evaluations, averaged):
     answer = recommend_from_rows(rows, evaluations=evaluations, averaged=averaged)
     ranked = answer.table[answer.table["rank"].notna()].set_index("series")
@@ -83,6 +84,7 @@ def test_errors_are_relative_to_the_gradient_of_each_step(rows):
     assert float(answer.length2) == pytest.approx(part.truth2.mean())
 
 
+@pytest.mark.thorough  # test_drawn_snapshots_are_unbiased uses the error
 def test_what_was_drawn_has_the_standard_error_of_the_mean():
     """Twenty probes: their spread is the standard error that each of them says."""
     found, said = [], []
@@ -144,6 +146,7 @@ def test_the_steps_that_count(rows):
     assert told in " ".join(answer.explain().split())
 
 
+@pytest.mark.thorough  # the words: test_what_is_said_of_a_run
 def test_what_is_first_at_single_steps(rows):
     answer = recommend_from_rows(rows, evaluations=12)
     ranked = answer.table[answer.table["rank"].notna()]
@@ -158,6 +161,7 @@ def test_what_is_first_at_single_steps(rows):
         assert f"{series} at {count}" in " ".join(answer.explain().split())
 
 
+@pytest.mark.thorough  # test_the_steps_that_count
 def test_a_step_that_was_not_measured_or_has_no_gradient_does_not_count(rows):
     empty = rows[rows.step == 0].assign(step=30, reason="the seconds are used up", truth2=math.nan)
     zero = rows[rows.step == 0].assign(step=40, truth2=0.0)
@@ -189,6 +193,7 @@ def test_too_few_draws_are_listed(rows):
     assert "not met" in table.reason["ARSM"]
 
 
+@pytest.mark.thorough  # test_costs.py, of compare
 def test_costs_follow_the_text_and_the_gradient_cost(rows):
     table = recommend_from_rows(rows, evaluations=6, gradient_cost=2.0).table.set_index("series")
     assert (table.cost["ST"], table.draws_each["ST"]) == (2.0, 3)
@@ -258,6 +263,7 @@ def test_bad_questions_get_a_sentence(rows, options, message):
         recommend_from_rows(rows, **({"evaluations": 12} | options))
 
 
+@pytest.mark.thorough  # test_report.py tells runs of a probe apart
 def test_two_runs_are_told_apart_by_their_seed(rows):
     both = pd.concat([rows.assign(seed=0), rows.assign(seed=1)])
     answer = recommend_from_rows(both, evaluations=12)
@@ -270,6 +276,7 @@ def test_two_runs_are_told_apart_by_their_seed(rows):
 # ---- the command line, on committed rows -------------------------------------------------------
 
 
+@pytest.mark.thorough  # test_smoke.py has --probe
 def test_committed_rows_on_the_command_line(tmp_path, capsys):
     command = ["recommend", "--probe", str(COMMITTED), "--evaluations", "12"]
     assert main([*command, "--out", str(tmp_path), "--steps", "2000:"]) == 0

@@ -126,6 +126,7 @@ def test_the_comparisons_are_counted():
     ],
 )
 @estimators(one_each=True, exact=True)
+@pytest.mark.few(8, "REINFORCE(baseline=0)-moderate and masked")
 def test_draws_agree_with_exact_moments(claim, regimes):
     means, numbers, of_variance = {}, {}, []
     for cell in cells(claim, regimes):
@@ -147,6 +148,7 @@ def test_draws_agree_with_exact_moments(claim, regimes):
 
 @pytest.mark.parametrize("logits", REGIMES)
 @pytest.mark.parametrize("name", STATISTICAL)
+@pytest.mark.few(10)
 def test_arsm_is_unbiased(name, logits):
     moments = measured(ARSM(), name, logits)
     assert worst_mean(moments, exact_gradient(loss_of(name), logits_of(logits))) < limit()
@@ -171,6 +173,7 @@ def two_sample(first: torch.Tensor, second: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("logits", REGIMES)
 @pytest.mark.parametrize("name", [n for n in STATISTICAL if differentiable(n)])
+@pytest.mark.few(8)
 def test_relaxed_gumbel_softmax_against_automatic_differentiation(name, logits):
     f, logits = loss_of(name), logits_of(logits)
     ours = GumbelSoftmax(0.7).draw(f, logits, DRAWS, generator(5))
@@ -241,6 +244,7 @@ class WrongTau(GumbelSoftmaxST):
     ],
     ids=["without half", "forgets own sample", "probabilities as logits", "wrong temperature"],
 )
+@pytest.mark.few(3)
 def test_a_planted_error_is_noticed(planted, claimed, name):
     exact = enumeration(name, "moderate").moments(claimed)
     truth = enumeration(name, "moderate").values.gradient
@@ -289,6 +293,7 @@ def class_p_value(p: torch.Tensor, claimed: torch.Tensor, n: int | None) -> floa
 @pytest.mark.parametrize("n", [None, 1], ids=["each row once", "n of a row"])
 @pytest.mark.parametrize("classes", [2, 3, 8, 9, 30])
 @pytest.mark.parametrize("logits", ["uniform", "moderate", "masked"])
+@pytest.mark.few(11)
 def test_classes_are_drawn_with_their_probabilities(logits, classes, n):
     p = probabilities(logits_of(logits, 2, classes))
     assert class_p_value(p, p, n) > P_VALUE
@@ -338,6 +343,7 @@ def test_relaxed_samples_given_a_class_mix_to_gumbel_softmax(tau):
 
 
 @pytest.mark.parametrize("tau", [0.1, 0.5, 1.0, 3.0])
+@pytest.mark.few(2)
 def test_relaxed_samples_of_another_temperature_are_noticed(tau):
     assert relaxed_p_value(1.3 * tau, tau) < P_VALUE
 
@@ -367,6 +373,7 @@ def repeated_scores() -> dict[str, list[float]]:
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("quantity", ["mean", "variance", "bias2", "mse"])
+@pytest.mark.few(1)
 def test_standard_errors_are_calibrated(quantity):
     z = repeated_scores()[quantity]
     law = scipy.stats.t(639 if quantity == "mean" else GROUPS - 1).cdf
@@ -387,6 +394,7 @@ def same(first: Moments, second: Moments) -> bool:
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("options", [{"workers": 3, "chunk": 2}], ids=str)
 @estimators(one_each=True)
+@pytest.mark.few(12)
 def test_chunks_and_workers_change_no_bit(claim, options, monkeypatch):
     monkeypatch.setattr(montecarlo, "_BLOCK_ELEMENTS", 6 * 7 * 32)
     f, logits = loss_of("cubic"), logits_of("masked")

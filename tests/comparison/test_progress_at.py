@@ -14,6 +14,7 @@ NUMBERS = (1, 3.5, 100, math.inf)
 
 @pytest.mark.parametrize("text", ["ST", "ZGR", "DARN", "LE", "RF(m=4)", "GR(k=inf, tau=5)"])
 @pytest.mark.parametrize("averaged", NUMBERS)
+@pytest.mark.few(9)
 def test_exact_rows_know_it_for_every_number(text, averaged):
     rows = compare(F, LOGITS, [text], method="exact", averaged=7)
     expected = exact_moments(parse(text), F, LOGITS).progress(exact_gradient(F, LOGITS), averaged)
@@ -27,6 +28,7 @@ def test_exact_rows_know_it_for_every_number(text, averaged):
 
 @pytest.mark.parametrize("text", ["GS(tau=1)", "ARSM", "GS-ST(tau=0.3)"])
 @pytest.mark.parametrize("averaged", [1, 100])
+@pytest.mark.few(2)
 def test_measured_rows_know_it_within_their_error(text, averaged):
     rows = compare(F, LOGITS, [text], method="monte-carlo", draws=4096)
     value, error = progress_at(rows, averaged)

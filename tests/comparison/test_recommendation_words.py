@@ -92,6 +92,7 @@ A, B = row("A", 0.04, 0.96, cost=4.0), row("B", 0.0, 4.0, cost=4.0)
         ({}, "All this holds for f at these logits; both change in training."),
     ],
 )
+@pytest.mark.few(3)
 def test_what_was_asked(given, expected):
     assert expected in words(answer(A, B, **given))
 
@@ -113,6 +114,7 @@ def run(**other: Any) -> Run:
         ({}, "Standard errors are those of measurement at these moments, not of other runs."),
     ],
 )
+@pytest.mark.few(2)
 def test_what_is_said_of_a_run(given, expected):
     found = words(answer(A, B, run=run(**given)))
     assert expected in found
@@ -131,6 +133,7 @@ def test_what_is_said_of_a_run(given, expected):
         ),
     ],
 )
+@pytest.mark.few(1)
 def test_what_is_best(rows, expected):
     found = answer(*rows)
     assert expected in words(found)
@@ -138,6 +141,7 @@ def test_what_is_best(rows, expected):
     assert found.best == named.split(", ")
 
 
+@pytest.mark.thorough  # words; test_what_the_first_loses
 def test_how_much_more_another_may_have():
     found = answer(drawn("A", 0.4, 1.0, 0.01), drawn("C", 0.6, 1.0, 0.02))
     first, other = (found.table.iloc[k] for k in (0, 1))
@@ -171,6 +175,7 @@ def test_without_a_gradient_the_order_is_that_of_the_error():
     assert "units of f" in text
 
 
+@pytest.mark.thorough  # test_where_the_first_place_holds_is_reported
 def test_where_the_first_place_ends():
     # A is ahead below 7.7 draws of each, in all: 0.04 + 0.96 / n = 4 / n at n = 76.
     text = words(answer(A, B, evaluations=8, averaged=10.0))
@@ -189,11 +194,16 @@ def test_what_is_no_better_than_0():
     assert found.best == ["A"]
 
 
+@pytest.mark.thorough  # at_edge is tried in test_recommending.py
 def test_a_temperature_at_the_end_of_the_grid():
     cells = [row("T", t, 1.0, t) for t in (0.1, 0.5, 1.0)]
     text = answer(*cells).explain()
     assert "!: the best temperature is at the end of the grid, so a better one may" in text
     assert "0.1!" in text
+    assert "Measured at one temperature only" not in text
+    alone = answer(row("T", 0.1, 1.0, 0.5), A).explain()
+    assert "0.5!" not in alone
+    assert "Measured at one temperature only, so that another may be better: T." in alone
     inside = [row("T", b, 1.0, t) for t, b in ((0.1, 0.3), (0.5, 0.1), (1.0, 0.2))]
     assert "!" not in answer(*inside).explain()
     alike = [row("T", b, 1.0, t) for t, b in ((0.1, 0.3), (0.5, 0.1), (1.0, 0.1001), (2.0, 0.3))]

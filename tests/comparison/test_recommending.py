@@ -116,6 +116,15 @@ def test_temperatures_that_noise_cannot_tell_apart_form_an_interval():
     assert not best["at_edge"]
 
 
+def test_one_temperature_is_not_the_end_of_a_grid():
+    one, two = (
+        best_temperature(table(*(row("A", t, 1.0, t) for t in taus)), [1]).iloc[0]
+        for taus in ([0.5], [0.5, 1.0])
+    )
+    assert (one["tau"], two["tau"]) == (0.5, 0.5)
+    assert (one["at_edge"], two["at_edge"]) == (False, True)
+
+
 def test_exact_errors_within_one_percent_count_as_one():
     rows = table(*(row("A", m, 0.0, t) for t, m in [(1, 1.0), (2, 1.009), (3, 1.011), (4, 1.0)]))
     (best,) = best_temperature(rows, [1]).to_dict("records")
@@ -153,6 +162,7 @@ def test_rows_of_several_problems_are_refused():
 
 @pytest.mark.parametrize("n", [1, 3, 100])
 @pytest.mark.parametrize("reference", [None, "RF(m=4)"])
+@pytest.mark.few(2)
 def test_the_standard_error_is_that_of_the_moments(n, reference):
     f, logits = loss_of("cubic"), logits_of("moderate")
     rows = compare(
@@ -302,6 +312,7 @@ EXACT = ["ST", "ZGR", "GS-ST", "GR", "REINFORCE", "RF(m=4)"]
         pytest.param(4, 1e6, False, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.few(1)
 def test_the_best_on_a_quadratic_has_the_most_exact_progress(evaluations, averaged, biased):
     f, logits = loss_of("quadratic"), logits_of("moderate")
     given = {"evaluations": evaluations, "averaged": averaged}
@@ -341,6 +352,7 @@ def test_the_best_on_a_quadratic_has_the_most_exact_progress(evaluations, averag
         pytest.param(12, 100, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.few(1)
 def test_where_the_first_place_holds_is_reported(evaluations, averaged):
     f, logits = loss_of("quadratic"), logits_of("moderate")
     given = {"estimators": EXACT, "temperatures": FEW}
@@ -403,6 +415,7 @@ def test_a_loss_without_gradient():
 @pytest.mark.parametrize(
     ("name", "kept"), [("quadratic", {"ZGR", "ReinMax", "ReinMax-CV"}), ("cubic", set())]
 )
+@pytest.mark.few(1)
 def test_it_must_be_unbiased(name, kept):
     given = {"must_be_unbiased": True, "draws": 320, "temperatures": FEW}
     answer = recommend(loss_of(name), logits_of("moderate"), evaluations=4, **given)
@@ -495,6 +508,7 @@ def test_the_same_seed_gives_the_same_answer_on_any_number_of_workers():
 
 
 @pytest.mark.parametrize(("name", "evaluations"), [("constant", 1), ("vae", 100_000)])
+@pytest.mark.few(1)
 def test_every_answer_is_explained_in_100_columns(name, evaluations):
     size = (4, 4) if name == "vae" else (2, 3)
     given = {"evaluations": evaluations, "draws": 64, "temperatures": FEW}
@@ -572,6 +586,8 @@ def drawn_answer():
 
 
 @pytest.mark.parametrize("width", ["page", "column"])
+@pytest.mark.few(1)
+@pytest.mark.thorough  # test_plots_rows.py draws it
 def test_the_picture_names_the_best_five_in_colours_of_their_own(width):
     answer = drawn_answer()
     figure = plot(answer.curves, width)
@@ -603,6 +619,8 @@ def test_the_picture_names_the_best_five_in_colours_of_their_own(width):
 
 
 @pytest.mark.parametrize("name", ["table", "constant"])
+@pytest.mark.few(1)
+@pytest.mark.thorough  # test_plots_rows.py draws it
 def test_the_picture_without_temperatures_or_progress(name):
     given = {"evaluations": 4, "draws": 64, "temperatures": FEW, "estimators": EXACT}
     answer = recommend(loss_of(name), logits_of("moderate"), **given)
@@ -637,6 +655,7 @@ def test_what_points_away_is_below_the_line_and_never_recommended():
         recommend(f, logits, estimators=[Away(-1.0)], **given)
 
 
+@pytest.mark.thorough  # test_what_points_away_is_below_the_line
 def test_noise_that_hides_all_progress_is_below_the_line():
     f, logits = loss_of("quadratic"), logits_of("moderate")
 

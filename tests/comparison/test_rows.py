@@ -76,6 +76,7 @@ MADE = {
 
 @pytest.mark.usefixtures("kept_processes")
 @pytest.mark.parametrize("name", MADE)
+@pytest.mark.few(3)
 def test_rows_are_what_the_schema_says(name):
     rows = MADE[name]()
     columns = ROWS[name.split()[0]]
@@ -143,6 +144,7 @@ def test_the_published_json_schema_is_this_one(verb):
     ("text", "cost"),
     [("ST", 3), ("RF(m=4)", 4), ("RODEO(m=2)", 6), ("ARSM", 4), ("LE", 5), ("MuProp", 6)],
 )
+@pytest.mark.few(2)
 def test_a_row_says_what_one_draw_costs(text, cost):
     (row,) = compare(F, LOGITS, [text], draws=64).to_dict("records")
     assert row["cost"] == cost

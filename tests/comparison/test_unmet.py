@@ -87,6 +87,7 @@ def without_top_up(monkeypatch):
 
 
 @sparse
+@pytest.mark.few(4)
 def test_rows_of_few_draws_are_marked(name):
     f, logits = SPARSE[name]
     on = Enumeration(f, logits)
@@ -103,6 +104,7 @@ def test_rows_of_few_draws_are_marked(name):
 
 @sparse
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.few(12)
 def test_the_errors_of_draws_cover_what_is_exact(name, seed):
     f, logits = SPARSE[name]
     on = Enumeration(f, logits)
@@ -116,6 +118,7 @@ def test_the_errors_of_draws_cover_what_is_exact(name, seed):
 
 
 @plain
+@pytest.mark.few(2)
 def test_others_are_not_marked(name):
     f, logits = NOT_SPARSE[name]
     rows = compare(f, logits, ["ARSM", *EXACT], draws=2000, method="monte-carlo")
@@ -201,6 +204,7 @@ RANKED |= {"constant but one of 1e-9", "the other class of peaked logits"}
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[] if n in RANKED else pytest.mark.slow) for n in SPARSE]
 )
+@pytest.mark.few(2)
 def test_what_is_not_met_is_not_ranked(name, monkeypatch):
     without_top_up(monkeypatch)
     f, logits = SPARSE[name]
@@ -219,6 +223,7 @@ def test_what_is_not_met_is_not_ranked(name, monkeypatch):
 
 
 @plain
+@pytest.mark.few(1)
 def test_others_are_ranked(name):
     f, logits = NOT_SPARSE[name]
     answer = recommend(f, logits, evaluations=16, estimators=["ARSM", *EXACT], draws=2000)
@@ -300,6 +305,7 @@ def zero(x):
 """
 
 
+@pytest.mark.thorough  # test_what_is_not_met_is_not_ranked
 def test_the_command_line_lists_what_is_not_met(tmp_path, capsys, monkeypatch):
     without_top_up(monkeypatch)
     (tmp_path / "my.py").write_text(LOSS)

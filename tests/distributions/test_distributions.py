@@ -25,6 +25,7 @@ every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 @every_case
 @pytest.mark.parametrize("scale", [0.0, 1.5, 20.0])
+@pytest.mark.few(10)
 def test_probabilities_mean_and_entropy(case: Case, scale: float) -> None:
     logits = logits_of(case, scale)
     states, p, log_partition = brute_force(case, logits)
@@ -75,6 +76,7 @@ def _statistics(case: Case, x: np.ndarray, logits: Tensor) -> np.ndarray:
 
 
 @every_case
+@pytest.mark.few(5, "2-subsets of 5", "permutations of 4", "trees of K5", "chain", "table")
 def test_samples_have_the_probabilities(case: Case) -> None:
     n = 20_000
     logits = logits_of(case)
@@ -121,6 +123,7 @@ def test_the_same_generator_gives_the_same_samples(case: Case) -> None:
 
 
 @every_case
+@pytest.mark.few(4)
 def test_batches_are_independent_elements(case: Case) -> None:
     logits = torch.stack([logits_of(case, seed=seed) for seed in range(3)])
     batch = case.make(logits)
@@ -140,6 +143,7 @@ def test_batches_are_independent_elements(case: Case) -> None:
 
 @every_case
 @pytest.mark.parametrize("estimator", ["ST", "ZGR", "DARN", "ST-ZGR(alpha=0.3)"])
+@pytest.mark.few(14)
 def test_rsample_is_a_sample(case: Case, estimator: str) -> None:
     logits = logits_of(case).requires_grad_()
     drawn = case.make(logits, estimator)
@@ -173,6 +177,22 @@ def test_minus_infinity_forces_a_part_out(drawn: Distribution, forced: object) -
         fresh.rsample((10,)).square().sum().backward()
         assert bool(values.grad.isfinite().all())
     assert bool(drawn.entropy().isfinite())
+
+
+def test_many_samples_are_drawn_in_blocks_of_bounded_size(monkeypatch) -> None:
+    drawn = KSubset(torch.zeros(3, 5, dtype=torch.float64), 2)
+    one_by_one, sizes = drawn._drawn, []
+
+    def counted(n: int, generator: torch.Generator | None) -> Tensor:
+        sizes.append(n)
+        return one_by_one(n, generator)
+
+    monkeypatch.setattr("gradlab.distributions.base._ELEMENTS", 7 * drawn._numbers_per_draw())
+    monkeypatch.setattr(drawn, "_drawn", counted)
+    x = drawn.sample((4, 5), torch.Generator().manual_seed(0))
+    assert sizes == [7, 7, 6]
+    assert x.shape == (4, 5, 3, 5)
+    assert bool((x.sum(-1) == 2).all())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

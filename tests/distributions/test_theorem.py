@@ -1,5 +1,6 @@
 """ZGR is exact on quadratics for every distribution with finitely many states; ST is not."""
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -86,12 +87,14 @@ def relative_bias(enumerated: Structured, estimator: str) -> float:
 
 @every_structure
 @pytest.mark.parametrize("estimator", ["ST", "ZGR", "DARN", "ST-ZGR(alpha=0.3)"])
+@pytest.mark.few(21)
 def test_all_are_exact_on_linear_functions(case: Case, estimator: str) -> None:
     assert relative_bias(on(case, 1), estimator) < 1e-12
 
 
 @every_structure
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.few(16)
 def test_zgr_is_exact_on_quadratics_and_its_halves_are_not(case: Case, seed: int) -> None:
     enumerated = on(case, 2, seed)
     assert relative_bias(enumerated, "ZGR") < 1e-12
@@ -101,12 +104,14 @@ def test_zgr_is_exact_on_quadratics_and_its_halves_are_not(case: Case, seed: int
 
 
 @every_structure
+@pytest.mark.few(5)
 def test_zgr_is_not_exact_on_cubics(case: Case) -> None:
     assert relative_bias(on(case, 3), "ZGR") > 1e-4
 
 
 @every_structure
 @pytest.mark.parametrize("estimator", ["REINFORCE(baseline=0.7)", "RF(m=2)", "RF(m=5)"])
+@pytest.mark.few(15)
 def test_score_functions_are_exact_on_everything(case: Case, estimator: str) -> None:
     assert relative_bias(on(case, 3), estimator) < 1e-12
 
@@ -119,6 +124,7 @@ def test_zgr_is_exact_on_quadratics_of_a_hierarchy() -> None:
 
 
 @every_structure
+@pytest.mark.few(5)
 def test_the_gradient_is_that_of_the_value(case: Case) -> None:
     enumerated = on(case, 3)
     logits = enumerated.parameters
@@ -134,6 +140,7 @@ def test_the_gradient_is_that_of_the_value(case: Case) -> None:
 
 @every_structure
 @pytest.mark.parametrize("estimator", ["ST", "ZGR", "REINFORCE", "RF(m=2)", "RF(m=5)"])
+@pytest.mark.few(15)
 def test_draws_agree_with_exact_moments(case: Case, estimator: str) -> None:
     from significance import limit
 
@@ -265,3 +272,47 @@ def test_rows_of_compare() -> None:
     )
     bias2 = drawn.loc[0, "bias2"]
     assert abs(bias2 - rows.loc["ST", "bias2"]) < 7 * drawn.loc[0, "bias2_se"]
+
+
+def test_rows_follow_seed_method_and_averaged() -> None:
+    case = CASES[1]
+    enumerated = on(case, 2)
+
+    def rows(**options) -> pd.DataFrame:
+        given = enumerated.f, enumerated.parameters, ["ST", "RF(m=4)"]
+        return gradlab.compare(*given, distribution=case.make, draws=64, **options)
+
+    assert rows(method="both")["method"].tolist() == ["exact", "monte carlo"] * 2
+    one, other = (rows(method="monte-carlo", seed=seed) for seed in (1, 2))
+    assert (one["bias2"] != other["bias2"]).all()
+    assert (one["bias2"] == rows(method="monte-carlo", seed=1)["bias2"]).all()
+    few, many = (rows(averaged=number).iloc[1] for number in (1, 1000))
+    assert (few["averaged"], many["averaged"]) == (1, 1000)
+    # RF(m) is unbiased: |g|^2 / (|g|^2 + variance / n).
+    for row, number in ((few, 1), (many, 1000)):
+        wanted = row["truth2"] / (row["truth2"] + row["variance"] / number)
+        assert row["progress"] == pytest.approx(wanted)
+
+
+def test_an_offset_of_the_loss_costs_no_digits() -> None:
+    case = CASES[1]
+    weights = torch.arange(7.0, dtype=torch.float64)
+    plain, far = (
+        Structured(lambda x, c=c: x @ weights.to(x) + c, logits_of(case), case.make).gradient
+        for c in (0.0, 2.0**30)  # all values are exact
+    )
+    assert float((far - plain).abs().max()) < 1e-13
+
+
+@pytest.mark.parametrize("estimator", ["ST", "DARN", "REINFORCE(baseline=0.7)", "RF(m=3)"])
+def test_moments_in_blocks_are_those_of_one_block(estimator: str, monkeypatch) -> None:
+    case = CASES[1]
+    whole = on(case, 3).moments(gradlab.parse(estimator))
+    monkeypatch.setattr("gradlab.exact.structures._BLOCK_ELEMENTS", 60)
+    blocks = on(case, 3)
+    sizes = [len(x) for _, x in blocks._blocks()]
+    assert len(sizes) > 3
+    assert sum(sizes) == len(blocks.states)
+    found = blocks.moments(gradlab.parse(estimator))
+    assert found.mean.numpy() == pytest.approx(whole.mean.numpy(), rel=1e-12)
+    assert float(found.variance) == pytest.approx(float(whole.variance), rel=1e-12)

@@ -97,6 +97,7 @@ def test_a_planted_error_stands_on_the_card_of_the_right_estimator(planted) -> N
 
 
 @named
+@pytest.mark.few(13)
 def test_the_commands_of_a_card_can_be_run_as_they_stand(name: str) -> None:
     from test_gallery import read
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gradlab.citations import bibtex
+from gradlab.bounds import ESTIMATORS as BOUNDS
+from gradlab.citations import bibtex, bibtex_of_names
 from gradlab.cli import main
 from gradlab.estimators import ESTIMATORS, OF_STRUCTURES, ZGR
 from gradlab.version import __version__
@@ -34,6 +35,16 @@ def test_all_entries_are_used_once_and_stand_by_year():
     assert years == sorted(years)
 
 
+@pytest.mark.parametrize("name", BOUNDS)
+def test_estimators_of_bounds_have_the_entry_of_their_reference(name):
+    reference, entry = BOUNDS[name].reference, bibtex([BOUNDS[name]()])
+    author, year = re.findall(r"^\w+|\d{4}", reference)[:2]
+    assert re.search(rf"author = {{{author}\b", entry)
+    assert f"year = {{{year}}}" in entry
+    if name not in ESTIMATORS:
+        assert bibtex([name]) == bibtex_of_names([name]) == entry
+
+
 def test_objects_and_texts_of_one_paper_give_one_entry():
     assert bibtex([ZGR(), "ST-ZGR(alpha=0.3)", "ZGR"]) == bibtex(["ZGR"])
 
@@ -53,9 +64,11 @@ def test_the_entry_of_the_package_says_what_citation_cff_says():
     (author,) = cff["authors"]
     found = dict(re.findall(r"(\w+) = {(.*)},\n", entry))
     assert found["author"] == f"{{{author['name']}}}"
-    assert cff["version"] == __version__
-    assert {name: found[name] for name in ("title", "version", "license")} == {
-        name: str(cff[name]) for name in ("title", "version", "license")
+    # The version stands in one place, and that is not a file of text.
+    assert "version" not in cff
+    assert found["version"] == __version__
+    assert {name: found[name] for name in ("title", "license")} == {
+        name: str(cff[name]) for name in ("title", "license")
     }
 
 

@@ -247,6 +247,37 @@ def test_the_classes() -> None:
     assert f"grows from {percent(st.iloc[0])} to {percent(st.iloc[-1])}." in text
 
 
+def test_the_bounds() -> None:
+    rows = committed("bounds").dropna(subset="bias2")
+    rows["snr"] = (rows["truth2"] / rows["scale_free_variance"]) ** 0.5
+    rows["bias"] = relative_bias(rows)
+    of = rows.groupby(["spread", "series", "K"])[["snr", "variance", "bias"]].median()
+    even, uneven = of.loc[0.5], of.loc[3.0]
+    vimco, ovis = even.loc["VIMCO", "snr"], even.loc["OVIS(gamma=0)", "snr"]
+    how_to = " ".join((ROOT / "docs" / "how-to" / "bounds.md").read_text().split())
+    assert rows["logits_seed"].nunique() == 5
+    for text in (entry("bounds"), how_to):
+        assert f"falls from {vimco[2]:.2f}" in text
+        assert f"to {vimco[64]:.3f}" in text
+        assert f"rises from {ovis[2]:.2f}" in text
+        assert f"to {ovis[64]:.1f}" in text
+    variance = even["variance"].unstack("series")
+    assert (variance.idxmin(axis=1) == "LE").all()
+    ratio = uneven["variance"].unstack("series")[["VIMCO", "OVIS(gamma=0)"]].dropna()
+    less = ratio["VIMCO"] < ratio["OVIS(gamma=0)"]
+    assert less[less].index.tolist() == [2, 4, 8]
+    bias = even["bias"].unstack("series")
+    published = bias["OVIS(gamma=1)"]
+    assert f"by {published[2]:.2f} gradients at K = 2 and by {published[64]:.0f} at" in entry(
+        "bounds"
+    )
+    assert f"ZGR by {bias['ZGR'][2]:.2f} and {bias['ZGR'][64]:.1f}." in entry("bounds")
+    assert f"{bias['ZGR'][2]:.2f} gradients at K = 2" in how_to
+    assert f"but {bias['ZGR'][64]:.1f} at K = 64" in how_to
+    unbiased = ["PLAIN", "VIMCO", "VIMCO-A", "OVIS(gamma=0)", "OVIS-MC(s=1)", "LE"]
+    assert bias[unbiased].max().max() < 1e-9
+
+
 def test_the_times() -> None:
     rows = committed("timing").query("timed == 'layer' and N == 32")
     ratio = rows.pivot_table(index="series", columns="C", values="ratio")

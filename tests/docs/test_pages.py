@@ -24,8 +24,10 @@ SLOW = {
     "is-my-gradient-right.md-3",
     "real-models.md-4",
 }
-# Recipes for packages that may not be here; tests/docs/test_loggers.py runs them.
-OPTIONAL = [b for b in blocks("python") if b.page == "docs/how-to/loggers.md"]
+# Recipes for packages that may not be here: test_loggers.py and test_pyro.py run them.
+OPTIONAL = [
+    b for b in blocks("python") if b.page == "docs/how-to/loggers.md" or "import pyro" in b.code
+]
 # A file of the reader, which the commands below it use.
 FILES = {"start.md-2"}
 
@@ -51,6 +53,7 @@ COMMAND_LINE: Any = typer.main.get_command(app)
     [pytest.param(b, marks=pytest.mark.slow) if str(b) in SLOW else b for b in PYTHON],
     ids=str,
 )
+@pytest.mark.few(13)
 def test_python_runs_and_prints_what_is_shown(
     block: Block, capsys: pytest.CaptureFixture[str], unchecked: None
 ) -> None:

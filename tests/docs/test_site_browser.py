@@ -43,9 +43,10 @@ def test_every_page_loads_without_fault_or_request_and_its_links_resolve(started
     assert wrong == []
 
 
-@pytest.mark.parametrize("width", [360, 1400])
-def test_the_first_page_is_not_wider_than_its_window(started, width):
-    assert started.open(SITE / "index.html", width).overflow() == 0
+@pytest.mark.parametrize("name", ["index.html", "gallery.html"])  # without and with a list on it
+@pytest.mark.parametrize("width", [360, 1330, 1400])
+def test_a_page_is_not_wider_than_its_window(started, name, width):
+    assert started.open(SITE / name, width).overflow() == 0
 
 
 def test_the_search_finds_temperature(started):

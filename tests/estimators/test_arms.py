@@ -76,6 +76,7 @@ def test_every_two_classes_are_once_the_ends(classes):
 @pytest.mark.parametrize("logits", REGIMES)
 @pytest.mark.parametrize("m", [2, 3, 4])
 @pytest.mark.parametrize("classes", [1, 2, 3, 4])
+@pytest.mark.few(16)
 def test_pairs_are_the_margins_of_tuples(classes, m, logits):
     logits = logits_of(logits, 1, classes)
     p = probabilities(logits)
@@ -106,6 +107,7 @@ def test_pairs_of_rare_classes_keep_their_digits():
 @pytest.mark.parametrize(
     ("m", "size"), [(2, (2, 3)), (3, (2, 3)), (4, (1, 4)), (8, (1, 2)), (4, (2, 2))], ids=str
 )
+@pytest.mark.few(14)
 def test_carms_is_unbiased_by_enumeration(m, size, name, logits):
     result = exact_bias(CARMS(m), loss_of(name, *size), logits_of(logits, *size))
     assert result.is_zero
@@ -114,6 +116,7 @@ def test_carms_is_unbiased_by_enumeration(m, size, name, logits):
 
 @pytest.mark.parametrize("logits", REGIMES)
 @pytest.mark.parametrize(("m", "size"), [(3, (2, 2)), (5, (2, 2)), (8, (1, 2))], ids=str)
+@pytest.mark.few(4)
 def test_arms_is_unbiased_by_enumeration(m, size, logits):
     result = exact_bias(ARMS(m), loss_of("table", *size), logits_of(logits, *size))
     assert result.is_zero

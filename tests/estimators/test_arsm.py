@@ -27,6 +27,7 @@ def test_arsm_is_the_mean_of_ars_over_pivots(size, logits):
 
 @pytest.mark.parametrize("logits", ["moderate", "masked"])
 @pytest.mark.parametrize("pivot", [0, 1, 2])
+@pytest.mark.few(2)
 def test_every_pivot_is_unbiased(pivot, logits):
     f, logits = loss_of("table"), logits_of(logits)
     drawn = monte_carlo(ARS(pivot), f, logits, 40_000, seed=3)

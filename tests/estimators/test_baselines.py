@@ -19,6 +19,7 @@ from test_golden import logits_of as golden_logits
 
 @pytest.mark.parametrize("name", ["quadratic", "cubic"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.few(2)
 def test_the_best_constant_is_found(size, name):
     f, logits = recipe(name, *size), golden_logits(size)
     best = Reinforce().fit(f, logits, 200_000, generator())
@@ -74,6 +75,7 @@ class OwnSample(MovingAverage):
 
 @pytest.mark.parametrize("decay", [0.5, 0.9, 0.99])
 @pytest.mark.parametrize("name", ["quadratic", "mlp", "table"])
+@pytest.mark.few(3)
 def test_with_the_own_sample_the_mean_is_beta_times_the_gradient(name, decay):
     f, logits = loss_of(name), logits_of("moderate")
     right, wrong = (exact_bias(cls(0.3, decay), f, logits) for cls in (MovingAverage, OwnSample))
@@ -115,6 +117,7 @@ def test_along_a_chain_of_steps(decay):
 
 @pytest.mark.parametrize("logits", ["uniform", "moderate", "peaked", "masked"])
 @pytest.mark.parametrize("name", [*LADDER, "mlp", "table"])
+@pytest.mark.few(11)
 def test_a_fitted_baseline_is_unbiased_by_enumeration(name, logits):
     f, logits = loss_of(name, 3, 3), logits_of(logits, 3, 3)
     fitted = LearnedBaseline().fit(f, logits, 500, generator())
@@ -157,6 +160,7 @@ def test_linear_losses_leave_the_noise_of_the_own_variable_only(size):
 
 
 @pytest.mark.parametrize("name", ["quadratic", "cubic", "mlp", "table"])
+@pytest.mark.few(2)
 def test_it_lies_between_the_best_constant_and_the_local_expectation(name):
     f, logits = loss_of(name, 3, 3), logits_of("moderate", 3, 3)
     local, learned, constant, plain = (

@@ -71,6 +71,7 @@ def test_draws(claim, dtype):
 @with_dtypes
 @pytest.mark.parametrize("kept", [0, 1])
 @estimators(binary=True)
+@pytest.mark.few(10)
 def test_a_masked_class_is_never_met_and_gets_nothing(claim, kept, dtype):
     logits = torch.zeros(2, 2, dtype=dtype)
     logits[0, 1 - kept] = -math.inf
@@ -93,6 +94,7 @@ def test_a_single_class_has_no_gradient(claim, dtype):
 @pytest.mark.parametrize("gap", [30.0, 1e3, 1e30])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @estimators(binary=True)
+@pytest.mark.few(10)
 def test_peaked_logits_give_finite_draws(claim, dtype, gap):
     logits = torch.tensor([[0.0, gap], [gap, -gap], [gap, gap]], dtype=dtype)
     g = claim.estimator.draw(loss_of("cubic", 3, 2), logits, 500, generator())
@@ -125,6 +127,7 @@ def test_calls_are_what_is_spent_at_one_hot_points(claim):
 @pytest.mark.parametrize("logits", REGIMES)
 @pytest.mark.parametrize("name", ["cubic", "table"])
 @estimators(binary=True, exact=True, order=math.inf)
+@pytest.mark.few(8)
 def test_unbiased_by_enumeration(claim, name, logits):
     f, logits = loss_of(name, 2, 2), logits_of(logits, 2, 2)
     result = exact_bias(claim.estimator, f, logits)
@@ -151,6 +154,7 @@ def test_the_law_of_tuples_adds_up(claim, logits):
 @pytest.mark.parametrize("logits", REGIMES)
 @pytest.mark.parametrize("name", ["quadratic", "mlp"])
 @estimators(binary=True, exact=True)
+@pytest.mark.few(11)
 def test_draws_agree_with_exact_moments(claim, name, logits):
     f, logits = loss_of(name, 2, 2), logits_of(logits, 2, 2)
     exact = exact_moments(claim.estimator, f, logits)
@@ -201,6 +205,7 @@ def test_training(claim):
 @with_dtypes
 @pytest.mark.parametrize("batch", [(), (0,), (2, 3)], ids=str)
 @estimators(binary=True)
+@pytest.mark.few(15)
 def test_surrogates_take_any_batch(claim, batch, dtype):
     logits = logits_of("moderate", 2, 2).to(dtype).expand(*batch, 2, 2).clone().requires_grad_()
     values = claim.estimator.surrogate(loss_of("mlp", 2, 2), logits, generator())
@@ -211,6 +216,7 @@ def test_surrogates_take_any_batch(claim, batch, dtype):
 
 
 @estimators(binary=True, order=math.inf)
+@pytest.mark.few(1)
 def test_the_ladder_is_climbed_at_two_classes(claim):
     ladder = verify_order(claim.estimator, on=rungs(("linear", "cubic")), max_draws=2**17)
     judged = [v for v in ladder.verdicts if v.outcome == UNBIASED]

@@ -67,6 +67,7 @@ def relative_bias(estimator, f, logits) -> float:
 
 @pytest.mark.parametrize("name", LADDER)
 @estimators(exact=True, levels=False)
+@pytest.mark.few(88)
 def test_measured_order_is_the_declared_order(claim, name):
     assert claim.estimator.order == claim.order
     bias = relative_bias(claim.estimator, problem(name, 2, 3, 0), regime("moderate", 2, 3, 0))
@@ -79,6 +80,7 @@ def test_measured_order_is_the_declared_order(claim, name):
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", LADDER)
 @estimators(exact=False)
+@pytest.mark.few(13)
 def test_order_measured_from_draws_is_the_declared_order(claim, name):
     assert claim.estimator.order == claim.order
     f, logits = loss_of(name), logits_of("moderate")
@@ -99,6 +101,7 @@ def test_unbiased_for_any_loss(claim, name):
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("logits", ["uniform", "moderate", "peaked", "masked"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.few(14)
 def test_zgr_is_unbiased_on_every_quadratic(size, logits, seed):
     f, logits = problem("quadratic", *size, seed), regime(logits, *size, seed)
     assert relative_bias(ZGR(), f, logits) <= 1e-12
@@ -106,6 +109,7 @@ def test_zgr_is_unbiased_on_every_quadratic(size, logits, seed):
 
 @pytest.mark.parametrize("name", ["quadratic", "multiquadratic"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.few(4)
 def test_biases_on_the_line_from_st_to_darn(size, name):
     f, logits = problem(name, *size, 1), regime("moderate", *size, 1)
     truth = exact_gradient(f, logits)
@@ -183,6 +187,7 @@ def test_half_of_zgr_is_not_reinmax():
     [StraightThrough(), DARN(), ZGR(), STZGR(0.5), GumbelRao(0.5, None)],
     ids=str,
 )
+@pytest.mark.few(31)
 def test_brute_force_over_x_agrees(estimator, name, size, logits):
     f, logits = loss_of(name, *size), logits_of(logits, *size)
     p = state_probabilities(logits)
@@ -228,6 +233,7 @@ def test_arsm_of_two_classes_is_arm(monkeypatch):
 
 @pytest.mark.parametrize("k", [1, 4, None])
 @pytest.mark.parametrize("tau", [0.05, 0.3, 1.0, 3.0])
+@pytest.mark.few(4)
 def test_the_gumbel_family_has_one_mean_and_an_ordered_variance(tau, k):
     f, logits = loss_of("cubic"), logits_of("moderate")
     straight = exact_moments(GumbelSoftmaxST(tau), f, logits)

@@ -23,6 +23,7 @@ with_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dty
 
 @with_dtypes
 @estimators(one_each=True)
+@pytest.mark.few(33)
 def test_shape_and_dtype_of_draws(claim, dtype):
     logits = logits_of("moderate", 3, 4).to(dtype)
     g = claim.estimator.draw(loss_of("mlp", 3, 4), logits, 17, generator())
@@ -35,6 +36,7 @@ def test_shape_and_dtype_of_draws(claim, dtype):
 
 @with_dtypes
 @estimators(one_each=True)
+@pytest.mark.few(33)
 def test_draws_sum_to_zero_over_classes(claim, dtype):
     logits = logits_of("masked", 3, 4).to(dtype)
     g = claim.estimator.draw(loss_of("norm:1.5", 3, 4), logits, 200, generator()).double()
@@ -48,6 +50,7 @@ def test_draws_sum_to_zero_over_classes(claim, dtype):
     ("classes", "dtype"), list(zip([3, 4, 9], DTYPES, strict=True)), ids=["3", "4", "9"]
 )
 @estimators(one_each=True)
+@pytest.mark.few(33)
 def test_masked_classes_get_exactly_nothing(claim, classes, dtype):
     logits = logits_of("masked", 3, classes).to(dtype)
     g = claim.estimator.draw(loss_of("cubic", 3, classes), logits, 200, generator())
@@ -56,6 +59,7 @@ def test_masked_classes_get_exactly_nothing(claim, classes, dtype):
 
 
 @estimators(one_each=True)
+@pytest.mark.few(11)
 def test_a_single_class_has_no_gradient(claim):
     logits = torch.ones(3, 1, dtype=torch.bfloat16)
     g = claim.estimator.draw(loss_of("cubic", 3, 1), logits, 50, generator())
@@ -64,6 +68,7 @@ def test_a_single_class_has_no_gradient(claim):
 
 
 @estimators()
+@pytest.mark.few(17)
 def test_the_only_class_left_by_a_mask_has_no_gradient(claim):
     logits = torch.tensor([[-math.inf, 0.3, -math.inf], [0.1, 0.2, 0.3]], dtype=torch.float64)
     g = claim.estimator.draw(loss_of("cubic"), logits, 50, generator())
@@ -73,6 +78,7 @@ def test_the_only_class_left_by_a_mask_has_no_gradient(claim):
 
 @pytest.mark.parametrize(("gap", "dtype"), [(1e30, torch.float32), (30.0, torch.float64)])
 @estimators(one_each=True)
+@pytest.mark.few(22)
 def test_peaked_logits_give_finite_draws(claim, dtype, gap):
     logits = torch.tensor([[0.0, gap, -gap], [gap, gap, 0.0]], dtype=dtype)
     g = claim.estimator.draw(loss_of("cubic"), logits, 200, generator())
@@ -87,6 +93,7 @@ def test_peaked_logits_give_finite_draws(claim, dtype, gap):
 @pytest.mark.parametrize(
     "text", ["GR(k=inf)", *(n for n, c in ESTIMATORS.items() if hasattr(c, "tau"))]
 )
+@pytest.mark.few(30)
 def test_all_temperatures_give_finite_draws(text, dtype, tau):
     estimator = replace(parse(text), tau=tau)
     g = estimator.draw(loss_of("cubic"), logits_of("masked").to(dtype), 2000, generator())
@@ -97,6 +104,7 @@ def test_all_temperatures_give_finite_draws(text, dtype, tau):
 # Public Gumbel-Rao codes are 9 % off when all logits are moved by 15, and NaN at 100.
 @pytest.mark.parametrize(("shift", "dtype"), [(100.0, torch.float32), (-1e4, torch.float64)])
 @estimators(one_each=True)
+@pytest.mark.few(22)
 def test_shifted_logits_give_the_same_draws(claim, dtype, shift):
     # Eighths can be shifted without rounding.
     logits = ((logits_of("masked", 3, 4) * 8).round() / 8).to(dtype)
@@ -109,6 +117,7 @@ def test_shifted_logits_give_the_same_draws(claim, dtype, shift):
 
 
 @estimators(one_each=True)
+@pytest.mark.few(11)
 def test_the_generator_alone_decides(claim):
     f, logits = loss_of("cubic"), logits_of("moderate")
     before = torch.get_rng_state()
@@ -120,6 +129,7 @@ def test_the_generator_alone_decides(claim):
 
 
 @estimators(one_each=True)
+@pytest.mark.few(11)
 def test_successive_draws_of_one_generator_differ(claim):
     f, logits, source = loss_of("cubic"), logits_of("moderate"), generator(1)
     first = claim.estimator.draw(f, logits, 50, source)
@@ -127,6 +137,7 @@ def test_successive_draws_of_one_generator_differ(claim):
 
 
 @estimators(one_each=True)
+@pytest.mark.few(11)
 def test_without_a_generator_the_global_one_is_used(claim):
     f, logits = loss_of("cubic"), logits_of("moderate")
     with torch.random.fork_rng(devices=[]):
@@ -147,6 +158,7 @@ def all_rows() -> pd.DataFrame:
 
 @pytest.mark.usefixtures("unchecked")
 @estimators(one_each=True, levels=False)
+@pytest.mark.few(11)
 def test_other_rows_do_not_matter(claim):
     f, logits = loss_of("cubic"), logits_of("moderate")
     among = all_rows()
@@ -158,6 +170,7 @@ def test_other_rows_do_not_matter(claim):
 
 
 @estimators(one_each=True)
+@pytest.mark.few(11)
 def test_one_variable_is_enough(claim):
     g = claim.estimator.draw(loss_of("cubic", 1, 3), logits_of("moderate", 1, 3), 20, generator())
     assert g.shape == (20, 1, 3)
@@ -165,12 +178,14 @@ def test_one_variable_is_enough(claim):
 
 @pytest.mark.parametrize("n", [0, 1])
 @estimators(one_each=True)
+@pytest.mark.few(22)
 def test_few_draws(claim, n):
     g = claim.estimator.draw(loss_of("cubic"), logits_of("moderate"), n, generator())
     assert g.shape == (n, 2, 3)
 
 
 @estimators(one_each=True)
+@pytest.mark.few(11)
 def test_logits_and_global_settings_are_left_alone(claim):
     logits = logits_of("moderate").requires_grad_()
     before = logits.detach().clone()
@@ -182,6 +197,7 @@ def test_logits_and_global_settings_are_left_alone(claim):
 
 
 @estimators()
+@pytest.mark.few(17)
 def test_calls_are_what_is_spent(claim):
     seen = []
     f = loss_of("cubic", 2, 4)
@@ -207,6 +223,7 @@ def test_f_sees_one_hot_points_only_unless_relaxed(claim):
 
 
 @estimators()
+@pytest.mark.few(17)
 def test_gradient_of_a_constant_is_zero_on_average(claim):
     f, logits = loss_of("constant"), logits_of("moderate")
     assert exact_gradient(f, logits).abs().max() < 1e-15
@@ -277,6 +294,7 @@ def test_every_estimator_constructs_without_arguments(cls):
 
 @pytest.mark.parametrize("name", ["cubic", "table"])
 @estimators(one_each=True, levels=False)
+@pytest.mark.few(22)
 def test_support_is_declared_with_a_reason(claim, name):
     reason = claim.estimator.supports(loss_of(name), logits_of("masked"))
     if name == "table" and claim.needs_gradient:

@@ -39,6 +39,7 @@ def test_golden_mean_and_variance(name, size, estimator):
     [MuProp(), DoubleCV(), DoubleCV(3, 0.7), DoubleCV(2, 0.0), RODEO(), RODEO(3, 1.6, -0.8)],
     ids=str,
 )
+@pytest.mark.few(16)
 def test_unbiased_by_enumeration(estimator, name, logits):
     result = exact_bias(estimator, loss_of(name), logits_of(logits))
     assert result.is_zero
@@ -130,6 +131,7 @@ BEST = [
 
 
 @pytest.mark.parametrize(("estimator", "size", "name", "best", "variance"), BEST)
+@pytest.mark.few(2)
 def test_fit_finds_the_best_coefficients(estimator, size, name, best, variance):
     f, logits = recipe(name, *size), golden_logits(size)
     before = str(estimator)

@@ -221,12 +221,14 @@ def gs_scores(size: tuple[int, int], name: str, drawn_tau: float, tau: str) -> f
 @pytest.mark.parametrize("tau", ["0.5", "1"])
 @pytest.mark.parametrize("name", ["constant", "linear", "multiquadratic", "cubic"])
 @over_cases
+@pytest.mark.few(9)
 def test_the_mean_of_relaxed_gumbel_softmax(size, name, tau):
     assert gs_scores(size, name, float(tau), tau) < limit()
 
 
 @pytest.mark.parametrize("name", ["linear", "multiquadratic", "cubic"])
 @over_cases
+@pytest.mark.few(3)
 def test_the_mean_of_relaxed_gumbel_softmax_notices_another_temperature(size, name):
     assert gs_scores(size, name, 0.6, "1") > limit()
 

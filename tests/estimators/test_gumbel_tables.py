@@ -64,6 +64,7 @@ def test_golden_numbers(p, tau, table):
 
 @pytest.mark.parametrize("tau", [0.001, 0.02, *TEMPERATURES])
 @pytest.mark.parametrize("p_other", [0.5, 0.9, 0.05, 1e-6, 1e-13])
+@pytest.mark.few(15)
 def test_two_classes_match_the_closed_integral(p_other, tau):
     def moment(power: int) -> float:
         def integrand(u: float) -> float:
@@ -114,6 +115,7 @@ def unconditional(p: np.ndarray, tau: float) -> tuple[np.ndarray, np.ndarray]:
     [softmax(0.8, 0.9, 0.1), softmax(0.0, -3.0, -8.0, -20.0, 0.5), dirichlet(9, 1.0, 1)[0]],
     ids=["3", "5 peaked", "9"],
 )
+@pytest.mark.few(4)
 def test_average_over_classes_is_the_unconditional_moment(p, tau):
     first, second = conditional_jacobians(p, tau)
     expected_first, expected_second = unconditional(p.numpy(), tau)
@@ -148,12 +150,14 @@ DRAWN = pytest.mark.parametrize(
 # sparser than this, or the two losers of a pair come close too rarely for a normal error.
 @DRAWN
 @pytest.mark.parametrize("tau", [0.2, 0.5, 1.0, 4.0])
+@pytest.mark.few(3)
 def test_plain_draws_agree_within_their_standard_error(p, k, tau):
     assert float(z_scores(p, k, tau, drawn_tau=tau).abs().max()) < 4.4
 
 
 @DRAWN
 @pytest.mark.parametrize("tau", [0.2, 0.5, 1.0, 4.0])
+@pytest.mark.few(3)
 def test_plain_draws_notice_a_wrong_temperature(p, k, tau):
     assert float(z_scores(p, k, tau, drawn_tau=1.1 * tau).abs().max()) > 6
 
@@ -207,6 +211,7 @@ def test_second_moment_grows_like_one_over_tau(tau):
 
 @pytest.mark.parametrize("tau", [0.001, *TEMPERATURES])
 @pytest.mark.parametrize("name", PROBABILITIES)
+@pytest.mark.few(14)
 def test_accuracy_against_many_more_nodes(name, tau, monkeypatch):
     p = PROBABILITIES[name]
     first, second = conditional_jacobians(p, tau)
@@ -293,6 +298,7 @@ def test_the_slice_of_a_given_class_is_that_of_the_table(name, tau):
 
 @pytest.mark.parametrize("tau", [0.01, 0.5, 1.0, 10.0])
 @pytest.mark.parametrize("name", [n for n in PROBABILITIES if n != "40 classes"])
+@pytest.mark.few(6)
 def test_leaning_probabilities_are_those_of_each_winner(name, tau):
     p = PROBABILITIES[name]
     classes = p.shape[-1]
@@ -350,6 +356,7 @@ TAUS = (0.1, 0.5, 2.0)
 
 
 @pytest.mark.parametrize("size", [(1, 3), (2, 20), (1, 40)], ids=str)
+@pytest.mark.few(1)
 def test_estimators_of_one_temperature_share_their_tables(size, made):
     p = dirichlet(size[1], 1.0, size[0])
     for make in (GumbelSoftmaxST, lambda tau: GumbelRao(tau, 3), lambda tau: GumbelRao(tau, None)):
@@ -439,6 +446,7 @@ def test_unreachable_accuracy_is_an_error_that_says_what_to_do():
         conditional_jacobians(THREE, 0.5, accuracy=1e-30)
 
 
+@pytest.mark.thorough  # an error that users do not meet
 def test_a_row_too_extreme_to_integrate_is_an_error():
     p = torch.tensor([0.5, 0.5, 5e-324], dtype=torch.float64)
     with pytest.raises(QuadratureError, match="tau=100"):

@@ -24,6 +24,7 @@ def test_golden_mean_and_variance(name, size):
 
 @pytest.mark.parametrize("logits", REGIMES)
 @pytest.mark.parametrize("name", [*LADDER, "mlp", "table"])
+@pytest.mark.few(11)
 def test_unbiased_by_enumeration(name, logits):
     result = exact_bias(LE, loss_of(name, 3, 3), logits_of(logits, 3, 3))
     assert result.is_zero

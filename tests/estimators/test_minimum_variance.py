@@ -212,6 +212,7 @@ def of_levels(name: str):
 @pytest.mark.parametrize("degree", [1, 2, 3])
 @pytest.mark.parametrize("tau", [0.0, 0.7, 1e6, None])
 @regimes
+@pytest.mark.few(21)
 def test_levels_up_to_the_degree(logits, tau, degree):
     f = of_levels(["linear", "quadratic", "cubic"][degree - 1])
     estimator = IntegerMVE(tau)

@@ -65,12 +65,14 @@ MUTANTS = {
 
 @pytest.mark.parametrize("name", ["cubic", "mlp"])
 @pytest.mark.parametrize("claim", SAMPLED, ids=SAMPLED_IDS)
+@pytest.mark.few(14)
 def test_the_code_that_is_shipped_keeps_its_claim(claim, name):
     assert relative_bias(claim.estimator, *setting(claim, name)) <= 1e-12
 
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 @pytest.mark.parametrize("claim", SAMPLED, ids=SAMPLED_IDS)
+@pytest.mark.few(43)
 def test_a_mutant_breaks_the_claim(claim, mutant, monkeypatch):
     changed(monkeypatch, claim.estimator, MUTANTS[mutant])
     assert relative_bias(claim.estimator, *setting(claim)) > 1e-4
@@ -187,6 +189,7 @@ NOISE = [
 
 @pytest.mark.parametrize("mutant", [None, "scaled", "sign", "baseline"])
 @pytest.mark.parametrize(("estimator", "classes", "accuracy"), NOISE, ids=str)
+@pytest.mark.few(5)
 def test_estimators_of_continuous_noise(estimator, classes, accuracy, mutant, monkeypatch):
     f, logits = loss_of("table", 1, classes), logits_of("moderate", 1, classes)
     truth = exact_gradient(f, logits)

@@ -42,6 +42,7 @@ def part_of_control(tau: float, n: int = 60_000, f=QUADRATIC, logits=LOGITS) -> 
 @pytest.mark.parametrize("logits", ["moderate", "masked"])
 @pytest.mark.parametrize("tau", [0.1, 0.5, 2.0])
 @pytest.mark.parametrize("name", ["quadratic", "cubic", "mlp"])
+@pytest.mark.few(5)
 def test_the_control_variate_of_rebar_has_mean_zero(name, tau, logits):
     g = part_of_control(tau, 30_000, loss_of(name), logits_of(logits))
     error = g.std(0) / math.sqrt(len(g))
@@ -49,6 +50,7 @@ def test_the_control_variate_of_rebar_has_mean_zero(name, tau, logits):
 
 
 @pytest.mark.parametrize(("tau", "relative"), [(0.2, 0.87), (0.5, 0.69), (1.0, 0.49)])
+@pytest.mark.few(1)
 def test_constant_noise_given_x_is_found_with_the_stated_bias(tau, relative, monkeypatch):
     """The negative control: the derivative that Gumbel-Rao takes."""
     made = _relaxed_pair.RelaxedPair.draw
@@ -110,6 +112,7 @@ def test_the_derivative_of_the_sample_given_x(tau, logits, monkeypatch):
     ],
     ids=str,
 )
+@pytest.mark.few(2)
 def test_variances_of_rebar_on_the_quadratic_of_the_fixtures(estimator, variance):
     found = monte_carlo(estimator, QUADRATIC, LOGITS, 40_000, seed=1).variance
     assert abs(found.value - variance) < 5 * found.se + 5e-3
@@ -147,6 +150,7 @@ def test_a_fitted_network_lowers_the_variance_and_not_the_mean(name, below, fitt
     assert scores(drawn.mean, truth, drawn.mean_se).abs().max() < limit()
 
 
+@pytest.mark.thorough  # test_order_measured_from_draws_is_the_declared_order
 def test_verdicts(fitted):
     assert verify(REBAR(), CUBIC, LOGITS, max_draws=2**19).outcome == UNBIASED
     assert verify(fitted["quadratic"], QUADRATIC, LOGITS).outcome == UNBIASED

@@ -132,6 +132,7 @@ def test_the_corrected_control_variate_adds_variance_and_no_bias(name, k):
 
 
 @pytest.mark.parametrize(("tau", "expected"), [(1.0, 0.114), (0.5, 0.240), (0.1, 0.267)])
+@pytest.mark.few(1)
 def test_the_published_control_variate_has_a_mean(tau, expected):
     f, logits = linear()
     truth = exact_gradient(f, logits)

@@ -109,6 +109,7 @@ def test_decoupled_mean_for_linear_f_by_quadrature(tau, expected):
 
 @pytest.mark.parametrize(("forward", "tau"), [(1.0, 0.4), (0.5, 1.0), (2.0, 0.7)])
 @pytest.mark.parametrize("logits", ["moderate", "peaked", "masked"])
+@pytest.mark.few(3)
 def test_decoupled_noise_is_one_for_both_temperatures(logits, forward, tau):
     logits, n = logits_of(logits), 20_000
     estimator = DecoupledGumbelSoftmaxST(forward, tau)
@@ -142,6 +143,7 @@ def test_other_noise_is_noticed():
 
 
 @pytest.mark.parametrize("logits", REGIMES)
+@pytest.mark.few(2)
 def test_decoupled_at_temperatures_of_one_is_gs_st(logits):
     f, logits = loss_of("cubic"), logits_of(logits)
     exact = exact_moments(GumbelSoftmaxST(1.0), f, logits)

@@ -39,6 +39,7 @@ def test_golden_mean_and_variance(name, size, key, estimator):
 @pytest.mark.parametrize("logits", REGIMES)
 @pytest.mark.parametrize("name", ["cubic", "table"])
 @over_estimators
+@pytest.mark.few(14)
 def test_unbiased_by_enumeration(estimator, name, logits):
     result = exact_bias(estimator, loss_of(name), logits_of(logits))
     assert result.is_zero
@@ -54,6 +55,7 @@ def test_larger_sets_are_unbiased(k):
 
 @pytest.mark.parametrize("logits", ["moderate", "peaked", "masked"])
 @pytest.mark.parametrize("estimator", [UnorderedSet(8), UnorderedSet(4), SumAndSample(8)], ids=str)
+@pytest.mark.few(3)
 def test_all_configurations_give_the_exact_gradient(estimator, logits):
     size = (2, 2) if estimator == UnorderedSet(4) else (3, 2)
     f, logits = loss_of("table", *size), logits_of(logits, *size)

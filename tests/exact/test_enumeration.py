@@ -27,6 +27,7 @@ def by_autograd(f, logits):
 @pytest.mark.parametrize("logits", ["uniform", "moderate", "peaked", "masked"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("name", STATISTICAL)
+@pytest.mark.few(39)
 def test_gradient_is_the_derivative_of_the_sum(name, size, logits):
     f, logits = loss_of(name, *size), logits_of(logits, *size)
     value, gradient = by_autograd(f, logits)
@@ -36,6 +37,7 @@ def test_gradient_is_the_derivative_of_the_sum(name, size, logits):
 
 @pytest.mark.parametrize("logits", ["moderate", "masked"])
 @pytest.mark.parametrize("block", [1, 2, 3, 9, 30, 81])
+@pytest.mark.few(4)
 def test_blocks_change_nothing_but_rounding(block, logits, monkeypatch):
     f, logits = loss_of("cubic", 4, 3), logits_of(logits, 4, 3)
     whole = value_moments(f, logits), gradient_moments(f, logits)

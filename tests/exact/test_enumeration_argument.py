@@ -44,6 +44,7 @@ def numbers(result) -> list:
 
 
 @each
+@pytest.mark.few(2)
 def test_an_enumeration_gives_what_f_and_logits_give(call):
     assert numbers(call(ON)) == numbers(call(F, LOGITS))
 
@@ -115,6 +116,7 @@ LOGITS_OF_ALL = torch.stack([logits_of(name) for name in ("uniform", "moderate",
 
 
 @pytest.mark.parametrize("name", ["compare", "verify", "exact_moments", "recommend"])
+@pytest.mark.few(1)
 def test_a_batch_is_an_argument_too(name):
     on = EnumeratedBatch(batched, LOGITS_OF_ALL)
     assert numbers(CALLS[name](on)) == numbers(CALLS[name](batched, LOGITS_OF_ALL))
@@ -156,6 +158,7 @@ def test_the_dtype_of_the_enumeration_reaches_the_code():
     assert compare(on, estimators=["ST"])["dtype"].item() == "float32"
 
 
+@pytest.mark.thorough  # test_an_enumeration_gives_what_f_and_logits_give
 def test_an_enumeration_of_a_probe_like_loss_is_verified():
     layer = CategoricalLayer("ZGR")
     weight = torch.nn.Parameter(torch.linspace(-1, 1, LOGITS.numel(), dtype=torch.float64))

@@ -92,6 +92,7 @@ def outcome_of(fault, judge):
 
 
 @pytest.mark.parametrize("name", quick(BY_NAME))
+@pytest.mark.few(2)
 def test_what_runs_is_not_called_unbiased(name):
     fault = BY_NAME[name]
     with fault.patch():
@@ -115,6 +116,7 @@ def test_the_wrong_part_is_accused(fault, judge):
 
 
 @pytest.mark.parametrize("name", ["in batch", "no value", "half of the value"])
+@pytest.mark.few(1)
 def test_what_trains_a_batch_is_accused(name):
     fault = BY_NAME[name]
     logits = fault.logits.expand(2, -1, -1).contiguous()
@@ -144,6 +146,7 @@ def check_mean(estimator, fault, mean, *, training=False):
     assert float(off.max()) < FAR
 
 
+@pytest.mark.few(20)
 def test_exact_moments_are_those_of_the_code(fault):
     try:
         moments = exact_moments(fault.make(), fault.f, fault.logits)
@@ -163,6 +166,7 @@ def check_row(fault, row, *, training=False):
     assert abs(off) < FAR * float(se.square().sum()) ** 0.5
 
 
+@pytest.mark.few(4)
 def test_a_row_of_compare_is_of_the_code(quick_fault):
     fault = quick_fault
     try:
@@ -238,6 +242,7 @@ def test_no_degree_is_certified(known_fault):
 
 
 @pytest.mark.parametrize("name", CORRECT_BY_NAME)
+@pytest.mark.few(6)
 def test_a_correct_subclass_is_proved(name):
     estimator, fault = CORRECT_BY_NAME[name].make(), FAULTY[0]
     verdict = verify(estimator, fault.f, fault.logits)
@@ -274,6 +279,7 @@ WRITTEN = [
 
 
 @pytest.mark.parametrize(("cls", "name"), WRITTEN)
+@pytest.mark.few(9)
 def test_what_may_be_overridden_is_what_is_drawn(cls, name):
     def changed(self, *args):
         found = getattr(cls, name)(self, *args)

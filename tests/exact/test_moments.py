@@ -295,6 +295,7 @@ def test_bias2_against_a_measured_truth_is_unbiased_and_its_error_honest():
     assert sum(number.se for number in found) / runs == pytest.approx(spread, rel=0.15)
 
 
+@pytest.mark.thorough  # the test above, with a bias
 def test_where_there_is_no_bias_a_measured_truth_shows_none():
     runs = 200
     pairs = [measured_pair(seed, 0 * BIAS) for seed in range(runs)]

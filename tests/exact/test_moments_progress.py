@@ -190,6 +190,7 @@ def bound(repetitions: int) -> float:
 
 
 @pytest.mark.parametrize(("ratio", "directions", "averaged", "with_truth"), SETTINGS)
+@pytest.mark.few(1)
 def test_measured_progress_does_not_lean_and_two_errors_cover(
     ratio, directions, averaged, with_truth
 ):
@@ -222,6 +223,7 @@ def plain_inner(m: Moments, g: torch.Tensor, averaged: float) -> float:
     ],
     ids=["of the square", "of the product"],
 )
+@pytest.mark.thorough  # shows that the test above can fail
 def test_a_formula_without_the_correction_leans(
     planted: Callable[[Moments, torch.Tensor, float], float], case, repetitions
 ):

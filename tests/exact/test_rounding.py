@@ -143,6 +143,7 @@ def enumerated(name):
 
 
 @pytest.mark.parametrize("name", FIXED)
+@pytest.mark.few(10)
 def test_the_truth_of_a_fixed_f_stands(name):
     on = enumerated(name)
     on.second_route.check(on.objective.eps)
@@ -155,6 +156,7 @@ PROVED = [(name, estimator) for name, (*_, each) in FIXED.items() for estimator 
 
 
 @pytest.mark.parametrize(("name", "estimator"), PROVED, ids=str)
+@pytest.mark.few(33)
 def test_a_correct_estimator_is_within_a_bound_that_means_something(name, estimator):
     on = enumerated(name)
     result = exact_bias(estimator, on)
@@ -201,6 +203,7 @@ def test_float32_around_5000_is_known_to_its_last_bits():
 @pytest.mark.parametrize("offset", [0.0, 300.0, 5000.0])
 @pytest.mark.parametrize("logits", ["uniform", "moderate", "peaked"])
 @pytest.mark.parametrize("size", [(2, 3), (3, 2), (5, 3)], ids=str)
+@pytest.mark.few(10)
 def test_what_a_float32_network_rounds_is_no_bias_of_straight_through(size, logits, offset):
     """Both means by values and by gradients of one f: -bias of ST is that of DARN on quadratics."""
     quadratic = problem("quadratic", *size, 0)

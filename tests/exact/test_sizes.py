@@ -38,6 +38,7 @@ TESTS = Path(__file__).parent
     ],
     ids=str,
 )
+@pytest.mark.thorough  # a process that loads torch
 def test_what_is_asked_is_cheap_and_a_draw_is_bounded(size):
     path = os.pathsep.join([str(TESTS.parents[1]), str(TESTS.parent)])
     run = subprocess.run(
@@ -96,6 +97,7 @@ MANY = [
 # More than 512 classes, and nine times as many pairs of them in the slow tests.
 @pytest.mark.parametrize("classes", [700, pytest.param(2000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("estimator", MANY, ids=str)
+@pytest.mark.few(2)
 def test_one_variable_of_many_classes_is_enumerated(estimator, classes):
     logits = torch.randn(1, classes, generator=torch.Generator().manual_seed(0)).double()
     mean = exact_moments(estimator, wave, logits).mean
@@ -106,6 +108,7 @@ def test_one_variable_of_many_classes_is_enumerated(estimator, classes):
 @pytest.mark.parametrize(
     "estimator", [LocalExpectation(), LeaveOneOut(2), UnorderedSet(2), *MANY[3:]], ids=str
 )
+@pytest.mark.few(8)
 def test_the_chunk_is_bounded_by_the_evaluations_of_a_draw(estimator, size, monkeypatch):
     logits = torch.randn(*size, generator=torch.Generator().manual_seed(0)).double()
     expected = tuple_moments(estimator, wave, logits)

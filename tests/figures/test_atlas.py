@@ -67,6 +67,7 @@ def atlas() -> pd.DataFrame:
 
 @cases
 @scales
+@pytest.mark.few(2)
 def test_three_rows_give_the_whole_line_of_the_mean_vectors(case, scale) -> None:
     free, alpha = scale == "scale-free", np.linspace(0, 2, 41)
     nodes = rows(case)[lambda t: t["series"].isin(["ST", "ZGR", "DARN"])]
@@ -116,6 +117,7 @@ def replaced(table: pd.DataFrame, factor: float, alpha: np.ndarray) -> pd.DataFr
 
 @pytest.mark.parametrize(("factor", "of_rao", "of_line"), [(10, 1, 0), (0.1, 0, 1)])
 @scales
+@pytest.mark.few(2)
 def test_a_curve_worse_in_both_costs_is_wholly_dominated(factor, of_rao, of_line, scale) -> None:
     found = summary(replaced(rows(CASES[0]), factor, np.linspace(1, 0, len(TEMPERATURES))))
     assert share(found, scale, "GR(k=inf)", "ST-ZGR") == of_rao
@@ -127,6 +129,7 @@ def test_a_curve_worse_in_both_costs_is_wholly_dominated(factor, of_rao, of_line
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
 @scales
+@pytest.mark.few(2)
 def test_a_point_of_the_line_neither_dominates_it_nor_is_dominated(alpha, scale) -> None:
     found = summary(replaced(rows(CASES[0]), 1, np.full(len(TEMPERATURES), alpha)))
     assert share(found, scale, "GR(k=inf)", "ST-ZGR") == 0
@@ -150,6 +153,7 @@ def without(table: pd.DataFrame, series: str) -> pd.DataFrame:
     ],
     ids=["no gradient", "no DARN", "no GR", "no mean"],
 )
+@pytest.mark.few(2)
 def test_a_share_that_does_not_exist_has_a_reason(table, reason) -> None:
     found = summary(table())
     shares = found[(found["kind"] == "domination") & (found["scale"] == "scale-free")]

@@ -1,6 +1,7 @@
 """The committed rows of each figure are those that the code computes: its cheapest ones, anew."""
 
 import importlib
+import os
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -8,10 +9,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from gradlab import ZGR, LeaveOneOut, Reinforce
+from gradlab import ZGR, Grid, LeaveOneOut, Reinforce, run_sweep, sweep_rows
 from gradlab.figures import FIGURES, function
+from gradlab.figures.atlas.rows import summary
 from gradlab.figures.prediction.study import Study
 from gradlab.figures.toys.descent import TOYS
+from gradlab.nn.timing import time_layers
+from gradlab.training.network_training import NetworkSettings
+from gradlab.training.runs import Run, begin, run_all
+from gradlab.training.vae_training import VAESettings
 from gradlab.verification import planted_errors
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
@@ -76,6 +82,11 @@ CASES: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
         ["problem", "estimator"],
         MOMENTS,
     ),
+    "bounds": (
+        {"seeds": 1, "spreads": ["even"], "samples": (1, 4), "estimators": ("VIMCO", "LE", "ZGR")},
+        ["problem", "logits_seed", "estimator", "K"],
+        [*MOMENTS, "bound", "scale_free_variance"],
+    ),
     "budget": ({"estimators": TWO, "draws": 32}, ["problem", "estimator"], MOMENTS),
     "cold-limit": (
         {"problems": ("mlp",), "temperatures": (0.003, 1.0)},
@@ -137,3 +148,100 @@ def test_committed_rows_are_computed_again(few, name: str) -> None:
         atol=1e-15,  # zero up to rounding
         check_index_type=False,
     )
+
+
+# ---- figures that other commands make -------------------------------------------------------
+
+
+def committed_rows(name: str) -> pd.DataFrame:
+    return pd.read_csv(ROOT / "figures" / f"{name}.csv", low_memory=False)
+
+
+OTHERS = {"atlas", "timing", "vae-probed", "vae-mnist", "fashion"}
+
+
+def test_every_committed_figure_has_a_row_that_a_test_computes_again() -> None:
+    committed = {file.stem for file in (ROOT / "figures").glob("*.csv")}
+    assert committed == CASES.keys() | OTHERS
+    assert CASES.keys() == FIGURES.keys()
+
+
+def test_shares_of_the_atlas_are_computed_again(tmp_path) -> None:
+    # One cell of examples/atlas.toml: all that its shares are made of, and no draws.
+    taus = {"from": 0.01, "to": 10, "count": 20}
+    series = ["ST", "ZGR", "DARN", "GR(k=inf)"]
+    given = {"estimators": series, "temperatures": taus, "regimes": ["peaked"], "seeds": 1}
+    path = tmp_path / "rows.db"
+    run_sweep(Grid(["quadratic"], ["6x2"], **given), path, workers=1)
+    keys = ["problem", "N", "C", "regime", "logits_seed", "scale", "series", "dominated_by"]
+    again = summary(sweep_rows(path))
+    tables = [
+        table[table["kind"] == "domination"].set_index(keys)["share"].dropna()
+        for table in (again, committed_rows("atlas"))
+    ]
+    shared = tables[0].index.intersection(tables[1].index)
+    assert len(shared) >= 2
+    pd.testing.assert_series_equal(
+        tables[0][shared], tables[1][shared], rtol=RELATIVE, check_index_type=False
+    )
+
+
+def test_memory_of_the_timing_is_measured_again() -> None:
+    # Times are those of a machine; the memory of a layer is not.
+    again = time_layers(["ZGR"], [(32, 2)], seconds=0.01).set_index("estimator")["peak_bytes"]
+    committed = committed_rows("timing").query("N == 32 and C == 2").set_index("estimator")
+    for name in again.index:
+        assert again[name] == pytest.approx(committed["peak_bytes"][name], rel=0.25)
+    ratio = committed["peak_ratio"]["ZGR"]
+    assert again["ZGR"] / again["F.gumbel_softmax(hard=True)"] == pytest.approx(ratio, rel=0.25)
+
+
+def on_data(name: str) -> None:
+    """Skip where the data set is not on this machine: a test does not download."""
+    folder = os.environ.get("GRADLAB_DATA")
+    if not folder:
+        pytest.skip(f"needs {name}: set GRADLAB_DATA to the folder of the data sets")
+
+
+@pytest.mark.slow  # half a minute, and needs a data set; training has its own tests
+@pytest.mark.parametrize(
+    ("figure", "settings", "column"),
+    [
+        (
+            "vae-mnist",
+            VAESettings("ZGR", latent="30x10", data="binarized-mnist", epochs=1),
+            "train_nelbo",
+        ),
+        (
+            "fashion",
+            NetworkSettings("ZGR", model="conv", data="fashion-mnist", epochs=1, lr=1e-3),
+            "loss",
+        ),
+    ],
+)
+def test_the_first_epoch_of_a_committed_training_is_run_again(
+    figure: str, settings: Any, column: str, tmp_path
+) -> None:
+    on_data(settings.data)
+    (outcome,) = run_all([Run(settings, tmp_path)], workers=1)
+    assert outcome.error is None
+    rows = committed_rows(figure).query("estimator == 'ZGR' and seed == 0 and epoch == 1")
+    # A thousand steps in float32: the last digits of a machine grow.
+    assert outcome.curve[column].iloc[0] == pytest.approx(rows[column].item(), rel=1e-2)
+
+
+@pytest.mark.slow  # needs a data set; the probe has its own tests
+def test_the_first_measurement_of_the_committed_probe_is_made_again() -> None:
+    on_data("binarized-mnist")
+    from gradlab.data import load_images
+
+    settings = VAESettings("ZGR", latent="6x4", data="binarized-mnist", epochs=1)
+    images = load_images("binarized-mnist", download=False)
+    training = begin(settings, images, probe={"estimators": ["ST", "ZGR"], "every": 2000})
+    training.model.train()
+    training.loss(0)
+    rows = committed_rows("vae-probed").query("step == 0").set_index("estimator")
+    again = training.probe.rows.set_index("estimator")
+    for column in ("relative_bias", "relative_sd"):
+        for name in ("ST", "ZGR"):
+            assert again[column][name] == pytest.approx(rows[column][name], rel=1e-4)

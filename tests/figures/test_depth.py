@@ -115,6 +115,7 @@ def with_leaves(network: DeepNetwork) -> DeepNetwork:
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("value", [by_paths, expected_loss], ids=["paths", "autograd"])
+@pytest.mark.few(1)
 def test_gradients_agree_with_paths_and_with_autograd(value):
     network = with_leaves(uneven())
     exact = exact_gradients(network)
@@ -133,6 +134,7 @@ def test_the_expected_loss_is_the_sum_over_paths():
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("steps", [0, 10, 100])
+@pytest.mark.few(1)
 def test_gradients_of_a_classifier_agree_with_autograd(steps):
     ((_, network),) = training(classification(3, hidden=2), [steps])
     network = with_leaves(network)
@@ -159,6 +161,7 @@ def test_states_and_their_probabilities_are_in_one_order():
 @pytest.mark.parametrize("estimator", WITH_MOMENTS, ids=str)
 @pytest.mark.parametrize("name", ["quadratic", "mlp"])
 @pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.few(14)
 def test_one_layer_agrees_with_the_exact_engine(estimator, name, classes):
     f, logits = problem(name, 3, classes), regime("moderate", 3, classes)
     network = one_layer(f, logits)
@@ -206,6 +209,7 @@ def worst(found: tuple[Moments, ...], expected) -> float:
 @pytest.mark.usefixtures("unchecked")
 @each
 @pytest.mark.parametrize("make", [uneven, noisy], ids=["uneven", "classifier"])
+@pytest.mark.few(2)
 def test_score_function_estimators_are_unbiased_in_every_layer(estimator, make):
     network = make()
     truth = [g.bias for g in exact_gradients(network)]
@@ -213,6 +217,7 @@ def test_score_function_estimators_are_unbiased_in_every_layer(estimator, make):
 
 
 @pytest.mark.parametrize("layer", range(3))
+@pytest.mark.few(1)
 def test_a_dropped_factor_would_be_noticed(layer):
     network = uneven()
     found = deep_moments(network, LeaveOneOut(4), DRAWS)[layer]
@@ -221,6 +226,7 @@ def test_a_dropped_factor_would_be_noticed(layer):
 
 
 @pytest.mark.parametrize("estimator", [e for e in WITH_MOMENTS if e != SLOW_TO_DRAW], ids=str)
+@pytest.mark.few(3)
 def test_draws_agree_with_exact_moments(estimator):
     network = noisy()
     exact = exact_deep_moments(network, estimator)
@@ -305,6 +311,7 @@ def test_coupled_samples_need_passes_for_every_layer(estimator, cost):
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.thorough  # test_vae_training.py lowers a loss
 def test_training_lowers_the_loss_and_leaves_the_start_alone():
     network = classification(3)
     before = network.layers[0].weight.clone()

@@ -75,6 +75,7 @@ def test_plots_read_rows_from_a_csv(rows, name):
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", ["quadratics", "budget"])
+@pytest.mark.few(1)
 def test_the_seed_decides_the_draws(name):
     made = MODULES[name].rows
     reduced = {"quadratics": {"problems": 2, "draws": 64}, "budget": {"draws": 64}}[name]
@@ -85,6 +86,7 @@ def test_the_seed_decides_the_draws(name):
 
 
 @pytest.mark.parametrize("text", quadratics.ESTIMATORS)
+@pytest.mark.few(2)
 def test_of_quadratics_exactly_the_estimators_of_order_two_are_unbiased(rows, text):
     exact = rows("quadratics").query("method == 'exact'")
     exact = exact[exact["estimator"].isin([text, str(parse(text))])]
@@ -109,6 +111,7 @@ def test_scores_are_normal_exactly_without_bias(rows, text):
 
 @pytest.mark.parametrize("of_degree", REDUCED["degree"]["degrees"])
 @pytest.mark.parametrize("text", degree.ESTIMATORS)
+@pytest.mark.few(14)
 def test_bias_leaves_the_floor_after_the_order(rows, text, of_degree):
     found = rows("degree").query("estimator == @text and degree == @of_degree")
     unit = found["truth2"].where(found["truth2"] > 0, 1.0)
@@ -139,6 +142,7 @@ def test_the_first_order_jacobian_leaves_a_second_order_remainder():
 @pytest.mark.parametrize("series", ["GS-ST", "GR(k=inf)"])
 @pytest.mark.parametrize("quantity", ["mean", "variance"])
 @pytest.mark.parametrize("kind", REDUCED["cold_limit"]["problems"])
+@pytest.mark.few(3)
 def test_differences_to_zgr_follow_their_laws(rows, kind, quantity, series):
     found = rows("cold_limit").query("quantity == @quantity and series == @series")
     found = found[found["problem"].str.startswith(f"{kind}(")]
@@ -161,6 +165,7 @@ def test_gs_st_and_gr_share_their_mean(rows):
 
 
 @pytest.mark.parametrize("text", classes.ESTIMATORS)
+@pytest.mark.few(3)
 def test_at_every_size_zgr_is_unbiased_on_quadratics_only(rows, text):
     found = rows("classes")
     found = found[found["estimator"].isin([text, str(parse(text))])]

@@ -73,6 +73,7 @@ def computing(seed: int) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("there", [True, False], ids=["rows-in-the-folder", "empty-folder"])
+@pytest.mark.few(1)
 def test_a_long_figure_is_drawn_from_committed_rows(
     there, only_prediction, monkeypatch, tmp_path
 ) -> None:
@@ -95,6 +96,7 @@ def test_a_long_figure_is_drawn_from_committed_rows(
     assert named.error == "AssertionError: this takes an hour"
 
 
+@pytest.mark.thorough  # test_a_long_figure_is_drawn_from_committed_rows
 def test_the_picture_of_packaged_rows_is_that_of_all() -> None:
     plot = function("prediction", "plot")
     whole = plot(pd.read_csv(FOLDER / "prediction.csv", low_memory=False))

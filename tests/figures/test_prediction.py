@@ -15,7 +15,7 @@ from gradlab.exact.moments import EnumeratedBatch
 from gradlab.figures.prediction import study as study_module
 from gradlab.figures.prediction.correlations import _between, correlations, spearman
 from gradlab.figures.prediction.measuring import AVERAGED, measured
-from gradlab.figures.prediction.plot import median_over_tasks, plot
+from gradlab.figures.prediction.plot import median_over_tasks, plot, plot_all, plot_column
 from gradlab.figures.prediction.rows import MNIST, mnist, rows
 from gradlab.figures.prediction.study import ESTIMATORS, SHARES, Study, perform
 from gradlab.figures.prediction.tasks import TASKS, NetworkTask, ToyTask
@@ -126,6 +126,7 @@ def test_a_moving_average_is_measured_where_it_has_come_to(short):
 # ---- the store ---------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough  # stores resume in test_store.py
 def test_the_study_resumes_and_what_was_done_stays(short, tmp_path, monkeypatch, capsys):
     done = []
     whole = study_module._done
@@ -266,6 +267,7 @@ def test_between_two_numbers_averaged_stands_what_the_formula_says():
 # ---- rows and picture --------------------------------------------------------------------------
 
 
+@pytest.mark.thorough  # test_committed.py computes them, test_redraw.py draws
 def test_rows_and_picture_of_a_small_study(short, tmp_path):
     found = rows(study=SMALL, store=tmp_path, committed=tmp_path)
     losses = found[found["kind"] == "loss"]
@@ -280,9 +282,10 @@ def test_rows_and_picture_of_a_small_study(short, tmp_path):
     table = found[(found["kind"] == "correlation") & (found["outcome"] == "steps")]
     table = table[table["per"] == "draw"].assign(name=lambda t: t["criterion"])
     assert np.nanmax(median_over_tasks(table).to_numpy(float)) <= 1
-    figure = plot(found)
-    assert len(figure.axes) == 3
-    figure.draw_without_rendering()
+    for draw, panels in ((plot, 2), (plot_all, 3), (plot_column, 1)):
+        figure = draw(found)
+        assert len(figure.axes) == panels
+        figure.draw_without_rendering()
 
 
 def test_mnist_stands_with_committed_rows():

@@ -54,6 +54,7 @@ def made(figure: ModuleType) -> pd.DataFrame:
     [f if f is snapshots else pytest.param(f, marks=pytest.mark.slow) for f in REDUCED],
     ids=lambda f: f.__name__.split(".")[2],
 )
+@pytest.mark.thorough  # test_committed.py computes rows again
 def test_same_seed_same_rows(figure: ModuleType) -> None:
     again = figure.rows(0, **REDUCED[figure])
     pd.testing.assert_frame_equal(made(figure), again, check_exact=True)
@@ -74,6 +75,7 @@ def test_plot_needs_the_csv_only(figure: ModuleType, tmp_path) -> None:
 
 
 @figures
+@pytest.mark.few(1)
 def test_rows_name_their_problem(figure: ModuleType) -> None:
     assert made(figure)["problem"].notna().all()
 
@@ -112,6 +114,7 @@ def test_zgr_has_no_bias_on_the_quadratic() -> None:
     assert (relative[~of_quadratic] > 1e-3).all()
 
 
+@pytest.mark.thorough  # test_committed.py computes its rows
 def test_trade_off_has_shares_both_ways() -> None:
     rows = made(trade_off)
     shares = rows[rows["kind"] == "domination"]
@@ -127,6 +130,7 @@ def test_trade_off_has_shares_both_ways() -> None:
 @pytest.mark.parametrize("scale_free", [False, True])
 @pytest.mark.parametrize("kind", ["cubic", "mlp"])
 @pytest.mark.parametrize("tau", [0.0171, 0.37, 8.1])
+@pytest.mark.few(4)
 def test_interpolated_curve_of_gumbel_rao(kind: str, tau: float, scale_free: bool) -> None:
     logits = regime("peaked", 4, 4, 1)
     exact = Enumeration(problem(kind, 4, 4, 1), logits)

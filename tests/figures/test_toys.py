@@ -51,6 +51,7 @@ def test_the_expected_loss_is_that_of_enumeration():
     ("text", "low", "high"),
     [("ZGR", 0, 0.05), ("RF", 0, 0.02), ("DARN", 0, 0.2), ("ST", 0.4, 0.5), ("GS-ST", 0.38, 0.5)],
 )
+@pytest.mark.few(2)
 def test_descent_on_one_bit_ends_where_theory_says(text, low, high):
     assert low <= ends(parse(text)) <= high
 

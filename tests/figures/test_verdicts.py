@@ -20,6 +20,7 @@ def two_planted(monkeypatch):
 
 
 @pytest.mark.usefixtures("two_planted")
+@pytest.mark.thorough  # test_committed.py computes them, test_redraw.py draws
 def test_rows_are_drawn_as_they_stand(tmp_path):
     rows = verdicts.rows(estimators=("ZGR", "ST", "GS"), kinds=("linear", "quadratic", "table"))
     rows.to_csv(tmp_path / "rows.csv", index=False)

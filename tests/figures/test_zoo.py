@@ -47,6 +47,7 @@ def made(figure: ModuleType) -> pd.DataFrame:
 
 
 @figures
+@pytest.mark.few(1)
 def test_every_estimator_is_measured_or_refused(figure: ModuleType) -> None:
     rows = made(figure)
     for _, part in rows.groupby("problem"):
@@ -55,6 +56,7 @@ def test_every_estimator_is_measured_or_refused(figure: ModuleType) -> None:
 
 
 @figures
+@pytest.mark.few(1)
 def test_same_seed_same_rows(figure: ModuleType) -> None:
     again = figure.rows(0, **REDUCED[figure])
     pd.testing.assert_frame_equal(made(figure), again, check_exact=True)

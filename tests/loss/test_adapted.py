@@ -148,6 +148,7 @@ def one_by_one(alone, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("batch", BATCHES, ids=str)
 @cases
+@pytest.mark.few(17)
 def test_values_are_those_of_single_x(make, options, alone, batch):
     module = module_of(make)
     f, x = loss_of(module, options), draws(*batch)
@@ -199,6 +200,7 @@ def test_later_training_does_not_reach_the_loss(make, options, alone):
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, None])
 @cases
+@pytest.mark.few(14)
 def test_chunks_change_nothing(make, options, alone, chunk):
     module, x = module_of(make), draws(2, 3)
     expected = loss_of(module, options)(x)

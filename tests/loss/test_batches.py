@@ -67,6 +67,7 @@ def test_value_and_gradient_are_those_of_a_loop(mask):
 
 @pytest.mark.parametrize("mask", MASKED)
 @pytest.mark.parametrize("text", ESTIMATORS)
+@pytest.mark.few(8)
 def test_moments_are_those_of_a_loop(text, mask):
     f, logits = loss()
     logits = masked(logits, mask)
@@ -80,6 +81,7 @@ def test_moments_are_those_of_a_loop(text, mask):
 
 
 @pytest.mark.parametrize("text", ESTIMATORS)
+@pytest.mark.few(3)
 def test_draws_agree_with_the_exact_moments(text):
     f, logits = loss()
     exact = exact_moments(gradlab.parse(text), f, logits)
@@ -187,6 +189,7 @@ def modules():
 
 
 @pytest.mark.parametrize("name", ["linear", "trained", "conv", "lstm", "embedding"])
+@pytest.mark.few(1)
 def test_float32_modules_on_float32_logits_just_work(name):
     f, logits = modules()[name], regime("moderate", 2, 3, 0).float()
     gradient = exact_gradient(f, logits)
@@ -229,6 +232,7 @@ INNER = {
 
 @pytest.mark.parametrize("outer", INNER.values(), ids=list(INNER))
 @pytest.mark.parametrize("text", ["RF(m=2)", "REINFORCE", "LE"])
+@pytest.mark.few(3)
 def test_float32_that_a_loss_hides_is_found(outer, text):
     weight = targets(1)[0].float()
 
@@ -243,6 +247,7 @@ def test_float32_that_a_loss_hides_is_found(outer, text):
         assert whole.limit < 1e-9
 
 
+@pytest.mark.thorough  # test_float32_that_a_loss_hides_is_found
 def test_an_error_in_float32_only_is_found_with_float32_logits():
     def clipped(f, logits, generator):
         # 1e-10 is lost beside 1 in float32, but for where the loss is scaled up by it.

@@ -65,6 +65,7 @@ def test_phrases_are_in_lower_case():
 
 
 @pytest.mark.parametrize("row", FAULTY, ids=lambda row: row.name)
+@pytest.mark.few(39)
 def test_each_call_makes_a_new_loss(row):
     first, logits = row.make(LOGITS)
     second, again = row.make(LOGITS)
@@ -234,6 +235,7 @@ def test_x_is_written(row):
 
 
 @correct
+@pytest.mark.few(21)
 def test_one_finite_value_for_each_x_alone_again_and_among_others(row):
     f, logits = row.make(LOGITS)
     assert logits.shape == (*row.batch, N, C)
@@ -260,6 +262,7 @@ def test_one_finite_value_for_each_x_alone_again_and_among_others(row):
 
 
 @correct
+@pytest.mark.few(21)
 def test_it_has_a_gradient_in_x_where_the_table_says_so(row):
     f, logits = row.make(LOGITS)
     x = states(logits.dtype, row.batch).requires_grad_()
@@ -271,6 +274,7 @@ def test_it_has_a_gradient_in_x_where_the_table_says_so(row):
 
 
 @correct
+@pytest.mark.few(21)
 def test_the_graph_of_a_correct_loss_does_not_lead_to_the_logits(row):
     f, logits = row.make(LOGITS)
     assert not reaches(f, states(logits.dtype, row.batch), logits)

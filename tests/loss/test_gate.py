@@ -109,6 +109,7 @@ def pairs():
 
 
 @pytest.mark.parametrize(("row", "entry"), list(pairs()))
+@pytest.mark.few(120)
 def test_no_call_returns_a_number_for_a_faulty_loss(row, entry):
     f, logits = row.make(LOGITS)
     if entry is probed and row.error == "HoldsLogitsError" and not logits.requires_grad:
@@ -134,6 +135,7 @@ def test_a_fault_of_the_gradient_is_named_where_it_is_used(row, entry):
 
 
 @rows(CORRECT)
+@pytest.mark.few(21)
 def test_correct_losses_pass_and_are_left_as_they_were(row):
     f, logits = row.make(LOGITS)
     wanted = logits.requires_grad
@@ -147,6 +149,7 @@ def test_correct_losses_pass_and_are_left_as_they_were(row):
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("kind", ["linear", "quadratic", "mlp", "table", "norm:1.5", "cubic"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.few(32)
 def test_problems_pass_in_both_precisions(kind, dtype, seed):
     checked(problem(kind, 3, 2, seed), regime("moderate", 3, 2, seed).to(dtype))
 
@@ -170,6 +173,7 @@ def test_masked_classes_are_not_shown_to_f():
 
 
 @entries(ENTRIES | WITH_GRADIENT)
+@pytest.mark.few(7)
 def test_every_call_works_where_gradients_are_off(entry):
     if entry is ENTRIES["optimize"]:
         pytest.skip("it trains")

@@ -33,6 +33,7 @@ def masked_by(claim, mask: str, dtype: torch.dtype) -> tuple[torch.Tensor, torch
 
 @of_all
 @with_masks
+@pytest.mark.few(38)
 def test_draws_are_those_of_a_mask_of_minus_infinity(claim, dtype, mask):
     logits, same = masked_by(claim, mask, dtype)
     f = loss_of("cubic", *logits.shape)
@@ -44,6 +45,7 @@ def test_draws_are_those_of_a_mask_of_minus_infinity(claim, dtype, mask):
 
 @of_all
 @with_masks
+@pytest.mark.few(38)
 def test_training_gets_the_same_gradient(claim, dtype, mask):
     f, grads = None, []
     for logits in masked_by(claim, mask, dtype):
@@ -90,6 +92,7 @@ def test_a_masked_class_has_probability_zero_and_no_logarithm(dtype, mask):
     ids=lambda c: str(c.estimator),
 )
 @pytest.mark.parametrize("mask", [-1e4, -1e8, torch.finfo(torch.float64).min])
+@pytest.mark.few(18)
 def test_tuples_leave_masked_classes_out(claim, mask):
     logits = logits_of("masked")
     f = loss_of("table")

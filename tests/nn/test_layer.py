@@ -91,6 +91,7 @@ NUMBERS = [
 
 @pytest.mark.parametrize(("embedding", "values"), NUMBERS)
 @every
+@pytest.mark.few(11)
 def test_number_embeddings_are_linear_in_the_sample(estimator, embedding, values):
     logits = leaf(6, 2, len(values))
     out, gradient = step(
@@ -496,6 +497,7 @@ CELLS = [
 
 
 @pytest.mark.parametrize(("row", "estimator"), CELLS)
+@pytest.mark.few(16)
 def test_what_the_table_says_works(row, estimator):
     CHECKS[row](estimator)
 

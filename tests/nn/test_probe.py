@@ -39,6 +39,7 @@ def one(f, logits, b):
 
 
 @pytest.mark.parametrize("text", EXACT)
+@pytest.mark.few(3)
 def test_exact_rows_are_those_of_exact_moments(text, batch):
     f, logits = batch
     probe = GradientProbe([text])
@@ -58,6 +59,7 @@ def test_exact_rows_are_those_of_exact_moments(text, batch):
 
 
 @pytest.mark.parametrize("text", ["GR(tau=0.3, k=4)", "RF(m=3)"])
+@pytest.mark.few(1)
 def test_draws_agree_with_enumeration(text, batch, monkeypatch, unchecked):
     f, logits = batch
     exact = GradientProbe([text])
@@ -264,6 +266,7 @@ def test_rows_without_a_measurement_are_named(batch):
     assert text.get_text().startswith("nothing could be measured")
 
 
+@pytest.mark.thorough  # test_plot_door.py draws a probe
 def test_figure_is_the_same_again_and_shows_all(unchecked):
     reduced = {"epochs": 1, "seeds": 1, "every": 3, "draws": 64, "latent": "2x2"}
     rows = figure.rows(3, **reduced)

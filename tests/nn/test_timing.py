@@ -160,6 +160,7 @@ def test_memory_is_the_same_every_time(rows):
     pd.testing.assert_series_equal(again["peak_bytes"], rows["peak_bytes"])
 
 
+@pytest.mark.thorough  # test_memory_is_the_same_every_time
 def test_memory_of_samples_grows_with_their_number():
     table = time_layers(["GR(k=10)", "GR(k=20)"], [(64, 64)], batch=32, seconds=0.01)
     ten, twenty = table["peak_bytes"].iloc[1:]
@@ -259,6 +260,7 @@ QUICK = ["--batch", "4", "--seconds", "0.01", "--size", "3x2,3x4,2x4"]
 
 
 @with_user_types
+@pytest.mark.thorough  # test_smoke.py times by command
 def test_the_command_prints_a_table_and_writes_rows_and_picture(tmp_path, capsys):
     chosen = ["ZGR", "RF(m=4)"]
     assert main(["time", *chosen, *QUICK, "--out", str(tmp_path)]) == 0
@@ -316,6 +318,7 @@ def draw(f, logits, n, generator):
 
 
 @with_user_types
+@pytest.mark.thorough  # test_smoke.py times them
 def test_your_own_loss_and_code_are_timed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(MINE)

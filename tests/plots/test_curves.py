@@ -20,6 +20,8 @@ def rows(square: float, se: float, truth2: float = 4.0) -> pd.DataFrame:
         (36.0, 0.0, 3.0, 0.0, True),
         # Within two standard errors of zero: the limit is the root of 1 + 2 * 1.5 = 4.
         (1.0, 1.5, 1.0, np.nan, False),
+        # Between one and two standard errors: the limit is the root of 3 + 2 * 2 = 7.
+        (3.0, 2.0, 7**0.5 / 2, np.nan, False),
         # Below zero by chance: the noise remains.
         (-3.0, 2.0, 1.0, np.nan, False),
         (0.0, 0.0, 0.0, np.nan, False),

@@ -91,6 +91,13 @@ def curves(names=("ST", "ZGR", "GS-ST(tau=0.5)", "GS-ST(tau=1)", "RF(m=4)")) -> 
     return pd.concat(parts, ignore_index=True)
 
 
+@functools.cache
+def bounded(method: str = "exact") -> pd.DataFrame:
+    texts = ["PLAIN", "VIMCO", "VIMCO-A", "OVIS", "OVIS(gamma=1)", "OVIS-MC(s=10)", "LE", "ZGR"]
+    on = problem("mlp", 2, 2), regime("moderate", 2, 2)
+    return gradlab.bounds.compare(*on, texts, k=(1, 2, 8, 32), draws=256, method=method)
+
+
 # What is called, and with which rows.
 CASES = {
     "temperature": (plot.temperature, compared),
@@ -113,6 +120,10 @@ CASES = {
         functools.partial(plot.budget, show="error"),
         lambda: recommended().curves,
     ),
+    "bounds": (plot.bounds, bounded),
+    "bounds, bias": (functools.partial(plot.bounds, show="bias"), bounded),
+    "bounds, draws": (plot.bounds, lambda: bounded("monte-carlo")),
+    "bounds, both": (functools.partial(plot.bounds, show="variance"), lambda: bounded("both")),
     "verdicts": (plot.verdicts, verified),
     "probe": (plot.probe, probed),
     "probe, rmse": (functools.partial(plot.probe, show="rmse"), probed),
@@ -178,10 +189,13 @@ def faults(figure: Figure) -> list[str]:
 
 @pytest.mark.parametrize("width", WIDTHS)
 @cases
-def test_nothing_is_cut_off_or_lies_on_something_else(name, width):
+@pytest.mark.few(7)
+def test_texts_can_be_read_and_nothing_is_cut_off_or_lies_on_something_else(name, width):
     figure = at_width(name, width)
     assert figure.get_figwidth() == WIDTHS[width]
-    assert len(seen_texts(figure)) > 5
+    texts = seen_texts(figure)
+    assert len(texts) > 5
+    assert min(text.get_fontsize() for text in texts) >= 5.0
     assert faults(figure) == []
     # Something to see is left between labels and legend.
     assert min(ax.get_position().height * figure.get_figheight() for ax in figure.axes) > 0.5
@@ -189,6 +203,7 @@ def test_nothing_is_cut_off_or_lies_on_something_else(name, width):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.thorough  # the same faults are looked for above
 def test_nothing_is_cut_off_in_the_picture_of_a_recommendation(width):
     figure = recommendation.plot(recommended().curves, width)
     figure.draw_without_rendering()
@@ -206,13 +221,8 @@ def test_faults_are_seen():
     assert "one name on another name" in found
 
 
-@cases
-def test_texts_are_large_enough_to_read(name):
-    sizes = [text.get_fontsize() for text in seen_texts(at_width(name))]
-    assert min(sizes) >= 5.0
-
-
 @each
+@pytest.mark.few(2)
 def test_axes_of_the_caller_are_drawn_on(name):
     figure, ax = plt.subplots(figsize=(5, 4), layout="constrained")
     before = ax.xaxis.label.get_size()
@@ -240,6 +250,7 @@ def test_several_axes_of_the_caller(function):
 
 
 @each
+@pytest.mark.few(2)
 def test_settings_of_the_caller_are_kept(name):
     mine = {"font.size": 6.0, "xtick.labelsize": 5.0, "grid.alpha": 0.9, "lines.markersize": 2.5}
     mine |= {"font.family": ["serif"], "axes.labelsize": 9.5, "legend.fontsize": 5.5}
@@ -263,6 +274,7 @@ def test_settings_of_the_caller_are_kept(name):
 
 
 @each
+@pytest.mark.few(2)
 def test_rows_and_settings_are_left_as_they_were_and_a_csv_is_enough(name):
     rows = rows_of(name)
     before, settings = rows.copy(), dict(mpl.rcParams)

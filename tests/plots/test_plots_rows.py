@@ -196,6 +196,7 @@ DRAWN = [
 
 
 @pytest.mark.parametrize(("name", "taken"), DRAWN)
+@pytest.mark.few(11)
 def test_rows_of_a_verb_are_drawn(name, taken):
     rows = taken(rows_of(name))
     before = rows.copy()
@@ -228,6 +229,7 @@ def test_the_least_favourable_verdict_is_drawn():
 
 @pytest.mark.parametrize("estimators", [["ZGR", "ST"], ["ST"], ["RF", "REINFORCE"], ["ARSM"]])
 @pytest.mark.parametrize("f", ["mlp", "quadratic", "constant"])
+@pytest.mark.few(2)
 def test_recommend_without_a_temperature_explains_itself(estimators, f):
     answer = recommended(estimators, f, temperatures=None)
     assert f"Best: {answer.best[0]}" in answer.explain()

@@ -147,6 +147,7 @@ def test_exact_single_rows_have_no_bars():
 
 
 @pytest.mark.parametrize("name", ["bias2", "variance", "mse"])
+@pytest.mark.few(1)
 def test_relative_squares_are_divided_by_truth2(name):
     rows = one_cell(estimators=("GS-ST",), problems=("mlp",), se=0.5)
     figure = plot(rows, y=f"relative_{name}")
@@ -166,6 +167,7 @@ def test_relative_squares_are_divided_by_truth2(name):
         ("cosine", [0.01, 0.02, 0.9], "log"),
     ],
 )
+@pytest.mark.few(2)
 def test_axis_of_y(y, values, scale):
     rows = one_cell(estimators=("GS-ST",), problems=("mlp",)).assign(**{y: values})
     assert plot(rows, y=y).axes[0].get_yscale() == scale
@@ -238,7 +240,10 @@ def with_losses(refused: int, failed: int, lacking: int) -> pd.DataFrame:
     ],
 )
 def test_rows_without_a_number_are_counted(losses, text):
-    assert points_of(with_losses(*losses)).lost == text
+    rows = with_losses(*losses)
+    found = points_of(rows)
+    assert found.lost == text
+    assert found.table["count"].sum() == len(rows) - sum(losses)
 
 
 def test_the_foot_tells_how_many_rows_have_no_number():
@@ -273,6 +278,7 @@ def test_rows_of_different_counts_are_told():
         ("tau", ["τ = 0.1", "τ = 1", "τ = 10", "no τ"]),
     ],
 )
+@pytest.mark.few(2)
 def test_panels(col, expected):
     rows = sweep(sizes=((10, 2), (2, 2), (3, 4)))
     assert points_of(rows, x="calls", col=col).panels == expected
@@ -305,6 +311,7 @@ def test_text_along_x_is_named_and_not_joined():
 
 
 @pytest.mark.parametrize("count", [1, 12, MOST_HUES])
+@pytest.mark.few(1)
 def test_no_two_hues_look_alike(count):
     rows = one_cell(estimators=[f"GST(gap={i})" for i in range(count)], problems=("mlp",))
     figure = plot(rows)
@@ -327,6 +334,7 @@ def test_series_keep_their_colour_and_no_two_look_alike():
 
 
 @pytest.mark.parametrize("count", [5, MOST_PANELS])
+@pytest.mark.few(1)
 def test_many_panels(count):
     names = [f"norm:{i}" for i in range(count)]
     rows = one_cell(estimators=("ZGR", "RF(m=2)"), problems=names)

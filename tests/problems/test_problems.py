@@ -82,6 +82,7 @@ def gradient(f, x):
 
 
 @pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.few(6)
 def test_batch_axes(text):
     f = make(text)
     x = relaxed(f, 2, 3)
@@ -103,6 +104,7 @@ def test_class_axis_first_in_memory(text):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.few(15)
 def test_dtype_follows_x(text, dtype):
     f = make(text)
     x = all_states(f.N, f.C)[:50]
@@ -114,6 +116,7 @@ def test_dtype_follows_x(text, dtype):
 
 
 @pytest.mark.parametrize("text", DIFFERENTIABLE)
+@pytest.mark.few(7)
 def test_gradient_is_that_of_the_values(text):
     f = make(text)
     assert f.differentiable
@@ -180,6 +183,7 @@ def relative_difference(f, variable, order):
 
 @pytest.mark.parametrize("variable", range(4))
 @pytest.mark.parametrize("text", DIFFERENTIABLE)
+@pytest.mark.few(28)
 def test_declared_degree_is_the_measured_one(text, variable):
     f = make(text)
     order = 5 if f.degree == math.inf else f.degree
@@ -474,6 +478,7 @@ def forge(file):
     ],
     ids=["empty", "garbage", "truncated", "flipped", "pickle", "forged"],
 )
+@pytest.mark.few(2)
 def test_damaged_cache_is_replaced(damage, cache):
     first = load(QUICK)
     (file,) = cache.iterdir()

@@ -8,7 +8,17 @@ import pandas as pd
 import gradlab
 from gradlab.problems import problem, regime
 
-__all__ = ["HOSTILE", "compared", "hostile", "swept", "trained"]
+__all__ = [
+    "HOSTILE",
+    "compared",
+    "ended",
+    "hostile",
+    "judged",
+    "obeyed",
+    "swept",
+    "timed",
+    "trained",
+]
 
 HOSTILE = "</script><img src=x onerror=\"document.title='hit'\">'&amp; \u2028 ζ𝛕"
 """A name that would leave any place where it is not escaped."""
@@ -71,3 +81,59 @@ def hostile() -> pd.DataFrame:
     rows.loc[rows.index[:2], "cosine"] = [np.nan, np.inf]
     rows.loc[rows.index[2], "bias2"] = -1.0
     return rows
+
+
+def judged() -> pd.DataFrame:
+    """Return verdicts of both methods: one proved, one biased, one within delta, one not usable."""
+    rows = {
+        "estimator": ["ZGR", "ST", "RF(m=4)", "ARM"],
+        "problem": "mlp(N=2, C=3, seed=0)",
+        "outcome": ["UNBIASED", "BIASED", "UNBIASED", "NOT APPLICABLE"],
+        "holds": [True, False, True, True],
+        "method": ["exact", "monte carlo", "monte carlo", None],
+        "unit": "|g|",
+        "bias": [1e-16, 0.7, 0.01, np.nan],
+        "bias_se": [0.0, 0.02, 0.008, np.nan],
+        "limit": [1e-14, 1.1, 0.044, np.nan],
+        "delta": 0.05,
+        "draws": [np.nan, 978, 54380, np.nan],
+        "reason": [None, None, None, "for 2 classes"],
+    }
+    return pd.DataFrame(rows)
+
+
+def timed() -> pd.DataFrame:
+    """Return rows as of `gradlab time`: three layers at two sizes, one of them left out at one."""
+    rows = []
+    for C in (4, 16):
+        for name, ms in (("F.gumbel_softmax(hard=True)", 1.0), ("ST", 0.5), ("GR(k=10)", 4.0)):
+            row = {"estimator": name, "series": name, "timed": "layer", "mode": "eager", "N": 32}
+            times = {"ms": ms * C, "ms_q25": 0.9 * ms * C, "ms_q75": 1.2 * ms * C, "ratio": ms}
+            times |= {"ratio_q25": 0.9 * ms, "ratio_q75": 1.2 * ms, "peak_bytes": 1e6 * ms}
+            left_out = name.startswith("GR") and C == 16
+            row |= {"C": C, "reason": "too slow" if left_out else None, "machine": "AMD EPYC"}
+            rows.append(row | (dict.fromkeys(times) if left_out else times) | {"threads": 1})
+    return pd.DataFrame(rows)
+
+
+def obeyed() -> pd.DataFrame:
+    """Return rows as of the figure cold-limit: a mean that follows tau, a variance 1 / tau."""
+    rows = []
+    for tau in (0.01, 0.1, 1.0):
+        for quantity, power, slope in (("mean", 1, 0.98), ("variance", -1, -1.01)):
+            row = {"problem": "mlp", "estimator": f"GS-ST(tau={tau:g})", "tau": tau}
+            row |= {"quantity": quantity, "power": power, "law": 0.5 * tau**power}
+            rows.append(row | {"difference": 0.5 * tau**slope, "slope": slope})
+    return pd.DataFrame(rows)
+
+
+def ended() -> pd.DataFrame:
+    """Return rows as of the figure toys: two runs, one of which ends where theory does not."""
+    rows = []
+    for estimator, q, predicted in (("ST", 0.4, 0.1), ("LE", 0.01, 0.02)):
+        for step in (0, 100):
+            row = {"toy": "Tucker", "estimator": estimator, "step": step, "fitted": False}
+            row |= {"q": 0.5 if step == 0 else q, "predicted": 0.5 if step == 0 else predicted}
+            end = {"limit": predicted, "least": 0.2} if step else {"limit": None, "least": None}
+            rows.append(row | {"loss": 0.2 + row["q"] / 10} | end)
+    return pd.DataFrame(rows)

@@ -27,9 +27,21 @@ from gradlab.report.ranked import ranked_section
 from gradlab.report.reduction import reduced
 from gradlab.report.sources import Source, kind_of, read
 from gradlab.report.tables import data_of
+from gradlab.report.theory import ends_section, laws_section
+from gradlab.report.timed import timed_section
 from gradlab.report.trained import training_section
 from gradlab.verification.order import rungs
-from report_rows import HOSTILE, compared, hostile, swept, trained
+from report_rows import (
+    HOSTILE,
+    compared,
+    ended,
+    hostile,
+    judged,
+    obeyed,
+    swept,
+    timed,
+    trained,
+)
 
 pytest.importorskip("vl_convert", reason="gradlab[report] is not installed")
 
@@ -95,6 +107,23 @@ def test_wins_are_those_of_a_ranking_of_each_problem():
     )
 
 
+def test_noise_does_not_win():
+    rows = prepared(swept())
+    best = wins(rows, 12, 10)[0].removeprefix("At equal cost ").partition(" ")[0]
+    noisy = rows["cosine_se"].mask(rows["series"] == best, 0.4)
+    lead = wins(rows.assign(cosine_se=noisy), 12, 10)[0]
+    assert "makes the most progress most often" in lead
+    assert not lead.startswith(f"At equal cost {best} ")
+
+
+def test_squares_are_relative_to_the_gradient():
+    rows = compared()
+    found = prepared(rows)
+    for name in ("bias2", "bias2_se", "variance", "mse"):
+        wanted = rows[name] / rows["truth2"]
+        np.testing.assert_allclose(found[f"rel_{name}"], wanted.where(rows["truth2"] > 0))
+
+
 def test_too_few_draws_do_not_win():
     rows = prepared(compared())
     rows = rows[is_measured(rows)]
@@ -127,8 +156,9 @@ def verdict_rows(**columns) -> pd.DataFrame:
     return pd.DataFrame(rows | columns)
 
 
-def test_the_answer_names_verdicts_that_fail():
-    section = judged_section(Source("v", verdict_rows(), "verify"))
+@pytest.mark.parametrize("flags", [(True, False), ("True", "False"), (1.0, 0.0)])
+def test_the_answer_names_verdicts_that_fail(flags):
+    section = judged_section(Source("v", verdict_rows(holds=list(flags)), "verify"))
     assert section.lead == "MINE: BIASED. Not as declared, or as asked."
     evidence = dict(section.evidence)["MINE on mlp: BIASED"]
     assert "Bias 0.3 |g|. 978 draws." in evidence
@@ -169,15 +199,153 @@ def test_a_training_is_answered_by_its_smallest_test_loss():
         (pd.DataFrame({"estimator": ["ST"], "bias2": [1.0], "variance": [1.0]}), "compare"),
         (pd.DataFrame(columns=["step", "estimator", "bias2", "variance"]), "probe"),
         (pd.DataFrame(columns=["planted", "outcome"]), "planted"),
+        (timed(), "time"),
+        (obeyed(), "laws"),
+        (ended(), "ends"),
     ],
 )
 def test_kinds_are_known_by_columns(rows, kind):
     assert kind_of(rows) == kind
 
 
+def bounded() -> pd.DataFrame:
+    on = problem("mlp", 2, 2), regime("moderate", 2, 2)
+    return gradlab.bounds.compare(*on, ["VIMCO", "LE", "ZGR"], k=(2, 4, 8))
+
+
+def test_rows_of_bounds_are_drawn_against_the_number_of_samples():
+    (source,) = read([bounded()])
+    section = measured_section(source, None, None)
+    assert "in 3 of 3 cases" in section.lead
+    assert "3 numbers of samples K: 2, 4 and 8" in section.asked
+    assert [chart.name for chart in section.charts] == ["samples", "plane"]
+    assert section.charts[0].x.column == "K"
+    assert "K" in section.shown
+    assert "K" not in section.selects
+    assert "at one K." in " ".join(section.answer)
+
+
+def test_rows_of_one_number_of_samples_are_one_case():
+    (source,) = read([bounded().query("K == 4")])
+    section = measured_section(source, None, None)
+    assert "LE makes the most progress" in section.lead
+    assert [chart.name for chart in section.charts] == ["plane"]
+
+
+def test_a_verdict_on_a_bound_is_reported():
+    (source,) = read([gradlab.bounds.verify("OVIS(gamma=1)")])
+    section = judged_section(source)
+    assert section.lead == "OVIS(gamma=1): BIASED. As declared, or as asked."
+    assert "K" in section.shown
+    assert "BIASED in K" in source.told
+
+
 def test_rows_of_few_columns_are_shown_and_not_ranked():
     text = report.html([pd.DataFrame({"estimator": ["ST"], "bias2": [1.0], "variance": [2.0]})])
     assert "they are shown, but not ranked at equal cost" in text
+
+
+# ---- pictures of verdicts, times and theory --------------------------------------------------
+
+
+def points_of(text: str, chart: str) -> list[dict]:
+    """Return the points of the first section with the places that its picture reads."""
+    data = Read(text).data()[0]
+    names = [c["name"] for c in data["columns"]]
+    values = [
+        [None if v is None else v if c["number"] else c["texts"][v] for v in c["values"]]
+        for c in data["columns"]
+    ]
+    assert chart in [c["name"] for c in data["charts"]]
+    return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+
+
+def test_verdicts_are_drawn_with_their_bounds_beside_what_counts_as_none():
+    points = {p["estimator"]: p for p in points_of(report.html([judged()]), "evidence")}
+    found = {name: (p["from"], p["to"], p["target"]) for name, p in points.items()}
+    assert found["ST"] == (0.7, 1.1, 0.05)
+    assert found["RF(m=4)"] == (0.01, 0.044, 0.05)
+    assert found["ZGR"] == (None, None, None)  # proved: no interval
+    assert points["ARM"]["line"] is None
+    (chart,) = judged_section(Source("v", judged(), "verify")).charts
+    assert "Not drawn: 1 verdict without a bias." in chart.caption
+    assert (chart.by, chart.marks, chart.ys[0].ends) == ("line", "target", ("from", "to"))
+
+
+def test_of_many_verdicts_those_that_fail_are_drawn_first():
+    many = pd.concat([judged()[:3].assign(problem=f"p{i}") for i in range(30)], ignore_index=True)
+    many["bias"] += 0.001 * many.index
+    section = judged_section(Source("v", many, "verify"))
+    drawn = section.rows["line"].notna()
+    assert drawn.sum() == 40
+    assert (many.loc[drawn, "estimator"] == "ST").sum() == 30
+    assert "Not drawn: 50 verdicts beside the 40 that matter most." in section.charts[0].caption
+
+
+def test_a_ladder_is_drawn_by_kind_of_loss():
+    few = [rung for rung in rungs() if rung.regime == "moderate"]
+    rows = gradlab.verify_order("ZGR", on=few).rows()
+    section = judged_section(Source("l", rows, kind_of(rows)))
+    assert set(section.rows["line"].dropna()) <= set(rows["kind"])
+    assert "cubic" in set(section.rows["line"])
+    assert section.charts[0].marks == ""
+
+
+def test_verdicts_by_draws_are_counted_under_both_of_their_names():
+    for method in ("monte carlo", "draws"):
+        section = judged_section(Source("v", verdict_rows(method=["exact", method]), "verify"))
+        assert section.answer[-1].endswith("rounding: 1. By draws: 1.")
+
+
+def test_times_are_answered_at_the_largest_size():
+    section = timed_section(Source("t", timed(), kind_of(timed())))
+    assert section.lead == (
+        "At 32 variables of 16 classes ST is the fastest: 8 ms per pass, 0.50 times the time of "
+        "F.gumbel_softmax(hard=True)."
+    )
+    assert [row[0] for row in section.small[0].rows] == ["ST", "F.gumbel_softmax(hard=True)"]
+    assert section.small[0].rows[0][2] == "8 (7.2 to 9.6)"
+    assert section.notes == ["Left out: GR(k=10): too slow"]
+    assert [chart.name for chart in section.charts] == ["times", "by-classes"]
+    assert "threads: 1" in section.asked
+
+
+def test_times_that_overlap_are_named():
+    rows = timed()
+    rows.loc[rows["estimator"].str.startswith("GR"), ["ms", "ms_q25", "reason"]] = [9, 7, None]
+    answer = timed_section(Source("t", rows, "time")).answer
+    assert "The quartiles of GR(k=10) overlap with its quartiles." in answer
+
+
+def test_no_time_at_all_is_a_sentence():
+    rows = timed().assign(ms=np.nan, reason="too slow")
+    assert timed_section(Source("t", rows, "time")).lead.startswith("Nothing could be timed")
+
+
+def test_laws_are_answered_by_the_worst_slope():
+    section = laws_section(Source("l", obeyed(), kind_of(obeyed())))
+    assert section.lead == "The fitted slopes are within 0.02 of those that theory predicts."
+    assert [row[-2:] for row in section.small[0].rows] == [["1", "0.980"], ["-1", "-1.010"]]
+
+
+def test_ends_of_descent_are_counted_against_the_prediction():
+    section = ends_section(Source("e", ended(), kind_of(ended())))
+    assert section.lead.startswith("In 1 of 2 runs descent ends within 0.05")
+    assert section.answer == ["Tucker: LE reaches the smallest loss, 0.201; the least is 0.2."]
+    assert section.rows["foreseen"].tolist() == [0.1, 0.02]
+
+
+def test_curves_and_probe_in_one_table_are_two_sections():
+    probed = compared().query("method == 'exact'").assign(step=0, part="probe")
+    rows = pd.concat([trained().assign(part="curve"), probed], ignore_index=True)
+    assert [source.kind for source in read([rows])] == ["training", "probe"]
+
+
+@pytest.mark.parametrize("rows", [pd.DataFrame({"task": ["a"], "rho": [0.5]}), compared().T])
+def test_rows_of_no_known_kind_are_shown_and_what_is_known_is_named(rows):
+    text = report.html([rows.reset_index()])
+    assert "has no answer for rows of this kind" in text
+    assert report.ANSWERED in text
 
 
 # ---- faults and odd input ---------------------------------------------------------------------
@@ -272,6 +440,13 @@ def test_what_is_not_finite_is_empty():
     assert not re.search(r"\b(NaN|Infinity)\b", json.dumps(Read(report.html([hostile()])).data()))
 
 
+def test_whole_numbers_keep_their_digits():
+    seeds = [1234567890123, 3]
+    (seed, value) = data_of(pd.DataFrame({"seed": seeds, "x": [1.23456789, 2]}), [], []).columns
+    assert seed["values"] == seeds
+    assert value["values"] == [1.23457, 2]
+
+
 def test_points_without_a_logarithm_are_counted():
     rows = compared().copy()
     rows.loc[rows["method"] == "exact", "bias2"] = [
@@ -320,6 +495,7 @@ def test_a_report_of_200_000_rows_is_small(tmp_path):
     assert "makes the most progress most often" in text
 
 
+@pytest.mark.thorough  # test_rows_that_differ_in_seeds_become_medians
 def test_a_report_shrinks_until_it_fits(monkeypatch, page):
     monkeypatch.setattr(report, "LARGEST", len(page.encode()) - 1)
     rows = many(30)

@@ -8,7 +8,17 @@ import pytest
 import browser
 from browser import Page
 from gradlab import report
-from report_rows import HOSTILE, compared, hostile, swept, trained
+from report_rows import (
+    HOSTILE,
+    compared,
+    ended,
+    hostile,
+    judged,
+    obeyed,
+    swept,
+    timed,
+    trained,
+)
 
 pytestmark = pytest.mark.skipif(browser.missing() != "", reason=browser.missing())
 pytest.importorskip("vl_convert", reason="gradlab[report] is not installed")
@@ -32,6 +42,9 @@ def reports(tmp_path_factory) -> dict[str, Path]:
         "sweep": [swept()],
         "hostile": [hostile()],
         "mixed": [compared(), trained(), verdicts],
+        "judged": [judged()],
+        "timed": [timed()],
+        "theory": [obeyed(), ended()],
     }
     return {n: report.write(of, folder / f"{n}.html", title=n) for n, of in things.items()}
 
@@ -57,7 +70,10 @@ def sign(page: Page, title: str) -> str:
 
 
 @pytest.mark.parametrize("width", [360, 1400])
-@pytest.mark.parametrize("name", ["compare", "sweep", "hostile", "mixed"])
+@pytest.mark.parametrize(
+    "name", ["compare", "sweep", "hostile", "mixed", "judged", "timed", "theory"]
+)
+@pytest.mark.few(1)
 def test_pages_load_without_fault_request_or_overflow(started, reports, name, width):
     page = started.open(reports[name], width).drawn()
     assert page.complaints() == []
@@ -177,6 +193,60 @@ def test_the_switch_changes_the_scale_and_its_note(page):
     assert (note.text, button.get_attribute("aria-pressed")) == ("", "false")
 
 
+def places(page: Page, selector: str) -> list[tuple[float, float]]:
+    """Return left and right of elements, in pixels of the page."""
+    shape = "[...document.querySelectorAll(arguments[0])].map((e) => e.getBoundingClientRect())"
+    return [(r["left"], r["right"]) for r in page.script(f"return {shape}", selector)]
+
+
+def lines(page: Page, picture: str) -> list[str]:
+    """Return the names of the lines of a dot plot, from the top."""
+    labels = "[...document.querySelectorAll(arguments[0] + ' .role-axis-label')]"
+    return page.script(f"return [...{labels}.at(-1).children].map((e) => e.textContent)", picture)
+
+
+def test_the_bound_of_a_verdict_is_drawn_on_its_side_of_the_target(started, reports):
+    page = started.open(reports["judged"]).drawn()
+    labels = lines(page, "#s1-evidence")
+    assert {"ST", "ZGR", "RF(m=4)"} <= set(labels)
+    assert "ARM" not in labels
+    # Strokes of the target stand at one place, one for each verdict by draws.
+    strokes = places(page, "#s1-evidence .mark-rect.role-mark path")
+    target = sum(strokes[0]) / 2
+    assert len({round(left) for left, _ in strokes}) == 1
+    assert len(strokes) == 2
+    # The thin lines end at the bounds: ST is biased, RF(4) is shown to be below the target.
+    below, above = sorted(right for _, right in places(page, "#s1-evidence .layer_1_marks line"))
+    assert below < target < above
+
+
+def test_a_verdict_is_hovered_and_read_by_keys_and_paper(started, reports):
+    page = started.open(reports["judged"]).drawn()
+    points = page.find_all("#s1-evidence .mark-symbol path")
+    labels = [point.get_attribute("aria-label") for point in points]
+    assert len(labels) == 3
+    at = next(i for i, label in enumerate(labels) if "estimator ST" in label)
+    assert "outcome BIASED" in labels[at]
+    page.hover(points[at])
+    shown = page.until(lambda: page.find("#vg-tooltip-element.visible").text)
+    assert {"bias 0.7", "limit 1.1", "delta 0.05"} <= set(shown.splitlines())
+    assert page.printed().startswith(b"%PDF")
+
+
+def test_times_follow_the_menu_of_sizes_but_curves_show_all(started, reports):
+    page = started.open(reports["timed"]).drawn()
+    size, curves = page.find("select[data-column=size]"), "#s1-by-classes .mark-symbol path"
+    assert len(page.find_all("#s1-times .mark-symbol path")) == 3
+    assert lines(page, "#s1-times")[0] == "ST"
+    assert len(page.find_all(curves)) == 5
+    redrawn(page, lambda: size.send_keys("32x16"))
+    assert len(page.find_all("#s1-times .mark-symbol path")) == 2
+    assert len(page.find_all(curves)) == 5
+    assert lines(page, "#s1-times")[0] == "ST"  # the fastest stands on top
+    label = "return document.querySelector('#s1-times .mark-symbol path').ariaLabel"
+    assert "size 32x16" in page.script(label)
+
+
 def test_selects_choose_a_problem(started, reports):
     page = started.open(reports["sweep"]).drawn()
     problem = page.find("select[data-column=problem]")
@@ -250,6 +320,7 @@ def test_without_scripts_there_are_pictures_and_rows(started, reports):
         started.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", off)
 
 
+@pytest.mark.thorough  # shows that the other tests can fail
 def test_a_fault_and_a_request_would_be_seen(started, tmp_path):
     bad = tmp_path / "bad.html"
     bad.write_text("<body style='width:3000px'><script>nope()</script><img src='missing.png'>")

@@ -32,6 +32,16 @@ GRID = Grid(
 )
 
 
+# A loss that cannot be evaluated until there is a file: no sweep of it ends before.
+WAITS = """
+import os, time
+def loss(x):
+    while not os.path.exists(__file__ + ".go"):
+        time.sleep(0.01)
+    return x[..., 0].sum(-1)
+"""
+
+
 def free_port():
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -112,13 +122,13 @@ def test_without_dask_the_extra_is_named(tmp_path, monkeypatch):
 
 
 @contextmanager
-def running_sweep(store, address):
+def running_sweep(store, address, grid=GRID):
     """Run the sweep in a thread; yield when it has rows, and join it."""
     outcome = []
 
     def run():
         try:
-            outcome.append(run_sweep(GRID, store, scheduler=address))
+            outcome.append(run_sweep(grid, store, scheduler=address))
         except Exception as error:
             outcome.append(error)
 
@@ -151,16 +161,23 @@ def test_a_killed_worker_of_the_cluster_is_done_without(local, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_dead_scheduler_is_told_and_the_sweep_goes_on_elsewhere(local, tmp_path):
+def test_a_dead_scheduler_is_told_and_the_sweep_goes_on_elsewhere(tmp_path):
     store = tmp_path / "s.db"
+    (tmp_path / "own.py").write_text(WAITS)
+    # One worker waits for the file, the other gives rows. So the sweep is not done when the
+    # scheduler dies, however slow this machine is.
+    asked = {"estimators": ["ZGR", "ARSM"], "draws": 64, "folder": tmp_path}
+    grid = Grid(["quadratic", "own.py:loss", "cubic", "mlp"], ["2x3"], **asked)
     with cluster() as (address, scheduler, _):
-        with running_sweep(store, address) as outcome:
+        with running_sweep(store, address, grid) as outcome:
             scheduler.kill()
         assert isinstance(outcome[0], CrewError), repr(outcome[0])
         assert "repeat the command to continue" in str(outcome[0])
-    assert 0 < len(sweep_rows(store)) < len(GRID)
-    run_sweep(GRID, store, workers=2)
-    assert_same(store, local)
+    assert 0 < len(sweep_rows(store)) < len(grid)
+    (tmp_path / "own.py.go").touch()
+    run_sweep(grid, store, workers=2)
+    run_sweep(grid, tmp_path / "undisturbed.db", workers=2)
+    assert_same(store, sweep_rows(tmp_path / "undisturbed.db").drop(columns="seconds"))
 
 
 @pytest.mark.slow

@@ -112,6 +112,7 @@ def test_the_mode_is_the_nearest_level():
 
 
 @pytest.mark.parametrize("estimator", PATHWISE)
+@pytest.mark.few(2)
 def test_each_pathwise_estimator_learns(estimator, unchecked):
     training = begun(estimator=estimator, epochs=4, first_drop=4, second_drop=4)
     curve = train(training)
@@ -130,6 +131,7 @@ def test_each_pathwise_estimator_learns(estimator, unchecked):
     ],
     ids=str,
 )
+@pytest.mark.few(1)
 def test_weights_activations_and_levels(settings, unchecked):
     training = begun(**settings)
     training.data = dataclasses.replace(DIGITS, train=DIGITS.train[:20])
@@ -151,6 +153,7 @@ def test_weights_activations_and_levels(settings, unchecked):
 
 
 @pytest.mark.parametrize("estimator", ["ZGR", "GS"])
+@pytest.mark.few(1)
 def test_an_interrupted_run_goes_on_exactly(estimator, tmp_path, interruptible, unchecked):
     straight = begun(estimator=estimator, epochs=2)
     curve = train(straight)
@@ -285,6 +288,7 @@ def test_too_few_levels(levels):
 # The command line.
 
 
+@pytest.mark.thorough  # test_smoke.py trains by command
 def test_command_line_chooses_the_learning_rate(tmp_path, capsys, unchecked):
     command = ["train", "network", "ST", "--lr", "1e-3,1e-6", "--epochs", "2"]
     assert main([*command, "--samples", "2", "--workers", "1", "--out", str(tmp_path)]) == 0

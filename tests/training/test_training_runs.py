@@ -48,6 +48,7 @@ def one_hot_along(x: torch.Tensor, dim: int = -1) -> bool:
 
 @with_dtypes
 @estimators(one_each=True, pathwise=True)
+@pytest.mark.few(18)
 def test_samples_are_exactly_one_hot_or_relaxed(claim, dtype):
     logits = logits_of("masked", 3, 4).to(dtype).expand(50, 3, 4)
     x = claim.estimator.sample(logits, generator())
@@ -60,6 +61,7 @@ def test_samples_are_exactly_one_hot_or_relaxed(claim, dtype):
 
 @with_dtypes
 @estimators(pathwise=True, one_hot=True)
+@pytest.mark.few(29)
 def test_a_given_sample_is_used(claim, dtype):
     logits = logits_of("moderate", 2, 3).to(dtype)
     x = all_states(2, 3).to(dtype)
@@ -73,6 +75,7 @@ def test_a_given_sample_is_the_largest_class_of_a_relaxed_one():
 
 
 @estimators(pathwise=True)
+@pytest.mark.few(10)
 def test_samples_do_not_share_memory_with_what_is_given(claim):
     x = all_states(2, 3)
     before = x.clone()
@@ -82,6 +85,7 @@ def test_samples_do_not_share_memory_with_what_is_given(claim):
 
 
 @estimators(pathwise=True)
+@pytest.mark.few(10)
 def test_the_generator_alone_decides_the_sample(claim):
     logits = logits_of("moderate").expand(30, 2, 3)
     before = torch.get_rng_state()
@@ -102,6 +106,7 @@ def dense(y: torch.Tensor, v: torch.Tensor, tau: float) -> torch.Tensor:
 
 @pytest.mark.parametrize("logits", ["moderate", "masked"])
 @estimators(sample_only=True)
+@pytest.mark.few(14)
 def test_backward_of_a_sample_is_the_pullback(claim, logits):
     x = all_states(2, 3)
     logits = logits_of(logits).expand(x.shape).clone().requires_grad_()
@@ -167,6 +172,7 @@ def replicates(estimator, f, logits: torch.Tensor, n: int) -> torch.Tensor:
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", ["cubic", "mlp"])
 @estimators(tabled=False)
+@pytest.mark.few(34)
 def test_backward_of_the_surrogate_follows_the_law_of_draws(claim, name):
     f, logits = loss_of(name), logits_of("masked")
     g = replicates(claim.estimator, f, logits, 8000)
@@ -185,6 +191,7 @@ def test_backward_of_the_surrogate_follows_the_law_of_draws(claim, name):
 
 
 @estimators(one_hot=True, tabled=False)
+@pytest.mark.few(16)
 def test_the_surrogate_has_the_value_of_f_on_average(claim):
     f, logits = loss_of("cubic"), logits_of("moderate").expand(4000, 2, 3)
     with torch.no_grad():
@@ -207,6 +214,7 @@ class Recorded(torch.nn.Module):
 
 
 @estimators(pathwise=True)
+@pytest.mark.few(10)
 def test_parameters_of_f_get_their_ordinary_gradient(claim):
     f = Recorded()
     logits = logits_of("moderate").expand(20, 2, 3).clone().requires_grad_()
@@ -243,6 +251,7 @@ def test_parameters_of_f_get_an_unbiased_gradient(claim):
 
 
 @estimators(one_each=True)
+@pytest.mark.few(11)
 def test_surrogates_of_a_weighted_sum_are_weighted(claim):
     f, logits = loss_of("cubic"), logits_of("moderate").expand(2, 2, 3)
     first, second = logits.clone().requires_grad_(), logits.clone().requires_grad_()
@@ -254,6 +263,7 @@ def test_surrogates_of_a_weighted_sum_are_weighted(claim):
 
 @pytest.mark.parametrize("batch", [(), (0,), (2, 3)], ids=str)
 @estimators(one_each=True)
+@pytest.mark.few(33)
 def test_surrogates_take_any_batch(claim, batch):
     logits = logits_of("moderate").expand(*batch, 2, 3).clone().requires_grad_()
     values = claim.estimator.surrogate(loss_of("cubic"), logits, generator())
@@ -265,6 +275,7 @@ def test_surrogates_take_any_batch(claim, batch):
 
 @with_dtypes
 @estimators(one_each=True)
+@pytest.mark.few(33)
 def test_surrogates_keep_the_dtype(claim, dtype):
     logits = logits_of("masked", 2, 4).to(dtype).expand(5, 2, 4).clone().requires_grad_()
     values = claim.estimator.surrogate(loss_of("mlp", 2, 4), logits, generator())
@@ -276,6 +287,7 @@ def test_surrogates_keep_the_dtype(claim, dtype):
 
 @pytest.mark.usefixtures("unchecked")
 @estimators(one_each=True, tabled=False, levels=False)
+@pytest.mark.few(8)
 def test_descent_finds_the_least_value(claim):
     f = loss_of("linear", 3, 3)
     logits = torch.zeros(32, 3, 3, dtype=torch.float64, requires_grad=True)
@@ -293,6 +305,7 @@ def test_descent_finds_the_least_value(claim):
 @pytest.mark.parametrize("gap", [50.0, 1e4])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @estimators(one_each=True, pathwise=True, tabled=False)
+@pytest.mark.few(24)
 def test_a_given_sample_of_vanishing_probability_is_no_nan(claim, dtype, gap):
     logits = torch.tensor([[0.0, -gap, -1.0]], dtype=dtype).expand(200, 1, 3)
     logits = logits.clone().requires_grad_()
@@ -308,6 +321,7 @@ def test_a_given_sample_of_vanishing_probability_is_no_nan(claim, dtype, gap):
 
 @pytest.mark.parametrize("dim", [0, 1, 2, -1, -2, -3])
 @drop_in
+@pytest.mark.few(14)
 def test_drop_in_functions_take_the_axis_of_classes(function, arguments, estimator, dim):
     logits = logits_of("moderate", 4, 5).expand(3, 4, 5).movedim(-1, dim).clone().requires_grad_()
     v = torch.randn(logits.shape, dtype=torch.float64, generator=generator(1))
@@ -369,6 +383,7 @@ def test_vmap_and_grad_give_the_estimate_of_each_state(claim):
 
 
 @estimators(pathwise=True, tabled=False)
+@pytest.mark.few(10)
 def test_vmap_and_grad_follow_the_law_of_draws(claim):
     f, logits = loss_of("cubic"), logits_of("moderate").expand(8000, 2, 3)
     gradient = torch.func.grad(lambda row: f(claim.estimator.sample(row)))
@@ -384,6 +399,7 @@ def test_vmap_and_grad_follow_the_law_of_draws(claim):
 
 
 @estimators(pathwise=True, tabled=False)
+@pytest.mark.few(10)
 def test_jacrev_gives_the_matrix_of_backward(claim):
     logits, x = logits_of("moderate"), all_states(2, 3)[5]
 

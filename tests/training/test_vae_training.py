@@ -6,14 +6,17 @@ import pandas as pd
 import pytest
 import torch
 
+import gradlab
 from cases import all_states, generator, is_binary, is_of_levels
 from gradlab.cli import main
+from gradlab.comparison.from_rows import recommend_from_rows
 from gradlab.data.datasets import load_images
 from gradlab.estimators import ESTIMATORS
+from gradlab.plots.probe import plot as plot_probe
 from gradlab.training.loop import train
-from gradlab.training.runs import summary
+from gradlab.training.runs import Run, run_all, summary
 from gradlab.training.vae import DiscreteVAE, read_latent
-from gradlab.training.vae_training import VAESettings, VAETraining
+from gradlab.training.vae_training import PROBED, VAESettings, VAETraining
 from significance import limit, scores
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # shapes are checked in the tests of the parts
@@ -66,6 +69,7 @@ def test_negative_elbo_is_unbiased(vae, images):
 
 
 @pytest.mark.parametrize("samples", [1, 5])
+@pytest.mark.few(1)
 def test_bound_has_the_enumerated_mean_of_importance_weights(vae, images, samples):
     log_joint = enumerated(vae, images)[1]
     # exp(-bound) is an unbiased estimate of p(x), whatever the number of samples.
@@ -124,6 +128,7 @@ def test_a_step_has_the_exact_gradient_of_the_encoder_on_average(unchecked):
 
 
 @pytest.mark.parametrize("name", [n for n, cls in ESTIMATORS.items() if not is_of_levels(cls)])
+@pytest.mark.few(9)
 def test_every_estimator_trains(name, unchecked):
     latent = "6x2" if is_binary(ESTIMATORS[name]) else "4x3"
     begun = training(name, latent=latent, epochs=1)
@@ -138,6 +143,7 @@ def test_every_estimator_trains(name, unchecked):
     ("text", "epochs"),
     [("ZGR", 12), ("REINFORCE(baseline=200)", 12), ("EMA", 24), ("LEARNED", 12)],
 )
+@pytest.mark.few(1)
 def test_training_lowers_the_loss(text, epochs, unchecked):
     curve = train(training(text, epochs=epochs))
     assert curve["train_nelbo"].iloc[-1] < curve["train_nelbo"].iloc[0] - 5
@@ -257,6 +263,7 @@ def test_command_line_compares_over_seeds_and_goes_on(tmp_path, capsys, unchecke
         (["ARSM", "--latent", "300x200"], "use RF"),
     ],
 )
+@pytest.mark.few(2)
 def test_command_line_names_what_is_wrong(options, message, tmp_path, capsys, unchecked):
     assert main(["train", "vae", "--epochs", "1", "--out", str(tmp_path / "out"), *options]) == 2
     assert message in capsys.readouterr().err
@@ -270,3 +277,22 @@ def test_command_line_tells_which_run_stopped(tmp_path, capsys, unchecked):
         "at step 1 with ZGR, seed 0, data digits; the state before it is saved"
         in capsys.readouterr().err
     )
+
+
+def test_rows_of_a_probe_keep_what_was_measured_beside_the_settings_of_the_run(tmp_path):
+    probe = {"estimators": ["ST", "ZGR"], "every": 2, "draws": 128}
+    small = {"latent": "2x3", "epochs": 1, "hidden": 8, "bound_samples": 2, "batch": 60}
+    settings = [VAESettings("ZGR", lr=lr, **small) for lr in (1e-3, 1e-2)]
+    runs = [Run(one, tmp_path / Run.name(one), probe=probe) for one in settings]
+    rows = pd.concat([outcome.probed for outcome in run_all(runs, workers=1)])
+    assert set(rows["batch"]) == {PROBED}
+    assert set(rows["train_batch"]) == {60}
+    assert set(rows["latent"]) == {"2x3"}
+    assert rows.groupby(["lr", "step", "estimator"]).size().eq(1).all()
+    answer = recommend_from_rows(rows, evaluations=12, steps=[2])
+    assert answer.batch == PROBED
+    # Two learning rates are two runs, not two rows of one.
+    assert answer.rows.groupby("lr").size().tolist() == [2, 2]
+    with pytest.raises(ValueError, match="must be of one lr, not 2"):
+        gradlab.plot.probe(rows)
+    assert len(plot_probe(rows).axes) == 4

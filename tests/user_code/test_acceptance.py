@@ -69,6 +69,7 @@ def check_row(row: dict, name: str, on: gradlab.Moments | None = None) -> None:
 
 
 @few_first
+@pytest.mark.few(2)
 def test_verify_takes_it(name):
     verdict = gradlab.verify(CODES[name], LOSS, LOGITS, against=accepted.CODES[name], **OPTIONS)
     assert verdict.outcome == UNBIASED
@@ -77,6 +78,7 @@ def test_verify_takes_it(name):
 
 
 @few_first
+@pytest.mark.few(1)
 def test_verify_order_takes_it(name):
     ladder = verify_order(CODES[name], on=RUNG, against=accepted.CODES[name], **OPTIONS)
     assert ladder.outcome == f"AGREES WITH {accepted.CODES[name]}"
@@ -84,6 +86,7 @@ def test_verify_order_takes_it(name):
 
 
 @each
+@pytest.mark.few(2)
 def test_monte_carlo_takes_it(name):
     moments = gradlab.monte_carlo(CODES[name], LOSS, LOGITS, 4096, seed=5)
     bias2 = moments.bias2(known(name).mean)
@@ -93,12 +96,14 @@ def test_monte_carlo_takes_it(name):
 
 
 @each
+@pytest.mark.few(3)
 def test_compare_takes_it(name):
     rows = gradlab.compare(LOSS, LOGITS, [CODES[name]], draws=4096, seed=6)
     check_row(rows.iloc[0].to_dict(), name)
 
 
 @few_first
+@pytest.mark.few(2)
 def test_the_probe_takes_it(name):
     probe = GradientProbe([CODES[name]], draws=512, seed=7)
     probe(0, LOSS, torch.stack([LOGITS, LOGITS]))
@@ -109,6 +114,7 @@ def test_the_probe_takes_it(name):
 
 
 @few_first
+@pytest.mark.few(2)
 def test_recommend_takes_it(name):
     ranked = gradlab.recommend(
         LOSS, LOGITS, evaluations=8, estimators=[CODES[name], "ARSM"], draws=256, seed=8
@@ -172,6 +178,7 @@ def test_the_command_recommend_takes_all(capsys):
 @pytest.mark.parametrize(
     "names", [("layer", "short"), pytest.param(tuple(CODES), marks=pytest.mark.slow)]
 )
+@pytest.mark.thorough  # test_verify_takes_it, test_smoke.py
 def test_the_command_verify_takes_all(names, capsys):
     by_known = {
         known: [n for n in names if accepted.CODES[n] == known]
@@ -189,6 +196,7 @@ def test_the_command_verify_takes_all(names, capsys):
 # ---- float32 ----------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough  # test_commands_give_float32_code_float32_logits
 def test_float32_code_on_float32_logits_just_works():
     code, logits = accepted.linear32, LOGITS.float()
     assert gradlab.verify(code, LOSS, logits, **OPTIONS).outcome == UNBIASED
@@ -216,6 +224,7 @@ def without_plan(err: str) -> str:
 
 
 @pytest.mark.parametrize("command", ["verify", "compare", "recommend"])
+@pytest.mark.few(1)
 def test_commands_give_float32_code_float32_logits(command, capsys):
     more = {
         "verify": ["--delta", "0.2"],
@@ -226,6 +235,7 @@ def test_commands_give_float32_code_float32_logits(command, capsys):
     assert without_plan(capsys.readouterr().err) == LINE.format("the code")
 
 
+@pytest.mark.thorough  # test_commands_give_float32_code_float32_logits
 def test_a_sweep_gives_float32_code_float32_logits():
     estimators = [f"{FILE.name}:linear32", "ZGR"]
     grid = Grid(
@@ -284,6 +294,7 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.few(1)
 def test_a_float32_loss_just_works(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("losses.py").write_text(FLOAT32)
@@ -490,6 +501,7 @@ def found(case: str) -> gradlab.Verdict:
 
 
 @pytest.mark.parametrize("case", FOUND)
+@pytest.mark.few(3)
 def test_what_biased_code_is_found_to_be(case):
     _, nearest, factor = FOUND[case]
     verdict = found(case)
@@ -535,6 +547,7 @@ def test_a_loss_that_tells_nothing_apart_is_said_to():
     assert "exactly, ST, DARN and ZGR: it does not tell the code" in _words(verdict.explain())
 
 
+@pytest.mark.thorough  # test_cli_verify.py says it
 def test_a_ladder_says_what_code_is_that_declares_nothing():
     on = rungs(["linear", "quadratic", "cubic"], [(2, 3)], ["moderate"])
     ladder = verify_order(scaled(1, "ST"), on=on, delta=0.2)

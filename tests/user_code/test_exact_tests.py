@@ -59,6 +59,7 @@ def most():
 @pytest.mark.parametrize("law", [normal, heavy, atoms, mostly_zero], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("test", TESTS)
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.few(1)
 def test_rate_of_false_alarms_is_below_the_level(test, law):
     assert rejected(test, law, wrong=False) <= most()
 
@@ -66,6 +67,7 @@ def test_rate_of_false_alarms_is_below_the_level(test, law):
 @pytest.mark.parametrize("law", [normal, heavy], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("test", TESTS)
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.few(1)
 def test_a_small_difference_is_found_at_that_level(test, law):
     """The negative control: the same count and threshold, by draws that are wrong."""
     assert rejected(test, law, wrong=True) > most()

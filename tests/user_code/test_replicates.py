@@ -377,6 +377,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.filterwarnings("ignore:std")
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.few(14)
 def test_a_fault_is_named(fault):
     make, error, message = FAULTS[fault]
     before = torch.get_rng_state(), np.random.get_state()[1], random.getstate()  # noqa: NPY002
@@ -513,6 +514,7 @@ GOOD = {
 
 @pytest.mark.parametrize("name", GOOD)
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.few(4)
 def test_good_code_is_not_refused(name):
     code, f, logits = GOOD[name]
     draws_of(code).check_randomness(f, logits)
@@ -618,6 +620,7 @@ def counted(drawn, seconds=0.0):
     ("seconds", "most"), [(1e-4, 710), (2e-3, 710), (5e-3, 330), (0.05, 170), (1.0, 170)]
 )
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.few(1)
 def test_slow_code_is_called_less(monkeypatch, seconds, most):
     draw, calls, clock = counted(draws_of("ZGR"), seconds)
     monkeypatch.setattr("gradlab.user_code.seeded_calls.time.perf_counter", lambda: clock[0])
@@ -655,6 +658,7 @@ SUBTRACTED = [mean_subtracted, mean_subtracted_surrogate, mean_of_batch]
 
 @pytest.mark.parametrize("code", SUBTRACTED, ids=lambda code: code.__name__)
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.few(1)
 def test_the_mean_of_four_subtracted_is_three_quarters_of_the_gradient(code):
     assert largest_score(code, 4, 3 / 4) < limit(2999)
     assert largest_score(code, 4, 1) > limit(2999)
@@ -662,6 +666,7 @@ def test_the_mean_of_four_subtracted_is_three_quarters_of_the_gradient(code):
 
 @pytest.mark.parametrize("code", [leave_one_out, leave_one_out_surrogate], ids=lambda c: c.__name__)
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.few(1, "leave_one_out")
 def test_leave_one_out_over_the_batch_is_unbiased(code):
     assert largest_score(code, 4, 1) < limit(2999)
     assert largest_score(code, 4, 3 / 4) > limit(2999)
@@ -755,6 +760,7 @@ WHO_DRAWS = {
     ],
 )
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.few(2)
 def test_no_call_measures_draws_that_are_no_replicates(make, told, call):
     assert told in call(make())
 

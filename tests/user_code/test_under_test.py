@@ -73,6 +73,7 @@ FORMS = [
 
 
 @pytest.mark.parametrize("code", FORMS, ids=lambda code: draws_of(code).name)
+@pytest.mark.few(2)
 def test_all_forms_have_one_mean(code):
     options = {"delta": 0.2, "alpha": ALPHA, "method": "monte-carlo"}
     assert verify(code, LOSS, LOGITS, against="GR(tau=0.5, k=inf)", **options).outcome == UNBIASED
@@ -80,6 +81,7 @@ def test_all_forms_have_one_mean(code):
 
 
 @pytest.mark.parametrize("code", FORMS, ids=lambda code: draws_of(code).name)
+@pytest.mark.few(3)
 def test_draws_follow_their_generator_alone(code):
     before = torch.get_rng_state()
     draws = draws_of(code)
@@ -183,6 +185,7 @@ def test_noise_that_is_not_as_it_should_be_is_named(code):
 
 @pytest.mark.parametrize("name", ["uniform", "moderate", "peaked", "masked"])
 @pytest.mark.parametrize("code", ["ST", "ZGR", "GR(tau=0.1, k=1)", "RF(m=2)", "ARSM"])
+@pytest.mark.few(5)
 def test_good_draws_are_random_enough(code, name):
     draws_of(code).check_randomness(LOSS, regime(name, 2, 3, 0))
 

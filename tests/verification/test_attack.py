@@ -56,12 +56,14 @@ class Roulette(Code):
 
 
 @pytest.mark.parametrize("alpha", [0.05, pytest.param(1e-3, marks=pytest.mark.slow)])
+@pytest.mark.thorough  # test_hard.py has such lotteries
 def test_roulette_that_corrects_straight_through_is_not_biased(alpha: float) -> None:
     # Before: q = .002: 51 of 100 at .05, 21 of 89 at 1e-3; the catalogue has noisier codes only.
     setting = Setting(problem("quadratic", 2, 3, 3), PLAIN.logits)
     assert alarms(Roulette(0.002), setting, alpha, 20, 0.002, max_draws=2**12) <= most(alpha, 20)
 
 
+@pytest.mark.thorough  # test_hard.py has such jumps
 def test_jumps_that_light_noise_hides_are_not_biased() -> None:
     # Before, at 1e-3: rate .005: 15 of 87; .001: 71 of 100; 1e-4: 98 of 100.
     code = Jumps(Pairs(32), PLAIN.g, 1e-3, 1.0, True)
@@ -89,6 +91,7 @@ class Hidden(Code):
 
 
 @pytest.mark.parametrize("size", [30.0, pytest.param(1e4, marks=pytest.mark.slow)])
+@pytest.mark.thorough  # test_hard.py has skewed laws
 def test_skew_that_coordinates_do_not_show_is_not_biased(size: float) -> None:
     # Before, at 1e-3: size 30: 40 of 40; 300: 39 of 40; 1e4: 35 of 40 (lognormal jumps 12 of 40).
     setting = wide(60, 2)
@@ -158,6 +161,7 @@ def peaked(seed: int, scale: float) -> Tensor:
 
 
 @pytest.mark.parametrize("code", ["GS-ST(tau=0.5)", "GS(tau=1.0)", "GR(tau=0.5, k=2)"])
+@pytest.mark.few(1, "GR(tau=0.5, k=2)")
 def test_peaked_logits_do_not_overflow(code: str) -> None:
     # OverflowError: int too big to convert, in `needed`; at scale 8 in 1 of 15.
     def parity(x: Tensor) -> Tensor:

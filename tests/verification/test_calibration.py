@@ -98,6 +98,7 @@ def test_false_alarms_at_one_number_of_draws(text):
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.thorough  # planted errors are found
 def test_a_bias_of_a_tenth_is_rejected_far_above_the_band():
     p = p_values("RF(m=4)", "quadratic", runs=500, factor=0.9)
     assert int((p <= 0.05).sum()) > 4 * band(0.05, 500)[1]

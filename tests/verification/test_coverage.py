@@ -186,6 +186,7 @@ def together(pairs: list[Pair], repetitions: int, name: str) -> torch.Tensor:
     return torch.cat([found[name] for found in all_of if name in found])
 
 
+@pytest.mark.thorough  # test_standard_errors_are_calibrated
 def test_few_repetitions_cover():
     for name in [*STATISTICS, *MEASURED_TRUTH]:
         z = together(QUICK, FEW, name)

@@ -92,6 +92,7 @@ ONCE = [("normal", 6), ("rare", 1), ("skewed", 40)]
         for D in (1, 6, 40)
     ],
 )
+@pytest.mark.few(1)
 def test_independent_draws_are_rarely_accused(law, D):
     """At the rates at which a trial asks: a third of 1e-2 / 2 and less."""
     smallest = [min(s.p_value for s in found) for found in independent(law, D)]
@@ -103,12 +104,14 @@ def test_independent_draws_are_rarely_accused(law, D):
 
 @pytest.mark.parametrize("law", ["normal", "skewed"])
 @pytest.mark.parametrize("make", [twice, opposite, in_groups, shared], ids=lambda m: m.__name__)
+@pytest.mark.few(4)
 def test_dependence_is_seen(make, law):
     found = [min(s.p_value for s in spreads(make, LAWS[law], seed)) for seed in range(10)]
     allowed = 1e-4 if law == "normal" else 1e-2
     assert sorted(found)[5] <= allowed
 
 
+@pytest.mark.thorough  # shared_noise_widens in test_sequential_test.py
 def test_what_is_not_refused_widens_the_test():
     ratios = [spreads(repeated, normal, seed)[-1].ratio for seed in range(40)]
     assert 1.7 < sum(ratios) / 40 < 2.3
@@ -116,6 +119,7 @@ def test_what_is_not_refused_widens_the_test():
     assert 0.9 < sum(ratios) / 40 < 1.1
 
 
+@pytest.mark.thorough  # test_independent_draws_are_rarely_accused
 def test_the_p_value_is_uniform_for_normal_draws():
     """Twice the smaller tail for pairs of draws; for few groups the upper tail alone."""
     pairs, *few = (
@@ -173,6 +177,7 @@ def judged(code, seed: int, alpha: float):
 # At the level where more is refused the same is seen with fewer draws.
 @pytest.mark.parametrize("alpha", [pytest.param(0.05, marks=pytest.mark.slow), 1e-3])
 @pytest.mark.parametrize("code", [duplicated, tiled, one_percent], ids=lambda c: c.__name__)
+@pytest.mark.few(1, "duplicated-0.001")
 def test_a_trial_refuses_dependent_draws_and_never_calls_them_biased(code, alpha):
     refused = 0
     for seed in range(12):
@@ -192,6 +197,7 @@ def test_the_refusal_says_what_was_seen():
 
 # How rarely is asked above, of the p-values.
 @pytest.mark.parametrize("runs", [5, pytest.param(25, marks=pytest.mark.slow)])
+@pytest.mark.thorough  # test_independent_draws_are_rarely_accused
 def test_independent_draws_are_not_refused(runs):
     for seed in range(runs):
         assert judged(rloo, seed, 0.05).outcome != ""

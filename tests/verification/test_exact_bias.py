@@ -59,6 +59,7 @@ def everywhere(test):
 
 @everywhere
 @pytest.mark.parametrize("name", ["quadratic", "multiquadratic"])
+@pytest.mark.few(16)
 def test_zgr_is_exact_on_quadratics(name, size, logits, seed):
     assert found(ZGR(), name, size, logits, seed).is_zero
     assert found(STZGR(1.0), name, size, logits, seed).is_zero
@@ -71,6 +72,7 @@ def test_zgr_is_not_exact_on_cubics(size, logits, seed):
 
 @everywhere
 @pytest.mark.parametrize("estimator", [StraightThrough(), DARN(), STZGR(0.5)], ids=str)
+@pytest.mark.few(24)
 def test_st_and_darn_are_exact_on_linear_and_multilinear_only(estimator, size, logits, seed):
     assert found(estimator, "linear", size, logits, seed).is_zero
     assert found(estimator, "multilinear", size, logits, seed).is_zero
@@ -117,6 +119,7 @@ def test_a_sure_variable_has_nothing_to_be_biased_in():
 @pytest.mark.parametrize("logits", ["moderate", "peaked", "masked"])
 @pytest.mark.parametrize("name", ["quadratic", "cubic", "table"])
 @pytest.mark.parametrize("estimator", SCORE, ids=str)
+@pytest.mark.few(24)
 def test_score_functions_are_exact_for_every_loss(estimator, name, logits):
     result = found(estimator, name, (2, 3), logits)
     assert result.is_zero
@@ -202,6 +205,7 @@ EXACT_ON_QUADRATICS = [ZGR(), *SCORE]
 @pytest.mark.parametrize("offset", [1e6, -1e12])
 @pytest.mark.parametrize("logits", REGIMES)
 @pytest.mark.parametrize("estimator", EXACT_ON_QUADRATICS, ids=str)
+@pytest.mark.few(12)
 def test_a_large_offset_is_no_bias(estimator, logits, offset):
     f = problem("quadratic", 2, 3, 0)
     assert exact_bias(estimator, lambda x: f(x) + offset, regime(logits, 2, 3, 0)).is_zero
@@ -263,6 +267,7 @@ def test_a_scale_of_f_scales_all(estimator):
 @pytest.mark.parametrize("logits", REGIMES)
 @pytest.mark.parametrize("name", [*POLYNOMIALS, "mlp"])
 @pytest.mark.parametrize("estimator", [StraightThrough(), DARN(), ZGR(), GumbelRao(0.5, None)])
+@pytest.mark.few(24)
 def test_agrees_with_exact_moments(estimator, name, logits):
     result, on = found(estimator, name, (2, 3), logits), DECIDED[name, (2, 3), logits, 0]
     torch.testing.assert_close(result.mean, on.moments(estimator).mean, rtol=0, atol=0)
@@ -314,6 +319,7 @@ def test_too_many_tuples_are_counted(m, size, digits):
         exact_bias(LeaveOneOut(m), lambda x: x.sum((-2, -1)), torch.zeros(size))
 
 
+@pytest.mark.thorough  # test_too_many_tuples_are_counted
 def test_the_limit_of_tuples_is_reached():
     logits = torch.zeros(1, 4, dtype=torch.float64)
     assert exact_bias(LeaveOneOut(10), loss_of("table", 1, 4), logits).is_zero

@@ -58,6 +58,7 @@ def test_the_catalogue_has_many_of_each_kind():
 
 
 @each
+@pytest.mark.few(50)
 def test_right_codes_have_the_mean_that_is_wanted_and_wrong_ones_have_not(hard):
     if hard.right:
         assert hard.bias is None or hard.bias <= hard.rounding
@@ -88,6 +89,7 @@ def test_estimators_of_the_library_are_proved_where_they_are_called_right(hard):
 
 @pytest.mark.parametrize("tau", [0.5, 0.01, 0.001])
 @pytest.mark.parametrize("setting", [COINS, BENT], ids=["linear", "quadratic"])
+@pytest.mark.few(2)
 def test_the_mean_of_cold_codes_by_an_integral_is_that_by_quadrature(setting, tau):
     torch.testing.assert_close(own(tau, setting), rao(tau, setting), rtol=1e-6, atol=1e-10)
 
@@ -108,6 +110,7 @@ LAWS = [
 
 
 @pytest.mark.parametrize("law", LAWS, ids=repr)
+@pytest.mark.few(4)
 def test_the_mean_of_noise_is_the_integral_of_its_quantiles(law):
     # With u = 1 - e^-s on either side of the median the integrand has no singularity.
     def above(s: float) -> float:
@@ -170,6 +173,7 @@ def score_of(code, setting, groups: int = 1024, size: int = 64) -> float:
 
 
 @pytest.mark.parametrize("code", EASY, ids=called)
+@pytest.mark.few(5)
 def test_where_draws_are_easy_their_mean_is_the_one_that_is_computed(code):
     assert score_of(code, MILD) < limit(1000)
 
@@ -188,6 +192,7 @@ def test_where_draws_are_easy_their_mean_is_the_one_that_is_computed(code):
     ],
     ids=called,
 )
+@pytest.mark.few(2)
 def test_so_it_is_of_codes_that_need_grad_f(code):
     assert score_of(code, COINS) < limit(1000)
 
@@ -213,6 +218,7 @@ def test_own_baselines_of_two_shrink_the_gradient_by_a_half():
 @pytest.mark.parametrize(
     "hard", [hard for hard in CASES if hard.runs >= 1000], ids=lambda hard: hard.name
 )
+@pytest.mark.few(12)
 def test_no_verdict_is_wrong_every_time(hard):
     alpha, seeds = 1e-4, 3
     short = dataclasses.replace(hard, max_draws=min(hard.max_draws, 2**12))
@@ -244,6 +250,7 @@ MORE = {"own GS-ST(.01) times -1": 2**14, "float32, straight-through times .9": 
 
 
 @pytest.mark.parametrize("name", EVIDENT)
+@pytest.mark.few(2)
 def test_what_is_plain_to_see_is_still_found(name):
     # A verdict that is always INCONCLUSIVE makes no errors.
     hard = case(name)

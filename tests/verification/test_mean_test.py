@@ -70,6 +70,7 @@ def test_the_squared_bias_is_estimated_without_bias_and_with_its_error():
 
 
 @pytest.mark.parametrize("D", [4, 600], ids=["covariances", "variances alone"])
+@pytest.mark.few(1)
 def test_the_noise_of_a_squared_bias_of_0_is_that_of_its_draws(D):
     noise = torch.randn(400, 60, D, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     found = [DeviationSums.from_draws(run) for run in noise]

@@ -45,6 +45,7 @@ DEGREES = {
 
 
 @pytest.mark.parametrize("text", DEGREES)
+@pytest.mark.few(5)
 def test_the_degree_found_is_the_one_declared(text):
     climbed = found(text)
     assert climbed.degree == climbed.order == DEGREES[text]
@@ -103,6 +104,7 @@ def test_an_overstated_degree_fails():
     assert climbed.worst("quadratic").outcome == BIASED
 
 
+@pytest.mark.thorough  # test_cli_verify.py has code without a claim
 def test_a_function_declares_by_its_attribute():
     def rloo(f, logits, n, generator):
         p = probabilities(logits)
@@ -126,6 +128,7 @@ def test_rows_hold_one_verdict_each():
     assert rows["bias"].iloc[:3].max() < 1e-12
 
 
+@pytest.mark.thorough  # test_smoke.py prints tables of verify
 def test_the_table_fits_the_terminal():
     text = ladder_text([*map(found, DEGREES), verify_order(Overstated(), on=ON_ONE)])
     assert max(map(len, text.splitlines())) <= 100

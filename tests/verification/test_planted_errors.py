@@ -98,6 +98,7 @@ def test_every_error_of_the_table_is_planted():
 
 
 @names
+@pytest.mark.few(3)
 def test_the_error_is_found_within_its_draws_and_the_right_code_passes(name):
     """One row is computed once, so that one test asks all of it, in whichever process."""
     row = rows_of(name).iloc[0]
@@ -117,12 +118,14 @@ def test_the_error_is_found_within_its_draws_and_the_right_code_passes(name):
 
 
 @pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.few(2)
 def test_what_is_analysed_is_right_where_only_training_is_wrong(name):
     error = BY_NAME[name]
     assert error.verdict(error.code, judge="draw").outcome == UNBIASED
 
 
 @pytest.mark.parametrize("name", [name for name, elsewhere in TRAINED.items() if elsewhere])
+@pytest.mark.few(1)
 def test_an_error_of_some_inputs_is_none_elsewhere(name):
     error = replace(BY_NAME[name], **TRAINED[name])
     assert error.verdict(error.code, judge="training").outcome == UNBIASED
@@ -140,6 +143,7 @@ def test_an_axis_is_wrong_in_batches_alone():
 
 
 @pytest.mark.parametrize("name", FACTORS)
+@pytest.mark.few(2)
 def test_the_planted_code_errs_by_its_factor_alone(name):
     error = BY_NAME[name]
     wanted = float(FACTORS[name]) * exact_gradient(error.f, error.logits)
@@ -150,11 +154,13 @@ def test_the_planted_code_errs_by_its_factor_alone(name):
 
 
 @pytest.mark.parametrize("shift", [0.0, -25.0])
+@pytest.mark.few(1)
 def test_the_epsilon_is_wrong_for_large_logits_only(shift):
     verdict = replace(EPSILON, shift=shift).verdict(EPSILON.wrong)
     assert verdict.outcome == UNBIASED
 
 
+@pytest.mark.thorough  # the test above finds each by one seed
 def test_other_seeds_find_the_errors_as_well():
     error = BY_NAME["shared noise"]  # the smallest bias
     found = [error.verdict(error.wrong, seed=seed) for seed in range(1, 9)]
@@ -162,6 +168,7 @@ def test_other_seeds_find_the_errors_as_well():
     assert max(verdict.draws for verdict in found) <= 4 * DRAWS[error.name]
 
 
+@pytest.mark.thorough  # test_verifying.py: the same seed, the same verdict
 def test_the_rows_belong_to_the_seed():
     error = BY_NAME["shared noise"]
     first, again, other = (error.verdict(error.wrong, seed=seed) for seed in (0, 0, 1))
@@ -170,6 +177,7 @@ def test_the_rows_belong_to_the_seed():
     assert math.exp(-first.log_e_value) < 1e-6
 
 
+@pytest.mark.thorough  # the rows have their tests above
 def test_the_text_shows_every_error():
     """The slow test of the command line shows the text of all."""
     shown = ["1/2 dropped", "noise cached", "batch standard deviation"]

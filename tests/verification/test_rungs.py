@@ -31,6 +31,7 @@ QUICK = {
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in MEMBERS]
 )
+@pytest.mark.few(3)
 def test_a_code_that_is_wrong_somewhere_is_found(name):
     member = MEMBERS[name]
     near = next(k for k, site in enumerate(SITES) if member.told in told_at(site, member))
@@ -49,6 +50,7 @@ def told_at(site, member):
 
 
 @pytest.mark.parametrize("name", ["N > 2", "float32"])
+@pytest.mark.thorough  # test_a_code_that_is_wrong_somewhere_is_found reads it
 def test_an_assertion_says_where(name):
     member = MEMBERS[name]
     with pytest.raises(AssertionError) as failed:
@@ -85,6 +87,7 @@ def test_the_right_code_passes_by_default(form):
         for f in FORMS
     ],
 )
+@pytest.mark.few(1)
 def test_the_right_code_passes(form):
     make, degree = FORMS[form]
     ladder = assert_exact_to_degree(make(never), degree, sites=SITES[::3], **OPTIONS)
@@ -105,6 +108,7 @@ def test_the_ladder_alone_does_not_find_it(name):
 
 
 @pytest.mark.parametrize("name", ["N > 2", "never"])
+@pytest.mark.thorough  # the next test has the level of one rung
 def test_all_trials_share_the_level(name):
     code = drawing(never) if name == "never" else MEMBERS[name].make()
     ladder = verify_order(code, sites=SITES[:4], **OPTIONS)
@@ -212,6 +216,7 @@ def test_sites_are_tried_where_nothing_is_proved():
     assert ladder.counterexamples[0].method == "exact"
 
 
+@pytest.mark.thorough  # test_a_code_that_is_wrong_somewhere_is_found
 def test_each_degree_is_tried_where_a_counterexample_is():
     on = rungs(sizes=[(2, 3)], regimes=["moderate"])
     ladder = verify_order(drawing(lambda a, _: a.shape[-2] == 1), on=on, sites=SITES[:1], delta=0.3)
@@ -232,6 +237,7 @@ def test_the_sites_cover_sizes_regimes_and_dtypes():
 @pytest.mark.parametrize("two", [False, True], ids=["all", "binary"])
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("site", SITES, ids=str)
+@pytest.mark.few(12)
 def test_no_class_is_too_rare_at_a_site(site, seed, two):
     rung = (binary(site) if two else site).rung("mlp", seed)
     p = probabilities(rung.enumeration.logits)

@@ -54,6 +54,7 @@ def gradient_times(factor: float, *, random: bool):
 
 
 @pytest.mark.parametrize(("factor", "outcome"), [(1.0, UNBIASED), (2.0, BIASED), (0.0, BIASED)])
+@pytest.mark.few(1)
 def test_one_draw_decides_where_nothing_is_random(factor, outcome):
     verdict = verify(gradient_times(factor, random=False), F, LOGITS)
     assert verdict.constant
@@ -78,6 +79,7 @@ def test_code_that_returns_nothing_is_told_so():
 
 
 @pytest.mark.parametrize("rate", [1e-2, 1e-3, 1e-4])
+@pytest.mark.few(1)
 def test_a_correct_code_of_rare_draws_is_not_accused(rate):
     def lottery(f, logits, n, generator):
         met = torch.rand(n, 1, 1, generator=generator, dtype=torch.float64) < rate
@@ -86,6 +88,7 @@ def test_a_correct_code_of_rare_draws_is_not_accused(rate):
     assert verify(lottery, F, LOGITS, alpha=1e-6, max_draws=2**14).outcome != BIASED
 
 
+@pytest.mark.thorough  # test_planted_errors.py has a dropped gradient
 def test_a_variable_that_gets_no_gradient_is_found():
     def first_only(f, logits, n, generator):
         g = rloo(f, logits, n, generator)
@@ -360,6 +363,7 @@ MUTANTS = {
 
 
 @pytest.mark.parametrize("name", MUTANTS)
+@pytest.mark.few(3)
 def test_a_mutant_breaks_it(name, monkeypatch):
     where, what, mutant, check = MUTANTS[name]
     monkeypatch.setattr(where, what, mutant)
@@ -370,6 +374,7 @@ def test_a_mutant_breaks_it(name, monkeypatch):
 # ---- numbers of a verdict ---------------------------------------------------------------------
 
 
+@pytest.mark.thorough  # thousands of trials
 def test_the_slope_against_draws_does_not_lean():
     """Both means are noisy: |g|^2 of the measured one is too large, <mean - g, g> too small."""
     question = asked(rloo, alpha=1e-12)
@@ -383,6 +388,7 @@ def test_the_slope_against_draws_does_not_lean():
     assert error < 0.1
 
 
+@pytest.mark.thorough  # thousands of trials
 def test_the_root_of_a_measured_square_does_not_lean():
     generator = torch.Generator().manual_seed(0)
     bias = torch.tensor([0.3, 0.0, -0.2, -0.1]).double()

@@ -44,6 +44,7 @@ WHERE = [
 
 @pytest.mark.parametrize(("dtype", "logits", "offset"), WHERE)
 @pytest.mark.parametrize("claim", FED, ids=lambda claim: str(claim.estimator))
+@pytest.mark.few(20)
 def test_rounding_of_what_trains_is_within_its_bound(claim, dtype, logits, offset):
     on = enumerated(dtype, logits, offset, *((3, 2) if claim.binary else (2, 3)))
     found = trained_mean(claim.estimator, on, dtype)
@@ -54,6 +55,7 @@ def test_rounding_of_what_trains_is_within_its_bound(claim, dtype, logits, offse
 
 @pytest.mark.parametrize(("dtype", "offset"), [(torch.float32, 0.0), (torch.float64, 5000.0)])
 @pytest.mark.parametrize("claim", FED, ids=lambda claim: str(claim.estimator))
+@pytest.mark.few(20)
 def test_the_bound_means_something(claim, dtype, offset):
     on = enumerated(dtype, "moderate", offset, *((3, 2) if claim.binary else (2, 3)))
     found = trained_mean(claim.estimator, on, dtype)

@@ -50,6 +50,7 @@ SIZES = [(1, 2), (1, 7), (2, 3), (3, 2), (5, 3), (8, 2)]
 @pytest.mark.parametrize("name", ["uniform", "moderate", "peaked", "masked"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("kind", ["quadratic", "multiquadratic"])
+@pytest.mark.few(16)
 def test_zgr_is_proved_on_quadratics_of_any_size(kind, size, name):
     verdict = verify("ZGR", *case(kind, *size, name))
     assert verdict.outcome == UNBIASED

@@ -7,9 +7,19 @@ from matplotlib.figure import Figure
 
 from gradlab.plots.axes import spread
 from gradlab.plots.names import label
+from gradlab.plots.panels import WIDTHS
 from gradlab.plots.style import styled
 
-__all__ = ["SHIPPED", "USED_BEFORE", "median_over_tasks", "plot"]
+__all__ = [
+    "SHIPPED",
+    "USED_BEFORE",
+    "VIEWS",
+    "finding",
+    "median_over_tasks",
+    "plot",
+    "plot_all",
+    "plot_column",
+]
 
 SHIPPED = "progress of 10"
 """What `gradlab.recommend` ranks by, with its default of averaged gradients."""
@@ -33,6 +43,85 @@ _GREY = "#AAAAAA"
 
 
 def plot(rows: pd.DataFrame) -> Figure:
+    """Return the figure: three criteria over the moments of training, and two over the tasks.
+
+    Args:
+        rows: what `rows` of this figure returns.
+
+    Returns:
+        Two panels.
+    """
+    found = _found(rows)
+    with styled():
+        figure = Figure(figsize=(WIDTHS["page"], 3.1))
+        left, right = figure.subplots(1, 2)
+        _draw_three(left, found)
+        _draw_tasks(right, found)
+        figure.suptitle(finding(found), fontsize=8)
+    return figure
+
+
+def plot_column(rows: pd.DataFrame) -> Figure:
+    """Return the tasks alone, in the width of a column."""
+    found = _found(rows)
+    with styled():
+        figure = Figure(figsize=(WIDTHS["column"], 2.9))
+        _draw_tasks(figure.subplots(), found)
+        figure.suptitle(finding(found).replace(" (ρ", "\n(ρ").replace("), ", "),\n"), fontsize=8)
+    return figure
+
+
+def finding(found: pd.DataFrame) -> str:
+    """Return what the correlations say, as the title of a picture.
+
+    Args:
+        found: Rows of correlations with their `name`.
+
+    Returns:
+        One line.
+    """
+    rho = found[found["moment"] == "mean"].groupby("name")["rho"].median()
+    return (
+        f"Progress of 10 gradients predicts the loss reached (ρ {rho[SHIPPED]:.2f}, median of "
+        f"{found['task'].nunique()} tasks), the error of one does not ({rho[USED_BEFORE]:.2f})"
+    )
+
+
+def _found(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the correlations with the loss after equal steps, each with the name of what it is."""
+    found = rows[(rows["kind"] == "correlation") & (rows["per"] == "draw")]
+    found = found[(found["outcome"] == "steps") & (found["gradient"] == "estimated")]
+    return found.assign(name=_names(found))
+
+
+def _draw_three(ax: Axes, found: pd.DataFrame) -> None:
+    """Draw the median over tasks of three criteria through the training."""
+    table = median_over_tasks(found)
+    moments = [moment for moment in list(_MOMENTS)[:6] if moment in table]
+    at = np.arange(len(moments))
+    ends = {}
+    for name, shade, marker in (
+        (SHIPPED, _COLORS[0], "o"),
+        ("cosine", _COLORS[2], "^"),
+        (USED_BEFORE, _COLORS[1], "s"),
+    ):
+        if name in table.index:
+            values = table.loc[name, moments].to_numpy(float)
+            ax.plot(at, values, marker=marker, color=shade)
+            ends[name] = (float(values[-1]), shade)
+    order = sorted(ends, key=lambda name: ends[name][0])
+    places = spread(np.array([ends[name][0] for name in order]), 0.09, 0.0, 1.0)
+    for name, place in zip(order, places, strict=True):
+        ax.annotate(name, (at[-1] + 0.25, place), color=ends[name][1], va="center", fontsize=7.5)
+    ax.set_xlim(-0.3, at[-1] + 2.2)
+    ax.set_ylim(min(-0.05, float(table[moments].min().min()) - 0.05), 1.03)
+    ax.set_xticks(at, [_MOMENTS[moment] for moment in moments])
+    ax.set_xlabel("moment of the reference run")
+    ax.set_ylabel("correlation, median over tasks")
+    ax.axhline(0, color="#666666", lw=0.6)
+
+
+def plot_all(rows: pd.DataFrame) -> Figure:
     """Return the figure: criteria over moments, tasks, and one task's estimators as an example.
 
     Args:
@@ -41,9 +130,7 @@ def plot(rows: pd.DataFrame) -> Figure:
     Returns:
         Three panels.
     """
-    found = rows[(rows["kind"] == "correlation") & (rows["per"] == "draw")]
-    found = found[(found["outcome"] == "steps") & (found["gradient"] == "estimated")]
-    found = found.assign(name=_names(found))
+    found = _found(rows)
     with styled():
         figure = Figure(figsize=(13, 4.2))
         axes = figure.subplots(1, 3, width_ratios=(1.25, 1, 1))
@@ -58,6 +145,10 @@ def plot(rows: pd.DataFrame) -> Figure:
             fontsize=9,
         )
     return figure
+
+
+VIEWS = {"all": plot_all, "column": plot_column}
+"""Further pictures of the same rows, by what is added to the name of the figure."""
 
 
 def median_over_tasks(rows: pd.DataFrame) -> pd.DataFrame:
@@ -127,9 +218,10 @@ def _draw_tasks(ax: Axes, found: pd.DataFrame) -> None:
         )  # fmt: skip
     ax.set_yticks(range(len(tasks)), tasks)
     ax.set_ylim(-0.6, len(tasks) - 0.3)
-    ax.set_xlim(min(-0.3, float(means["low"].min()) - 0.05), 1.03)
+    shown = means[means["name"].isin([SHIPPED, USED_BEFORE])]
+    ax.set_xlim(min(-0.1, float(shown["low"].min()) - 0.05), 1.06)
     ax.axvline(0, color="#666666", lw=0.6)
-    ax.set_xlabel("correlation ± 95 % over seeds, mean over moments")
+    ax.set_xlabel("correlation ± 95 % over seeds")
 
 
 def _draw_example(ax: Axes, rows: pd.DataFrame) -> None:

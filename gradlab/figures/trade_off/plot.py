@@ -14,12 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from gradlab.figures.trade_off.plot_shares import draw_lines, finding, lines_key, plot_column
 from gradlab.plots.curves import series_handle
 from gradlab.plots.names import problem_title
+from gradlab.plots.panels import WIDTHS
 from gradlab.plots.rounding import SQUARE_ROUNDING
 from gradlab.plots.style import color, marker, styled
 
-__all__ = ["draw_plane", "draw_shares", "plot"]
+__all__ = ["VIEWS", "draw_plane", "draw_shares", "plot", "plot_all"]
 
 SCALES = {"raw": "", "scale-free": "scale_free_"}
 """The prefix of the columns bias2 and variance in each scale."""
@@ -27,8 +29,44 @@ SCALES = {"raw": "", "scale-free": "scale_free_"}
 Array = NDArray[np.float64]
 
 
+SHOWN = "mlp"
+"""The problem of which the figure shows the plane; the view "all" shows the plane of each."""
+
+_FAMILIES = ("GS-ST", "GR(k=10)", "GR(k=inf)")
+_DRAWN = (*_FAMILIES, "ST-ZGR", "ST", "ZGR", "DARN", "RF(m=4)")
+
+
 def plot(rows: pd.DataFrame) -> Figure:
-    """Return the figure: raw and scale-free planes of the four problems, shares of domination."""
+    """Return the figure: the plane of one problem, and the shares of domination on all."""
+    curves, shares = (rows[rows["kind"] == kind] for kind in ("curve", "domination"))
+    chosen = curves[curves["problem"].str.startswith(SHOWN)]
+    chosen = chosen if len(chosen) else curves[curves["problem"] == curves["problem"].iloc[0]]
+    shown = chosen["series"].isin(_DRAWN) | chosen["alpha"].notna()
+    chosen = chosen[shown & (chosen["method"] == "exact")]
+    tempered = chosen[chosen["tau"].notna() & (chosen["method"] == "exact")]
+    families = [series for series in _FAMILIES if series in set(tempered["series"])]
+    with styled():
+        figure = Figure(figsize=(WIDTHS["page"], 3.7))
+        left, right = figure.subplots(1, 2, width_ratios=(1, 1))
+        draw_plane(left, chosen, families, "raw")
+        left.set_title(problem_title(str(chosen["problem"].iloc[0])).replace("\n", " "))
+        left.set_xlabel("bias² / |g|²")
+        left.set_ylabel("variance of one draw / |g|²")
+        draw_lines(right, shares)
+        figure.suptitle(finding(shares).replace("\n", " "), fontsize=9)
+        handles = [
+            *(series_handle(s, marked=s != "ST-ZGR") for s in (*families, "ST-ZGR")),
+            *(series_handle(s, ls="") for s in ("ST", "ZGR", "DARN", "RF(m=4)")),
+            *plane_key()[:1],
+            *plane_key()[2:],
+            *lines_key(),
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=4, columnspacing=1.0)
+    return figure
+
+
+def plot_all(rows: pd.DataFrame) -> Figure:
+    """Return raw and scale-free planes of the four problems, shares of domination."""
     curves, shares = (rows[rows["kind"] == kind] for kind in ("curve", "domination"))
     names = curves["problem"].unique()
     tempered = curves[curves["tau"].notna() & (curves["method"] == "exact")]
@@ -57,6 +95,10 @@ def plot(rows: pd.DataFrame) -> Figure:
             handles=_legend(families), loc="outside lower center", ncols=4, columnspacing=1.2
         )
     return figure
+
+
+VIEWS = {"all": plot_all, "column": plot_column}
+"""Further pictures of the same rows, by what is added to the name of the figure."""
 
 
 def _legend(families: Sequence[str]) -> list[Line2D]:
@@ -94,7 +136,8 @@ def draw_plane(
         if series == "GR(k=inf)" and named:
             cold = marked[marked["tau"] < 0.5]
             _names(ax, cold, [f"τ={tau:g}" for tau in cold["tau"]], series, prefix)
-    _measured_curve(ax, rows[rows["series"] == "GS"], "GS", prefix)
+    if (rows["series"] == "GS").any():
+        _measured_curve(ax, rows[rows["series"] == "GS"], "GS", prefix)
     line = exact[exact["alpha"].notna()]
     _curve(ax, line, "ST-ZGR", prefix, lw=2.2)
     for series, alpha in (("ST", 0), ("ZGR", 1), ("DARN", 2)):

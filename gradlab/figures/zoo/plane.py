@@ -1,10 +1,10 @@
-"""All estimators in one plane of squared bias and variance at equal cost, each named beside it.
+"""All estimators in one plane of squared bias and variance at equal cost, the best named beside it.
 
 Both are relative to the squared length of the true gradient. The horizontal axis has two parts: a
 strip for what has no bias, a column a family, and right of it the logarithm of the squared bias.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import cycle
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gradlab.plots.axes import logarithmic, spread
 from gradlab.plots.names import fitted_text, problem_title, short
+from gradlab.plots.panels import WIDTHS
 from gradlab.plots.rounding import SQUARE_ROUNDING
 from gradlab.plots.style import FAMILIES, family_color, family_entries, family_marker, styled
 
@@ -30,23 +31,29 @@ _LEFT, _RIGHT = -0.34, 1.05
 _SMALLEST, _LARGEST = 1e-6, 10.0
 _LINES = ("-", "--", ":", "-.")
 # The height of a name, as a share of that of the panel.
-_LINE = 0.0205
+_LINE = 0.047
+# So many are named in a panel: those with the least error.
+_NAMED = 10
 
 
 def plane(rows: pd.DataFrame) -> Figure:
     """Return the figure: a panel for each problem, the unbiased ones in a strip on its left."""
     names = list(rows["problem"].unique())
+    spent = f"{rows['budget'].iloc[0]} evaluations of f (3 for f with its gradient)"
     with styled():
-        figure = Figure(figsize=(16, 14))
+        figure = Figure(figsize=(WIDTHS["page"], 7.6))
         grid = figure.add_gridspec(-(-len(names) // 2), 2)
         for place, name in enumerate(names):
             panel = figure.add_subplot(grid[place // 2, place % 2])
             draw_zoo(panel, rows[rows["problem"] == name])
             panel.set_title(problem_title(name))
             if place % 2 == 0:
-                spent = f"{rows['budget'].iloc[0]} evaluations of f (3 for f with its gradient)"
-                panel.set_ylabel(f"variance / |g|² of the mean of as many draws as take\n{spent}")
-        figure.legend(handles=zoo_key(rows), loc="outside lower center", ncols=4)
+                panel.set_ylabel("variance at equal cost / |g|²")
+        figure.suptitle(
+            f"Mean of as many draws as {spent} pay; the {_NAMED} with the least error are named",
+            fontsize=8,
+        )
+        figure.legend(handles=zoo_key(rows), loc="outside lower center", ncols=3, fontsize=6.5)
     return figure
 
 
@@ -54,7 +61,8 @@ def draw_zoo(ax: Axes, rows: pd.DataFrame) -> None:
     """Draw the rows of one problem; series with a temperature are joined and named at their best.
 
     The best is the smallest bias2 + cost_variance. Squared biases that are not distinguishable from
-    zero are arrows from an upper limit, two standard errors above. Below is what cannot be used.
+    zero are arrows from an upper limit, two standard errors above. What cannot be used has its
+    reason in the rows.
     """
     points = _points(rows[rows["reason"].isna()])
     best = points.loc[points.groupby(["series", "fits"], sort=False)["mse"].idxmin()]
@@ -63,14 +71,15 @@ def draw_zoo(ax: Axes, rows: pd.DataFrame) -> None:
     styles: dict[str, Iterator[str]] = {}
     for _, part in points.groupby(["series", "fits"], sort=False):
         line = styles.setdefault(part["family"].iloc[0], cycle(_LINES))
-        _draw_series(ax, part.sort_values("tau"), next(line) if len(part) > 1 else "")
-    _name(ax, best[best["zero"]], _LEFT)
-    _name(ax, best[~best["zero"]], _RIGHT)
+        joined = next(line) if len(part) > 1 else ""
+        _draw_series(ax, part.sort_values("tau"), joined, 1 / (decades[1] - decades[0]))
+    named = _named(best)
+    _name(ax, named[named["zero"]], _LEFT)
+    _name(ax, named[~named["zero"]], _RIGHT)
     _equal_mse(ax, decades)
     least = best.loc[best["mse"].idxmin()]
     ring: dict[str, Any] = {"mfc": "none", "mec": "k", "ms": 11, "mew": 0.9, "zorder": 6}
     ax.plot(least["x"], least["y"], "o", **ring)
-    _name_refused(ax, rows[rows["reason"].notna()])
 
 
 def zoo_key(rows: pd.DataFrame) -> list[Line2D]:
@@ -116,9 +125,10 @@ def _frame(ax: Axes, points: pd.DataFrame, best: pd.DataFrame) -> tuple[float, f
     low, high = (biased.min(), biased.max()) if len(biased) else (0.1, 1.0)
     low, high = np.floor(np.log10(max(low, _SMALLEST))), np.ceil(np.log10(min(high, _LARGEST)))
     logarithmic(ax, "y", (best["y"].min() / 2, best["y"].max() * 2))
-    ax.set_xlim(-1.25, 1.95)
+    ax.set_xlim(-1.45, 1.75)
     ax.axvspan(_STRIP[0] - 0.03, _STRIP[-1] + 0.03, color="0.95", lw=0, zorder=0)
-    decades = np.arange(low, high + 1)
+    # From the right, so that the first does not touch the 0 of the strip.
+    decades = np.arange(high, low + 0.5, -1 if high - low < 3 else -2)[::-1]
     names = [f"$10^{{{d:.0f}}}$" for d in decades]
     at = (decades - low) / (high - low)
     ax.set_xticks([_STRIP.mean(), *at], ["0", *names])
@@ -137,7 +147,7 @@ def _place(points: pd.DataFrame, decades: tuple[float, float]) -> Array:
     return np.where(points["zero"], _STRIP[column], at)
 
 
-def _draw_series(ax: Axes, part: pd.DataFrame, line: str) -> None:
+def _draw_series(ax: Axes, part: pd.DataFrame, line: str, decade: float) -> None:
     """Draw the points of one series with their errors, joined by temperature where biased."""
     kind = part["family"].iloc[0]
     shade = family_color(kind)
@@ -153,16 +163,14 @@ def _draw_series(ax: Axes, part: pd.DataFrame, line: str) -> None:
     bars: dict[str, Any] = {"ls": "", "ecolor": shade, "elinewidth": 0.7, "zorder": 3}
     noisy = part[part["y_se"] > 0]
     ax.errorbar(noisy["x"], noisy["y"], noisy["y_se"], **bars)
-    reach = _width(ax, noisy)
+    reach = _width(noisy, decade)
     ax.errorbar(noisy["x"], noisy["y"], xerr=reach, **bars)
     limits = part[~part["resolved"]]
     ax.errorbar(limits["x"], limits["y"], xerr=0.03, xuplims=True, **bars)
 
 
-def _width(ax: Axes, points: pd.DataFrame) -> Array:
+def _width(points: pd.DataFrame, decade: float) -> Array:
     """Return standard errors of log bias^2 as lengths on the horizontal axis, 0 in the strip."""
-    ticks = ax.get_xticks()
-    decade = ticks[2] - ticks[1]
     error = points["bias2_se"] / points["bias2"] / np.log(10) * decade
     return error.where(~points["zero"] & points["resolved"], 0.0).to_numpy(float)
 
@@ -180,11 +188,17 @@ def _name(ax: Axes, best: pd.DataFrame, at: float) -> None:
         first = group.iloc[0]
         shade = family_color(first["family"])
         names = [short(str(r.estimator), fitted=r.fits > 0) for r in group.itertuples()]
-        text = " = ".join(names)
+        text = names[0] if len(names) == 1 else f"{names[0]} = {len(names) - 1} more"
         lead: dict[str, Any] = {"color": shade, "lw": 0.4, "alpha": 0.7, "zorder": 1}
         ax.plot([at, first["x"]], [place, first["y"]], clip_on=False, **lead)
-        look: dict[str, Any] = {"ha": side, "va": "center", "fontsize": 6.8, "color": shade}
+        look: dict[str, Any] = {"ha": side, "va": "center", "fontsize": 6.2, "color": shade}
         ax.text(at + (0.01 if at > 0 else -0.01), place, text, **look)
+
+
+def _named(best: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with the least error, and those that coincide with one of them."""
+    least = best["mse"].drop_duplicates().nsmallest(_NAMED)
+    return best[best["mse"] <= least.max() * (1 + 1e-6)]
 
 
 def _coinciding(best: pd.DataFrame) -> list[pd.DataFrame]:
@@ -205,11 +219,3 @@ def _equal_mse(ax: Axes, decades: tuple[float, float]) -> None:
         ax.plot(u[y > 0], y[y > 0], **look)
         if bottom < 10.0**exponent < top:
             ax.plot(_STRIP[[0, -1]] + [-0.03, 0.03], [10.0**exponent] * 2, **look)
-
-
-def _name_refused(ax: Axes, rows: pd.DataFrame) -> None:
-    """Write below the panel which estimators cannot be used."""
-    names: Sequence[str] = list(dict.fromkeys(rows["series"].map(short)))
-    if names:
-        text = f"cannot be used (reasons in the rows): {', '.join(names)}"
-        ax.text(0, -0.085, text, transform=ax.transAxes, fontsize=6.8, color="0.35")
