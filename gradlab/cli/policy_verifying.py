@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gradlab.cli.faults import blaming, blaming_one, fail, make_folder
+from gradlab.cli.faults import blaming, fail, make_folder
 from gradlab.cli.html_report import Report, check_report, write_report
 from gradlab.cli.options import Seed
 from gradlab.cli.policy_options import (
@@ -179,7 +179,7 @@ def _of_estimator(
     from gradlab.sequences.moments import estimator_of
     from gradlab.sequences.verifying import verify
 
-    with blaming_one("ESTIMATOR", "--group"):
+    with blaming("ESTIMATOR" if options["group"] is None else "--group"):
         estimator_of(text, options["group"])
     verdict = verify(text, setting.policy, setting.tasks, **options)
     words = verdict.explain()
