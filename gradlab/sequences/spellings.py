@@ -1,5 +1,7 @@
 """Choices as trainers write them, put together to an estimator."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import Any
 
@@ -134,20 +136,35 @@ def configured(
     found = parse(base) if isinstance(base, str) else base
     changes: dict[str, Any] = {}
     if advantage is not None:
-        changes["advantage"] = read_advantage(advantage)
+        with _about("advantage"):
+            changes["advantage"] = read_advantage(advantage)
     if aggregation is not None:
         name = spelled("aggregation", aggregation)
-        changes["aggregation"] = read_choice("aggregation", name, AGGREGATIONS)
+        with _about("aggregation"):
+            changes["aggregation"] = read_choice("aggregation", name, AGGREGATIONS)
     if ratio is not None:
-        changes["loss"] = _loss(spelled("ratio", ratio), clip)
+        with _about("ratio"):
+            changes["loss"] = _loss(spelled("ratio", ratio), clip)
     elif clip is not None:
         changes["loss"] = _clipped(found.loss, clip)
     if kl is not None or beta is not None:
-        term = found.kl if kl is None else read_choice("kl", spelled("kl", kl), KLS)
+        with _about("kl"):
+            term = found.kl if kl is None else read_choice("kl", spelled("kl", kl), KLS)
         changes["kl"] = _weighted(term, beta)
     if group is not None:
         changes["g"] = group
     return nearest_name(found.with_(**changes))
+
+
+@contextmanager
+def _about(what: str) -> Iterator[None]:
+    """Let an error from the block say which choice it is about."""
+    try:
+        yield
+    except ValueError as error:
+        if what in str(error):
+            raise
+        raise ValueError(f"{what}: {error}") from None
 
 
 def _loss(ratio: str, clip: tuple[float, float] | None) -> PolicyLoss:

@@ -677,7 +677,7 @@ WRONG: dict[str, dict[str, list[str]]] = {
         "--aggregation": ["TOK"],
         "--set": ["a=1"],
     },
-    "policy verify --policy gru": {"--size": ["30x3"]},
+    "policy verify RLOO --policy gru": {"--size": ["30x3"]},
     "policy verify --task mine.py:task RLOO": {
         "--policy": ["mine.py:looks_ahead"],
         "--size": ["3x3"],
