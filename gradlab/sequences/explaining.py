@@ -107,7 +107,7 @@ class Explanation:
 
     def _words(self) -> Iterator[str]:
         e = self.estimator
-        yield f"{e}" + (f"  [{e.source}]" if e.source else "")
+        yield filled(f"{e}" + (f"  [{e.source}]" if e.source else ""))
         shown = f"advantage {e.advantage}, aggregation {e.aggregation}, loss {e.loss}, KL {e.kl}"
         yield filled(f"Choices: {shown}, groups of {e.g}.")
         name = self.claim.target.removesuffix(" - beta KL")

@@ -1,7 +1,10 @@
 """`gradlab policy` as a user meets it: verdicts and status, faults, configurations, files."""
 
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -241,3 +244,26 @@ def test_explain_without_a_fault(capsys):
     assert "Nearest unbiased configuration on policy: this one." in out
     assert "On policy, with one choice replaced" not in out
     assert "Off policy, with one choice replaced" in out
+
+
+# ---- the page ---------------------------------------------------------------------------------
+
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "own-policy-loss.md"
+BOXES = re.findall(r"```sh\ngradlab (.*)\n```\n\n```text\n(.*?)```\n", PAGE.read_text(), re.S)
+
+
+@pytest.mark.parametrize(("line", "shown"), BOXES, ids=[line for line, _ in BOXES])
+def test_the_page_shows_what_the_commands_print(line, shown, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    copied = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+    (tmp_path / "my.py").write_text("\n".join(copied))
+    assert main(shlex.split(line)) == 0
+
+    def without_rounding(text: str) -> str:  # where the numbers are rounding, so are the breaks
+        return " ".join(re.sub(r"\d[.\d]*e-1\d", "rounding", text).split())
+
+    assert without_rounding(capsys.readouterr().out) == without_rounding(shown)
+
+
+def test_the_page_needs_three_commands():
+    assert len(BOXES) == 3
