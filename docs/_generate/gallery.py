@@ -54,6 +54,8 @@ def about_figure(name: str) -> str:
     Returns:
         One sentence, or an empty text.
     """
+    if name in gradlab.figures.FIGURES:
+        return gradlab.figures.about(name)
     base = Path(gradlab.figures.__file__).parent / name.replace("-", "_")
     for file in (base / "__init__.py", base.with_suffix(".py")):
         if file.exists():

@@ -21,9 +21,9 @@ from gradlab.reproducible import allowed_threads
 if TYPE_CHECKING:
     from gradlab.exact.enumeration import Space
 
-__all__ = ["on_all_cores", "swept"]
+__all__ = ["RaceError", "on_all_cores", "swept"]
 
-R = TypeVar("R")
+T = TypeVar("T")
 
 # Blocks below which one thread does it; of the user's own loss more, for its trials cost time.
 _FEWEST, _FEWEST_OWN = 4, 32
@@ -37,7 +37,7 @@ class RaceError(Exception):
     """A loss gave other bits beside a call in another thread than alone."""
 
 
-def on_all_cores(compute: Callable[[int], R]) -> R:
+def on_all_cores(compute: Callable[[int], T]) -> T:
     """Return compute(threads) for the threads that torch may use, or for one where f bears no more.
 
     Args:

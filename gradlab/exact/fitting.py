@@ -13,7 +13,7 @@ def refused(estimator: Estimator, structure: Any) -> str | None:
 
     Args:
         estimator: Any estimator.
-        structure: What is drawn from; see `gradlab.exact.slopes.Slopes.structure`.
+        structure: What is drawn from, as `gradlab.exact.slopes.Slopes` has it.
 
     Example:
         >>> refused(Reinforce(), None) is None
@@ -36,7 +36,7 @@ def another_law(estimator: Estimator, structure: Any) -> str | None:
 
     Args:
         estimator: Any estimator.
-        structure: What is drawn from; see `gradlab.exact.slopes.Slopes.structure`.
+        structure: What is drawn from, as `gradlab.exact.slopes.Slopes` has it.
 
     Example:
         >>> another_law(Reinforce(), None) is None

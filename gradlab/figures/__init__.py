@@ -47,6 +47,9 @@ FIGURES = {
         "cold-limit",
         "prediction",
     )
+} | {
+    name: f"{__name__}.sequences.{name.replace('-', '_')}"
+    for name in ("length", "difficulty", "off-policy", "kl", "groups")
 }
 """Modules by the name of their figure; the slowest first, so that all processes end together."""
 

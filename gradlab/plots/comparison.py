@@ -28,8 +28,8 @@ from gradlab.plots.style import Look, looks, say_nothing_measured
 
 __all__ = ["plane", "plot"]
 
-_NEEDS = "plane draws rows of compare, recommend (its rows), a sweep or a probe"
-_COLUMNS = ("series", "tau", "method", "truth2", "bias2", "bias2_se", "variance", "variance_se")
+_NEEDS = "plane draws rows of compare, sequences.compare, recommend (its rows), a sweep or a probe"
+_COLUMNS = ("series", "method", "truth2", "bias2", "bias2_se", "variance", "variance_se")
 
 
 def plane(
@@ -40,11 +40,11 @@ def plane(
     Exact rows are open markers, joined where only the temperature differs, whose ends are named.
     Series that have only Monte Carlo rows are points with +-1 standard error. An arrow marks
     the upper limit of a bias that noise hides. Dashed lines join equal RMSE. What is exactly 0
-    stands in a grey strip.
+    stands in a grey strip. Of policy gradients the legend says how many rows hold no numbers.
 
     Args:
-        rows: Rows of `gradlab.compare`, `recommend(...).rows`, a sweep or a probe, of one problem
-            and one step.
+        rows: Rows of `gradlab.compare`, `gradlab.sequences.compare`, `recommend(...).rows`, a
+            sweep or a probe, of one problem, target and step.
         ax: An axis to draw on. By default a new figure is made.
         width: Of a new figure: "column" (3.25 inches) or "page" (6.75 inches).
         legend: Whether to write a legend: below a new figure, above a given axis.
@@ -65,6 +65,9 @@ def plane(
     """
     check(rows, _COLUMNS, _NEEDS)
     measured = one_problem(rows)
+    if "tau" not in measured:
+        # Policy gradients have no temperature.
+        measured = measured.assign(tau=np.nan)
     with in_callers_look(ax):
         figure, (panel,) = panels(ax, width, ["plane"], height=2.5)
         if measured.empty:
@@ -82,7 +85,7 @@ def plane(
             _draw_exact(panel, part[exact].sort_values("tau"), look)
             _draw_measured(panel, part[~exact].sort_values("tau"), look, joined=not exact.any())
         names = {series: label(series) for series in own}
-        entries = [*series_entries(own, names), *_key(points)]
+        entries = [*series_entries(own, names), *_key(points), *_unknown(rows)]
         Legends(figure, ax, [panel], shown=legend).write(entries)
         write_apart(panel, _ends(points, own))
     return figure
@@ -180,6 +183,13 @@ def _ends(points: pd.DataFrame, own: dict[str, Look]) -> list[tuple[str, float, 
             if not any(text == t and np.allclose(here, at, rtol=0.15) for t, *at, _ in found):
                 found.append((text, *here, own[str(series)]["color"]))
     return found
+
+
+def _unknown(rows: pd.DataFrame) -> list[Line2D]:
+    """Return a legend entry that says how many policy gradients have no numbers."""
+    count = int(rows["reason"].notna().sum()) if {"policy", "reason"} <= set(rows) else 0
+    text = f"not drawn: {count} without numbers, see column reason"
+    return [Line2D([], [], ls="", label=text)] if count else []
 
 
 def _key(points: pd.DataFrame) -> list[Line2D]:

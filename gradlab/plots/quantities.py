@@ -77,7 +77,7 @@ def one_problem(rows: pd.DataFrame) -> pd.DataFrame:
         The rows that hold numbers; `truth2` is 1 where the true gradient is 0.
 
     Raises:
-        ValueError: If the rows are of several problems, logits or steps.
+        ValueError: If the rows are of several problems, logits, steps, policies or targets.
 
     Example:
         >>> rows = pd.DataFrame({"problem": ["f", "g"], "truth2": 1.0})
@@ -86,7 +86,7 @@ def one_problem(rows: pd.DataFrame) -> pd.DataFrame:
         ...
         ValueError: rows must be of one problem, not 2: take one, as rows[rows["problem"] == 'f']
     """
-    for column in ("problem", "batch", "N", "C", "regime", "logits_seed", "trained", "step"):
+    for column in _OF_ONE:
         if column in rows and rows[column].nunique(dropna=False) > 1:
             values = rows[column].unique()
             raise ValueError(
@@ -95,6 +95,13 @@ def one_problem(rows: pd.DataFrame) -> pd.DataFrame:
             )
     measured = rows[rows["reason"].isna()] if "reason" in rows else rows
     return measured.assign(truth2=measured["truth2"].where(measured["truth2"] > 0, 1.0))
+
+
+# What all rows of one panel must share.
+_OF_ONE = (
+    *("problem", "batch", "N", "C", "regime", "logits_seed", "trained", "step"),
+    *("policy", "rollout", "target"),
+)
 
 
 def quantity(rows: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from gradlab.report.judged import judged_section, planted_section, relations_sec
 from gradlab.report.measured import measured_section
 from gradlab.report.origin import provenance
 from gradlab.report.pictures import library
+from gradlab.report.policies import policies_section
 from gradlab.report.ranked import ranked_section
 from gradlab.report.reduction import reduced
 from gradlab.report.sections import Section
@@ -26,8 +27,8 @@ LARGEST = 3_000_000
 """Bytes that a report may have: rows are summed up until it has no more."""
 
 ANSWERED = (
-    "rows of compare, recommend, verify, time, train and its probe, a sweep, and the figures "
-    "cold-limit and toys"
+    "rows of compare, sequences.compare, recommend, verify, time, train and its probe, a sweep, "
+    "and the figures cold-limit and toys"
 )
 """The rows for which a report has an answer; others are shown as a table."""
 
@@ -135,6 +136,7 @@ def _section(source: Source, evaluations: int | None, averaged: float | None) ->
         (("recommend",), ranked_section),
         (("training",), training_section),
         (("time",), timed_section),
+        (("policy",), policies_section),
         (("laws",), laws_section),
         (("ends",), ends_section),
         (("verify", "ladder"), judged_section),

@@ -93,7 +93,7 @@ _ROUNDING = 1e-12
 def _pictures(rows: pd.DataFrame, kind: str) -> list[Chart]:
     """Return the picture of biases against what would count as none; it adds columns to rows.
 
-    `line` names the line of a verdict, `target` is the bias that counts as none, and `from` and
+    `line` names the line of a verdict, `allowed` is the bias that counts as none, and `from` and
     `to` are the ends of what the bias may be.
     """
     if "bias" not in rows or not rows["bias"].notna().any():
@@ -122,7 +122,7 @@ def _pictures(rows: pd.DataFrame, kind: str) -> list[Chart]:
         rows["to"] = ends.astype(float)
         rows["from"] = rows["bias"].where(ends.notna())
     if "delta" in rows and not ladder:
-        rows["target"] = rows["delta"].where(drawn & ~exact).astype(float)
+        rows["allowed"] = rows["delta"].where(drawn & ~exact).astype(float)
     units = [str(u) for u in rows.loc[drawn, "unit"].unique()] if "unit" in rows else ["|g|"]
     said = units[0] if len(units) == 1 else "unit as in the table"
     told = ["Each point is the bias of one verdict: left is better, 0 is no bias."]
@@ -156,7 +156,7 @@ def _pictures(rows: pd.DataFrame, kind: str) -> list[Chart]:
             starts_log=False,
             tooltip=[name for name in [*_TOLD, *(["degree"] if ladder else [])] if name in rows],
             by="line",
-            marks="target" if "target" in rows and rows["target"].notna().any() else "",
+            marks="allowed" if "allowed" in rows and rows["allowed"].notna().any() else "",
         )
     ]
 

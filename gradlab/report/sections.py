@@ -34,7 +34,7 @@ DERIVED = {
     "merged": ("rows", "how many rows of the source this row is the median of"),
     "evidence": ("evidence", "what the verdict rests on"),
     "line": ("line", "line of the picture"),
-    "target": ("target", "bias that counts as none"),
+    "allowed": ("allowed", "bias that counts as none"),
     "from": ("from", "start of the thin line of the picture"),
     "end": ("end", "P(b = 1) at the last step"),
     "size of the difference": ("size of the difference", "the difference without its sign"),

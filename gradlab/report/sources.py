@@ -82,6 +82,7 @@ _KINDS = {
     "laws": ("quantity", "difference", "law", "power", "tau", "estimator"),
     "ends": ("toy", "q", "limit", "least", "estimator"),
     "probe": ("step", "estimator", "bias2", "variance"),
+    "policy": ("policy", "target", "estimator", "bias2", "variance"),
     "sweep": ("cell", "estimator", "bias2", "variance"),
     "compare": ("estimator", "bias2", "variance"),
 }
@@ -94,9 +95,10 @@ def kind_of(rows: pd.DataFrame) -> str:
         rows: A table.
 
     Returns:
-        "compare", "sweep", "probe", "recommend", "verify", "ladder" (verdicts on losses of rising
-        degree), "planted", "relations", "training", "time", "laws" and "ends" (measured beside what
-        theory predicts: the figures cold-limit and toys), or "other".
+        "compare", "policy" (of `gradlab.sequences.compare`), "sweep", "probe", "recommend",
+        "verify", "ladder" (verdicts on losses of rising degree), "planted", "relations",
+        "training", "time", "laws" and "ends" (measured beside what theory predicts: the figures
+        cold-limit and toys), or "other".
 
     Example:
         >>> kind_of(pd.DataFrame(columns=["estimator", "bias2", "variance"]))

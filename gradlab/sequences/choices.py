@@ -12,7 +12,7 @@ from gradlab.text_forms import bare
 
 __all__ = ["Choice", "bare", "call_text", "read_call", "read_choice", "read_value"]
 
-Kind = TypeVar("Kind", bound="Choice")
+T = TypeVar("T", bound="Choice")
 
 
 class Choice:
@@ -135,7 +135,7 @@ def read_value(text: str) -> Any:
     return text
 
 
-def read_choice(what: str, given: "Kind | str", known: "dict[str, type[Kind]]") -> Kind:
+def read_choice(what: str, given: "T | str", known: "dict[str, type[T]]") -> T:
     """Return the choice that a text names; a choice is returned as it is.
 
     Args:

@@ -49,6 +49,7 @@ class PolicyVerdict(Verdict):
         unseen_rate: Not used here.
         unseen_bias: Not used here.
         constant: Always False.
+        distribution: Always empty.
         objective: The objective, in its text form.
         wanted: The factor that the mean is to have.
         cosine: Of the angle between the mean and the gradient; NaN where either is 0.

@@ -8,6 +8,7 @@ result: `DEFINED` says so, with what it is.
 from collections.abc import Callable
 
 import row_facts as facts
+from sequence_facts import SEQUENCE_FINDINGS
 
 __all__ = ["DEFINED", "FINDINGS", "GALLERY"]
 
@@ -160,6 +161,7 @@ FINDINGS: list[tuple[str, str, Callable[[], bool]]] = [
         facts.default_predicts,
     ),
     (CLI, "1 without momentum, 3 at 0.5, 19 at 0.9", facts.momentum),
+    *SEQUENCE_FINDINGS,
 ]
 """A page, what it says, and what must hold."""
 
@@ -178,6 +180,7 @@ DEFINED: dict[str, dict[str, str]] = {
         "(the paper trains 200)": "what the paper says",
         "mean ± (max - min)/2": "a formula",
     },
+    "docs/how-to/bounds.md": {"arXiv 1802.04537": "a paper"},
     "docs/policy.md": {
         "in 0.6 works in all of 0.5; one that goes in 2.0 works in the last 1.x": _VERSION,
         "from 3.11 on, and torch from 2.4 on": _VERSION,
@@ -187,6 +190,7 @@ DEFINED: dict[str, dict[str, str]] = {
         "1 with a relative bias of 0.5": _READ,
         "0.5 means that training": _READ,
     },
+    "docs/sequence-findings.md": {"a bias of 10 % is a tenth": _READ},
     "docs/start.md": {"You need Python 3.11 (from 3.11.5) or newer": _VERSION},
 }
 """Numbers of a page that are no results, in their words, and what they are."""

@@ -390,4 +390,72 @@ CLAIMS: dict[str, list[tuple[str, str]]] = {
             ".lt(0).tolist() == [True, True, True, False, False]",
         ),
     ],
+    "11_policy_gradients": [
+        ("there are 15 sequences", "task.tree.size == 15"),
+        ("RLOO is exact.", "rows['bias'].iloc[0] < 1e-12"),
+        (
+            "has $(G - 1)/G$ of the gradient",
+            "abs(rows['bias'].iloc[1] - 1 / 8) < 1e-12 and abs(rows['cosine'].iloc[1] - 1) < 1e-12",
+        ),
+        ("GRPO changes the direction too", "rows['cosine'].iloc[2] < 0.9999"),
+        (
+            "in the same wrong direction at every $G$, here with a cosine of 0.990",
+            "cosine['SEQ'].round(3).tolist() == [0.99] * 5 and np.ptp(cosine['SEQ']) < 1e-12",
+        ),
+        (
+            "TOK comes closer and closer as $G$ grows",
+            "cosine['TOK'].is_monotonic_increasing and cosine['TOK'].iloc[-1] > 0.9999",
+        ),
+        (
+            "GSPO and GMPO as published have the direction of SEQ",
+            "all(abs(float(exact_moments(f'RLOO(aggregation=SEQ, loss={loss})', policy, task)"
+            ".cosine(gradient)) - cosine['SEQ'].iloc[0]) < 1e-12 for loss in ('GSPO', 'GMPO'))",
+        ),
+        (
+            "At $G = 2$ the factor is constant, $\\sqrt 2 / 2$",
+            "abs(factors['GRPO(g=2)'] - 2**0.5 / 2).max() < 1e-12",
+        ),
+        (
+            "which favours easy and hard prompts",
+            "factors['GRPO(g=64)'].argmin() in (49, 50)",
+        ),
+        ("MaxRL favours hard ones alone", "(np.diff(factors['MaxRL(g=8)']) < 0).all()"),
+        (
+            "Only the ratio of whole sequences is exact",
+            "sorted(off[(off['drift'] > 0) & (off['bias'] < 1e-9)]['ratio'].unique())"
+            " == ['sequence']",
+        ),
+        (
+            "At a drift of 0.25 it has less than 1.3 times the variance of no ratio, at a drift of "
+            "1 more than 20 times",
+            "(lambda v: v[0.25] < 1.3 and v[1.0] > 20)("
+            "off[off['ratio'] == 'sequence'].set_index('drift')['variance']"
+            " / off[off['ratio'] == 'none'].set_index('drift')['variance'])",
+        ),
+        (
+            "k1 in the loss has a bias of the whole gradient",
+            "abs(kl['bias']['k1 in loss'] - 1) < 1e-12",
+        ),
+        (
+            "Ratio-weighted k3 is k2 per token",
+            "abs(kl.loc['ratio-weighted k3', ['bias', 'variance', 'cosine']]"
+            " / kl.loc['k2 per token', ['bias', 'variance', 'cosine']] - 1).max() < 1e-9",
+        ),
+        ("here by 27 % of the gradient", "round(kl['bias']['k2 per token'], 2) == 0.27"),
+        (
+            "exact, and has the smallest variance of all six",
+            "kl['bias']['full'] < 1e-12 and kl['variance'].idxmin() == 'full'",
+        ),
+        (
+            "takes the mean over the tokens of each sequence, and its baseline holds the own "
+            "sample",
+            "'aggregation=SEQ' in str(report.match)"
+            " and any('own' in str(fault) for fault in report.faults)",
+        ),
+        (
+            "its variance falls even below that of no ratio",
+            "last['variance'].iloc[0] < off[(off['ratio'] == 'none') & (off['drift'] == 1)]"
+            "['variance'].iloc[0] and last['bias'].iloc[0] > 0.1",
+        ),
+    ],
 }

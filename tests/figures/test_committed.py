@@ -98,6 +98,23 @@ CASES: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
         ["task", "estimator", "lr", "seed"],
         ["loss_steps", "loss_cost", "cost"],
     ),
+    "length": ({"groups": (2,)}, ["kind", "problem", "estimator"], [*MOMENTS, "cosine"]),
+    "difficulty": (
+        {"points": 3, "policies": 1},
+        ["kind", "name", "problem", "policy_seed"],
+        ["factor", "bias2"],
+    ),
+    "off-policy": (
+        {"horizons": (2,), "drifts": (0.0, 1.0)},
+        ["horizon", "drift", "ratio"],
+        [*MOMENTS, "divergence"],
+    ),
+    "kl": ({}, ["sampled", "form"], MOMENTS),
+    "groups": (
+        {"groups": (2,)},
+        ["problem", "name", "group", "budget"],
+        [*MOMENTS, "tokens", "progress"],
+    ),
 }
 # Which rows are those of trainings.
 TRAINED = {"vae": ("part", "curve"), "prediction": ("kind", "loss")}

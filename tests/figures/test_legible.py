@@ -23,6 +23,12 @@ MADE = {
     ("prediction", ""): "page",
     ("prediction", "column"): "column",
     ("zoo", "plane"): "page",
+    ("length", ""): "column",
+    ("difficulty", ""): "column",
+    ("off-policy", ""): "column",
+    ("off-policy", "all"): "page",
+    ("kl", ""): "column",
+    ("groups", ""): "column",
 }
 SMALLEST = 6.0
 """Points, as printed."""

@@ -262,14 +262,14 @@ def points_of(text: str, chart: str) -> list[dict]:
 
 def test_verdicts_are_drawn_with_their_bounds_beside_what_counts_as_none():
     points = {p["estimator"]: p for p in points_of(report.html([judged()]), "evidence")}
-    found = {name: (p["from"], p["to"], p["target"]) for name, p in points.items()}
+    found = {name: (p["from"], p["to"], p["allowed"]) for name, p in points.items()}
     assert found["ST"] == (0.7, 1.1, 0.05)
     assert found["RF(m=4)"] == (0.01, 0.044, 0.05)
     assert found["ZGR"] == (None, None, None)  # proved: no interval
     assert points["ARM"]["line"] is None
     (chart,) = judged_section(Source("v", judged(), "verify")).charts
     assert "Not drawn: 1 verdict without a bias." in chart.caption
-    assert (chart.by, chart.marks, chart.ys[0].ends) == ("line", "target", ("from", "to"))
+    assert (chart.by, chart.marks, chart.ys[0].ends) == ("line", "allowed", ("from", "to"))
 
 
 def test_of_many_verdicts_those_that_fail_are_drawn_first():
