@@ -249,7 +249,7 @@ def test_explain_without_a_fault(capsys):
 # ---- the page ---------------------------------------------------------------------------------
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "own-policy-loss.md"
-BOXES = re.findall(r"```sh\ngradlab (.*)\n```\n\n```text\n(.*?)```\n", PAGE.read_text(), re.S)
+BOXES = re.findall(r"```sh\ngradlab ([^\n]*)\n```\n\n```text\n(.*?)```\n", PAGE.read_text(), re.S)
 
 
 @pytest.mark.parametrize(("line", "shown"), BOXES, ids=[line for line, _ in BOXES])
