@@ -18,7 +18,7 @@ from gradlab.cli.faults import run
 from gradlab.cli.html_report import report
 from gradlab.cli.listing import list_
 from gradlab.cli.old_forms import Command
-from gradlab.cli.policy import app as policy
+from gradlab.cli.policy import app as policies
 from gradlab.cli.recommending import recommend
 from gradlab.cli.sweeping import app as sweep
 from gradlab.cli.timing import time
@@ -71,7 +71,7 @@ app.command(cls=Command, short_help="Measure estimators of bounds of K samples."
 app.add_typer(train, name="train", short_help="Train real models, compared over seeds.")
 app.add_typer(sweep, name="sweep", short_help="Grids of cells: all cores or a cluster, resumable.")
 app.add_typer(
-    policy, name="policy", short_help="Policy gradients over sequences: RLOO, GRPO, yours."
+    policies, name="policy", short_help="Policy gradients over sequences: RLOO, GRPO, yours."
 )
 app.command(
     cls=Command, short_help="Time the layer of every estimator, or its training on a loss."

@@ -55,6 +55,7 @@ class Case:
         tasks: The tasks, one for each prompt.
         rollout: Another policy that samples, for the numbers off policy.
         reference: The reference policy of KL terms.
+        label: What rows call the task; by default the names of the tasks.
 
     Example:
         >>> from gradlab.sequences import Tabular, tasks
