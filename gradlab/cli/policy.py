@@ -10,7 +10,6 @@ __all__ = ["app"]
 
 app = typer.Typer(
     help="Policy gradients of language models (RLOO, GRPO, your own loss), settled by enumeration.",
-    no_args_is_help=True,
 )
 app.command(short_help="Check what policy gradients or your own loss estimate.")(verify)
 app.command(short_help="Measure policy gradients on one task.")(compare)

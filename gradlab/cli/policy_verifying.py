@@ -88,9 +88,9 @@ def verify(
     """Say whose gradient a policy gradient is, on a task where everything is enumerated.
 
     Of your own loss it says which published estimator it is, which invariances hold and which
-    known faults it has. The exit status is 1 when a declared claim fails, when a fault is named,
-    when the mean is not the gradient that --target or --factor asks for, and when your own loss is
-    biased and is not a published estimator.
+    known faults it has. The exit status is 1 when a declared claim fails, when a fault is named or
+    padding changes the estimate, when the mean is not the gradient that --target or --factor asks
+    for, and when your own loss is biased and is not a published estimator.
 
     \b
     Example:  gradlab policy verify --loss my.py:loss
