@@ -9,12 +9,19 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from gradlab.catalogue import check_bound_estimator, check_estimator, entries
+from gradlab.catalogue import (
+    check_bound_estimator,
+    check_estimator,
+    check_policy_gradient,
+    entries,
+)
+from gradlab.checks import did_you_mean
 from gradlab.version import __version__
 
 if TYPE_CHECKING:
     from gradlab.bounds import BoundEstimator
     from gradlab.estimators.base import Estimator
+    from gradlab.sequences import PolicyGradient
 
 __all__ = ["bibtex", "bibtex_of_names"]
 
@@ -22,12 +29,13 @@ _ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 _AUTHOR_AND_YEAR = re.compile(r"(\w+).*?(\d{4})")
 
 
-def bibtex(estimators: "Iterable[Estimator | BoundEstimator | str]") -> str:
+def bibtex(estimators: "Iterable[Estimator | BoundEstimator | PolicyGradient | str]") -> str:
     """Return the BibTeX entries of the papers that introduced the estimators, each once, by year.
 
     Args:
-        estimators: objects or text forms, also those of `gradlab.bounds`; the text "gradlab" stands
-            for this package.
+        estimators: objects or text forms, also those of `gradlab.bounds` and `gradlab.sequences`;
+            the text "gradlab" stands for this package. A name that is an estimator's and a policy
+            gradient's, such as RLOO, has the papers of both.
 
     Returns:
         The entries, separated by empty lines.
@@ -43,25 +51,37 @@ def bibtex(estimators: "Iterable[Estimator | BoundEstimator | str]") -> str:
     wanted = set()
     for given in estimators:
         if isinstance(given, str):
-            wanted.add(given if given == "gradlab" else _key_of(given))
-        else:
+            wanted |= {given} if given == "gradlab" else _keys_of(given)
+        elif given.reference:
             wanted.add(_key(given.name, given.reference))
     return _written(wanted)
 
 
-def _key_of(text: str) -> str:
-    """Return the key of the paper of a text form: of an estimator, or else of one of bounds."""
-    try:
-        name = check_estimator(text)
-    except ValueError:
+def _keys_of(text: str) -> set[str]:
+    """Return the keys of the papers of a text: an estimator's or a bound's, and a policy's."""
+    found: set[str] = set()
+    faults = []
+    kinds = {
+        "estimators": check_estimator,
+        "bounds": check_bound_estimator,
+        "policy-gradients": check_policy_gradient,
+    }
+    for kind, check in kinds.items():
+        if kind == "bounds" and found:
+            continue
         try:
-            name = check_bound_estimator(text)
-        except ValueError:
-            pass
-        else:
-            return _key(name, _references()[name])
-        raise
-    return _key(name, _references()[name])
+            name = check(text)
+        except ValueError as error:
+            faults.append(error)
+            continue
+        sources = _sources(kind)
+        if name in sources:  # PG, a composition, has none
+            found.add(_key(name, sources[name]))
+    if not found:
+        written, policies = text.partition("(")[0], _sources("policy-gradients")
+        near = did_you_mean(written, policies) and written not in _sources("estimators")
+        raise faults[-1 if near else 0]
+    return found
 
 
 def bibtex_of_names(texts: Iterable[str]) -> str:
@@ -107,7 +127,10 @@ def _entries() -> dict[str, str]:
 
 
 def _references() -> dict[str, str]:
-    """Return the references of the estimators by their names, also of those of bounds."""
-    # Of a name that both have, that of the estimators counts.
-    named = [*entries()["bounds"], *entries()["estimators"]]
-    return {entry["name"]: entry["source"] for entry in named}
+    """Return the references of all estimators by their names."""
+    # Of a name that several have, that of the estimators counts, then that of bounds.
+    return _sources("policy-gradients") | _sources("bounds") | _sources("estimators")
+
+
+def _sources(kind: str) -> dict[str, str]:
+    return {entry["name"]: entry["source"] for entry in entries()[kind]}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Known", "read_form"]
+__all__ = ["Known", "bare", "read_form"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,19 @@ def read_form(text: str, known: Sequence[Known]) -> tuple[str, dict[str, Any]]:
         if argument not in found.fields:
             raise ValueError(f"{found.name} has no argument {argument!r}; write it as {example}")
     return found.name, arguments
+
+
+def bare(name: str) -> str:
+    """Return a name in lower case, without what separates its words; + and @ stay.
+
+    Args:
+        name: Any name.
+
+    Example:
+        >>> bare("Dr. GRPO")
+        'drgrpo'
+    """
+    return "".join(letter for letter in name.lower() if letter.isalnum() or letter in "+@")
 
 
 def _bare(name: str) -> str:

@@ -9,8 +9,8 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from gradlab.checks import check_known
-from gradlab.text_forms import Known, read_form
+from gradlab.checks import check_known, did_you_mean
+from gradlab.text_forms import Known, bare, read_form
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,10 +20,14 @@ __all__ = [
     "KEY",
     "REGIMES_OF_ANY",
     "SHOWN",
+    "SHOWN_OF_POLICIES",
     "check_bound_estimator",
     "check_estimator",
+    "check_policy",
+    "check_policy_gradient",
     "check_problem",
     "check_regime",
+    "check_task",
     "entries",
     "estimator_rows",
     "problem_rows",
@@ -47,13 +51,20 @@ KEY = [
 SHOWN = ("estimator", "degree", "calls", "∇f", "moments", "source")
 """The columns of `estimator_rows`; the catalogue has further fields of each estimator."""
 
+SHOWN_OF_POLICIES = ("name", "advantage", "aggregation", "loss", "mean on policy", "source")
+"""What a list shows of each policy gradient."""
+
 REGIMES_OF_ANY = "regimes of logits"
 """What the catalogue calls the regimes that fit every problem."""
 
 
 @cache
 def entries() -> dict[str, list[dict[str, Any]]]:
-    """Return the whole catalogue: lists of entries by their kind: estimators, bounds and so on."""
+    """Return the whole catalogue: lists of entries by their kind.
+
+    They are estimators, bounds, problems and regimes, and of sequences policy-gradients, choices,
+    tasks and policies.
+    """
     text = resources.files(__name__).joinpath("catalogue.json").read_text(encoding="utf-8")
     found: dict[str, list[dict[str, Any]]] = json.loads(text)
     return found
@@ -161,6 +172,57 @@ def check_regime(text: str) -> None:
     """
     regimes = [e["regime"] for e in entries()["regimes"] if e["of"] == REGIMES_OF_ANY]
     check_known("regime", text, regimes)
+
+
+def check_policy_gradient(text: str) -> str:
+    """Return the published name that a policy gradient's text says; its arguments are not read.
+
+    Args:
+        text: A text form such as `GRPO(g=8)`. `PG` is a composition without a published name.
+
+    Raises:
+        ValueError: The name is unknown.
+
+    Example:
+        >>> check_policy_gradient("dr. grpo(g=8)")
+        'Dr.GRPO'
+    """
+    written = text.partition("(")[0].strip()
+    listed = entries()["policy-gradients"]
+    names = {bare(alias): one["name"] for one in listed for alias in one["aliases"]}
+    names |= {bare(one["name"]): one["name"] for one in listed}
+    names |= {"pg": "PG", "policygradient": "PG"}
+    if bare(written) not in names:
+        known = [one["name"] for one in listed]
+        hint = did_you_mean(written, known) or did_you_mean(bare(written), names)
+        raise ValueError(f"unknown policy gradient {written!r}{hint} (known: {', '.join(known)})")
+    found: str = names[bare(written)]
+    return found
+
+
+def check_task(name: str) -> None:
+    """Raise ValueError unless a task on sequences has this name.
+
+    Args:
+        name: A name such as `parity`.
+
+    Example:
+        >>> check_task("parity")
+    """
+    check_known("task", name, [one["task"] for one in entries()["tasks"]])
+
+
+def check_policy(text: str) -> None:
+    """Raise ValueError unless a policy over sequences has this name; a number is not looked at.
+
+    Args:
+        text: A name such as `tabular` or `ngram:3`.
+
+    Example:
+        >>> check_policy("ngram:3")
+    """
+    known = [one["policy"].partition(":")[0] for one in entries()["policies"]]
+    check_known("policy", text.partition(":")[0], known)
 
 
 @cache

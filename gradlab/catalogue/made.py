@@ -17,12 +17,30 @@ from gradlab.estimators import ESTIMATORS, OF_STRUCTURES, Estimator
 from gradlab.exact.moments import Enumeration, NotExactError
 from gradlab.exact.structures import Structured
 from gradlab.problems import PROBLEMS, REGIMES, SNAPSHOTS, Quadratic
+from gradlab.sequences.aggregation import AGGREGATIONS
+from gradlab.sequences.catalogue import ALIASES
+from gradlab.sequences.catalogue import ESTIMATORS as POLICY_GRADIENTS
+from gradlab.sequences.kl_terms import KLS
+from gradlab.sequences.policy_gradient import PolicyGradient
+from gradlab.sequences.ratios import RATIOS
+from gradlab.sequences.sequence_losses import LOSSES
+from gradlab.sequences.shipped import POLICIES
+from gradlab.sequences.spellings import SPELLINGS
+from gradlab.sequences.success_advantages import ADVANTAGES
+from gradlab.sequences.tasks import TASKS
 
 __all__ = ["made", "markdown_table", "write", "write_table"]
 
 _ALL = ESTIMATORS | OF_STRUCTURES
 # Of estimators that are of structures only, the distributions that they are tried on.
 _LAWS = (lambda p: KSubset(p, 2), lambda p: WithoutReplacement(p, 2))
+_ABOUT_RATIOS = {
+    "none": "No weight.",
+    "token": "pi/mu of the token; with a clip it is the loss PPO.",
+    "prefix": "The product of pi/mu up to the token; a clip truncates it.",
+    "sequence": "The product of pi/mu over the sequence; a clip truncates it.",
+    "geometric": "The n-th root of the sequence ratio; with a clip it is the loss GSPO.",
+}
 _HEAD = "| name | class | exact for | evaluations of f | needs grad f | source |"
 
 
@@ -44,6 +62,16 @@ def made() -> dict[str, list[dict[str, Any]]]:
         "problems": [_problem(name) for name in PROBLEMS],
         "regimes": [
             {"regime": name, "of": kind} for kind, names in kinds.items() for name in names
+        ],
+        "policy-gradients": [_policy_gradient(one) for one in POLICY_GRADIENTS.values()],
+        "choices": _choices(),
+        "tasks": [
+            {"task": name, "about": _capital(_sentence(make).removeprefix("Return "))}
+            for name, make in TASKS.items()
+        ],
+        "policies": [
+            {"policy": name + (f":{number.upper()}" if number else ""), "about": _sentence(make)}
+            for name, (make, number) in POLICIES.items()
         ],
     }
 
@@ -128,8 +156,56 @@ def _problem(name: str) -> dict[str, Any]:
         for parameter in inspect.signature(constructor).parameters.values()
         if parameter.kind is parameter.KEYWORD_ONLY and not is_class
     ]
-    sentence = (inspect.getdoc(cls) or "").partition("\n\n")[0]
-    return {"problem": ":".join([name, *keywords[:1]]), "about": " ".join(sentence.split())}
+    return {"problem": ":".join([name, *keywords[:1]]), "about": _sentence(cls)}
+
+
+def _policy_gradient(one: PolicyGradient) -> dict[str, Any]:
+    # A horizon of 1: the constant of CONST is a factor.
+    factor = one.claim(horizon=1).on_policy
+    mean = {None: "biased", 1.0: "exact"}.get(factor, "exact up to a factor")
+    target = one.claim(horizon=1).target
+    return {
+        "name": one.name,
+        "aliases": [alias for alias, name in ALIASES.items() if name == one.name],
+        "advantage": str(one.advantage),
+        "aggregation": str(one.aggregation),
+        "loss": str(one.loss),
+        "mean on policy": mean if target == "J" or factor is None else f"{mean}, of {target}",
+        "source": one.source,
+    }
+
+
+def _choices() -> list[dict[str, Any]]:
+    """Return the choices of a policy gradient, with all names that are read."""
+    tables: dict[str, dict[str, Any]] = {
+        "advantage": ADVANTAGES,
+        "aggregation": AGGREGATIONS,
+        "loss": LOSSES,
+        "kl": KLS,
+    }
+    found = []
+    for what, table in tables.items():
+        spelled = SPELLINGS["ratio" if what == "loss" else what]
+        for name, cls in table.items():
+            others = [
+                key if of == name else f"{key} = {of}"
+                for key, of in spelled.items()
+                if of.partition("(")[0] == name
+            ]
+            about = _sentence(cls)
+            names = ", ".join([*cls.aliases, *others])
+            found.append({"choice": what, "name": name, "also": names, "about": about})
+    ratios = [{"choice": "ratio", "name": r, "also": "", "about": _ABOUT_RATIOS[r]} for r in RATIOS]
+    return found + ratios
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _sentence(made: Any) -> str:
+    """Return the first sentence of a docstring, in one line."""
+    return " ".join((inspect.getdoc(made) or "").partition("\n\n")[0].split())
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from gradlab.cli.faults import run
 from gradlab.cli.html_report import report
 from gradlab.cli.listing import list_
 from gradlab.cli.old_forms import Command
+from gradlab.cli.policy import app as policies
 from gradlab.cli.recommending import recommend
 from gradlab.cli.sweeping import app as sweep
 from gradlab.cli.timing import time
@@ -60,13 +61,18 @@ def gradlab(
         raise typer.Exit(2)
 
 
-app.command("list", cls=Command, short_help="Show estimators, problems, regimes, figures.")(list_)
+app.command(
+    "list", cls=Command, short_help="Show estimators, problems, policy gradients, figures."
+)(list_)
 app.command(cls=Command, short_help="Measure estimators on one problem.")(compare)
 app.command(cls=Command, short_help="Check that estimators are as unbiased as they claim.")(verify)
 app.command(cls=Command, short_help="Rank estimators at equal cost for a loss.")(recommend)
 app.command(cls=Command, short_help="Measure estimators of bounds of K samples.")(bounds)
 app.add_typer(train, name="train", short_help="Train real models, compared over seeds.")
 app.add_typer(sweep, name="sweep", short_help="Grids of cells: all cores or a cluster, resumable.")
+app.add_typer(
+    policies, name="policy", short_help="Policy gradients over sequences: RLOO, GRPO, yours."
+)
 app.command(
     cls=Command, short_help="Time the layer of every estimator, or its training on a loss."
 )(time)

@@ -19,13 +19,18 @@ class Kind(StrEnum):
     problems = "problems"
     regimes = "regimes"
     figures = "figures"
+    policy_gradients = "policy-gradients"
+    choices = "choices"
+    tasks = "tasks"
+    policies = "policies"
 
 
 def list_(
     kinds: Annotated[
         list[Kind] | None,
         typer.Argument(
-            help="What is listed: estimators, problems, regimes, figures.  [default: all]",
+            help="What is listed: estimators, problems, regimes, figures; for `gradlab policy` "
+            "policy-gradients, choices, tasks, policies.  [default: all]",
             metavar="KIND",
             show_default=False,
         ),
@@ -39,11 +44,15 @@ def list_(
 ) -> None:
     """List the estimators and their properties, the problems, logits regimes and figures.
 
+    Of policy gradients over sequences it lists the published names, the choices that they are
+    composed of, as trainers write them, tasks and policies.
+
     \b
     Example:  gradlab list problems regimes
+    Example:  gradlab list policy-gradients choices
     Example:  gradlab list estimators --out tables
     """
-    from gradlab.catalogue import KEY, SHOWN, entries
+    from gradlab.catalogue import KEY, SHOWN, SHOWN_OF_POLICIES, entries
     from gradlab.text import aligned, filled
 
     make_folder(out)
@@ -54,6 +63,14 @@ def list_(
         if kind == Kind.estimators:
             tables[kind] = rows = [{column: row[column] for column in SHOWN} for row in rows]
             parts += [aligned([SHOWN, *(list(row.values()) for row in rows)]), aligned(KEY)]
+        elif kind == Kind.policy_gradients:
+            shown = [[row[column] for column in SHOWN_OF_POLICIES] for row in rows]
+            parts.append(f"policy gradients\n{aligned([SHOWN_OF_POLICIES, *shown])}")
+            tables[kind] = [{k: v for k, v in row.items() if k != "aliases"} for row in rows]
+        elif kind == Kind.choices:
+            for choice in dict.fromkeys(row["choice"] for row in rows):
+                lines = [(r["name"], r["also"], r["about"]) for r in rows if r["choice"] == choice]
+                parts.append(f"{choice}\n{aligned([('name', 'also', 'about'), *lines])}")
         elif kind == Kind.regimes:
             for of in dict.fromkeys(row["of"] for row in rows):
                 names = ", ".join(row["regime"] for row in rows if row["of"] == of)

@@ -202,7 +202,8 @@ def _cases(rows: pd.DataFrame) -> list[Any]:
     there = [name for name in CASE if name in rows]
     if not there:
         return [()]
-    return list(rows.groupby(there, dropna=False, sort=False).groups)
+    by = there if len(there) > 1 else there[0]
+    return list(rows.groupby(by, dropna=False, sort=False).groups)
 
 
 def _asked(rows: pd.DataFrame, kind: str) -> list[str]:

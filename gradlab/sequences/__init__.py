@@ -10,6 +10,7 @@ from gradlab.sequences.claims import Claim
 from gradlab.sequences.comparing import compare
 from gradlab.sequences.difficulty import success_factor
 from gradlab.sequences.drawing import monte_carlo
+from gradlab.sequences.explaining import Case, Explanation, explain
 from gradlab.sequences.group import Group
 from gradlab.sequences.loss_report import LossReport, examine
 from gradlab.sequences.moments import exact_moments
@@ -24,7 +25,9 @@ from gradlab.sequences.verifying import verify
 __all__ = [
     "ESTIMATORS",
     "Automaton",
+    "Case",
     "Claim",
+    "Explanation",
     "Group",
     "LossFunctionError",
     "LossReport",
@@ -42,6 +45,7 @@ __all__ = [
     "exact_gradient",
     "exact_moments",
     "exact_value",
+    "explain",
     "monte_carlo",
     "parse",
     "success_factor",

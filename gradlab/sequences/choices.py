@@ -8,6 +8,7 @@ from dataclasses import MISSING, fields
 from typing import Any, ClassVar, TypeVar
 
 from gradlab.checks import did_you_mean
+from gradlab.text_forms import bare
 
 __all__ = ["Choice", "bare", "call_text", "read_call", "read_choice", "read_value"]
 
@@ -166,16 +167,3 @@ def read_choice(what: str, given: "T | str", known: "dict[str, type[T]]") -> T:
                 f"{cls.name} has no argument {key!r}{did_you_mean(key, allowed)}{takes}"
             )
     return cls(**{key: read_value(value) for key, value in arguments.items()})
-
-
-def bare(name: str) -> str:
-    """Return a name in lower case, without what separates its words.
-
-    Args:
-        name: Any name.
-
-    Example:
-        >>> bare("Dr. GRPO")
-        'drgrpo'
-    """
-    return "".join(letter for letter in name.lower() if letter.isalnum() or letter in "+@")

@@ -66,6 +66,7 @@ class LossReport:
         faults: Those that were recognized.
         frame: Its advantage and aggregation.
         responses: How weights answer to ratios, for A > 0 and A < 0.
+        g: Sequences per group of the loss.
 
     Example:
         >>> def loss(log_prob, advantages, mask):
@@ -83,6 +84,7 @@ class LossReport:
     faults: tuple[Fault, ...]
     frame: Frame
     responses: tuple[Response, Response] | None
+    g: int = 4
 
     @property
     def holding(self) -> tuple[str, ...]:
@@ -101,7 +103,7 @@ class LossReport:
     def __str__(self) -> str:
         lines = [filled(f"{self.name}: {self.match}")]
         if self.match.exact:
-            claim = str(self.match.estimator.with_(resample=False).claim()).splitlines()
+            claim = str(self.match.estimator.with_(resample=False, g=self.g).claim()).splitlines()
             lines += [filled(line) for line in claim] if not self.match.given else []
         lines += [filled(f"fault: {fault}") for fault in self.faults]
         lines += ["no planted fault was recognized"] if not self.faults else []
@@ -143,7 +145,7 @@ def examine(function: "OwnLoss | Callable[..., Any]", **options: Any) -> LossRep
     match = match_of(own, frame, term, up, down)
     found = tuple(findings(own))
     faults = tuple(_faults(own, frame, term, up, down, found))
-    return LossReport(own.name, match, found, faults, frame, (up, down))
+    return LossReport(own.name, match, found, faults, frame, (up, down), own.g)
 
 
 def _check_same_again(own: OwnLoss) -> None:

@@ -16,6 +16,9 @@ from gradlab.figures import draw
 from gradlab.nn.timing import time_layers
 from gradlab.plots.sweep import plot
 from gradlab.report import write
+from gradlab.sequences.comparing import compare as policy_compare
+from gradlab.sequences.explaining import explain
+from gradlab.sequences.verifying import verify as policy_verify
 from gradlab.sweep.plan import plan
 from gradlab.sweep.running import run_sweep
 from gradlab.training.network_training import NetworkSettings
@@ -33,6 +36,9 @@ CALLED = {
     "compare": [compare],
     "verify": [verify, verify_order],
     "recommend": [recommend],
+    "policy verify": [policy_verify],
+    "policy compare": [policy_compare],
+    "policy explain": [explain],
     "time": [time_layers],
     "report": [write],
     "cite": [],
@@ -57,6 +63,9 @@ OWN = {
     "compare": {"report": False},
     "verify": {"report": False},
     "recommend": {"evaluations": 8, "measure_cost": False, "report": False},
+    "policy verify": {"task": "length-skewed", "policy": "tabular", "report": False},
+    "policy compare": {"task": "length-skewed", "policy": "tabular", "report": False},
+    "policy explain": {"policy": "tabular", "rollout": "0.3", "reference": "0.5", "report": False},
     "report": {"out": "report.html"},
     "train vae": {"seeds": 1, "probe_seconds": 600, "out": "runs/vae", "report": False},
     "train network": {"seeds": 1, "out": "runs/network", "report": False},

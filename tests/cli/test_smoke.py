@@ -62,6 +62,36 @@ def of_rule(logits, distribution, generator):
     drawn = distribution(logits)
     x = drawn.sample((), generator)
     return x + drawn.mean - drawn.mean.detach()
+
+def policy_loss(log_prob, old_log_prob, advantages, mask, config):
+    ratio = (log_prob - old_log_prob).exp()
+    bounded = ratio.clamp(1 - config.clip_ratio, 1 + config.clip_ratio)
+    a = advantages.unsqueeze(-1)
+    return -(torch.min(ratio * a, bounded * a) * mask).sum(-1).mean()
+
+def per_token(log_prob, advantages, mask):
+    return -log_prob * advantages.unsqueeze(-1) * mask
+
+def not_a_loss(log_prob, something):
+    return log_prob.sum()
+
+def no_numbers(tokens, lengths):
+    return tokens[:, 0] / 0.0 * 0
+
+task = gradlab.sequences.Task(lambda tokens, lengths: 1.0 * (tokens[:, 0] == 1), 3, 3, end=2)
+nan_task = gradlab.sequences.Task(no_numbers, 3, 3, end=2)
+policy = gradlab.sequences.TinyGRU(3, 2)
+rollout = gradlab.sequences.TinyGRU(3, 2, seed=1)
+
+class LooksAhead(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Parameter(torch.eye(3, dtype=torch.float64))
+
+    def forward(self, tokens):
+        return self.table[tokens]
+
+looks_ahead = LooksAhead()
 '''
 
 GRID = """
@@ -76,7 +106,10 @@ draws = 64
 
 # A cell of these tables is what stands on the command line for one option; "" leaves it out.
 TABLES: dict[str, dict[str, list[str]]] = {
-    "list": {"KIND": ["", "estimators", "problems regimes", "figures"], "out": ["", "--out out"]},
+    "list": {
+        "KIND": ["", "estimators", "problems regimes", "figures", "policy-gradients choices tasks"],
+        "out": ["", "--out out"],
+    },
     "compare": {
         "ESTIMATOR": ["ST", "ZGR GS-ST RF(m=2)", "ARSM"],
         "file": ["", "--file mine.py:sample", "--file mine.py:Mine --file mine.py:sample"],
@@ -221,6 +254,66 @@ TABLES: dict[str, dict[str, list[str]]] = {
         "seed": ["", "--seed 1"],
         "out": ["", "--out out"],
     },
+    "policy verify": {
+        "ESTIMATOR": ["RLOO", "GRPO(kl=k3) IS"],
+        "loss": ["", "--loss mine.py:policy_loss --set clip_ratio=0.3"],
+        "advantage": ["--file mine.py:per_token --advantage loo --aggregation seq-mean-token-sum"],
+        "setting": [
+            "",
+            "--task parity --size 2x3 --policy ngram:2",
+            "--task mine.py:task --policy mine.py:policy",
+        ],
+        "reference": ["", "--reference 0.2"],
+        "group": ["", "--group 3"],
+        "method": ["", "--method exact", "--method monte-carlo"],
+        "max-draws": ["--max-draws 256"],
+        "delta": ["", "--delta 0.5"],
+        "alpha": ["", "--alpha 0.01"],
+        "seed": ["", "--seed 3"],
+        "out": ["--out out", ""],
+    },
+    "policy verify IS": {
+        "rollout": ["--rollout 0.2", "--rollout mine.py:rollout"],
+        "target": ["", "--target J"],
+        "factor": ["", "--factor 1"],
+        "task": ["--task mine.py:task", "--task copy"],
+    },
+    "policy compare": {
+        "ESTIMATOR": ["", "RLOO GRPO(kl=k3,g=3) IS"],
+        "setting": [
+            "",
+            "--task brackets --size 3x? --policy transformer:4",
+            "--task mine.py:task --policy mine.py:policy",
+        ],
+        "rollout": ["", "--rollout 0.2"],
+        "reference": ["", "--reference 0.2"],
+        "target": ["", "--target max@3", "--target J-KL(beta=0.1)"],
+        "group": ["", "--group 3"],
+        "method": ["", "--method monte-carlo"],
+        "draws": ["--draws 64"],
+        "averaged": ["", "--averaged 4"],
+        "seed": ["", "--seed 3"],
+        "out": ["--out out", ""],
+    },
+    "policy explain": {
+        "ESTIMATOR": ["", "GRPO"],
+        "advantage": ["", "--advantage group-std", "--advantage scale_rewards=none"],
+        "aggregation": ["", "--aggregation token-mean"],
+        "ratio": ["", "--ratio token --clip .2", "--ratio gspo --clip .2,.3", "--ratio sequence"],
+        "kl": ["", "--kl k3", "--kl k1 --beta 0.1"],
+        "group": ["", "--group 3"],
+        "setting": [
+            "--task rare --size 2x3 --policy gru:2",
+            "--task parity",
+            "--task mine.py:task --policy mine.py:policy --rollout mine.py:rollout",
+        ],
+        "reference": ["", "--reference 0.2"],
+        "target": ["", "--target max@3"],
+        "draws": ["--draws 64"],
+        "averaged": ["", "--averaged 4"],
+        "seed": ["", "--seed 3"],
+        "out": ["--out out", ""],
+    },
     "report": {
         "ROWS": ["sweep.db", "figures sweep.db"],
         "title": ["--title Mine", ""],
@@ -288,6 +381,10 @@ MORE = [
     "sweep retry grid.toml sweep.db --workers 1 --limit 60 --memory 2",
 ]
 SLOW = [
+    "policy explain --draws 64",
+    "policy verify RLOO --out out --report",
+    "policy compare RLOO --out out --report",
+    "policy explain --task parity --out out --report",
     # Their reports are looked at in test_cli_report.py.
     "compare ST --draws 32 --out out --report",
     "bounds VIMCO --out out --report",
@@ -310,6 +407,10 @@ SLOW = [
 # run in the thorough tests, of the others all.
 FEW = {
     "verify --max-draws 512": 4,
+    "policy verify IS": 2,
+    "policy verify": 4,
+    "policy compare": 4,
+    "policy explain": 4,
     "verify": 2,
     "compare": 6,
     "bounds": 4,
@@ -369,6 +470,9 @@ PROMISED = {
     "compare": ["compare.csv", "compare.png", "compare.pdf"],
     "bounds": ["bounds.csv", "bounds.png", "bounds.pdf"],
     "verify": ["verify.csv"],
+    "policy verify": ["policy-verify.csv"],
+    "policy compare": ["policy-compare.csv"],
+    "policy explain": ["policy-explain.csv"],
     "recommend": ["recommend.csv", "recommend.png", "recommend-moments.csv"],
     "report": [],
     "time": ["timing.csv", "timing.png", "timing.pdf"],
@@ -392,7 +496,7 @@ def check(usage: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     err = re.sub(r"(?m)^.*: [\d,]+(/[\d,]+)? \w+(, about .* left)?\n", "", err)
     # What will be done, and about how long it takes.
     err = re.sub(r"(?m)^\d+ estimators? .*to measure, .*: about .*\n", "", err)
-    if words[0] == "verify" and status == 1:
+    if "verify" in words[:2] and status == 1:
         # So few draws decide little, which is said.
         assert len(err.splitlines()) == 1
         assert err.startswith("gradlab: ")
@@ -402,7 +506,7 @@ def check(usage: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert (status, err if words[0] not in ("figures", "sweep") else "") == (0, "")
     assert out.strip()
     assert "None" not in out.split()
-    command = " ".join(words[:2]) if words[0] in ("train", "sweep") else words[0]
+    command = " ".join(words[:2]) if words[0] in ("train", "sweep", "policy") else words[0]
     if "--out" in words:
         written = folder / words[words.index("--out") + 1]
         promised = (
@@ -552,7 +656,75 @@ WRONG: dict[str, dict[str, list[str]]] = {
         "--averaged": ["0", "x"],
         "--out": ["FILE/report.html", "report.txt", "data"],
     },
-    "cite": {"NAME": ["nope", "GR(kk=0)"]},
+    "cite": {"NAME": ["nope", "GR(kk=0)", "GRP0"]},
+    "policy verify RLOO": {
+        "ESTIMATOR": ["nope", "GRPO(kl=k9)", "GRPO("],
+        "--task": ["nope", "mine.py:nan_task", "mine.py:loss", "nope.py:x"],
+        "--policy": ["nope", "ngram:x", "tabular:3", "mine.py:LooksAhead", "nope.py:x"],
+        "--size": ["0x3", "x", "3", "30x3", "12x9"],
+        "--rollout": ["x", "-1", "nope.py:x", "nan"],
+        "--reference": ["x", "inf"],
+        "--target": ["nope", "pass@0"],
+        "--factor": ["0", "x", "nan"],
+        "--group": ["0", "1", "x"],
+        "--method": ["both"],
+        "--max-draws": ["255"],
+        "--delta": ["0", "1", "nan"],
+        "--alpha": ["0", "x"],
+        "--seed": ["-1"],
+        "--out": ["FILE"],
+        "--advantage": ["loo"],
+        "--aggregation": ["TOK"],
+        "--set": ["a=1"],
+    },
+    "policy verify RLOO --policy gru": {"--size": ["30x3"]},
+    "policy verify --task mine.py:task RLOO": {
+        "--policy": ["mine.py:looks_ahead"],
+        "--size": ["3x3"],
+    },
+    "policy verify": {
+        "--loss": ["nope.py:x", "mine.py:nope", "mine.py", "mine.py:not_a_loss", "mine.py:task"]
+    },
+    "policy verify --loss mine.py:policy_loss": {
+        "--advantage": ["nope"],
+        "--aggregation": ["nope"],
+        "--set": ["nope", "=1", "a b=1"],
+    },
+    "policy compare RLOO": {
+        "ESTIMATOR": ["nope", "GRPO(kl=k9)"],
+        "--task": ["nope", "mine.py:nan_task"],
+        "--policy": ["nope"],
+        "--size": ["0x3", "30x3"],
+        "--rollout": ["x"],
+        "--reference": ["x"],
+        "--target": ["nope"],
+        "--group": ["0", "1"],
+        "--method": ["both"],
+        "--draws": ["31"],
+        "--averaged": ["0", "nan"],
+        "--seed": ["-1"],
+        "--out": ["FILE"],
+    },
+    "policy explain --task parity": {
+        "ESTIMATOR": ["nope"],
+        "--advantage": ["nope"],
+        "--aggregation": ["nope"],
+        "--ratio": ["nope", "PPO(x=1)"],
+        "--clip": ["x", "-1", ".1,.2,.3", ".2"],
+        "--kl": ["k9"],
+        "--beta": ["0.1", "x"],
+        "--group": ["0", "1"],
+        "--policy": ["nope"],
+        "--size": ["0x3", "30x3"],
+        "--rollout": ["x"],
+        "--reference": ["x"],
+        "--target": ["nope"],
+        "--draws": ["31"],
+        "--averaged": ["0"],
+        "--seed": ["-1"],
+        "--out": ["FILE"],
+    },
+    "policy explain": {"--task": ["nope", "mine.py:nan_task"], "--size": ["3x3"]},
     "figures": {"NAME": ["nope"], "--seed": ["-1"], "--workers": ["0"], "--out": ["FILE"]},
     "train vae --epochs 1": {
         "ESTIMATOR": ["nope", "ST(tau=1)"],
