@@ -57,6 +57,7 @@ def with_gradient(distribution: Distribution, x: Tensor, alpha: float = 1.0) -> 
         The same values; their backward reaches the parameters.
 
     Example:
+        >>> import torch
         >>> logits = torch.zeros(3, requires_grad=True)
         >>> family = torch.distributions.OneHotCategorical(logits=logits)
         >>> with_gradient(family, torch.tensor([1.0, 0.0, 0.0]))[0].backward()
@@ -107,6 +108,7 @@ def mean_of(distribution: Distribution) -> Tensor:
         ValueError: The states are not vectors, as those of `torch.distributions.Categorical`.
 
     Example:
+        >>> import torch
         >>> mean_of(torch.distributions.Bernoulli(logits=torch.zeros(2)))
         tensor([0.5000, 0.5000])
     """
@@ -132,6 +134,7 @@ def base_of(distribution: Distribution) -> Distribution:
         distribution: Any distribution.
 
     Example:
+        >>> import torch
         >>> base_of(Independent(torch.distributions.Bernoulli(logits=torch.zeros(3)), 1))
         Bernoulli(logits: torch.Size([3]))
     """

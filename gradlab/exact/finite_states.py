@@ -70,9 +70,8 @@ def distribution_at(of: DistributionOf, parameters: Tensor) -> Distribution:
         ValueError: If it has no finite support.
 
     Example:
-        >>> distribution_at(lambda p: torch.distributions.Normal(p, 1.0), torch.zeros(2))
-        Traceback (most recent call last):
-        ValueError: Normal has no finite support that can be enumerated; use a distribution with ...
+        >>> distribution_at(lambda p: torch.distributions.Bernoulli(logits=p), torch.zeros(2))
+        Bernoulli(logits: torch.Size([2]))
     """
     _check_function(of, parameters)
     found = of(parameters)

@@ -38,7 +38,7 @@ def policies_section(source: Source) -> Section:
         >>> from gradlab.sequences import Tabular, compare, tasks
         >>> rows = compare(["RLOO", "GRPO"], Tabular(3, 3), tasks.lengthy())
         >>> policies_section(Source("mine", rows, "policy")).lead
-        'RLOO has no bias for J; the bias of GRPO is 31 % of the gradient.'
+        'RLOO has no bias for J; the bias of GRPO is 23 % of the gradient.'
     """
     rows = prepared(source.rows)
     if not len(rows):

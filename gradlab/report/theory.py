@@ -27,6 +27,7 @@ def laws_section(source: Source) -> Section:
     Example:
         >>> row = {"problem": "mlp", "quantity": "mean", "estimator": "GS-ST(tau=0.1)"}
         >>> row |= {"tau": 0.1, "difference": 0.21, "law": 0.2, "power": 1, "slope": 1.02}
+        >>> import pandas as pd
         >>> laws_section(Source("cold-limit.csv", pd.DataFrame([row]), "laws")).lead
         'The fitted slopes are within 0.02 of those that theory predicts.'
     """
@@ -97,6 +98,7 @@ def ends_section(source: Source) -> Section:
 
     Example:
         >>> row = {"toy": "t", "estimator": "ST", "step": 9, "q": 0.01, "loss": 0.3, "least": 0.2}
+        >>> import pandas as pd
         >>> rows = pd.DataFrame([row | {"predicted": 0.02, "limit": 0.0}])
         >>> ends_section(Source("toys.csv", rows, "ends")).lead
         'In 1 of 1 run descent ends within 0.05 in P(b = 1) of what theory predicts.'

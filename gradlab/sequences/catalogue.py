@@ -160,7 +160,7 @@ def parse(text: str) -> PolicyGradient:
         GRPO(loss=PPO(high=0.28), kl=k3, g=8)
         >>> parse("PKPO(k=4)")
         PKPO(advantage=pass@k(k=4))
-        >>> parse("rlo")
+        >>> parse("rlo")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ValueError: unknown policy gradient 'rlo'; did you mean 'RLOO'? Known: REINFORCE, ...
     """

@@ -23,7 +23,7 @@ def policies_text(rows: pd.DataFrame) -> str:
         >>> from gradlab.sequences import Tabular, compare, tasks
         >>> rows = compare(["RLOO"], Tabular(3, 3), tasks.parity())
         >>> print(policies_text(rows).splitlines()[0])
-        parity, Tabular, on policy; target J, |gradient| = 0.2706
+        parity, Tabular, on policy; target J, |gradient| = 0.2301
     """
     first = rows.iloc[0]
     where = "on policy" if pd.isna(first["rollout"]) else f"sampled by another {first['rollout']}"
