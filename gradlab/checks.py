@@ -20,8 +20,9 @@ __all__ = [
 def check_int(
     name: str, value: Any, least: int, most: int | None = None, error: type[ValueError] = ValueError
 ) -> None:
-    """Raise `error` unless `value` is an int from `least` to `most`."""
-    if isinstance(value, int) and least <= value and (most is None or value <= most):
+    """Raise `error` unless `value` is an int from `least` to `most`; True and False are none."""
+    is_int = isinstance(value, int) and not isinstance(value, bool)
+    if is_int and least <= value and (most is None or value <= most):
         return
     allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
     raise error(f"{name} must be an int {allowed}, not {value!r}")

@@ -20,6 +20,11 @@ def test_other_values_are_named_with_the_bounds(value):
         check_int("m", value, 2, 5, error=OtherError)
 
 
+def test_a_truth_value_is_no_number():
+    with pytest.raises(ValueError, match=r"^m must be an int of at least 0, not True$"):
+        check_int("m", True, 0)
+
+
 def test_without_a_most_only_the_least_is_named():
     check_int("m", 10**9, 2)
     with pytest.raises(ValueError, match=r"^m must be an int of at least 2, not 1$"):

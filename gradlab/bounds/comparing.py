@@ -89,7 +89,7 @@ def compare(
     check_averaged(averaged)
     check_seed(seed)
     cells = _distinct(estimators)
-    numbers = [k] if isinstance(k, int) else list(k)
+    numbers = list(k) if isinstance(k, Iterable) else [k]
     if not numbers:
         raise ValueError("k must name at least one number of samples")
     for number in numbers:

@@ -27,6 +27,7 @@ from gradlab.checks import check_choice, check_int
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.loss import Loss, gradient
 from gradlab.loss.gate import Objective, checked
+from gradlab.loss.objective import sees_parameters
 
 __all__ = ["ROUTES", "Tabled", "WeightedStates", "passed", "restored", "tuples_of"]
 
@@ -71,11 +72,17 @@ def passed(log_joint: Loss, logits: Float[Tensor, "*batch N C"]) -> Objective:
 
     Raises:
         LossError: It breaks the contract; the subclass names the fault, see `gradlab.loss`.
+        TypeError: It is a function of z and of the logits.
 
     Example:
         >>> passed(lambda z: z[..., 0, 0], torch.zeros(1, 2)).dtype
         torch.float32
     """
+    if sees_parameters(log_joint):
+        raise TypeError(
+            "log_joint must be log p(x, z) of z alone: the bound subtracts log q(z; logits) "
+            "itself. Leave out gradlab.with_parameters, and what depends on the logits"
+        )
     found = getattr(log_joint, "f", None)
     if isinstance(log_joint, Objective) and isinstance(found, _Floored):
         return log_joint

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import brute_force
-from gradlab import bounds
+from gradlab import bounds, with_parameters
 from gradlab.bounds.base import FAMILIES
 from gradlab.bounds.log_sums import log_sum_of_others, mean_of_others
 from gradlab.comparison.rows import BOUNDED
@@ -297,7 +297,10 @@ def test_where_nothing_can_be_enumerated_a_reference_measures_the_truth():
         ({"estimators": "VIMCO"}, TypeError, r"such as \[VIMCO\]"),
         ({"estimators": []}, ValueError, "must not be empty"),
         ({"k": []}, ValueError, "at least one number"),
-        ({"k": 2.0}, TypeError, "not iterable"),
+        ({"k": 2.0}, ValueError, "k must be an int of at least 1, not 2.0"),
+        ({"k": True}, ValueError, "k must be an int of at least 1, not True"),
+        ({"k": "34"}, ValueError, "k must be an int of at least 1, not '3'"),
+        ({"k": (2, 0)}, ValueError, "k must be an int of at least 1, not 0"),
         ({"method": "fast"}, ValueError, "method must be one of"),
         ({"estimators": [3]}, TypeError, "not int"),
     ],
@@ -305,6 +308,14 @@ def test_where_nothing_can_be_enumerated_a_reference_measures_the_truth():
 def test_wrong_arguments_are_refused(given, error, told, unchecked):
     with pytest.raises(error, match=told):
         bounds.compare(*MLP, **{"estimators": ["VIMCO"], "k": 2} | given)
+
+
+def test_a_loss_of_the_logits_is_refused():
+    f, logits = MLP
+    marked = with_parameters(lambda x, logits: f(x))
+    for call in (bounds.exact_value, bounds.exact_gradient):
+        with pytest.raises(TypeError, match="z alone: the bound subtracts"):
+            call(marked, logits, k=2)
 
 
 # Verdicts.
