@@ -83,7 +83,9 @@ def claim_of(
     if own is None:
         reasons.append(advantage.says)
     if resample:
-        reasons.append("groups with equal rewards are drawn again, which favours hard prompts less")
+        reasons.append(
+            "groups with equal rewards are drawn again, which favours very easy and very hard prompts"
+        )
         own = None
     scale = _scale(aggregation, loss, horizon, reasons)
     factor = None if own is None or scale is None else own * scale
