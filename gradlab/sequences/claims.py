@@ -84,7 +84,7 @@ def claim_of(
         reasons.append(advantage.says)
     if resample:
         reasons.append(
-            "groups with equal rewards are drawn again, which favours very easy and very hard prompts"
+            "groups with equal rewards are drawn again, which favours easy and hard prompts"
         )
         own = None
     scale = _scale(aggregation, loss, horizon, reasons)
