@@ -221,7 +221,7 @@ NO_FUNCTIONS = {
 
 @pytest.mark.parametrize("case", NO_FUNCTIONS)
 @pytest.mark.parametrize("verb", ["exact_gradient", "monte_carlo", "compare", "verify_order"])
-def test_what_is_not_a_function_of_the_parameters_is_named(case, verb):
+def test_what_is_not_a_function_of_the_parameters_is_named(case, verb, unchecked):
     given, told = NO_FUNCTIONS[case]
     with pytest.raises(TypeError, match=told):
         VERBS[verb](torch.zeros(4), given)
