@@ -42,10 +42,10 @@ class IMLE(NoisyEstimator, PathwiseEstimator):
     softmax(theta), at `WithoutReplacement` it is that law. At all other structures, `KSubset` too,
     it is another law than that of the distribution, and rows say so in their column `note`.
 
-    Biased even for linear f. As lam falls the bias on linear f vanishes in proportion, and the
-    variance grows like 1/lam; `gradlab.exact.perturbed` has the mean at one categorical for every
-    lam, and its limit. One evaluation and two maximizations. Niepert, Minervini & Franceschi 2021
-    (2106.01798).
+    Biased even for linear f, and not linear in grad f: a weight of the loss counts as another lam.
+    As lam falls the bias on linear f vanishes in proportion, and the variance grows like 1/lam;
+    `gradlab.exact.perturbed` has the mean at one categorical for every lam, and its limit. One
+    evaluation and two maximizations. Niepert, Minervini & Franceschi 2021 (2106.01798).
 
     Args:
         lam: The step against the gradient, positive.

@@ -223,7 +223,7 @@ class OwnLoss:
                 f"the loss must be one number, not {list(result.shape)}; where it is one number "
                 "per token, say how they are reduced: aggregation='TOK', for instance"
             )
-        lengths = batch.mask.sum(-1).view(-1, batch.group_size)
+        lengths = batch.mask.sum(-1).long().view(-1, batch.group_size)
         weights = self.aggregation.weights(lengths, batch.horizon).flatten().to(result.dtype)
         return (weights * (result * batch.mask).sum(-1)).sum()
 

@@ -29,7 +29,7 @@ OPTIONAL = [
     b for b in blocks("python") if b.page == "docs/how-to/loggers.md" or "import pyro" in b.code
 ]
 # A file of the reader, which the commands below it use.
-FILES = {"start.md-2"}
+FILES = {"start.md-2", "how-to/own-policy-loss.md-1", "how-to/own-policy-loss.md-2"}
 
 PYTHON = [b for b in blocks("python") if b not in OPTIONAL]
 BOXES = [

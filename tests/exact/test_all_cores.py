@@ -133,7 +133,7 @@ def seen_threads(f):
     return noting, names
 
 
-def test_several_threads_do_the_work(small_blocks):
+def test_several_threads_do_the_work(small_blocks, unchecked):
     f, names = seen_threads(pure)
     with threads(3):
         value_moments(f, LOGITS)

@@ -19,6 +19,7 @@ from cases import (
 from gradlab.categorical import probabilities, relaxed_given
 from gradlab.estimators import (
     ARSM,
+    IMLE,
     ZGR,
     GumbelRao,
     GumbelSoftmax,
@@ -253,6 +254,8 @@ def test_parameters_of_f_get_an_unbiased_gradient(claim):
 @estimators(one_each=True)
 @pytest.mark.few(11)
 def test_surrogates_of_a_weighted_sum_are_weighted(claim):
+    if isinstance(claim.estimator, IMLE):
+        pytest.skip("it is not linear in grad f, by its formula: weights count as another lam")
     f, logits = loss_of("cubic"), logits_of("moderate").expand(2, 2, 3)
     first, second = logits.clone().requires_grad_(), logits.clone().requires_grad_()
     claim.estimator.surrogate(f, first, generator()).sum().backward()
