@@ -19,7 +19,7 @@ from gradlab.sequences.moments import all_moments
 
 __all__ = ["run"]
 
-# Ten published estimators: on policy many of them weigh tokens alike, off policy hardly any.
+# Ten published estimators. On policy many of them give the tokens equal weights, off policy few.
 _TEN = ("RLOO", "centred", "GRPO", "Dr.GRPO", "OPO", "PPO", "CISPO-verl", "GSPO", "MaxRL", "SAPO")
 
 

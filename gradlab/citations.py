@@ -4,13 +4,12 @@
 """
 
 import re
-from collections.abc import Iterable
-from functools import cache
+from collections.abc import Callable, Iterable
+from functools import cache, partial
 from importlib import resources
 from typing import TYPE_CHECKING
 
 from gradlab.catalogue import (
-    check_bound_estimator,
     check_estimator,
     check_policy_gradient,
     entries,
@@ -61,9 +60,9 @@ def _keys_of(text: str) -> set[str]:
     """Return the keys of the papers of a text: an estimator's or a bound's, and a policy's."""
     found: set[str] = set()
     faults = []
-    kinds = {
+    kinds: dict[str, Callable[[str], str]] = {
         "estimators": check_estimator,
-        "bounds": check_bound_estimator,
+        "bounds": partial(check_estimator, kind="bounds"),
         "policy-gradients": check_policy_gradient,
     }
     for kind, check in kinds.items():

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from gradlab.bounds import ESTIMATORS as BOUNDS
-from gradlab.catalogue import check_bound_estimator, check_estimator, check_problem, check_regime
+from gradlab.catalogue import check_estimator, check_problem, check_regime
 from gradlab.estimators import ESTIMATORS, parse
 from gradlab.problems import PROBLEMS, REGIMES, problem, regime
 
@@ -95,7 +95,7 @@ def test_every_name_is_known():
             assert check_estimator(text) == name
     for name, cls in BOUNDS.items():
         for text in (name, cls.__name__, *cls.aliases, str(cls())):
-            assert check_bound_estimator(text) == name
+            assert check_estimator(text, "bounds") == name
     for name in PROBLEMS:
         check_problem(name)
     for name in REGIMES:

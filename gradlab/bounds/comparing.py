@@ -70,7 +70,7 @@ def compare(
         cannot be measured is a row with its `reason`.
 
     Raises:
-        TooLargeError: The truth cannot be enumerated, and there is no reference.
+        TooLargeError: There are too many states to enumerate, and no reference was given.
         LossError: log_joint breaks the contract of a loss, or the bound is -inf.
         ValueError: An argument is not allowed.
 

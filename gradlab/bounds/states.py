@@ -307,7 +307,7 @@ def tuples_of(states: int, k: int, route: str, size: int) -> Iterator[Int[Tensor
         for block in _blocks(chosen, k, size):
             yield block.T
     else:
-        # Bars between stars: many samples of few states are told by the few bars.
+        # Stars and bars: the places of the few bars say how often each state was drawn.
         bars = itertools.combinations(range(k + states - 1), states - 1)
         for block in _blocks(bars, states - 1, size) if states > 1 else [_no_bars()]:
             edge = torch.full((len(block), 1), -1)

@@ -55,7 +55,7 @@ class BoundVerdict:
 
     @property
     def unbiased(self) -> bool:
-        """Whether there is no bias at any K."""
+        """Whether the estimator is unbiased at every K."""
         return bool((self.table["outcome"] == "UNBIASED").all())
 
     @property

@@ -21,7 +21,6 @@ __all__ = [
     "REGIMES_OF_ANY",
     "SHOWN",
     "SHOWN_OF_POLICIES",
-    "check_bound_estimator",
     "check_estimator",
     "check_policy",
     "check_policy_gradient",
@@ -116,36 +115,21 @@ def regime_rows() -> "pd.DataFrame":
     return pd.DataFrame(entries()["regimes"])
 
 
-def check_estimator(text: str) -> str:
+def check_estimator(text: str, kind: str = "estimators") -> str:
     """Return the short name that an estimator's text says; the values of its arguments are free.
 
     Args:
         text: A text form such as `GR(tau=0.1, k=10)`.
+        kind: "estimators", or "bounds" for those of `gradlab.bounds`.
 
     Raises:
         ValueError: The name or an argument is unknown.
 
     Example:
-        >>> check_estimator("gumbel-rao(k=10)")
-        'GR'
+        >>> check_estimator("gumbel-rao(k=10)"), check_estimator("vimco", "bounds")
+        ('GR', 'VIMCO')
     """
-    return read_form(text, _known("estimators"))[0]
-
-
-def check_bound_estimator(text: str) -> str:
-    """Return the short name that the text of an estimator of `gradlab.bounds` says.
-
-    Args:
-        text: A text form such as `OVIS(gamma=0)`.
-
-    Raises:
-        ValueError: The name or an argument is unknown.
-
-    Example:
-        >>> check_bound_estimator("vimco")
-        'VIMCO'
-    """
-    return read_form(text, _known("bounds"))[0]
+    return read_form(text, _known(kind))[0]
 
 
 def check_problem(text: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gradlab.catalogue import check_bound_estimator
+from gradlab.catalogue import check_estimator
 from gradlab.cli.faults import blaming, make_folder
 from gradlab.cli.html_report import Report, check_report, write_report
 from gradlab.cli.options import (
@@ -35,7 +35,7 @@ __all__ = ["BoundMethod", "bounds"]
 def _check_estimators(texts: list[str] | None) -> list[str] | None:
     with blaming("ESTIMATOR"):
         for text in texts or ():
-            check_bound_estimator(text)
+            check_estimator(text, "bounds")
     return texts
 
 

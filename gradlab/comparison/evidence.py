@@ -4,7 +4,7 @@ Nothing is ranked here.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ __all__ = [
     "all_estimators",
     "as_declared",
     "gathered",
+    "left_out",
     "unaffordable",
 ]
 
@@ -119,20 +120,13 @@ def gathered(
     families = {series: last[series] for series in (cell.series for cell in cells)}
     gradient_cost = settings.gradient_cost
     costs = {s: cost_of(family, f, caller, gradient_cost) for s, family in families.items()}
-    reasons: dict[str, str] = {}
-    for series, family in families.items():
-        at = logits if is_shipped(family) else caller
-        why = why_not(family, f, at, must_be_unbiased=unbiased)
-        if why is None and costs[series] > REACH * evaluations:
-            why = unaffordable(costs[series], evaluations)
-        if why is not None:
-            reasons[series] = why
-    dear = {s: unaffordable(cost, evaluations) for s, cost in costs.items() if cost > evaluations}
-    if all(series in reasons or series in dear for series in families):
-        told = (f"{s}: {(dear | reasons)[s]}" for s in families)
-        raise ValueError(
-            f"no estimator can be used with {evaluations} evaluations of f: {'; '.join(told)}"
+    known = {
+        series: why_not(
+            family, f, logits if is_shipped(family) else caller, must_be_unbiased=unbiased
         )
+        for series, family in families.items()
+    }
+    reasons, dear = left_out(known, costs, evaluations)
     left = _left_to_draws(on)
     given = _measuring(on, settings, left)
     usable = [
@@ -199,6 +193,38 @@ def all_estimators(evaluations: int) -> list[Estimator]:
     """Return every estimator with its default arguments, and RF with other numbers of samples."""
     wide = {m for m in (4, min(evaluations, _WIDEST)) if m > 2}
     return [*(cls() for cls in ESTIMATORS.values()), *(LeaveOneOut(m) for m in sorted(wide))]
+
+
+def left_out(
+    known: Mapping[str, str | None], costs: Mapping[str, float], evaluations: int
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return why series are not measured, and which cost more than the budget.
+
+    Args:
+        known: Why each series cannot be used, or None.
+        costs: Evaluations of f that one draw of each counts as.
+        evaluations: The budget.
+
+    Returns:
+        The reasons by series: what is known, or a cost far above the budget. Beside them what to
+        say of every series that costs more than the budget.
+
+    Raises:
+        ValueError: If no series can be used with this budget.
+
+    Example:
+        >>> left_out({"ST": None, "GS": "f is not smooth"}, {"ST": 3, "GS": 3}, 12)
+        ({'GS': 'f is not smooth'}, {})
+    """
+    reasons = {series: why for series, why in known.items() if why is not None}
+    dear = {s: unaffordable(cost, evaluations) for s, cost in costs.items() if cost > evaluations}
+    if all(series in reasons or series in dear for series in known):
+        told = (f"{s}: {(dear | reasons)[s]}" for s in known)
+        raise ValueError(
+            f"no estimator can be used with {evaluations} evaluations of f: {'; '.join(told)}"
+        )
+    far = {series: why for series, why in dear.items() if costs[series] > REACH * evaluations}
+    return {series: (far | reasons)[series] for series in known if series in far | reasons}, dear
 
 
 def unaffordable(cost: float, evaluations: int) -> str:

@@ -6,12 +6,11 @@ from gradlab.checks import check_int
 from gradlab.comparison.comparing import with_temperatures
 from gradlab.comparison.eligibility import is_declared_exact, why_not_unbiased
 from gradlab.comparison.evidence import (
-    REACH,
     Evidence,
     Settings,
     all_estimators,
     as_declared,
-    unaffordable,
+    left_out,
 )
 from gradlab.comparison.of_structures import cost_on, reference_on, structured_rows
 from gradlab.estimators import Estimator, LeaveOneOut
@@ -54,20 +53,9 @@ def gathered_on(
     chosen = all_estimators(evaluations) if estimators is None else list(estimators)
     cells = list(dict.fromkeys(with_temperatures(chosen, temperatures)))
     families = {cell.series: cell for cell in cells}
-    costs, reasons = {}, {}
-    for series, cell in families.items():
-        why = _why_not(cell, on, settings.must_be_unbiased)
-        costs[series] = cost_on(cell, on, settings.gradient_cost)
-        if why is None and costs[series] > REACH * evaluations:
-            why = unaffordable(costs[series], evaluations)
-        if why is not None:
-            reasons[series] = why
-    dear = {s: unaffordable(cost, evaluations) for s, cost in costs.items() if cost > evaluations}
-    if all(series in reasons or series in dear for series in families):
-        told = (f"{s}: {(dear | reasons)[s]}" for s in families)
-        raise ValueError(
-            f"no estimator can be used with {evaluations} evaluations of f: {'; '.join(told)}"
-        )
+    costs = {s: cost_on(cell, on, settings.gradient_cost) for s, cell in families.items()}
+    known = {s: _why_not(cell, on, settings.must_be_unbiased) for s, cell in families.items()}
+    reasons, dear = left_out(known, costs, evaluations)
     check_int("draws", settings.draws, 2 * GROUPS)
     usable = [cell for cell in cells if cell.series not in reasons]
     reference = settings.reference

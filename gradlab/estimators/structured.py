@@ -3,6 +3,7 @@
 They need `distribution=`. On N independent rows all but I-MLE are refused with a reason.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -70,6 +71,7 @@ class NoisyEstimator(Estimator):
 
     of_structures: ClassVar[bool] = True
 
+    @abstractmethod
     def sample_structure(
         self, structure: Maximized, natural: Sequence[Tensor], generator: Generator | None = None
     ) -> Tensor:
@@ -80,4 +82,3 @@ class NoisyEstimator(Estimator):
             natural: Its natural parameters, with the shape of the samples in front.
             generator: The source of the noise.
         """
-        raise NotImplementedError

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent
+from torch.distributions import Distribution
 
 from gradlab.distributions.base import FiniteDistribution
+from gradlab.distributions.gradient import base_of
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.samples import configurations_at
 
@@ -22,7 +23,6 @@ __all__ = [
     "check_parameters",
     "check_sums",
     "distribution_at",
-    "elements_of",
     "log_prob_at",
 ]
 
@@ -80,9 +80,9 @@ def distribution_at(of: DistributionOf, parameters: Tensor) -> Distribution:
             "distribution must return a torch.distributions.Distribution, not "
             f"{type(found).__name__}"
         )
-    if not elements_of(found).has_enumerate_support:
+    if not base_of(found).has_enumerate_support:
         raise ValueError(
-            f"{type(elements_of(found)).__name__} has no finite support that can be enumerated; "
+            f"{type(base_of(found)).__name__} has no finite support that can be enumerated; "
             "use a distribution with enumerate_support, or gradlab.distributions.Finite"
         )
     return found
@@ -107,25 +107,6 @@ def _check_function(of: DistributionOf, parameters: Any) -> None:
         pass
 
 
-def elements_of(distribution: Distribution) -> Distribution:
-    """Return the distribution of independent elements that `Independent` adds up.
-
-    Args:
-        distribution: Any distribution.
-
-    Returns:
-        What is inside `torch.distributions.Independent`; else the distribution itself.
-
-    Example:
-        >>> bits = torch.distributions.Bernoulli(logits=torch.zeros(3))
-        >>> elements_of(Independent(bits, 1)) is bits
-        True
-    """
-    while isinstance(distribution, Independent):
-        distribution = distribution.base_dist
-    return distribution
-
-
 def log_prob_at(distribution: Distribution, x: Tensor) -> Tensor:
     """Return log p of each x [n], all elements of the batch together.
 
@@ -141,7 +122,7 @@ def log_prob_at(distribution: Distribution, x: Tensor) -> Tensor:
         >>> log_prob_at(bits, torch.ones(2, 3)).exp()
         tensor([0.1250, 0.1250], dtype=torch.float64)
     """
-    return elements_of(distribution).log_prob(x).to(torch.float64).reshape(len(x), -1).sum(-1)
+    return base_of(distribution).log_prob(x).to(torch.float64).reshape(len(x), -1).sum(-1)
 
 
 def all_states(distribution: Distribution) -> Tensor:
@@ -160,7 +141,7 @@ def all_states(distribution: Distribution) -> Tensor:
         >>> all_states(torch.distributions.Bernoulli(logits=torch.zeros(3))).shape
         torch.Size([8, 3])
     """
-    base = elements_of(distribution)
+    base = base_of(distribution)
     try:
         support = base.enumerate_support(expand=False)
     except ValueError as error:

@@ -17,6 +17,7 @@ from torch.distributions import Distribution
 
 from gradlab.categorical import check_floating
 from gradlab.distributions.base import FiniteDistribution
+from gradlab.distributions.gradient import base_of
 from gradlab.estimators import Estimator, LeaveOneOut
 from gradlab.estimators.structured import NoisyEstimator
 from gradlab.exact.differentiable import sum_of_blocks
@@ -27,7 +28,6 @@ from gradlab.exact.finite_states import (
     check_parameters,
     check_sums,
     distribution_at,
-    elements_of,
     log_prob_at,
 )
 from gradlab.exact.fitting import another_law, refused, samples_of
@@ -105,7 +105,7 @@ class Structured:
     def _check(self) -> None:
         """Raise ValueError unless this is a distribution."""
         x = self._shaped(self.states)
-        dtype = elements_of(self._at(self.parameters)).log_prob(x[:1]).dtype
+        dtype = base_of(self._at(self.parameters)).log_prob(x[:1]).dtype
         check_sums(self.p.to(dtype), self.parameters, self._log_prob)
 
     def log_prob(self, parameters: Tensor) -> Float[Tensor, " S"]:

@@ -18,6 +18,7 @@ from torch.distributions import Distribution
 
 from gradlab.comparison.measuring import measure
 from gradlab.distributions.base import FiniteDistribution, with_gradient
+from gradlab.distributions.gradient import base_of
 from gradlab.estimators import Estimator, LearnedBaseline
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.exact.finite_states import (
@@ -25,7 +26,6 @@ from gradlab.exact.finite_states import (
     all_states,
     check_parameters,
     distribution_at,
-    elements_of,
 )
 from gradlab.exact.fitting import samples_of
 from gradlab.loss import Loss, LossShapeError, NotDifferentiableError, ParameterLoss
@@ -142,7 +142,7 @@ class StructuredLayer:
         """Return the true gradient by enumeration, float64; None where states are too many."""
         one = distribution_at(self.distribution, self.logits[:1].detach())
         try:
-            states = all_states(elements_of(one))[:, 0]
+            states = all_states(base_of(one))[:, 0]
         except TooLargeError:
             return None
         numbers = len(states) * self.logits.shape[0] * self.shape.numel()

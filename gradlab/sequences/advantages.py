@@ -76,12 +76,12 @@ class Advantage(Choice, ABC):
         return self.of_rewards(rewards, group.lengths, group.greedy_rewards).unsqueeze(-1)
 
     def factor(self, g: int) -> float | None:
-        """Return the factor of the target's gradient that it is the mean of, None if of none.
+        """Return what its mean is times the target's gradient; None where `says` has a reason.
 
         Args:
             g: Sequences in a group.
         """
-        return 1.0
+        return None if self.says else 1.0
 
 
 def returns_to_go(values: Float[Tensor, "*batch T"]) -> Float[Tensor, "*batch T"]:
@@ -256,14 +256,6 @@ class LengthWeighted(Advantage):
         centred, n = centred_rewards(rewards), lengths.clamp(min=1).to(rewards.dtype)
         return centred - (n * centred).sum(-1, keepdim=True) / n.sum(-1, keepdim=True)
 
-    def factor(self, g: int) -> float | None:
-        """Return None.
-
-        Args:
-            g: G.
-        """
-        return None
-
 
 @dataclass(frozen=True, repr=False)
 class OptimalToken(Advantage):
@@ -311,11 +303,3 @@ class OptimalToken(Advantage):
         total = weight.sum(-2, keepdim=True)
         mean = (weight * returns).sum(-2, keepdim=True) / torch.where(total > 0, total, 1.0)
         return torch.where(mask, returns - mean, 0.0)
-
-    def factor(self, g: int) -> float | None:
-        """Return None.
-
-        Args:
-            g: G.
-        """
-        return None

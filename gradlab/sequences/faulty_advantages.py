@@ -41,14 +41,6 @@ class StdTwice(Advantage):
         deviation = rewards.std(-1, keepdim=True) + self.eps
         return once / torch.where(deviation > 0, deviation, 1.0)
 
-    def factor(self, g: int) -> float | None:
-        """Return None: no factor is known.
-
-        Args:
-            g: G.
-        """
-        return None
-
 
 @dataclass(frozen=True, repr=False)
 class NormalizedAgain(Advantage):
@@ -78,14 +70,6 @@ class NormalizedAgain(Advantage):
             GroupStd(self.eps).of_rewards(rewards, lengths), lengths
         )
 
-    def factor(self, g: int) -> float | None:
-        """Return None: no factor is known.
-
-        Args:
-            g: G.
-        """
-        return None
-
 
 @dataclass(frozen=True, repr=False)
 class BatchCentred(Advantage):
@@ -107,11 +91,3 @@ class BatchCentred(Advantage):
     ) -> Float[Tensor, "*batch B G"]:
         """Return R - mean of all."""
         return centred_rewards(rewards.flatten(-2)).view_as(rewards)
-
-    def factor(self, g: int) -> float | None:
-        """Return None: no factor is known.
-
-        Args:
-            g: G.
-        """
-        return None

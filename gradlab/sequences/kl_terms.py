@@ -108,9 +108,9 @@ class _Schulman(KLTerm):
         check_choice("per", self.per, ("token", "sequence"))
 
     @staticmethod
+    @abstractmethod
     def value(log_ratio: Tensor) -> Tensor:
         """Return k(l)."""
-        raise NotImplementedError
 
     def penalty(self, tokens: Tokens) -> Float[Tensor, "*batch T"]:
         """Return beta k(l_t), detached."""

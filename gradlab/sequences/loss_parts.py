@@ -5,7 +5,7 @@ Each part is measured where the others are silent, and compared with those of th
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -234,7 +234,7 @@ def own_of(own: OwnLoss, frame: Frame) -> Own:
         return best
     aggregations = [frame.aggregation, Sum(), SequenceMean(), TokenMean(), Constant()]
     linear = isinstance(frame.advantage, LeaveOneOut | Centred | Raw) and own.takes_rewards
-    places = [K1, K2, K3] if linear else []
+    places: list[Callable[..., KLTerm]] = [K1, K2, K3] if linear else []
     terms: list[KLTerm | None] = [
         *(k(1.0, "reward", per) for k in places for per in ("sequence", "token")),
         *(K3(1.0), K2(1.0), K1(1.0), K3Ratio(1.0), K1Ratio(1.0), K1Prefix(1.0)),

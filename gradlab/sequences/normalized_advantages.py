@@ -51,14 +51,6 @@ class GroupStd(Advantage):
         centred = centred_rewards(rewards)
         return _standardized(centred, _deviation(centred, (-1,), rewards.shape[-1]), self.eps)
 
-    def factor(self, g: int) -> float | None:
-        """Return None: the factor depends on the prompt.
-
-        Args:
-            g: G.
-        """
-        return None
-
 
 @dataclass(frozen=True, repr=False)
 class BatchStd(Advantage):
@@ -91,14 +83,6 @@ class BatchStd(Advantage):
         every = centred_rewards(rewards.flatten(-2))
         deviation = _deviation(every, (-1,), every.shape[-1]).unsqueeze(-1)
         return _standardized(centred_rewards(rewards), deviation, self.eps)
-
-    def factor(self, g: int) -> float | None:
-        """Return None: the factor depends on the batch.
-
-        Args:
-            g: G.
-        """
-        return None
 
 
 @dataclass(frozen=True, repr=False)
@@ -159,14 +143,6 @@ class TokenWhitened(Advantage):
         variance = squares / (count - 1).clamp(min=1) + self.eps
         return centred / torch.where(variance > 0, variance, 1.0).sqrt()
 
-    def factor(self, g: int) -> float | None:
-        """Return None: baseline and scale depend on the batch.
-
-        Args:
-            g: G.
-        """
-        return None
-
 
 @dataclass(frozen=True, repr=False)
 class NonzeroScaled(Advantage):
@@ -191,14 +167,6 @@ class NonzeroScaled(Advantage):
         nonzero = (rewards != 0).sum((-2, -1), keepdim=True).clamp(min=1)
         scale = rewards.shape[-2] * rewards.shape[-1] / nonzero.to(rewards.dtype)
         return scale * centred_rewards(rewards)
-
-    def factor(self, g: int) -> float | None:
-        """Return None: the scale depends on the batch.
-
-        Args:
-            g: G.
-        """
-        return None
 
 
 def _standardized(centred: Tensor, deviation: Tensor, eps: float) -> Tensor:

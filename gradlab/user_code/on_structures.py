@@ -12,8 +12,8 @@ import torch
 from torch import Generator, Tensor
 
 from gradlab.distributions.base import FiniteDistribution, with_gradient
+from gradlab.distributions.gradient import base_of
 from gradlab.estimators import Estimator
-from gradlab.exact.finite_states import elements_of
 from gradlab.exact.fitting import samples_of
 from gradlab.exact.mechanism import is_shipped
 from gradlab.exact.structures import Structured
@@ -174,8 +174,8 @@ def takes_batches(on: Structured) -> bool:
             batch = on.distribution(rows)
             if batch.batch_shape + batch.event_shape != (_ROWS, *on.shape):
                 return False
-            found = elements_of(batch).log_prob(x).reshape(_ROWS, -1).sum(-1)
-            alone = elements_of(on.distribution(on.parameters)).log_prob(x).reshape(_ROWS, -1)
+            found = base_of(batch).log_prob(x).reshape(_ROWS, -1).sum(-1)
+            alone = base_of(on.distribution(on.parameters)).log_prob(x).reshape(_ROWS, -1)
     except Exception:  # a function for one set of parameters
         return False
     return torch.allclose(found, alone.sum(-1), rtol=1e-6, atol=1e-6)

@@ -7,7 +7,7 @@ import torch
 from scipy.stats import binom
 from torch.distributions import Distribution
 
-from gradlab.exact.finite_states import elements_of
+from gradlab.distributions.gradient import base_of
 from gradlab.exact.sampled_structures import SampledStructure
 from gradlab.exact.structures import Structured
 from gradlab.reproducible import block_generator
@@ -40,7 +40,7 @@ def check_law(on: Structured, seed: int = 0) -> None:
     drawn = on.distribution(on.parameters)
     if isinstance(on, SampledStructure) or _is_known(drawn):
         return
-    name = type(elements_of(drawn)).__name__
+    name = type(base_of(drawn)).__name__
     x = on.sample(_SAMPLES, block_generator(seed, f"{name}|law"))[:, 0]
     states = on.states[:, 0]
     both, place = torch.cat([states, x]).unique(dim=0, return_inverse=True)
@@ -68,5 +68,5 @@ def check_law(on: Structured, seed: int = 0) -> None:
 
 
 def _is_known(drawn: Distribution) -> bool:
-    home = type(elements_of(drawn)).__module__
+    home = type(base_of(drawn)).__module__
     return home.partition(".")[0] in ("gradlab", "torch")
