@@ -174,4 +174,4 @@ def finding(rows: pd.DataFrame) -> str:
     variance = last.set_index("ratio")["variance"]
     only = "Only the sequence ratio is exact" if exact == ["sequence"] else f"exact: {exact}"
     times = variance["sequence"] / variance["none"]
-    return f"{only};\nits variance is up to {times:,.0f} times that without"
+    return f"{only};\nits variance is up to {times:,.0f} times that of no ratio"
