@@ -37,7 +37,10 @@ def test_the_title_of_difficulty_is_that_of_its_rows() -> None:
 def test_the_title_of_off_policy_is_that_of_its_rows() -> None:
     rows = committed("off-policy")
     found = off_policy.finding(rows)
-    assert found == "Only the sequence ratio is exact;\nits variance is up to 52 times that of no ratio"
+    assert (
+        found
+        == "Only the sequence ratio is exact;\nits variance is up to 52 times that of no ratio"
+    )
     biased = rows.assign(bias2=rows["bias2"] + 0.01 * rows["truth2"])
     assert "Only the sequence" not in off_policy.finding(biased)
 
