@@ -1,4 +1,4 @@
-"""Modules that have moved: their old paths work for one release, with a DeprecationWarning.
+"""Modules that have moved: their old paths work until `REMOVAL`, with a DeprecationWarning.
 
 `MOVED` is the table, old path to new path. A finder behind all others reads it, so a module that
 exists is never hidden, and nothing is loaded before its old path is used.
@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+
+from gradlab.version import REMOVAL
 
 __all__ = ["MOVED", "install"]
 
@@ -123,7 +125,7 @@ class _Moved:
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         new = [f"gradlab.{name}" for name in MOVED[spec.name.partition(".")[2]].split()]
-        _warn(f"{spec.name} has moved to {' and '.join(new)}; the old path goes with release 0.6")
+        _warn(f"{spec.name} has moved to {' and '.join(new)}; the old path goes in {REMOVAL}")
         modules = [importlib.import_module(name) for name in new]
         module = modules[0] if len(modules) == 1 else _joined(spec.name, modules)
         # The import system will write the spec of the old path over this one.

@@ -1,4 +1,4 @@
-"""Command lines of 0.4: they work until 0.6, with one line on stderr that shows the new form."""
+"""Command lines of 0.4: they work until `REMOVAL`; one line on stderr shows the new form."""
 
 import re
 import shlex
@@ -7,6 +7,8 @@ from collections.abc import Collection
 from typing import Any
 
 from typer.core import TyperCommand
+
+from gradlab.version import REMOVAL
 
 __all__ = ["Command", "modern", "split_names"]
 
@@ -37,7 +39,7 @@ class Command(TyperCommand):
         if found:
             new = shlex.join([*ctx.command_path.split(), *words])
             print(
-                f"gradlab: {', '.join(found)}: this old form goes in 0.6; write: {new}",
+                f"gradlab: {', '.join(found)}: this old form goes in {REMOVAL}; write: {new}",
                 file=sys.stderr,
             )
         return super().parse_args(ctx, words)

@@ -60,6 +60,7 @@ from gradlab.loss import Loss, evaluate, gradient
 from gradlab.loss.gate import Objective, checked, name_of
 from gradlab.moments import Moments
 from gradlab.reproducible import block_generator, single_thread
+from gradlab.version import REMOVAL
 
 __all__ = [
     "Enumerated",
@@ -352,8 +353,8 @@ def enumerated(
         raise TypeError("logits are missing: give (f, logits), or an Enumeration in place of f")
     elif enumeration is not None:
         warnings.warn(
-            "enumeration= is deprecated and goes with release 0.6: give the Enumeration in place "
-            "of f and logits, as in compare(on, estimators=[...])",
+            f"enumeration= is deprecated and goes in {REMOVAL}: give the Enumeration in place of f "
+            "and logits, as in compare(on, estimators=[...])",
             DeprecationWarning,
             stacklevel=4,
         )

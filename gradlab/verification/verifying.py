@@ -48,6 +48,7 @@ from gradlab.verification.sequential_test import trial
 from gradlab.verification.testable_coordinates import FEWEST, Question
 from gradlab.verification.trained_mean import trained_mean
 from gradlab.verification.verdict import BIASED, UNBIASED, Verdict
+from gradlab.version import REMOVAL
 
 __all__ = ["JUDGED", "check_options", "verify"]
 
@@ -95,7 +96,7 @@ def verify(
             else whose own draws, are compared. "ST" asks whether code is straight-through, not
             whether that is unbiased. Where f cannot be enumerated, the default is RF(m=4).
         method: "exact" by enumeration; "monte-carlo", by draws; "auto": exact where the code that
-            runs is what can be enumerated. "draws", the old word, works until 0.6.
+            runs is what can be enumerated. "draws", the old word, works until 2.0.
         judge: "draw", which is analysed; "training", the backward of the surrogate or sample, in
             batches; "both": the less favourable of the two verdicts, which says what it judges.
         batch: judge code that uses statistics of its batch as an estimator of so many samples.
@@ -128,7 +129,7 @@ def verify(
         'BIASED'
     """
     if method == "draws":
-        told = 'method="draws" is now method="monte-carlo"; 0.6 no longer reads the old word'
+        told = f'method="draws" is now method="monte-carlo"; {REMOVAL} does not read the old word'
         warnings.warn(told, DeprecationWarning, stacklevel=3)
         method = "monte-carlo"
     check_options(method, draws, max_draws, delta, alpha, seed)

@@ -47,7 +47,7 @@ def test_a_new_form_stays(line):
 
 def test_the_notice_is_one_line_with_the_new_command(capsys):
     assert main(["list", "problems", "--seed", "3"]) == 0
-    notice = "gradlab: --seed: this old form goes in 0.6; write: gradlab list problems\n"
+    notice = "gradlab: --seed: this old form goes in 2.0; write: gradlab list problems\n"
     assert capsys.readouterr().err == notice
 
 

@@ -169,7 +169,7 @@ _VERSION, _READ = "a version", "how to read a number"
 
 DEFINED: dict[str, dict[str, str]] = {
     "README.md": {"Python 3.11 or newer": _VERSION},
-    CLI: {"Until 0.6 write your own": _VERSION},
+    CLI: {"Until 2.0 write your own": _VERSION},
     GALLERY: {
         "alpha in [0, 1]": "a range that was tried",
         "tau in [0.01, 10]": "a range that was tried",
@@ -182,7 +182,7 @@ DEFINED: dict[str, dict[str, str]] = {
     },
     "docs/how-to/bounds.md": {"arXiv 1802.04537": "a paper"},
     "docs/policy.md": {
-        "in 0.6 works in all of 0.5; one that goes in 2.0 works in the last 1.x": _VERSION,
+        "goes in 2.0, not before": _VERSION,
         "from 3.11 on, and torch from 2.4 on": _VERSION,
     },
     "docs/real-models.md": {

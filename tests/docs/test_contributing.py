@@ -7,6 +7,7 @@ import pytest
 
 from gradlab import __version__
 from gradlab._moved import MOVED
+from gradlab.version import REMOVAL
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
@@ -49,3 +50,21 @@ def test_the_version_stands_in_one_file() -> None:
         f for f in edited if re.search(rf"version[\W_]+{re.escape(__version__)}\b", f.read_text())
     ]
     assert [file.name for file in written] == ["version.py"]
+
+
+def test_every_sentence_names_the_release_that_removes_what_is_old() -> None:
+    pages = [
+        ROOT / "CHANGELOG.md",
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs/how-to").iterdir(),
+    ]
+    named = [
+        (file.name, found)
+        for file in [*pages, *(ROOT / "gradlab").rglob("*.py")]
+        for found in re.findall(
+            r"\b(?:until|goes (?:in|with)) (?:release )?(\d\.\d)", file.read_text(), re.I
+        )
+    ]
+    assert {"CHANGELOG.md", "command-line.md", "policy.md", "verifying.py"} <= {f for f, _ in named}
+    assert [(file, release) for file, release in named if release != REMOVAL] == []
+    assert f"such as {__version__.partition('.')[0]}.0.0" in (ROOT / "docs/policy.md").read_text()
