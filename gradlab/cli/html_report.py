@@ -23,8 +23,8 @@ def report(
     things: Annotated[
         list[Path],
         typer.Argument(
-            help="Rows of compare, recommend, verify, time, train or a probe (.csv, .parquet), a "
-            "store of a sweep (.db), or a folder that --out filled.",
+            help="Rows of compare, recommend, verify, bounds, policy, time, train or a probe "
+            "(.csv, .parquet), a store of a sweep (.db), or a folder that --out filled.",
             metavar="ROWS",
         ),
     ],

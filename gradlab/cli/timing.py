@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gradlab.cli.faults import blaming, make_folder
+from gradlab.cli.html_report import Report, check_report, write_report
 from gradlab.cli.options import (
     Device,
     Estimators,
@@ -56,6 +57,7 @@ def time(
     ] = 2.0,
     seed: Seed = 0,
     out: Folder = None,
+    report: Report = False,
 ) -> None:
     """Time a forward and backward pass of every estimator's layer, beside F.gumbel_softmax.
 
@@ -66,6 +68,7 @@ def time(
     Example:  gradlab time --size 32x2,32x16,32x64 --out results
     Example:  gradlab time ZGR --file my.py:Mine --loss my.py:loss --logits logits.npy --batch 512
     """
+    check_report(report, out)
     of_loss = problem is not None or loss is not None
     for option, value in (("--logits", logits), ("--regime", regime)):
         if value is not None and not of_loss:
@@ -109,6 +112,8 @@ def time(
 
         save_with_rows(rows, plot, out, "timing")
         print(f"\n{out / 'timing.png'}")
+        if report:
+            write_report([out / "timing.csv"], out)
 
 
 def _sizes() -> list[tuple[int, int]]:

@@ -6,7 +6,15 @@ import pandas as pd
 
 from gradlab.plots.curves import roots
 
-__all__ = ["QUANTITIES", "check", "label_of", "named", "one_problem", "quantity"]
+__all__ = [
+    "QUANTITIES",
+    "check",
+    "label_of",
+    "named",
+    "one_problem",
+    "quantity",
+    "share_leads",
+]
 
 QUANTITIES = {
     "bias": ("bias2", "bias"),
@@ -147,3 +155,30 @@ def label_of(rows: pd.DataFrame, name: str, unit: str = " / |g|") -> str:
     if name == "progress" and "averaged" in rows and rows["averaged"].nunique() == 1:
         return f"{text}, mean of {rows['averaged'].dropna().iloc[0]:g}"
     return text
+
+
+def share_leads(shares: pd.DataFrame, line: str) -> "pd.Series[float]":
+    """Return by how much a family dominates each rival more than the rival dominates it.
+
+    Args:
+        shares: Rows with `series`, `dominated_by`, `share` and the case: `scale`, `problem`, `N`,
+            `C`, `regime` and `logits_seed`.
+        line: The family, such as "ST-ZGR".
+
+    Returns:
+        For each rival and case the share of the rival that `line` dominates, less its own share
+        that the rival dominates, in points from -100 to 100. Shares that do not exist are left out.
+
+    Example:
+        >>> case = {"scale": "raw", "problem": "mlp", "N": 4, "C": 4, "regime": "moderate"}
+        >>> rows = pd.DataFrame([case | {"logits_seed": 0, "series": "GR", "share": 0.75}] * 2)
+        >>> rows["dominated_by"] = ["ST-ZGR", "GR"]
+        >>> rows.loc[1, ["series", "share"]] = ["ST-ZGR", 0.25]
+        >>> share_leads(rows, "ST-ZGR").tolist()
+        [50.0]
+    """
+    case = ["scale", "problem", "N", "C", "regime", "logits_seed"]
+    of_rival = shares[shares["dominated_by"] == line].rename(columns={"series": "rival"})
+    of_line = shares[shares["series"] == line].rename(columns={"dominated_by": "rival"})
+    two = [part.set_index(["rival", *case])["share"].astype(float) for part in (of_rival, of_line)]
+    return 100 * (two[0] - two[1]).dropna()

@@ -13,11 +13,13 @@ from gradlab.report.measured import measured_section
 from gradlab.report.origin import provenance
 from gradlab.report.pictures import library
 from gradlab.report.policies import policies_section
+from gradlab.report.predicted import prediction_section
 from gradlab.report.ranked import ranked_section
 from gradlab.report.reduction import reduced
 from gradlab.report.sections import Section
 from gradlab.report.sources import ReportError, Source, read
-from gradlab.report.theory import ends_section, laws_section
+from gradlab.report.summed import best_section, domination_section
+from gradlab.report.theory import ends_section, factors_section, laws_section
 from gradlab.report.timed import timed_section
 from gradlab.report.trained import training_section
 
@@ -28,7 +30,7 @@ LARGEST = 3_000_000
 
 ANSWERED = (
     "rows of compare, sequences.compare, recommend, verify, time, train and its probe, a sweep, "
-    "and the figures cold-limit and toys"
+    "an atlas, and the figures cold-limit, toys, difficulty and prediction"
 )
 """The rows for which a report has an answer; others are shown as a table."""
 
@@ -139,6 +141,10 @@ def _section(source: Source, evaluations: int | None, averaged: float | None) ->
         (("policy",), policies_section),
         (("laws",), laws_section),
         (("ends",), ends_section),
+        (("factors",), factors_section),
+        (("prediction",), prediction_section),
+        (("domination",), domination_section),
+        (("best",), best_section),
         (("verify", "ladder"), judged_section),
         (("relations",), relations_section),
         (("planted",), planted_section),

@@ -116,7 +116,7 @@ def measured_section(source: Source, evaluations: int | None, averaged: float | 
         >>> section.lead.partition(": ")[2]
         'they are shown, but not ranked at equal cost.'
     """
-    rows = prepared(source.rows)
+    rows = _drawable_first(prepared(source.rows))
     measured = rows[is_measured(rows)]
     lead, answer, small = _answer(rows, measured, evaluations, averaged, source.kind)
     if lead.startswith("At equal cost") or small:
@@ -138,7 +138,7 @@ def measured_section(source: Source, evaluations: int | None, averaged: float | 
         selects.append("method")
     told = list(dict.fromkeys(["step", *told] if source.kind == "probe" else told))
     return Section(
-        title=_TITLES[source.kind],
+        title="Bounds of K samples" if "bound" in rows else _TITLES[source.kind],
         lead=lead,
         answer=answer,
         asked=_asked(rows, source.kind),
@@ -153,6 +153,14 @@ def measured_section(source: Source, evaluations: int | None, averaged: float | 
 
 
 _TITLES = {"compare": "Comparison", "sweep": "Sweep", "probe": "Probe of a training"}
+
+
+def _drawable_first(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with problems at the end whose gradient is 0: a menu shows its first one."""
+    if "problem" not in rows:
+        return rows
+    empty = rows.groupby("problem", dropna=False)["rel_bias2"].transform("count") == 0
+    return rows.iloc[np.argsort(empty.to_numpy(), kind="stable")].reset_index(drop=True)
 
 
 def _independent(rows: pd.DataFrame, columns: list[str]) -> list[str]:
@@ -209,9 +217,8 @@ def _cases(rows: pd.DataFrame) -> list[Any]:
 def _asked(rows: pd.DataFrame, kind: str) -> list[str]:
     if not len(rows):
         return []
-    told = [
-        f"{counted(len(rows), 'row')} of gradlab {'GradientProbe' if kind == 'probe' else kind}"
-    ]
+    verb = "GradientProbe" if kind == "probe" else "bounds" if "bound" in rows else kind
+    told = [f"{counted(len(rows), 'row')} of gradlab {verb}"]
     for name, thing in (
         ("problem", "problem"),
         ("size", "size"),

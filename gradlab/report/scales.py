@@ -13,6 +13,9 @@ import pandas as pd
 
 __all__ = ["Axis", "Scale", "scale"]
 
+# More whole numbers than these are not ticks of their own.
+_MOST = 8
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -88,10 +91,18 @@ def scale(values: "pd.Series[Any]", axis: Axis, *, log: bool) -> Scale:
     spare = max((high / low) ** 0.03, 1.15)
     low, high = float(low / spare), float(high * spare)
     below = len(there) - len(positive)
+    ticks = _counts(positive) or _ticks(low, high)
     if not below:
-        return Scale((low, high), None, low, _ticks(low, high), 0)
+        return Scale((low, high), None, low, ticks, 0)
     start = low * (low / high) ** 0.12
-    return Scale((start, high), math.sqrt(start * low), low, _ticks(low, high), below)
+    return Scale((start, high), math.sqrt(start * low), low, ticks, below)
+
+
+def _counts(values: "np.ndarray[Any, Any]") -> list[float]:
+    """Return the values themselves where they are a few whole numbers, such as classes."""
+    found = np.unique(values)
+    whole = len(found) > 1 and (found == np.round(found)).all()
+    return found.tolist() if whole and len(found) <= _MOST else []
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -100,4 +111,16 @@ def _ticks(low: float, high: float) -> list[float]:
     if len(decades) > 9:
         decades = decades[:: math.ceil(len(decades) / 8)]
     ticks = [float(f"{step}e{decade}") for decade in decades for step in steps]
-    return [tick for tick in ticks if low <= tick <= high]
+    inside = [tick for tick in ticks if low <= tick <= high]
+    return inside if len(inside) > 1 else _even(low, high)
+
+
+def _even(low: float, high: float) -> list[float]:
+    """Return at least two round places of equal distance in a range that is narrow."""
+    place = math.floor(math.log10(high - low)) - 1
+    sizes = (float(f"{step}e{power}") for power in (place + 1, place) for step in (5, 2, 1))
+    for size in sizes:
+        first, last = math.ceil(low / size), math.floor(high / size)
+        if last - first >= 2:
+            return [float(f"{k * size:.12g}") for k in range(first, last + 1)]
+    return [low, high]

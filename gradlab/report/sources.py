@@ -81,10 +81,14 @@ _KINDS = {
     "time": ("timed", "ms", "estimator", "N", "C"),
     "laws": ("quantity", "difference", "law", "power", "tau", "estimator"),
     "ends": ("toy", "q", "limit", "least", "estimator"),
+    "factors": ("name", "p", "factor", "claimed"),
+    "prediction": ("task", "criterion", "averaged", "moment", "outcome", "rho"),
+    "best": ("criterion", "error", "wins", "seeds", "series"),
     "probe": ("step", "estimator", "bias2", "variance"),
     "policy": ("policy", "target", "estimator", "bias2", "variance"),
     "sweep": ("cell", "estimator", "bias2", "variance"),
     "compare": ("estimator", "bias2", "variance"),
+    "domination": ("series", "dominated_by", "share"),
 }
 
 
@@ -97,8 +101,9 @@ def kind_of(rows: pd.DataFrame) -> str:
     Returns:
         "compare", "policy" (of `gradlab.sequences.compare`), "sweep", "probe", "recommend",
         "verify", "ladder" (verdicts on losses of rising degree), "planted", "relations",
-        "training", "time", "laws" and "ends" (measured beside what theory predicts: the figures
-        cold-limit and toys), or "other".
+        "training", "time", "laws", "ends" and "factors" (measured beside what theory predicts: the
+        figures cold-limit, toys and difficulty), "prediction" (the figure), "best" and "domination"
+        (the two parts of an atlas), or "other".
 
     Example:
         >>> kind_of(pd.DataFrame(columns=["estimator", "bias2", "variance"]))
@@ -194,13 +199,20 @@ def _with_curves(sources: list[Source]) -> list[Source]:
 
 
 def _apart(source: Source) -> list[Source]:
-    """Return the curves and the probe of a training that stand in one table as two sources."""
+    """Return what stands in one table as sources: curves and a probe, the parts of an atlas."""
     rows = source.rows
-    if source.kind != "training" or "part" not in rows or rows["part"].nunique() < 2:
+    if source.kind == "training" and "part" in rows:
+        by = rows["part"]
+    elif {"kind", "dominated_by", "share"} <= set(rows):
+        # What was left out belongs to what it was left out of.
+        by = rows["kind"].replace("left out", "best")
+    else:
+        return [source]
+    if by.nunique() < 2:
         return [source]
     parts = [
-        (name, part.dropna(axis="columns", how="all").drop(columns="part").reset_index(drop=True))
-        for name, part in rows.groupby("part", sort=False)
+        (name, part.dropna(axis="columns", how="all").drop(columns=by.name).reset_index(drop=True))
+        for name, part in rows.groupby(by, sort=False)
     ]
     return [
         replace(source, name=f"{source.name}, {name}", rows=part, kind=kind_of(part))

@@ -1,6 +1,7 @@
-"""The sections of what theory predicts: laws of cold temperatures, and where descent ends."""
+"""The sections of what theory predicts: cold temperatures, ends of descent, factors of prompts."""
 
 import numpy as np
+import pandas as pd
 
 from gradlab.plots.names import series_of
 from gradlab.report.charts import Chart
@@ -9,7 +10,7 @@ from gradlab.report.scales import Axis
 from gradlab.report.sections import Section, SmallTable, counted, listed
 from gradlab.report.sources import Source
 
-__all__ = ["ends_section", "laws_section"]
+__all__ = ["ends_section", "factors_section", "laws_section"]
 
 # Of P(b = 1): an end this near to what is predicted counts as met.
 _NEAR = 0.05
@@ -167,3 +168,93 @@ def ends_section(source: Source) -> Section:
         ],
         told=source.told,
     )
+
+
+def factors_section(source: Source) -> Section:
+    """Return the section of how the success probability of a prompt scales its gradient.
+
+    Args:
+        source: Rows of the figure difficulty.
+
+    Returns:
+        The section.
+
+    Example:
+        >>> row = {"kind": "closed", "name": "RLOO", "p": 0.1, "factor": 1.0, "claimed": None}
+        >>> rows = pd.DataFrame([row, row | {"p": 0.9}])
+        >>> factors_section(Source("difficulty.csv", rows, "factors")).lead
+        'RLOO has the same factor at every success probability: no difficulty bias.'
+    """
+    rows = source.rows.reset_index(drop=True)
+    if not len(rows):
+        return Section("Factors", "There are no rows.", [], [], rows, list(rows.columns))
+    rows["series"] = rows["name"].fillna(rows.get("estimator", "")).astype(str)
+    objectives = rows[rows["p"].isna() & rows["claimed"].notna()]
+    rows = rows[rows["p"].notna()].reset_index(drop=True)
+    curves = rows[rows["p"].notna() & rows["factor"].notna() & rows["claimed"].isna()]
+    table, flat = [], []
+    for name, of in curves.groupby("series", sort=False):
+        part = of.sort_values("p")
+        factor, p = part["factor"].to_numpy(float), part["p"].to_numpy(float)
+        middle = factor[np.abs(p - 0.5).argmin()]
+        table.append([str(name), *(number_text(v) for v in (factor[0], middle, factor[-1]))])
+        if np.ptp(factor) <= 1e-9 * np.abs(factor).max():
+            flat.append(str(name))
+    ends = [f"{v:.3g}" for v in (curves["p"].min(), curves["p"].max())]
+    header = ["estimator", f"at p = {ends[0]}", "at p near 0.5", f"at p = {ends[1]}"]
+    has = "has" if len(flat) == 1 else "have"
+    lead = "No estimator has the same factor at every success probability."
+    if flat:
+        lead = f"{listed(flat)} {has} the same factor at every success probability: no difficulty "
+        lead += "bias."
+    met = rows[rows["claimed"].notna() & rows["factor"].notna()]
+    answer = []
+    if len(met):
+        away = float((met["factor"] / met["claimed"] - 1).abs().max())
+        answer.append(
+            f"{counted(len(met), 'enumerated factor')} of small policies differ from the closed "
+            f"forms by at most {away:.1g} of their value."
+        )
+    told = [c for c in ("name", "p", "factor", "claimed", "kind", "problem", "group") if c in rows]
+    return Section(
+        "Difficulty of prompts",
+        lead,
+        answer,
+        [
+            f"{counted(len(rows), 'row')} on {listed(list(curves['series'].unique()))}",
+            f"success probabilities p from {ends[0]} to {ends[1]}, rewards 0 or 1",
+        ],
+        rows,
+        [*told, *(c for c in ("estimator", "target", "bias2") if c in rows)],
+        charts=[
+            Chart(
+                "factors",
+                "Factor of the gradient",
+                "An estimate is factor(p) times the gradient of p on average. Lines are closed "
+                "forms; single points are enumerated policies.",
+                Axis("p", "success probability p", None, False),
+                [Axis("factor", "factor of grad p")],
+                [c for c in ("series", "kind", "problem", "policy_seed") if c in rows],
+                "p",
+                tooltip=told,
+            )
+        ],
+        small=[
+            *([SmallTable("Factors of the gradient", header, table)] if table else []),
+            *([_objectives(objectives)] if len(objectives) else []),
+        ],
+        told=source.told,
+    )
+
+
+def _objectives(rows: pd.DataFrame) -> SmallTable:
+    """Return how well estimators of objectives of several samples have their factor."""
+    rows = rows.assign(**{c: "" for c in ("target", "problem") if c not in rows})
+    lines = [
+        [row["series"], row["target"], row["problem"], *map(number_text, (row["claimed"], away))]
+        for row, away in zip(
+            rows.to_dict("records"), (rows["factor"] / rows["claimed"] - 1).abs(), strict=True
+        )
+    ]
+    header = ["estimator", "objective", "task", "factor by theory", "relative difference"]
+    return SmallTable("Objectives of several samples", header, lines)

@@ -60,6 +60,10 @@ def test_bad_usage_is_one_line(words, told, tmp_path, monkeypatch, capsys):
         (["compare", "ST", "ZGR", *MEASURED], "makes the most progress"),
         (["recommend", "ST", "RF", *MEASURED, "--draws", "64"], "makes the most progress"),
         (["verify", "ST", *MEASURED[:4]], "ST: UNBIASED. As declared, or as asked."),
+        (["bounds", "VIMCO", "LE", "--k", "2,3", *MEASURED[:4]], "At equal cost LE makes"),
+        (["time", "ST", "ZGR", "--size", "2x2", "--seconds", "0.01"], "is the fastest: "),
+        (["policy", "verify", "RLOO", "--size", "2x2"], "RLOO: UNBIASED. As declared"),
+        (["policy", "compare", "RLOO", "GRPO", "--size", "2x2"], "RLOO has no bias for J; the "),
         pytest.param(
             [*TRAINING, "--bound-samples", "2", "--workers", "1", "--probe", "4"],
             "reaches the smallest test -ELBO",
@@ -75,7 +79,8 @@ def test_commands_write_a_report_into_out(words, lead, tmp_path, capsys):
     text = (tmp_path / "report.html").read_text()
     assert lead in text
     assert f"gradlab {words[0]} {words[1]} " in text
-    if words[0] in ("recommend", "verify"):
+    assert "<svg" in text.partition('class="picture"')[2][:2000]
+    if words[0] in ("recommend", "verify") or words[1] == "verify":
         assert "In the words of the command" in text
 
 

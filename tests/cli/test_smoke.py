@@ -388,6 +388,7 @@ SLOW = [
     # Their reports are looked at in test_cli_report.py.
     "compare ST --draws 32 --out out --report",
     "bounds VIMCO --out out --report",
+    "time ST --size 2x2 --seconds 0.01 --out out --report",
     "verify ZGR --problem linear --out out --report",
     "recommend ST RF --draws 32 --out out --report",
     "train vae ST --epochs 1 --batch 700 --hidden 4 --bound-samples 2 --out out --report",

@@ -13,6 +13,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from gradlab.plots.names import label
+from gradlab.plots.quantities import share_leads
 from gradlab.plots.style import color, styled
 
 __all__ = ["leads", "plot"]
@@ -59,16 +60,11 @@ def plot(summary: pd.DataFrame) -> Figure:
 
 
 def leads(shares: pd.DataFrame) -> pd.Series:
-    """Return the medians over seeds of the lead of ST-ZGR, in points.
+    """Return the medians over seeds of the leads of ST-ZGR, in points.
 
-    A lead is the share of the rival that it dominates less its own share that the rival dominates.
-    The index is `series` of the rival, `scale`, `problem`, `N`, `C` and `regime`.
+    The index is `rival`, `scale`, `problem`, `N`, `C` and `regime`.
     """
-    case = ["scale", *_PLACE, "regime", "logits_seed"]
-    of_rival = shares[shares["dominated_by"] == _LINE].rename(columns={"series": "rival"})
-    of_line = shares[shares["series"] == _LINE].rename(columns={"dominated_by": "rival"})
-    two = [part.set_index(["rival", *case])["share"].astype(float) for part in (of_rival, of_line)]
-    lead = 100 * (two[0] - two[1]).dropna()
+    lead = share_leads(shares, _LINE)
     return lead.groupby(["rival", "scale", *_PLACE, "regime"], sort=False).median()
 
 
