@@ -45,6 +45,13 @@ PATHS = {
     "How do I write my own estimator?": (["docs/how-to/own-estimator.md"], "pullback"),
     "How do I run it on a cluster?": (["docs/how-to/cluster.md"], "## A cluster"),
     "Where are the tutorials?": (["notebooks"], ""),
+    "My loss is GRPO. What does it estimate?": (["docs/how-to/own-policy-loss.md"], "What is it?"),
+    "Why is my GRPO loss biased?": (
+        ["docs/faq.md"],
+        "### Why is my GRPO or PPO loss called biased?",
+    ),
+    "I train on an IWAE bound": (["docs/how-to/bounds.md"], "# Bounds of several samples"),
+    "Which Python is tested?": (["docs/start.md"], "**What is tested.**"),
     "Which data sets are there?": (["docs/real-models.md"], "## Data sets"),
     "What do the figures say?": (["docs/gallery.md"], "# Gallery"),
 }
