@@ -88,7 +88,7 @@ def plot(rows: pd.DataFrame) -> Figure:
     """Return the figure: medians over the problems, one row of panels for each spread of log w."""
     measured = rows[rows["bias2"].notna()]
     with styled():
-        figure = Figure(figsize=(11, 6.4))
+        figure = Figure(figsize=(8.2, 5.6))
         problems = list(measured["problem"].unique())
         axes = figure.subplots(len(problems), 3, squeeze=False, sharex=True)
         own = looks(rows["series"])
@@ -104,7 +104,7 @@ def plot(rows: pd.DataFrame) -> Figure:
         for panel in axes[-1]:
             panel.set_xlabel("samples K in the bound")
         entries = series_entries(own, {series: label(series) for series in own})
-        figure.legend(handles=entries, loc="outside lower center", ncols=len(entries))
+        figure.legend(handles=entries, loc="outside lower center", ncols=5)
         count = rows["logits_seed"].nunique()
         text = f"gradient of the bound in the logits of q, exact: medians of {count} problems"
         figure.suptitle(text, fontsize=9)

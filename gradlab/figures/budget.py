@@ -113,7 +113,7 @@ def plot(rows: pd.DataFrame) -> Figure:
     """Return the figure: error and progress on each problem, with the crossing of ZGR and RF(4)."""
     with styled():
         names = list(rows["problem"].unique())
-        figure = Figure(figsize=(11, 6))
+        figure = Figure(figsize=(8.2, 5.4))
         axes = figure.subplots(2, len(names), sharex=True, sharey="row", squeeze=False)
         for (above, below), name in zip(axes.T, names, strict=True):
             part = rows[rows["problem"] == name]
@@ -151,7 +151,8 @@ def _progress(ax: Axes, rows: pd.DataFrame) -> None:
         value, error = part["progress"], part["progress_se"]
         ax.plot(spent, value, LINES.get(str(name), "-"), color=shade)
         ax.fill_between(spent, value - 2 * error, value + 2 * error, color=shade, alpha=0.3, lw=0)
-    ax.set(ylim=(0, 1.02), xlabel="evaluations of f (3 for f with ∇f)")
+    ax.set(ylim=(0, 1.02))
+    ax.set_xlabel("evaluations of f (3 for f with ∇f)", fontsize=7.5)
 
 
 def _mark_crossing(ax: Axes, zgr: pd.Series) -> None:

@@ -73,7 +73,7 @@ def plot(rows: pd.DataFrame) -> Figure:
     """Return the figure: medians over the problems of a size, with the 15 to 85 % range."""
     with styled():
         kinds = list(rows["kind"].unique())
-        figure = Figure(figsize=(11, 5))
+        figure = Figure(figsize=(8.2, 4.8))
         axes = figure.subplots(2, 2 * len(kinds), sharey="row")
         for place, kind in enumerate(kinds):
             part = rows[rows["kind"] == kind]
@@ -81,8 +81,8 @@ def plot(rows: pd.DataFrame) -> Figure:
                 of_size = part[part["N" if size == "C" else "C"] == (1 if size == "C" else 2)]
                 _panel(axes[0, column], of_size, size, "bias2")
                 _panel(axes[1, column], of_size, size, "variance")
-            axes[0, 2 * place].set_title(f"{KIND.get(kind, kind)}: N = 1")
-            axes[0, 2 * place + 1].set_title(f"{KIND.get(kind, kind)}: C = 2")
+            axes[0, 2 * place].set_title(f"{KIND.get(kind, kind)}\nN = 1")
+            axes[0, 2 * place + 1].set_title(f"{KIND.get(kind, kind)}\nC = 2")
         axes[0, 0].set_ylabel("relative bias |E ĝ − g| / |g|")
         axes[1, 0].set_ylabel("relative standard deviation")
         first = rows.drop_duplicates("estimator").set_index("estimator")["series"]

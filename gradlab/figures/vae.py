@@ -10,6 +10,7 @@ and GR have the same mean, so that their bias is one curve.
 import pandas as pd
 from matplotlib.figure import Figure
 
+from gradlab.plots.panels import WIDTHS
 from gradlab.plots.probe import draw_probed, probe_key
 from gradlab.plots.style import looks, styled
 from gradlab.plots.training import draw_curves, estimator_handles
@@ -73,8 +74,8 @@ def plot(rows: pd.DataFrame) -> Figure:
     """Return the figure: the losses, then what the probe measured."""
     curves, probed = rows[rows["part"] == "curve"], rows[rows["part"] == "probe"]
     with styled():
-        figure = Figure(figsize=(12, 3.8))
-        axes = figure.subplots(1, 1 + len(PANELS))
+        figure = Figure(figsize=(WIDTHS["page"], 5.4))
+        axes = figure.subplots(2, (2 + len(PANELS)) // 2).flat
         draw_curves(axes[0], curves, "epoch", "train_nelbo")
         axes[0].set_ylabel("training -ELBO (nats)")
         own = looks(curves["estimator"])
@@ -82,14 +83,14 @@ def plot(rows: pd.DataFrame) -> Figure:
             draw_probed(ax, probed, quantity, own)
             ax.set_xlabel("step")
         entries = [*estimator_handles(curves), *probe_key(probed)]
-        figure.legend(handles=entries, loc="outside lower center", ncols=8)
+        figure.legend(handles=entries, loc="outside lower center", ncols=4)
         first, measured = curves.iloc[0], probed.iloc[0]
         drawn = ", ".join(dict.fromkeys(probed.loc[probed["method"] != "exact", "estimator"]))
         figure.suptitle(
             f"VAE on {first['data']}, latent {first['latent']}: losses of "
-            f"{curves['seed'].nunique()} seeds (mean, range); one draw on {measured['batch']:.0f} "
+            f"{curves['seed'].nunique()} seeds (mean, range);\none draw on {measured['batch']:.0f} "
             f"images while {measured['trained']} trains: exact, but {drawn} from "
             f"{probed['draws'].max():.0f} draws ± 1 s.e.",
-            fontsize=9,
+            fontsize=8,
         )
     return figure

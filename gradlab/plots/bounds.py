@@ -1,6 +1,7 @@
 """Estimators of bounds against the number K of samples: bias, variance and signal-to-noise."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -179,12 +180,11 @@ def draw_bounds(ax: Axes, rows: pd.DataFrame, show: str, own: dict[str, Look]) -
         joined = "" if len(exact) else look["linestyle"]
         ax.plot(drawn["K"], drawn["value"], **(look | {"linestyle": joined}), mfc="w")
     if zeros:
-        text = "no bias: " + ",\n".join(
-            ", ".join(zeros[i : i + 4]) for i in range(0, len(zeros), 4)
-        )
-        ax.text(
-            0.03, 0.97, text, transform=ax.transAxes, fontsize="x-small", color="0.25", va="top"
-        )
+        # Biases grow with K: below them, on the right, is room.
+        lines = [", ".join(zeros[i : i + 2]) for i in range(0, len(zeros), 2)]
+        place: dict[str, Any] = {"ha": "right", "va": "bottom", "transform": ax.transAxes}
+        text = "no bias:\n" + ",\n".join(lines)
+        ax.text(0.98, 0.03, text, fontsize="small", color="0.25", **place)
     ax.set_xscale("log", base=2)
     ax.xaxis.minorticks_off()
     ticks = np.sort(rows["K"].unique())

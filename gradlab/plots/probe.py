@@ -13,7 +13,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gradlab.plots.names import label
-from gradlab.plots.panels import Legends, Width, in_callers_look, panels, series_entries, with_zero
+from gradlab.plots.panels import (
+    WIDTHS,
+    Legends,
+    Width,
+    in_callers_look,
+    panels,
+    series_entries,
+    with_zero,
+)
 from gradlab.plots.quantities import QUANTITIES, check, label_of, named, quantity
 from gradlab.plots.rounding import ROUNDING
 from gradlab.plots.style import Look, looks, say_nothing_measured, styled
@@ -114,9 +122,15 @@ def plot(rows: pd.DataFrame) -> Figure:
     shown = [name for name in _PANELS if QUANTITIES[name][0] in rows]
     own = looks(measured["estimator"])
     with styled():
-        figure = Figure(figsize=(12, 0.9 + 2.6 * len(trained)))
-        axes = figure.subplots(len(trained), len(shown), squeeze=False, sharex=True)
-        for line, name in zip(axes, trained, strict=True):
+        # One training fits a page in two rows; several stand below each other, a row for each.
+        alone = len(trained) == 1
+        figure = Figure(figsize=(WIDTHS["page"], 5.2) if alone else (12, 0.9 + 2.6 * len(trained)))
+        places = (2, (len(shown) + 1) // 2) if alone else (len(trained), len(shown))
+        axes = figure.subplots(*places, squeeze=False, sharex=True)
+        for ax in axes.flat[len(shown) :] if alone else ():
+            ax.remove()
+        lines = axes.reshape(1, -1)[:, : len(shown)] if alone else axes
+        for line, name in zip(lines, trained, strict=True):
             part = measured[measured["trained"] == name]
             # One training per row of panels: the first seed and the first learning rate.
             for column in ("seed", "lr"):
@@ -128,14 +142,16 @@ def plot(rows: pd.DataFrame) -> Figure:
         for ax in axes[-1]:
             ax.set_xlabel("step")
         entries = series_entries(own, {text: label(text) for text in own})
-        figure.legend(handles=[*entries, *probe_key(measured)], loc="outside lower center", ncols=6)
+        columns = 4 if alone else 6
+        keys = [*entries, *probe_key(measured)]
+        figure.legend(handles=keys, loc="outside lower center", ncols=columns)
         first = measured.iloc[0]
         of = f"{first['data']}: " if "data" in measured else ""
         figure.suptitle(
             f"{of}one draw on {first['batch']:.0f} elements of the batch, "
             f"latent {first['N']:.0f}x{first['C']:.0f}, {first['dtype']}; "
             f"truth g: {first['truth']}",
-            fontsize=9,
+            fontsize=8 if alone else 9,
         )
     return figure
 

@@ -140,7 +140,7 @@ def plot(rows: pd.DataFrame) -> Figure:
     column, name = _CURVES[kind]
     few = rows["epoch"].max() < _FEW
     with styled():
-        figure = Figure(figsize=(6.75, 3.2) if few else (11, 3.9))
+        figure = Figure(figsize=(6.75, 3.2) if few else (8.2, 3.7))
         if few:
             draw_reached(figure.subplots(), rows, _REACHED[kind])
         else:

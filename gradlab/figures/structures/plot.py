@@ -24,7 +24,7 @@ def plot(rows: pd.DataFrame) -> Figure:
     """Return the figure: bias against degree above, bias against noise at one degree below."""
     points = _points(rows)
     with styled():
-        figure = Figure(figsize=(10, 6.2))
+        figure = Figure(figsize=(8.2, 5.6))
         halves: Any = figure.subfigures(2, 1, height_ratios=[1.25, 1])
         above, below = halves
         names = list(points["structure"].unique())

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from gradlab.figures.zoo.plane import plane
 from gradlab.plots.axes import logarithmic
 from gradlab.plots.names import problem_title, short
+from gradlab.plots.panels import WIDTHS
 from gradlab.plots.style import family_color, family_entries, family_marker, styled
 
 __all__ = ["VIEWS", "draw_ranks", "plot"]
@@ -32,19 +33,23 @@ def plot(rows: pd.DataFrame) -> Figure:
     """Return the figure: a panel for each problem, its estimators from most to least progress."""
     names = list(rows["problem"].unique())
     with styled():
-        figure = Figure(figsize=(11, 5.6))
-        axes = figure.subplots(1, len(names), squeeze=False)[0]
-        for ax, name in zip(axes, names, strict=True):
+        figure = Figure(figsize=(WIDTHS["page"], 0.9 + 3.9 * ((len(names) + 1) // 2)))
+        axes = figure.subplots((len(names) + 1) // 2, min(2, len(names)), squeeze=False)
+        for ax, name in zip(axes.flat, names, strict=False):
             draw_ranks(ax, rows[rows["problem"] == name])
-            ax.set_title(problem_title(name))
+            ax.set_title(problem_title(name).replace("\n", " "))
+        for ax in axes.flat[len(names) :]:
+            ax.remove()
+        for ax in axes[-1]:
             ax.set_xlabel("1 - progress")
-        axes[0].set_ylabel("rank; most progress on top")
-        figure.legend(handles=_key(rows), loc="outside lower center", ncols=5)
+        for ax in axes[:, 0]:
+            ax.set_ylabel("rank; most progress on top")
+        figure.legend(handles=_key(rows), loc="outside lower center", ncols=3)
         first = rows.iloc[0]
         figure.suptitle(
-            f"progress of {first['averaged']:g} averaged gradients, each of {first['budget']:g} "
+            f"Progress of {first['averaged']:g} averaged gradients, each of {first['budget']:g} "
             "evaluations of f (3 for f with its gradient), at the best temperature",
-            fontsize=9,
+            fontsize=8,
         )
     return figure
 
