@@ -181,9 +181,8 @@ def draw_bounds(ax: Axes, rows: pd.DataFrame, show: str, own: dict[str, Look]) -
         ax.plot(drawn["K"], drawn["value"], **(look | {"linestyle": joined}), mfc="w")
     if zeros:
         # Biases grow with K: below them, on the right, is room.
-        lines = [", ".join(zeros[i : i + 2]) for i in range(0, len(zeros), 2)]
         place: dict[str, Any] = {"ha": "right", "va": "bottom", "transform": ax.transAxes}
-        text = "no bias:\n" + ",\n".join(lines)
+        text = "\n".join(["no bias:", *zeros])
         ax.text(0.98, 0.03, text, fontsize="small", color="0.25", **place)
     ax.set_xscale("log", base=2)
     ax.xaxis.minorticks_off()
