@@ -80,7 +80,7 @@ def plot(rows: pd.DataFrame) -> Figure:
     """Return the figure: a panel a quantity, the moments of the training from left to right."""
     series = dict(zip(rows["estimator"], rows["series"], strict=True))
     with styled():
-        figure = Figure(figsize=(10, 4.2))
+        figure = Figure(figsize=(8.2, 4.0))
         for ax, (quantity, title) in zip(figure.subplots(1, 3), PANELS.items(), strict=True):
             _panel(ax, rows, quantity, series)
             ax.set_ylabel(f"{title} / |g|")
@@ -89,7 +89,7 @@ def plot(rows: pd.DataFrame) -> Figure:
         handles.append(
             Line2D([], [], color=color("ARSM"), ls="", marker="$\\downarrow$", label=limit)
         )
-        figure.legend(handles=handles, loc="outside lower center", ncols=5, handlelength=3)
+        figure.legend(handles=handles, loc="outside lower center", ncols=4, handlelength=2.5)
         images, draws = rows["image"].nunique(), int(rows["draws"].max())
         figure.suptitle(
             f"tiny VAE: median and 15 to 85 % over {images} images; exact, except ARSM: {draws} "

@@ -36,7 +36,7 @@ def plot(rows: pd.DataFrame) -> Figure:
     first = rows[rows["layer"] == 1]
     counts = rows.groupby("depth")["network"].nunique()
     with styled():
-        figure = Figure(figsize=(11, 10.5))
+        figure = Figure(figsize=(8.2, 9.6))
         axes = figure.subplots(4, 4)
         for line, (chosen, across, what) in enumerate(
             [
@@ -61,7 +61,7 @@ def plot(rows: pd.DataFrame) -> Figure:
         ]
         for ax, (title, part) in zip(axes[:, 3], found, strict=False):
             _errors(ax, part)
-            ax.set_title(title, loc="left")
+            ax.set_title(title.replace(", ", "\n"), loc="left")
         costs = deep.drop_duplicates("estimator")
         handles = [
             series_handle(r.series, label=label(r.estimator) + _cost(r.passes, deepest))
@@ -70,10 +70,10 @@ def plot(rows: pd.DataFrame) -> Figure:
         figure.legend(handles=handles, loc="outside lower center", ncols=4)
         figure.suptitle(
             f"layers of 5 binary variables: {counts[deepest]} networks, {counts.get(SMALL, 0)} of "
-            "5-5-5, of which right: median and 15-85 % band, else geometric means (cosines: mean)\n"
-            f"exact, but ARSM from {rows['draws'].max():.0f} draws ± 1 s.e. (hollow: < {FEW_DRAWS} "
-            "effective ones); RF, REINFORCE, ARSM are unbiased, GS-ST and GR have one mean",
-            fontsize=9,
+            "5-5-5\nright: median and 15-85 % band, else geometric means (cosines: mean); exact, "
+            f"but ARSM from {rows['draws'].max():.0f} draws ± 1 s.e. (hollow: < {FEW_DRAWS} "
+            "effective ones)\nRF, REINFORCE, ARSM are unbiased; GS-ST and GR have one mean",
+            fontsize=8,
         )
     return figure
 

@@ -34,7 +34,7 @@ _TICKS = {_LEAST: "0", 0.01: ".01", 0.1: ".1", 0.5: ".5", 0.9: ".9", 0.99: ".99"
 def plot(rows: pd.DataFrame) -> Figure:
     """Return the figure: where a few estimators end, one column per toy, and curves below."""
     few = rows[~rows["fitted"] & _named(rows, ENDS)]
-    return _drawn(few if len(few) else rows, size=(11, 3.3), line=0.2)
+    return _drawn(few if len(few) else rows, size=(8.6, 3.1), line=0.2)
 
 
 def plot_all(rows: pd.DataFrame) -> Figure:
