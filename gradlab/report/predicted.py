@@ -66,7 +66,7 @@ def prediction_section(source: Source) -> Section:
         "Prediction of training",
         lead,
         [
-            f"The others: {listed(others)}." if others else "",
+            *([f"The others: {listed(others)}."] if others else []),
             "1 means that the better criterion always goes with the smaller loss, 0 that it says "
             "nothing.",
         ],
@@ -157,8 +157,9 @@ def _notes(source: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
         told.append(
             f"{counted(len(rest), 'more row')} of the source hold {what}; they are not shown."
         )
-    unknown = source.loc[source["reason"].notna()] if "reason" in source else rest[:0]
-    for reason, part in unknown.groupby("reason", sort=False):
+    if "reason" not in source:
+        return told
+    for reason, part in source[source["reason"].notna()].groupby("reason", sort=False):
         names = list(part["estimator"].dropna().unique())
         told.append(f"Not measured: {listed(names, 8)}: {reason}")
     return told
