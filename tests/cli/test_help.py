@@ -62,6 +62,7 @@ OWN = {
     "bounds": {"report": False},
     "compare": {"report": False},
     "verify": {"report": False},
+    "time": {"report": False},
     "recommend": {"evaluations": 8, "measure_cost": False, "report": False},
     "policy verify": {"task": "length-skewed", "policy": "tabular", "report": False},
     "policy compare": {"task": "length-skewed", "policy": "tabular", "report": False},
