@@ -45,7 +45,7 @@ class AffineEstimator(ValueEstimator):
         gram, cross = torch.zeros(k, k, dtype=torch.float64), torch.zeros(k, dtype=torch.float64)
         at_once = max(1, _NUMBERS // logits.numel())
         for first in range(0, draws, at_once):
-            with_none, g = _parts(self, f, logits, min(at_once, draws - first), source)
+            with_none, g = _parts(self, f, logits, min(at_once, draws - first), source)  # type: ignore[arg-type]
             gram += (g @ g.T).cpu()
             cross += (g @ with_none).cpu()
         best = torch.linalg.pinv(gram, hermitian=True) @ -cross
