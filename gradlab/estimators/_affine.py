@@ -15,6 +15,9 @@ from gradlab.loss import Loss
 
 __all__ = ["AffineEstimator"]
 
+# Numbers of one part that are held at once.
+_NUMBERS = 2**24
+
 
 class AffineEstimator(ValueEstimator):
     """A frozen dataclass of which the `fitted_fields` enter the estimate affinely."""
@@ -38,17 +41,27 @@ class AffineEstimator(ValueEstimator):
         if source is None:
             source = Generator(logits.device)
             source.manual_seed(int(torch.randint(2**62, (1,))))
-        state = source.get_state()
-        zero = dict.fromkeys(self.fitted_fields, 0.0)
-        parts = []
-        for unit in ({}, *({name: 1.0} for name in self.fitted_fields)):
-            same = Generator(source.device)
-            same.set_state(state)
-            part = self.with_(**(zero | unit)).draw(f, logits, draws, same)
-            parts.append(part.to(torch.float64).flatten())
-        source.set_state(same.get_state())
-        with_none, *others = parts
-        g = torch.stack([part - with_none for part in others])
-        best = torch.linalg.pinv(g @ g.T, hermitian=True) @ -(g @ with_none)
+        k = len(self.fitted_fields)
+        gram, cross = torch.zeros(k, k, dtype=torch.float64), torch.zeros(k, dtype=torch.float64)
+        at_once = max(1, _NUMBERS // logits.numel())
+        for first in range(0, draws, at_once):
+            with_none, g = _parts(self, f, logits, min(at_once, draws - first), source)  # type: ignore[arg-type]
+            gram += (g @ g.T).cpu()
+            cross += (g @ with_none).cpu()
+        best = torch.linalg.pinv(gram, hermitian=True) @ -cross
         found = dict(zip(self.fitted_fields, best.tolist(), strict=True))
         return self.with_(**found)
+
+
+def _parts(
+    estimator: AffineEstimator, f: Loss, logits: Tensor, n: int, source: Generator
+) -> tuple[Tensor, Tensor]:
+    """Return G_0 [m] and all G_j [k, m] of n draws, from the same noise; m = n N C."""
+    state = source.get_state()
+    zero = dict.fromkeys(estimator.fitted_fields, 0.0)
+    parts = []
+    for unit in ({}, *({name: 1.0} for name in estimator.fitted_fields)):
+        source.set_state(state)
+        part = estimator.with_(**(zero | unit)).draw(f, logits, n, source)
+        parts.append(part.to(torch.float64).flatten())
+    return parts[0], torch.stack([part - parts[0] for part in parts[1:]])

@@ -6,8 +6,9 @@ bits that they have alone. Where a loss keeps anything between two of its lines,
 lies between.
 
 What is set and put back, as by `net.eval()` and `net.train()`, survives that, and breaks where
-two calls overlap. To try it would leave the user's module in the wrong state. So a call that
-assigns an attribute or a global does not pass, nor does one that swaps the tensors of a module.
+two calls overlap. To try it would leave the user's module in the wrong state. So a call does not
+pass that assigns an attribute, a global, an entry of a mapping or a variable of the function around
+it, nor one that swaps the tensors of a module.
 """
 
 import dis
@@ -15,6 +16,7 @@ import inspect
 import re
 import sys
 import sysconfig
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -42,6 +44,9 @@ _WRITES = {"STORE_ATTR", "STORE_SUBSCR", "STORE_GLOBAL", "STORE_DEREF", "DELETE_
 _SAFE = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<frozen")
 # Bytecodes, built-in functions and code of torch that assign what outlives the call.
 _ASSIGNS = {"STORE_ATTR", "DELETE_ATTR", "STORE_GLOBAL", "DELETE_GLOBAL"}
+_ENTRIES, _CELLS = {"STORE_SUBSCR", "DELETE_SUBSCR"}, {"STORE_DEREF", "DELETE_DEREF"}
+# What loads a container that is not a local variable.
+_OUTER = {"LOAD_GLOBAL", "LOAD_DEREF", "LOAD_ATTR"}
 _BUILT_IN = {"setattr", "delattr", "__setattr__", "__delattr__"}
 _OF_TORCH = {
     inspect.unwrap(function).__code__
@@ -81,8 +86,8 @@ def bears_interruption(
 
     Returns:
         False if a result differs in any bit from that of the call alone, if one call waits for the
-        other, if `whole` goes through code that was not tried, if a call assigns an attribute or a
-        global, or if another tracer, such as a debugger, is at work.
+        other, if `whole` goes through code that was not tried, if a call assigns what outlives it,
+        or if another tracer, such as a debugger, is at work.
 
     Example:
         >>> x = torch.arange(3.0)
@@ -120,7 +125,7 @@ def bears_interruption(
 class _Path:
     """The bytecodes of a call: the numbers of those behind a write, of the others, and all places.
 
-    `assigns`: whether it assigns an attribute or a global, itself or by code that is not stopped.
+    `assigns`: whether it assigns what outlives it, itself or by code that is not stopped.
     """
 
     writes: list[int] = field(default_factory=list)
@@ -136,15 +141,36 @@ def _path(call: Callable[[], Tensor]) -> _Path:
 
     def see(number: int, frame: FrameType) -> None:
         (path.writes if before.get(frame) in _WRITES else path.others).append(number)
-        before[frame] = name = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+        before[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
         path.places.add((frame.f_code, frame.f_lasti))
-        path.assigns = path.assigns or name in _ASSIGNS
+        path.assigns = path.assigns or frame.f_lasti in _assigning(frame.f_code)
 
     def enter(frame: FrameType) -> None:
         path.assigns = path.assigns or _assigns(frame)
 
     _traced(call, see, enter)
     return path
+
+
+@cache
+def _assigning(code: CodeType) -> frozenset[int]:
+    """Return where code assigns what outlives the call: an attribute, a global, an entry, a cell.
+
+    An entry is one of a mapping, under a name in quotes, or of what is not a local variable.
+    """
+    found, last = set(), deque[dis.Instruction](maxlen=2)
+    for step in dis.get_instructions(code):
+        if step.opname in _ENTRIES and len(last) == 2:
+            container, key = last
+            outer = container.opname in _OUTER
+            if outer or (key.opname == "LOAD_CONST" and isinstance(key.argval, str)):
+                found.add(step.offset)
+        outside = step.opname in _CELLS and step.argval in code.co_freevars
+        if step.opname in _ASSIGNS or outside:
+            found.add(step.offset)
+        if step.opname != "EXTENDED_ARG":
+            last.append(step)
+    return frozenset(found)
 
 
 def _assigns(frame: FrameType) -> bool:

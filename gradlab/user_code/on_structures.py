@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from gradlab.distributions.base import FiniteDistribution, with_gradient
 from gradlab.distributions.gradient import base_of
-from gradlab.estimators import Estimator
+from gradlab.estimators import Estimator, parse
 from gradlab.exact.fitting import samples_of
 from gradlab.exact.mechanism import is_shipped
 from gradlab.exact.structures import Structured
@@ -22,9 +22,19 @@ from gradlab.loss import Loss, NotDifferentiableError
 from gradlab.reproducible import block_generator
 from gradlab.user_code.forms import Place, Source, form_of
 from gradlab.user_code.replicates import check_replicates
+from gradlab.user_code.seeded_calls import EstimatorError
 from gradlab.user_code.under_test import DRAW, TRAINING, Code, CodeEstimator, Draws, draws_of
 
-__all__ = ["DrawsOn", "draws_on", "place_of", "takes_batches", "trained_at", "trains", "why_not_on"]
+__all__ = [
+    "DrawsOn",
+    "draws_on",
+    "has_own_rsample",
+    "place_of",
+    "takes_batches",
+    "trained_at",
+    "trains",
+    "why_not_on",
+]
 
 # Rows of parameters by which it is asked whether a distribution takes a batch of them.
 _ROWS = 7
@@ -51,7 +61,8 @@ class DrawsOn(Draws):
         """Draws by the backward of `rsample`, if the estimator can stand behind it."""
         if self.of == TRAINING or self.estimator is None:
             return self
-        return replace(self, source=partial(_trained, self.where, self.estimator), of=TRAINING)
+        by = _rsampled if has_own_rsample(self.where) else _trained
+        return replace(self, source=partial(by, self.where, self.estimator), of=TRAINING)
 
     def calls(self, classes: int, variables: int = 1) -> int:
         """Return how many samples one draw is made of; 1 where that is not known."""
@@ -221,14 +232,51 @@ def trains(estimator: Estimator | None, on: Structured) -> bool:
         on: The loss, the parameters and the distribution.
 
     Returns:
-        True for ST, ZGR, DARN and ST-ZGR where the class of the distribution has the `rsample` of
-        `gradlab.distributions`.
+        True for ST, ZGR, DARN and ST-ZGR where the distribution is one of `gradlab.distributions`;
+        a subclass with an `rsample` of its own trains with the estimator that it names.
     """
     if estimator is None or estimator.line_alpha is None:
         return False
     drawn = on.distribution(on.parameters)
-    own = isinstance(drawn, FiniteDistribution)
-    return own and type(drawn).rsample is FiniteDistribution.rsample
+    if not isinstance(drawn, FiniteDistribution):
+        return False
+    return not has_own_rsample(on) or parse(str(drawn.estimator)) == estimator
+
+
+def has_own_rsample(on: Structured) -> bool:
+    """Return whether a subclass of `gradlab.distributions` has an `rsample` of its own.
+
+    Args:
+        on: The loss, the parameters and the distribution.
+
+    Returns:
+        Whether what trains is other code than `gradlab.distributions.base.with_gradient`.
+    """
+    drawn = on.distribution(on.parameters)
+    shipped = FiniteDistribution.rsample
+    return isinstance(drawn, FiniteDistribution) and type(drawn).rsample is not shipped
+
+
+def _rsampled(
+    on: Structured, estimator: Estimator, f: Loss, logits: Tensor, n: int, generator: Generator
+) -> Tensor:
+    """Return n draws by the backward of f at what the distribution's own `rsample` returns."""
+    together = takes_batches(on)
+    leaf = logits.detach().expand(n, *logits.shape).clone().requires_grad_()
+    with torch.enable_grad():
+        rows = [leaf] if together else list(leaf)
+        drawn = [on.distribution(row) for row in rows]
+        x = [d.rsample(generator=generator) for d in drawn]  # type: ignore[call-arg]
+        values = f(x[0] if together else torch.stack(x))
+    if not any(one.requires_grad for one in x):
+        raise EstimatorError(
+            f"rsample of {type(drawn[0]).__name__} returns samples without a gradient; "
+            "judge='draw' judges the formula alone"
+        )
+    if not values.requires_grad:
+        raise NotDifferentiableError
+    (g,) = torch.autograd.grad(values.sum(), leaf)
+    return g
 
 
 def _trained(

@@ -18,7 +18,14 @@ from gradlab.exact.structures import Structured
 from gradlab.exact.tuples import NotExactError
 from gradlab.loss import NotDifferentiableError
 from gradlab.loss.gate import name_of
-from gradlab.user_code.on_structures import DrawsOn, draws_on, place_of, trains, why_not_on
+from gradlab.user_code.on_structures import (
+    DrawsOn,
+    draws_on,
+    has_own_rsample,
+    place_of,
+    trains,
+    why_not_on,
+)
 from gradlab.user_code.under_test import DRAW, TRAINING, Code, Draws, batched
 from gradlab.verification.law_of_samples import check_law
 from gradlab.verification.nearest import nearest, unbiased_too
@@ -116,7 +123,7 @@ def verify_on(
         wanted = draws_on(LeaveOneOut(4), on)
         target, rounding = wanted, None
         notes = (f"Target: the mean of {wanted.name}, by as many draws of it.",)
-    verdict = _exactly(question, target, rounding, sizes, method, judge)
+    verdict = _exactly(question, target, rounding, sizes, method, judge, given)
     if verdict is None:
         try:
             verdict = _by_draws(question, target, judge, given)
@@ -229,8 +236,9 @@ def _exactly(
     sizes: StructureSizes | None,
     method: str,
     judge: str,
+    given: dict[str, Any],
 ) -> Verdict | None:
-    """Return the verdict by enumeration if wanted and known."""
+    """Return the verdict by enumeration if wanted and known; draws for an `rsample` of your own."""
     on, estimator = question.where, question.drawn.estimator
     if method == "monte-carlo":
         return None
@@ -248,11 +256,23 @@ def _exactly(
     if judge == DRAW or not trains(estimator, on):
         return verdict
     training = replace(question, drawn=question.drawn.training)
-    of_training = trained_bias(estimator, on, exact, on.given_parameters.dtype)
-    trained = replace(by_enumeration(training, of_training), judged=TRAINING)
+    if has_own_rsample(on):
+        if method == "exact":
+            raise NotExactError(
+                f"what {training.drawn.name} trains with is an rsample of your own, judged "
+                "by draws: leave method at 'auto', or judge='draw'"
+            )
+        trained = trial(training, target, **given)
+    else:
+        of_training = trained_bias(estimator, on, exact, on.given_parameters.dtype)
+        trained = by_enumeration(training, of_training)
+    trained = replace(trained, judged=TRAINING)
     if question.drawn.of == TRAINING:
         return trained
-    return together(verdict, trained)
+    both = together(verdict, trained)
+    # A proof of the formula is none of an `rsample` that draws have judged.
+    known = both.outcome == verdict.outcome and trained.method != verdict.method
+    return replace(trained, judged=both.judged, notes=both.notes) if known else both
 
 
 def _by_draws(

@@ -7,7 +7,13 @@ import torch
 
 from cases import LADDER, generator, logits_of, loss_of
 from gradlab.categorical import probabilities
-from gradlab.estimators import LearnedBaseline, LocalExpectation, MovingAverage, Reinforce
+from gradlab.estimators import (
+    LearnedBaseline,
+    LocalExpectation,
+    MovingAverage,
+    Reinforce,
+    _affine,
+)
 from gradlab.exact.truth import exact_gradient, exact_moments, exact_value
 from gradlab.verification.exact_bias import exact_bias
 from significance import limit, scores
@@ -34,6 +40,18 @@ def test_its_variance_on_the_quadratic_of_the_fixtures():
     f, logits = recipe("quadratic", 2, 3), golden_logits((2, 3))
     best = Reinforce().fit(f, logits, 100_000, generator())
     assert exact_moments(best, f, logits).variance.value == pytest.approx(1.4593, abs=2e-4)
+
+
+def test_a_fit_in_blocks_holds_few_draws_and_finds_the_same_constant(monkeypatch):
+    f, logits = recipe("quadratic", 2, 3), golden_logits((2, 3))
+    whole = Reinforce().fit(f, logits, 50_000, generator())
+    monkeypatch.setattr(_affine, "_NUMBERS", 6_000)
+    held = []
+    blocks = Reinforce().fit(lambda x: held.append(len(x)) or f(x), logits, 50_500, generator())
+    assert max(held) == 1000
+    assert held[-1] == 500
+    assert blocks.baseline == pytest.approx(whole.baseline, abs=0.05)
+    assert blocks.baseline != whole.baseline
 
 
 # The moving average.

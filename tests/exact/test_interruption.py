@@ -208,7 +208,80 @@ def other_weights(x):
     return torch.func.functional_call(LAYER, WEIGHTS, (x,))[..., 0]
 
 
+MODE = {"square": False}
+
+
+def power(x):
+    return ((x @ W).square() if MODE["square"] else x @ W).sum(-1)
+
+
+def entry_put_back(x):
+    before, MODE["square"] = MODE["square"], True
+    found = power(x)
+    MODE["square"] = before
+    return found
+
+
+def entry_of_a_key(x, key="square"):
+    before = MODE[key]
+    MODE[key] = True
+    found = power(x)
+    MODE[key] = before
+    return found
+
+
+def entry_behind_a_local_name(x):
+    mode = MODE
+    before, mode["square"] = mode["square"], True
+    found = power(x)
+    mode["square"] = before
+    return found
+
+
+def entry_removed_and_put_back(x):
+    removed = MODE["square"]
+    del MODE["square"]
+    found = ((x @ W) if "square" in MODE else (x @ W).square()).sum(-1)
+    MODE.setdefault("square", removed)
+    return found
+
+
+def cell_put_back():
+    square = False
+
+    def inner(x):
+        return ((x @ W).square() if square else x @ W).sum(-1)
+
+    def f(x):
+        nonlocal square
+        before, square = square, True
+        found = inner(x)
+        square = before
+        return found
+
+    return f
+
+
+def own_cell(x):
+    scale = 2.0
+
+    def scaled(h):
+        return scale * h
+
+    scale = 3.0
+    return scaled(x @ W).sum(-1)
+
+
+def in_place(x):
+    h = torch.empty(len(x), 4)
+    h[:, :2] = x @ W[:, :2]
+    h[:, 2:] = x @ W[:, 2:]
+    return h.tanh().sum(-1)
+
+
 BEARS = {
+    "own cell": own_cell,
+    "in place": in_place,
     "pure": pure,
     "pieces": of_pieces,
     "module": Module(),
@@ -232,6 +305,11 @@ BREAKS = {
     "eval and train": InEvalMode(),
     "set and put back": Flagged(),
     "other weights": other_weights,
+    "entry put back": entry_put_back,
+    "entry of a key": entry_of_a_key,
+    "entry behind a local name": entry_behind_a_local_name,
+    "entry removed": entry_removed_and_put_back,
+    "cell put back": cell_put_back(),
 }
 
 
