@@ -164,7 +164,7 @@ class NotItsDraw:
     """A mixin before the class."""
 
     def draw(self, *args, **given):
-        return 0.9 * super().draw(*args, **given)
+        return 0.5 * super().draw(*args, **given)
 
 
 class Behind:
@@ -172,14 +172,14 @@ class Behind:
 
     def __getattribute__(self, name):
         found = object.__getattribute__(self, name)
-        return scaled(0.9, found) if name == "draw" else found
+        return scaled(0.5, found) if name == "draw" else found
 
 
 class Descriptor:
     """A descriptor in the place of a method."""
 
     def __get__(self, instance, owner=None):
-        return scaled(0.9, functools.partial(LeaveOneOut.draw, instance))
+        return scaled(0.5, functools.partial(LeaveOneOut.draw, instance))
 
 
 def with_attribute(estimator: Estimator, name: str, value: Any) -> Estimator:
@@ -204,7 +204,7 @@ def wrapped(of: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(of)
     def method(*args, **given):
         value, g = of(*args, **given)
-        return value, 0.9 * g
+        return value, 0.5 * g
 
     return method
 
@@ -394,13 +394,13 @@ FAULTY = [
     Fault(
         "property",
         lambda: variant(
-            LeaveOneOut, draw=property(lambda self: scaled(0.9, super(type(self), self).draw))
+            LeaveOneOut, draw=property(lambda self: scaled(0.5, super(type(self), self).draw))
         ),
         DRAW,
     ),
     Fault(
         "attribute of the object",
-        lambda: with_attribute(LeaveOneOut(), "draw", scaled(0.9, LeaveOneOut().draw)),
+        lambda: with_attribute(LeaveOneOut(), "draw", scaled(0.5, LeaveOneOut().draw)),
         DRAW,
     ),
     Fault(
@@ -408,7 +408,7 @@ FAULTY = [
         LeaveOneOut,
         BOTH,
         patch=lambda: replaced(
-            LeaveOneOut, "estimate_at", scaled_estimate(0.9, LeaveOneOut.estimate_at)
+            LeaveOneOut, "estimate_at", scaled_estimate(0.5, LeaveOneOut.estimate_at)
         ),
     ),
     Fault(
@@ -421,7 +421,7 @@ FAULTY = [
         "patched base",
         ZGR,
         DRAW,
-        patch=lambda: replaced(SampleOnlyEstimator, "draw", scaled(0.9, SampleOnlyEstimator.draw)),
+        patch=lambda: replaced(SampleOnlyEstimator, "draw", scaled(0.5, SampleOnlyEstimator.draw)),
     ),
     Fault(
         "tau by grad mode",
