@@ -18,13 +18,29 @@ class Ratio:
     unit: str = "x"
     at_least: bool = False
 
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is reached, None without a target."""
+        if self.target is None:
+            return None
+        return self.value >= self.target if self.at_least else self.value <= self.target
+
+    @property
+    def wanted(self) -> str:
+        """The target as a text, such as <= 2."""
+        return "" if self.target is None else f"{'>=' if self.at_least else '<='} {self.target:g}"
+
     def __str__(self) -> str:
         line = f"{self.what:<74}{self.value:>10.3g} {self.unit:<3}"
         if self.target is None:
             return line
-        met = self.value >= self.target if self.at_least else self.value <= self.target
-        sign = ">=" if self.at_least else "<="
-        return f"{line} {sign} {self.target:<6g} {'ok' if met else 'MISSED'}"
+        return f"{line} {self.wanted:<9} {'ok' if self.met else 'MISSED'}"
+
+    def row(self) -> dict[str, object]:
+        """Return the columns of results.csv that the line fills."""
+        value = float(f"{self.value:.3g}")
+        own = {"what": self.what, "value": value, "unit": self.unit.strip()}
+        return own | {"target": self.wanted, "met": self.met}
 
 
 def measure_all(works: dict[str, Work], seconds: float = 1.5) -> dict[str, float]:

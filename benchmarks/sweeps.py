@@ -1,4 +1,4 @@
-"""sweeps: wall time of two minutes of cells, on one process, on all cores, and on a dask cluster"""
+"""Sweeps: wall time of two minutes of cells, on one process, on all cores, and on a dask cluster"""
 
 import os
 import subprocess

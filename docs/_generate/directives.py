@@ -7,6 +7,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -116,20 +117,27 @@ class Citation(SphinxDirective):
 
 
 class BenchmarkParts(SphinxDirective):
-    """What `make bench` measures: the first lines of the modules in benchmarks/."""
+    """What `make bench` measured: the committed rows, one table for each module in benchmarks/."""
 
     def run(self) -> list[nodes.Node]:
-        """Return a list, one item per module, in the order in which they run."""
+        """Return the machine and the tables, in the order in which the modules run."""
         folder = Path(self.env.srcdir).parent / "benchmarks"
-        main = (folder / "__main__.py").read_text(encoding="utf-8")
-        names = re.findall(r"for part in \((.*)\):", main)[0].split(", ")
-        items = []
-        for name in names:
+        rows = pd.read_csv(folder / "results.csv", keep_default_na=False)
+        self.env.note_dependency(str(folder / "results.csv"))
+        lines = []
+        for _, one in rows[["machine", "torch", "version", "date"]].drop_duplicates().iterrows():
+            lines += [f"Measured on {one['date']}: {one['machine']}, torch {one['torch']}.", ""]
+        for name, part in rows.groupby("part", sort=False):
             source = (folder / f"{name}.py").read_text(encoding="utf-8")
             doc = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
-            sentence = doc.removeprefix(f"{name}: ").rstrip(".")
-            items.append(f"- `benchmarks/{name}.py`: {sentence[:1].lower()}{sentence[1:]}.")
-        return self.parse_text_to_nodes("\n".join(items))
+            lines += [f"**{_plain(doc.rstrip('.'))}** (`benchmarks/{name}.py`)", ""]
+            lines += ["| what | measured | target | |", "|---|---:|---|---|"]
+            for _, row in part.iterrows():
+                met = {"True": "ok", "False": "missed"}.get(str(row["met"]), "")
+                value = f"{row['value']:g} {row['unit']}"
+                lines.append(f"| {_plain(row['what'])} | {value} | {row['target']} | {met} |")
+            lines.append("")
+        return self.parse_text_to_nodes("\n".join(lines))
 
 
 def _plain(text: str) -> str:
