@@ -1,4 +1,4 @@
-"""The committed speeds are those of the benchmarks that there are, and the page shows all of them."""
+"""The committed speeds are those of the benchmarks that there are."""
 
 from importlib import import_module
 from pathlib import Path
