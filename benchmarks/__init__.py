@@ -8,7 +8,6 @@ PARTS = (
     "enumeration",
     "structures",
     "sequences",
-    "today",
     "peers",
     "sweeps",
 )

@@ -1,46 +1,54 @@
-"""Print every ratio beside its target, and write them to results.csv with the machine's name.
+"""Print every ratio beside its target, and write the rows to results.csv.
 
-`python -m benchmarks PART...` measures some parts only and prints them.
+`python -m benchmarks` measures all parts, and `python -m benchmarks PART...` some of them: only
+their rows are replaced. `--quick` repeats little and writes no file. `--out FILE` writes elsewhere.
 """
 
+import argparse
+import os
 import sys
-from datetime import date
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 import torch
 
 from benchmarks import PARTS
-from gradlab.files import writing
+from benchmarks.pages import write_pages
+from benchmarks.ratios import QUICK
+from benchmarks.results import RESULTS, Results, first_line
 from gradlab.nn.device import machine_name
-from gradlab.version import __version__
-
-RESULTS = Path(__file__).with_name("results.csv")
 
 
-def main(asked: list[str]) -> None:
+def main(arguments: list[str]) -> None:
+    about = "Speed of gradlab as ratios beside their targets."
+    parser = argparse.ArgumentParser("python -m benchmarks", description=about)
+    parser.add_argument("part", nargs="*", help=f"all by default: {', '.join(PARTS)}")
+    parser.add_argument("--quick", action="store_true", help="few repeats; writes no file")
+    parser.add_argument("--out", type=Path, help=f"where the rows go, instead of {RESULTS.name}")
+    given = parser.parse_args(arguments)
+    for part in given.part:
+        if part not in PARTS:
+            parser.error(f"there is no part {part!r}; the parts are {', '.join(PARTS)}")
+    if given.quick:
+        os.environ[QUICK] = "1"
+    file = given.out or (None if given.quick else RESULTS)
     torch.set_num_threads(1)
-    machine = machine_name(torch.device("cpu"))
     print(
-        f"{machine}, torch {torch.__version__}, one thread; CPU time, medians of interleaved runs, "
-        "unless said\n"
+        f"{machine_name(torch.device('cpu'))}, torch {torch.__version__}, one thread; CPU time, "
+        "medians of interleaved runs, unless said\n"
     )
-    about = {"machine": machine, "torch": torch.__version__, "version": __version__}
-    about["date"] = date.today().isoformat()
-    rows: list[dict[str, Any]] = []
-    for name in asked or PARTS:
-        part = import_module(f"benchmarks.{name}")
-        print(part.__doc__)
-        for line in part.run():
+    results = Results(file)
+    for part in given.part or PARTS:
+        print(f"{part}: {first_line(part)}")
+        for line in import_module(f"benchmarks.{part}").run():
             print(f"  {line}", flush=True)
-            rows.append({"part": name, **line.row(), **about})
+            results.add(part, line)
+        results.finish(part)
         print()
-    if not asked:
-        with writing(RESULTS.parent) as new:
-            pd.DataFrame(rows).to_csv(new / RESULTS.name, index=False)
-        print(RESULTS)
+    if file is not None:
+        print(file)
+    if file == RESULTS:
+        write_pages(results.rows)
 
 
 if __name__ == "__main__":
