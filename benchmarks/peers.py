@@ -18,7 +18,7 @@ from benchmarks.ratios import Ratio, Work, effort, faster, measure_all
 from benchmarks.rivals import Absent, backward, elsewhere, gumbel_rao, layers, loop, per_draw
 from gradlab import compare, exact_gradient
 from gradlab.categorical import one_hot
-from gradlab.estimators import Estimator, PathwiseEstimator, parse
+from gradlab.estimators import PathwiseEstimator, parse
 from gradlab.loss import Loss
 from gradlab.montecarlo import block_size
 from gradlab.problems import problem, regime
@@ -78,7 +78,9 @@ def _draws(name: str, variables: int, classes: int) -> Iterator[Ratio]:
     for other, reason in absent.items():
         yield Ratio(f"{where}, {_SAME[other]}: {other}", math.nan, note=reason)
     for job, text in _JOBS.items():
-        yield _beside(f"{where}, {text}: {job}, a loop", job, (name, variables, classes), each[text])
+        yield _beside(
+            f"{where}, {text}: {job}, a loop", job, (name, variables, classes), each[text]
+        )
 
 
 def _beside(what: str, job: str, case: tuple[str, int, int], ours: float) -> Ratio:
