@@ -23,9 +23,10 @@ from gradlab.reproducible import allowed_threads
 if TYPE_CHECKING:
     from gradlab.exact.enumeration import Space
 
-__all__ = ["RaceError", "in_groups", "on_all_cores", "shared", "swept"]
+__all__ = ["RaceError", "in_groups", "on_all_cores", "over_all", "shared", "swept"]
 
-A, T = TypeVar("A"), TypeVar("T")
+A = TypeVar("A")
+T = TypeVar("T")
 
 # Blocks below which one thread does it; of the user's own loss more, for its trials cost time.
 _FEWEST, _FEWEST_OWN = 4, 32
@@ -146,11 +147,29 @@ def shared(
         yield from map(work, parts)
         return
     ends = parts[0], parts[-1]
-    small = (slice(part.start, min(part.stop, part.start + _TRIED)) for part in ends)
+    small = [slice(part.start, min(part.stop, part.start + _TRIED)) for part in ends]
+    work(small[0])  # what is computed once and kept is not tried
     if not _tried(work, *small, *ends):
         yield from map(work, parts)
         return
     yield from _in_order(work, parts, threads)
+
+
+def over_all(parts: Sequence[slice], work: Callable[[slice], Tensor]) -> list[Tensor]:
+    """Return work(part) for each slice of states, on all threads that torch may use.
+
+    Args:
+        parts: Slices of states that are kept, or numbered.
+        work: From a slice to a tensor.
+
+    Returns:
+        The results in the order of the parts, the same for any number of threads.
+
+    Example:
+        >>> over_all([slice(0, 2), slice(2, 4)], lambda part: torch.tensor(part.start))
+        [tensor(0), tensor(2)]
+    """
+    return on_all_cores(lambda threads: list(shared(parts, work, threads)))
 
 
 def in_groups(count: int, work: Callable[[range], Tensor], threads: int) -> Iterator[Tensor]:

@@ -135,11 +135,12 @@ def _value_moments(
     one = alone[0].to(torch.float64)
     above = torch.zeros((), dtype=torch.float64)
     sweep = swept(space, objective, lambda block: evaluate(objective, block), threads)
-    for index, (prefix_p, prefix, raw) in enumerate(sweep):
+    for index, (prefix_p, _, raw) in enumerate(sweep):
         if index == 0:
             _check_steady(objective, alone, raw)
         table[index], weight[index] = raw, prefix_p
         above += prefix_p * ((table[index] - one) @ space.block_p)
+    *_, prefix = space.ends()
     last = space.write(prefix, space.block[:_FEW].clone())
     _check_steady(objective, evaluate(objective, last), raw)
     # f is centred at its mean: an offset would cost digits of the gradient, and any one of its
