@@ -34,6 +34,13 @@ class Sentence:
         """Return the sentence with the numbers of the rows."""
         return self.text.format(*self.values(rows))
 
+    def has_rows(self, rows: pd.DataFrame) -> bool:
+        """Return whether there are rows for all gaps."""
+        try:
+            return bool(self.values(rows))
+        except ValueError:  # no such row, or more than one, or no number in it
+            return False
+
     @property
     def pattern(self) -> re.Pattern[str]:
         """What finds the sentence on its page, wherever lines end, with any numbers."""
@@ -85,11 +92,10 @@ def write_pages(rows: pd.DataFrame) -> None:
     """Put the numbers of the rows into the sentences; what no row gives stays as it is."""
     rows = rows.astype(str)
     for sentence in SENTENCES:
-        try:
-            values = sentence.values(rows)
-        except ValueError:  # no such row, or more than one
+        if not sentence.has_rows(rows):
             print(f"no rows for a sentence of {sentence.page}: {sentence.text}")
             continue
+        values = sentence.values(rows)
         file = ROOT / sentence.page
         page = file.read_text(encoding="utf-8")
         found = sentence.pattern.search(page)
