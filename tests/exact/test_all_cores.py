@@ -289,7 +289,7 @@ def pure_of(x, variables):
 
 @pytest.mark.parametrize("of", OF_PARTS)
 @pytest.mark.few(2)
-def test_parts_of_other_states_have_the_same_bits(of, small_parts, monkeypatch):
+def test_parts_of_other_states_have_the_same_bits(of, small_parts, unchecked, monkeypatch):
     sweep, f = OF_PARTS[of]
     used, in_order = [], all_cores._in_order
     monkeypatch.setattr(all_cores, "_in_order", lambda *a: used.append(a[-1]) or in_order(*a))
@@ -304,7 +304,7 @@ def test_parts_of_other_states_have_the_same_bits(of, small_parts, monkeypatch):
         assert set(used) == {count}
 
 
-def test_structures_of_a_loss_that_races_are_swept_alone(small_parts):
+def test_structures_of_a_loss_that_races_are_swept_alone(small_parts, unchecked):
     with threads(1):
         alone = subsets(of_subset, ZGR())
     with threads(4):
@@ -323,7 +323,7 @@ def test_a_race_of_structures_is_seen(small_parts, monkeypatch):
         list(all_cores.shared(on._parts[:-1], sums, threads=4))  # the last one is smaller
 
 
-def test_a_loss_that_returns_a_part_of_x_is_not_overwritten(small_blocks):
+def test_a_loss_that_returns_a_part_of_x_is_not_overwritten(small_blocks, unchecked):
     def first(x):
         return x[..., 0, 1]
 
