@@ -313,6 +313,7 @@ class Space:
         self.prefix_count = math.prod(sizes[: self.split])
         # |e_k - p_i|^2 for each class, and its sum over the variables of the block.
         self._score2 = 1 - 2 * self.p + self.p.square().sum(-1, keepdim=True)
+        self._high_score2 = self._score2[: self.split].tolist()
         self._low_score2 = torch.einsum(
             "bnc,nc->b", self.block[:, self.split :], self._score2[self.split :]
         )
@@ -323,7 +324,7 @@ class Space:
 
     def score_norms(self, prefix: tuple[int, ...]) -> Float[Tensor, " block"]:
         """Return the length of the score x - p at each state of the block with this prefix."""
-        high = sum(float(self._score2[i, c]) for i, c in enumerate(prefix))
+        high = sum(row[c] for row, c in zip(self._high_score2, prefix, strict=True))
         return (self._low_score2 + high).clamp_min(0.0).sqrt()
 
     def ends(self) -> Iterator[tuple[int, ...]]:
