@@ -41,7 +41,7 @@ _ASKED_AGAIN = 64
 
 
 class RaceError(Exception):
-    """A loss gave other bits beside a call in another thread than alone."""
+    """A loss gave other bits beside a call in another thread than alone, or failed there."""
 
 
 def on_all_cores(compute: Callable[[int], T]) -> T:
@@ -217,7 +217,10 @@ def _in_order(
             if not waiting:
                 return
             future, argument = waiting.popleft()
-            found = future.result()
+            try:
+                found = future.result()
+            except Exception as error:  # what fails alone too is raised there
+                raise RaceError from error
             if index % _ASKED_AGAIN == 0 and not torch.equal(found, call(argument)):
                 raise RaceError
             yield found

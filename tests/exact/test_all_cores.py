@@ -188,6 +188,22 @@ def test_a_race_that_no_trial_meets_is_seen_at_the_blocks_that_are_asked_again(s
         assert same(value_moments(late, LOGITS), alone)
 
 
+def test_a_loss_that_fails_in_threads_only_is_swept_alone(small_blocks, unchecked):
+    calls = []
+
+    def fails_elsewhere(x):
+        calls.append(1)
+        if len(calls) > 60 and threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("in a thread")
+        return pure(x)
+
+    with threads(1):
+        alone = value_moments(pure, LOGITS)
+    with threads(2):
+        assert same(value_moments(fails_elsewhere, LOGITS), alone)
+    assert len(calls) > 60 + 144
+
+
 def test_faults_of_f_come_through(small_blocks):
     calls = []
 
