@@ -1,4 +1,4 @@
-"""structures: subsets of 100 elements, and exact moments of 10^5 of them, beside their limits"""
+"""Subsets of 100 elements, and exact moments of 10^5 of them, beside their limits"""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""sweeps: wall time of two minutes of cells, on one process, on all cores, and on a dask cluster"""
+"""Sweeps: wall time of two minutes of cells, on one process, on all cores, and on a dask cluster"""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from benchmarks.ratios import Ratio
+from benchmarks.ratios import Ratio, effort
 from gradlab.parallel import usable_cores
 from gradlab.sweep.cells import computed
 from gradlab.sweep.grid import Grid
@@ -25,8 +25,9 @@ EXACT = ["GS-ST", "GR(k=10)", "GR(k=inf)", "MVE", "ReinMax", "ST-T", "ZGR", "ST"
 TEMPERATURES = {"from": 0.05, "to": 10, "count": 20}
 
 
-def run(seconds: float = 120.0) -> Iterator[Ratio]:
-    """Yield the ratios; the first needs `seconds` of one core."""
+def run() -> Iterator[Ratio]:
+    """Yield the ratios; the first needs two minutes of one core."""
+    seconds = effort(120.0, 6.0)
     cores = usable_cores()
     draws = _draws_for(0.05)
     tasks = round(seconds / 0.05 / len(CELLS["estimators"]))
@@ -41,7 +42,8 @@ def run(seconds: float = 120.0) -> Iterator[Ratio]:
         over = (one - begin) / spent.sum() - 1
         yield Ratio("store and scheduling, beside cells", 100 * over, 5, "%")
         yield Ratio("to begin: a sweep of one task", begin, unit="s")
-        bare = _bare(grid, 1) / _bare(grid, cores)
+        some = int(effort(60, 6))
+        bare = _bare(grid, 1, some) / _bare(grid, cores, some)
         yield Ratio(f"speed of {cores} bare processes, no sweep", bare)
         all_cores = _wall(grid, next(stores), workers=cores)
         yield Ratio(f"speed on {cores} cores", one / all_cores, 0.9 * cores, at_least=True)
@@ -80,7 +82,7 @@ for index in range(int(sys.argv[2])):
 """
 
 
-def _bare(grid: Grid, processes: int, tasks: int = 60) -> float:
+def _bare(grid: Grid, processes: int, tasks: int) -> float:
     """Return the time that `tasks` need in so many processes that know nothing of each other."""
     given = {"problems": ["mlp"], "sizes": ["4x4"], "seeds": tasks, "draws": grid.draws, **CELLS}
     command = [sys.executable, "-c", _BARE, repr(given), str(tasks // processes)]
@@ -125,7 +127,7 @@ def _sharing() -> Iterator[Ratio]:
     """Compare 20 temperatures with one, exact families, by what one process computes."""
     for size in ("10x4", "9x4", "4x4"):
         times: list[list[float]] = [[], []]
-        for seed in range(5):  # with other logits no table is remembered
+        for seed in range(int(effort(5, 1))):  # with other logits no table is remembered
             for temperatures, spent in zip(([0.5], TEMPERATURES), times, strict=True):
                 shape = {"sizes": [size], "estimators": EXACT, "method": "exact"}
                 task = Grid(["mlp"], seeds=[seed], temperatures=temperatures, **shape).task(0)

@@ -7,6 +7,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -14,12 +15,13 @@ from sphinx.util.docutils import SphinxDirective
 from typer.main import get_command
 
 from _generate.cards import about, slug
+from benchmarks.ratios import time_text
 from gradlab.cli import app, main
 from gradlab.estimators import ESTIMATORS, OF_STRUCTURES
 from gradlab.estimators.base import FAMILIES
 from gradlab.version import __version__
 
-__all__ = ["help_texts", "setup"]
+__all__ = ["benchmark_table", "help_texts", "measured_on", "setup"]
 
 
 class PageCards(SphinxDirective):
@@ -116,20 +118,63 @@ class Citation(SphinxDirective):
 
 
 class BenchmarkParts(SphinxDirective):
-    """What `make bench` measures: the first lines of the modules in benchmarks/."""
+    """What `make bench` measured: the committed rows, one table for each module in benchmarks/."""
 
     def run(self) -> list[nodes.Node]:
-        """Return a list, one item per module, in the order in which they run."""
+        """Return where the rows were measured and their tables, in the order of the file."""
         folder = Path(self.env.srcdir).parent / "benchmarks"
-        main = (folder / "__main__.py").read_text(encoding="utf-8")
-        names = re.findall(r"for part in \((.*)\):", main)[0].split(", ")
-        items = []
-        for name in names:
+        rows = pd.read_csv(folder / "results.csv", keep_default_na=False, dtype=str)
+        self.env.note_dependency(str(folder / "results.csv"))
+        lines = []
+        for name, part in rows.groupby("part", sort=False):
             source = (folder / f"{name}.py").read_text(encoding="utf-8")
             doc = (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
-            sentence = doc.removeprefix(f"{name}: ").rstrip(".")
-            items.append(f"- `benchmarks/{name}.py`: {sentence[:1].lower()}{sentence[1:]}.")
-        return self.parse_text_to_nodes("\n".join(items))
+            lines += [f"**{_plain(doc.rstrip('.'))}** (`benchmarks/{name}.py`)", ""]
+            lines += [*benchmark_table(part), "", f"*{_plain(measured_on(part))}*", ""]
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+def benchmark_table(part: pd.DataFrame) -> list[str]:
+    """Return the lines of the table of one part.
+
+    Args:
+        part: Its rows, all cells as texts.
+
+    Returns:
+        The table in Markdown, with the two times where rows have them.
+    """
+    both = bool((part["ours"] != "").any())
+    times = ["theirs", "gradlab"] if both else []
+    lines = ["| " + " | ".join(["what", *times, "measured", "target", ""]) + " |"]
+    lines.append("|---|" + "---:|" * (len(times) + 1) + "---|---|")
+    for row in part.to_dict("records"):
+        met = {"True": "ok", "False": "missed"}.get(row["met"], "")
+        cells = [row["what"]]
+        if both:
+            cells += [time_text(float(row[key])) if row[key] else "" for key in ("theirs", "ours")]
+        cells += [f"{row['value']} {row['unit']}" if row["value"] else "", row["target"]]
+        cells.append("; ".join(filter(None, (met, row["note"]))))
+        lines.append("| " + " | ".join(map(_plain, cells)) + " |")
+    return lines
+
+
+def measured_on(part: pd.DataFrame) -> str:
+    """Return where and when the rows of a part were measured.
+
+    Args:
+        part: Its rows, all cells as texts.
+
+    Returns:
+        A sentence without a full stop.
+    """
+    last = part.iloc[-1]
+    loads = part["load"][part["load"] != ""].astype(float)
+    load = f", load {loads.min():g} to {loads.max():g}" if len(loads) else ""
+    few = ", few repeats" if (part["run"] == "quick").any() else ""
+    return (
+        f"Measured on {last['date']}: {last['machine']}, {last['cores']} cores{load}, torch "
+        f"{last['torch']}{few}"
+    )
 
 
 def _plain(text: str) -> str:

@@ -6,8 +6,9 @@ threads at once. One that does not, such as a module that keeps its last activat
 (`gradlab.exact.interruption`) and swept on one thread.
 """
 
+import itertools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -22,12 +23,17 @@ from gradlab.reproducible import allowed_threads
 if TYPE_CHECKING:
     from gradlab.exact.enumeration import Space
 
-__all__ = ["RaceError", "on_all_cores", "swept"]
+__all__ = ["RaceError", "in_groups", "on_all_cores", "over_all", "shared", "swept"]
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 # Blocks below which one thread does it; of the user's own loss more, for its trials cost time.
 _FEWEST, _FEWEST_OWN = 4, 32
+# Parts below which one thread does it: they are larger than blocks.
+_FEWEST_PARTS = 8
+# Calls for each thread that may be made before the first of them is summed; numbers in a group.
+_AHEAD, _GROUP = 4, 16
 # States in a call that is tried.
 _TRIED = 16
 # One block in so many is asked for again by the caller's thread, and must have the same bits.
@@ -35,7 +41,7 @@ _ASKED_AGAIN = 64
 
 
 class RaceError(Exception):
-    """A loss gave other bits beside a call in another thread than alone."""
+    """A loss gave other bits beside a call in another thread than alone, or failed there."""
 
 
 def on_all_cores(compute: Callable[[int], T]) -> T:
@@ -66,6 +72,7 @@ def swept(
     work: Callable[[Tensor], Tensor],
     threads: int,
     shipped: bool = True,
+    written: bool = False,
 ) -> Iterator[tuple[float, tuple[int, ...], Tensor]]:
     """Yield for each block of states: probability and classes of its prefix, and work(block).
 
@@ -75,6 +82,7 @@ def swept(
         work: From a block [block, N, C] to a tensor, which is used before the next is asked for.
         threads: How many threads work, at most.
         shipped: Whether all that `work` calls beside f is gradlab's own.
+        written: Whether `space.block` must hold the prefix that is yielded.
 
     Yields:
         In the order of the prefixes.
@@ -94,27 +102,151 @@ def swept(
         for prefix_p, prefix in space.prefixes():
             yield prefix_p, prefix, work(space.block)
         return
-    grad, mine = torch.is_grad_enabled(), space.block.clone()
 
-    def task(prefix: tuple[int, ...], buffer: Tensor) -> Tensor:
-        with torch.set_grad_enabled(grad):
-            return work(space.write(prefix, buffer))
+    # As many buffers as calls at a time: one that was just used is still in the cache.
+    buffers = [_Buffer(space) for _ in range(threads + 1)]
 
-    # A buffer serves one call at a time: as many as there are threads, and they go round.
-    buffers = deque(space.block.clone() for _ in range(threads))
-    waiting: deque[tuple[Future[Tensor], Tensor]] = deque()
-    ahead = space.prefix_classes()
-    with _pool(threads) as pool:
-        for index, (prefix_p, prefix) in enumerate(space.prefixes()):
-            while buffers and (following := next(ahead, None)) is not None:
-                buffer = buffers.popleft()
-                waiting.append((pool.submit(task, following, buffer), buffer))
-            call, buffer = waiting.popleft()
-            found = call.result()
+    def task(prefix: tuple[int, ...]) -> Tensor:
+        buffer = buffers.pop()
+        try:
+            found = work(buffer.at(space, prefix))
+            # f may return a part of x, which the next call overwrites.
+            inside = found.untyped_storage().data_ptr() == buffer.block.untyped_storage().data_ptr()
+            return found.clone() if inside else found
+        finally:
             buffers.append(buffer)
-            if index % _ASKED_AGAIN == 0 and not torch.equal(found, task(prefix, mine)):
+
+    in_order = _in_order(task, space.prefix_classes(), threads)
+    for (prefix_p, prefix), found in zip(space.prefixes(written), in_order, strict=True):
+        yield prefix_p, prefix, found
+
+
+def shared(
+    parts: Sequence[slice], work: Callable[[slice], Tensor], threads: int
+) -> Iterator[Tensor]:
+    """Yield work(part) for each slice of states, in their order.
+
+    Args:
+        parts: Slices of states that are kept, or numbered.
+        work: From a slice to a tensor. What it calls of the user's is tried with small slices.
+        threads: How many threads work, at most.
+
+    Yields:
+        The results in the order of the parts.
+
+    Raises:
+        RaceError: If the work turns out to depend on calls in other threads after all.
+
+    Example:
+        >>> x = torch.arange(4.0)
+        >>> parts = [slice(0, 2), slice(2, 4)]
+        >>> [float(found) for found in shared(parts, lambda part: x[part].sum(), threads=1)]
+        [1.0, 5.0]
+    """
+    if threads == 1 or len(parts) < _FEWEST_PARTS or torch.is_autocast_enabled("cpu"):
+        yield from map(work, parts)
+        return
+    ends = parts[0], parts[-1]
+    small = [slice(part.start, min(part.stop, part.start + _TRIED)) for part in ends]
+    work(small[0])  # what is computed once and kept is not tried
+    if not _tried(work, *small, *ends):
+        yield from map(work, parts)
+        return
+    yield from _in_order(work, parts, threads)
+
+
+def over_all(parts: Sequence[slice], work: Callable[[slice], Tensor]) -> list[Tensor]:
+    """Return work(part) for each slice of states, on all threads that torch may use.
+
+    Args:
+        parts: Slices of states that are kept, or numbered.
+        work: From a slice to a tensor.
+
+    Returns:
+        The results in the order of the parts, the same for any number of threads.
+
+    Example:
+        >>> over_all([slice(0, 2), slice(2, 4)], lambda part: torch.tensor(part.start))
+        [tensor(0), tensor(2)]
+    """
+    return on_all_cores(lambda threads: list(shared(parts, work, threads)))
+
+
+def in_groups(count: int, work: Callable[[range], Tensor], threads: int) -> Iterator[Tensor]:
+    """Yield the rows of work(some numbers) for the numbers from 0 on, in their order.
+
+    Args:
+        count: How many numbers there are.
+        work: From some numbers to a tensor with a row for each; all of it gradlab's own code.
+        threads: How many threads work, at most.
+
+    Yields:
+        One row for each number.
+
+    Example:
+        >>> rows = in_groups(3, lambda some: torch.tensor([[2 * n] for n in some]), threads=1)
+        >>> [row.tolist() for row in rows]
+        [[0], [2], [4]]
+    """
+    groups = [range(start, min(start + _GROUP, count)) for start in range(0, count, _GROUP)]
+    alone = threads == 1 or len(groups) < _FEWEST
+    for rows in map(work, groups) if alone else _in_order(work, groups, threads):
+        yield from rows
+
+
+def _in_order(
+    work: Callable[[A], Tensor], arguments: Iterable[A], threads: int
+) -> Iterator[Tensor]:
+    """Yield work(argument) of several threads in the order of the arguments.
+
+    More calls are made ahead than there are threads: one that lost its core would make the others
+    wait.
+    """
+    grad = torch.is_grad_enabled()
+
+    def call(argument: A) -> Tensor:
+        with torch.set_grad_enabled(grad):
+            return work(argument)
+
+    ahead = iter(arguments)
+    waiting: deque[tuple[Future[Tensor], A]] = deque()
+    with _pool(threads) as pool:
+        for index in itertools.count():
+            for argument in itertools.islice(ahead, _AHEAD * threads - len(waiting)):
+                waiting.append((pool.submit(call, argument), argument))
+            if not waiting:
+                return
+            future, argument = waiting.popleft()
+            try:
+                found = future.result()
+            except Exception as error:  # what fails alone too is raised there
+                raise RaceError from error
+            if index % _ASKED_AGAIN == 0 and not torch.equal(found, call(argument)):
                 raise RaceError
-            yield prefix_p, prefix, found
+            yield found
+
+
+class _Buffer:
+    """A copy of the block of a space, and the prefix that stands in it."""
+
+    def __init__(self, space: "Space") -> None:
+        self.block, self.prefix = space.block.clone(), space.first
+
+    def at(self, space: "Space", prefix: tuple[int, ...]) -> Tensor:
+        """Return the block with this prefix."""
+        before, self.prefix = self.prefix, prefix
+        return space.move(self.block, before, prefix)
+
+
+def _tried(work: Callable[[A], Tensor], *arguments: A) -> bool:
+    """Return whether the first two calls bear each other, and the others go the same way."""
+    grad = torch.is_grad_enabled()
+
+    def call(argument: A) -> Tensor:
+        with torch.set_grad_enabled(grad):
+            return work(argument).clone()  # it may use the same memory at each call
+
+    return bears_interruption(*(partial(call, argument) for argument in arguments))
 
 
 def _bears_threads(
@@ -126,15 +258,9 @@ def _bears_threads(
         return False
     if own:
         return True
-    grad = torch.is_grad_enabled()
     ends = [space.write(prefix, space.block.clone()) for prefix in space.ends()]
-
-    def task(block: Tensor) -> Tensor:
-        with torch.set_grad_enabled(grad):
-            return work(block).clone()
-
-    first, last = (partial(task, block[:_TRIED].clone()) for block in ends)
-    return bears_interruption(first, last, *(partial(task, block) for block in ends))
+    first, last = (block[:_TRIED].clone() for block in ends)
+    return _tried(work, first, last, *ends)
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:

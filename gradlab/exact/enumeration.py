@@ -23,7 +23,7 @@ from gradlab.categorical import (
     probabilities,
     probabilities_of,
 )
-from gradlab.exact.all_cores import on_all_cores, swept
+from gradlab.exact.all_cores import in_groups, on_all_cores, swept
 from gradlab.exact.rounding import Sizes
 from gradlab.loss import BatchDependentError, Loss, NotFiniteError, evaluate, gradient
 from gradlab.loss.diagnosis import agree
@@ -140,7 +140,9 @@ def _value_moments(
             _check_steady(objective, alone, raw)
         table[index], weight[index] = raw, prefix_p
         above += prefix_p * ((table[index] - one) @ space.block_p)
-    _check_steady(objective, evaluate(objective, space.block[:_FEW]), raw)
+    *_, prefix = space.ends()
+    last = space.write(prefix, space.block[:_FEW].clone())
+    _check_steady(objective, evaluate(objective, last), raw)
     # f is centred at its mean: an offset would cost digits of the gradient, and any one of its
     # values may be far from all the others. A constant f is 0 then, exactly.
     centre = one + above
@@ -148,14 +150,25 @@ def _value_moments(
     low = torch.zeros(powers, len(space.block), dtype=torch.float64)
     high = torch.zeros(powers, space.prefix_count, dtype=torch.float64)
     sizes = torch.zeros(2, 2, dtype=torch.float64)
-    for index, prefix in enumerate(space.prefix_classes()):
-        power = value = table[index] - centre
-        of = torch.stack([space.block_p, space.block_p * space.score_norms(prefix)])
-        sizes += weight[index] * (of @ torch.stack([table[index], value], 1).abs())
-        for k in range(powers):
-            power = value if k == 0 else power * value
-            low[k].add_(power * weight[index])
-            high[k, index] = weight[index] * torch.dot(space.block_p, power)
+    prefixes, length = list(space.prefix_classes()), len(space.block)
+
+    def sums(some: range) -> Tensor:
+        """Return for each prefix its weighted powers of f [powers, block], and sizes [2, 2]."""
+        rows = torch.empty(len(some), powers * length + 4, dtype=torch.float64)
+        for row, index in zip(rows, some, strict=True):
+            power = value = table[index] - centre
+            of = torch.stack([space.block_p, space.block_p * space.score_norms(prefixes[index])])
+            size = weight[index] * (of @ torch.stack([table[index], value], 1).abs())
+            row[powers * length :] = size.flatten()
+            for k in range(powers):
+                power = value if k == 0 else power * value
+                torch.mul(power, weight[index], out=row[k * length : (k + 1) * length])
+                high[k, index] = weight[index] * torch.dot(space.block_p, power)
+        return rows
+
+    for row in in_groups(len(prefixes), sums, threads):
+        low += row[: powers * length].view(powers, length)
+        sizes += row[powers * length :].view(2, 2)
     mean = low[0] @ space.block_p
     given, *given_square = (
         torch.where(space.p > 0, space.joint(high[k], low[k]) / space.p, mean if k == 0 else 0.0)
@@ -300,6 +313,7 @@ class Space:
         self.prefix_count = math.prod(sizes[: self.split])
         # |e_k - p_i|^2 for each class, and its sum over the variables of the block.
         self._score2 = 1 - 2 * self.p + self.p.square().sum(-1, keepdim=True)
+        self._high_score2 = self._score2[: self.split].tolist()
         self._low_score2 = torch.einsum(
             "bnc,nc->b", self.block[:, self.split :], self._score2[self.split :]
         )
@@ -310,7 +324,7 @@ class Space:
 
     def score_norms(self, prefix: tuple[int, ...]) -> Float[Tensor, " block"]:
         """Return the length of the score x - p at each state of the block with this prefix."""
-        high = sum(float(self._score2[i, c]) for i, c in enumerate(prefix))
+        high = sum(row[c] for row, c in zip(self._high_score2, prefix, strict=True))
         return (self._low_score2 + high).clamp_min(0.0).sqrt()
 
     def ends(self) -> Iterator[tuple[int, ...]]:
@@ -325,18 +339,24 @@ class Space:
         block[:, torch.arange(self.split), prefix] = 1.0
         return block
 
-    def prefixes(self) -> Iterator[tuple[float, tuple[int, ...]]]:
+    def move(self, block: Tensor, before: tuple[int, ...], prefix: tuple[int, ...]) -> Tensor:
+        """Return the block, or a copy of it, after writing a prefix in the place of another."""
+        for i, (old, new) in enumerate(zip(before, prefix, strict=True)):
+            if old != new:
+                block[:, i, old] = 0.0
+                block[:, i, new] = 1.0
+        return block
+
+    def prefixes(self, written: bool = True) -> Iterator[tuple[float, tuple[int, ...]]]:
         """Yield probability and classes of each prefix, after writing it into the block."""
         p = self.p.tolist()
         before = self.first
         long = self.prefix_count > _LONG
         with Progress("enumerating", self.prefix_count, "blocks", shown=long) as progress:
             for prefix in self.prefix_classes():
-                for i, (old, new) in enumerate(zip(before, prefix, strict=True)):
-                    if old != new:
-                        self.block[:, i] = 0.0
-                        self.block[:, i, new] = 1.0
-                before = prefix
+                if written:
+                    self.move(self.block, before, prefix)
+                    before = prefix
                 yield math.prod(p[i][c] for i, c in enumerate(prefix)), prefix
                 progress.add()
 

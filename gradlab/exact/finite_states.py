@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from gradlab.distributions.base import FiniteDistribution
@@ -24,6 +24,7 @@ __all__ = [
     "check_sums",
     "distribution_at",
     "log_prob_at",
+    "samples_at",
 ]
 
 DistributionOf = Callable[[Any], Distribution]
@@ -123,6 +124,30 @@ def log_prob_at(distribution: Distribution, x: Tensor) -> Tensor:
         tensor([0.1250, 0.1250], dtype=torch.float64)
     """
     return base_of(distribution).log_prob(x).to(torch.float64).reshape(len(x), -1).sum(-1)
+
+
+def samples_at(distribution: Distribution, n: int, generator: Generator) -> Tensor:
+    """Return n samples [n, *batch, *event] of a distribution.
+
+    Args:
+        distribution: The distribution.
+        n: The number of samples.
+        generator: The source of the randomness.
+
+    Returns:
+        The samples.
+
+    Example:
+        >>> bits = torch.distributions.Bernoulli(logits=torch.zeros(3))
+        >>> samples_at(bits, 2, torch.Generator().manual_seed(0)).shape
+        torch.Size([2, 3])
+    """
+    if isinstance(distribution, FiniteDistribution):
+        return distribution.sample((n,), generator)
+    # torch's own distributions draw from the global generator.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        return distribution.sample((n,))
 
 
 def all_states(distribution: Distribution) -> Tensor:

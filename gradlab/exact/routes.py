@@ -93,7 +93,8 @@ def _second_route(
     def parts(block: Tensor) -> Tensor:
         return torch.cat([evaluate(f, part).detach() for part in block.tensor_split(cuts)])
 
-    for index, (prefix_p, prefix, of_block) in enumerate(swept(space, f, parts, threads)):
+    sweep = swept(space, f, parts, threads, written=True)
+    for index, (prefix_p, prefix, of_block) in enumerate(sweep):
         score = space.score_norms(prefix)
         rows = zip(
             space.block.tensor_split(cuts),

@@ -6,7 +6,6 @@ and E[df/dparameters] beside it where f sees the parameters. All states are enum
 differentiated for all of them at once is in `slopes`.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -16,10 +15,10 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution
 
 from gradlab.categorical import check_floating
-from gradlab.distributions.base import FiniteDistribution
 from gradlab.distributions.gradient import base_of
 from gradlab.estimators import Estimator, LeaveOneOut
 from gradlab.estimators.structured import NoisyEstimator
+from gradlab.exact.all_cores import over_all
 from gradlab.exact.differentiable import sum_of_blocks
 from gradlab.exact.direct import each_gradient
 from gradlab.exact.finite_states import (
@@ -29,6 +28,7 @@ from gradlab.exact.finite_states import (
     check_sums,
     distribution_at,
     log_prob_at,
+    samples_at,
 )
 from gradlab.exact.fitting import another_law, refused, samples_of
 from gradlab.exact.gradient_rows import gradients
@@ -44,7 +44,7 @@ from gradlab.reproducible import single_thread
 __all__ = ["DistributionOf", "Structured"]
 
 # Numbers of one block of states: x, products and scores.
-_BLOCK_ELEMENTS = 2**21
+_BLOCK_ELEMENTS = 2**18
 
 
 @dataclass(frozen=True)
@@ -158,27 +158,33 @@ class Structured:
         return self._support[1]
 
     @cached_property
+    @single_thread()
     def values(self) -> Float[Tensor, " S"]:
         """The loss at each state."""
-        parts = [evaluate(self.objective, x).to(torch.float64) for _, x in self._blocks()]
-        return torch.cat([part.detach() for part in parts])
+        f, x = self.objective, self.states
+        found = over_all(self._parts, lambda part: evaluate(f, x[part]).detach().clone())
+        return torch.cat(found).to(torch.float64)
 
     @cached_property
+    @single_thread()
     def value(self) -> Float[Tensor, ""]:
         """The expected loss E f."""
         return self.p @ self.values
 
     @cached_property
+    @single_thread()
     def gradient(self) -> Float[Tensor, "*parameters"]:
         """The true gradient of E f in the parameters, float64."""
         if self.objective.second is None:
             return self._first
         with torch.enable_grad():
             theta = self.parameters.detach().requires_grad_()
-            values = ((part, evaluate(self.objective.at(theta), x)) for part, x in self._blocks())
+            f = self.objective.at(theta)
+            values = ((part, evaluate(f, self.states[part])) for part in self._parts)
             return self._first + sum(direct_gradient(v, theta, self.p[part]) for part, v in values)
 
     @cached_property
+    @single_thread()
     def _first(self) -> Tensor:
         """E[f s], the gradient of a loss of x alone."""
         # The mean is taken off: sum p s = 0, and an offset of f would cost digits.
@@ -199,7 +205,7 @@ class Structured:
             values = evaluate(self.objective.at(theta), x).to(torch.float64)
             return self._log_prob(theta, x).exp() @ (values - self.value)
 
-        blocks = (partial(block, x) for _, x in self._blocks())
+        blocks = (partial(block, self.states[part]) for part in self._parts)
         return sum_of_blocks(self.value, blocks, parameters)
 
     @single_thread()
@@ -219,12 +225,14 @@ class Structured:
         """
         if isinstance(estimator, LeaveOneOut):
             return self._leave_one_out(estimator.m)
-        mean = torch.zeros(self.parameters.numel(), dtype=torch.float64)
-        square = torch.zeros_like(mean)
-        for part, x in self._blocks():
-            g = self._estimates(estimator, x, self.values[part]) + self._direct(x)
-            mean += self.p[part] @ g
-            square += self.p[part] @ g.square_()
+        values = self.values
+
+        def sums(part: slice) -> Tensor:
+            x, p = self.states[part], self.p[part]
+            g = self._estimates(estimator, x, values[part]) + self._direct(x)
+            return torch.stack([p @ g, p @ g.square_()])
+
+        mean, square = torch.stack(over_all(self._parts, sums)).sum(0)
         return self._moments(mean, square - mean.square())
 
     def _moments(self, mean: Tensor, variance: Tensor) -> Moments:
@@ -236,14 +244,14 @@ class Structured:
 
         Its kernel is h = (a(x) - a(y)) (s(x) - s(y)) / 2 with a = f - E f.
         """
-        size = self.parameters.numel()
-        of_scores = torch.zeros(size, dtype=torch.float64)
-        both = torch.zeros_like(of_scores)
         away = self.values - self.value
-        for part, x in self._blocks():
-            s = self._slopes.scores(self._shaped(x))
-            of_scores += self.p[part] @ s.square()
-            both += self.p[part] @ (away[part, None] * s).square()
+
+        def sums(part: slice) -> Tensor:
+            s = self._slopes.scores(self._shaped(self.states[part]))
+            p = self.p[part]
+            return torch.stack([p @ s.square(), p @ (away[part, None] * s).square()])
+
+        of_scores, both = torch.stack(over_all(self._parts, sums)).sum(0)
         g = self._first.flatten()
         first = (both - g.square()) / 4
         pair = (both + (self.p @ away.square()) * of_scores) / 2
@@ -255,13 +263,14 @@ class Structured:
     def _variance_of_direct(self) -> Tensor:
         """Return 2 Cov((f - E f) s, d) + Var d of one x, d being the gradient in the parameters."""
         first = self._first.flatten()
-        more, direct = torch.zeros_like(first), torch.zeros_like(first)
-        for part, x in self._blocks():
-            s = self._slopes.scores(self._shaped(x))
-            d = self._direct(x)
-            direct += self.p[part] @ d
-            away = (self.values[part] - self.value)[:, None]
-            more += self.p[part] @ ((2 * away * s + d) * d)
+        away = (self.values - self.value)[:, None]
+
+        def sums(part: slice) -> Tensor:
+            x, p = self.states[part], self.p[part]
+            s, d = self._slopes.scores(self._shaped(x)), self._direct(x)
+            return torch.stack([p @ d, p @ ((2 * away[part] * s + d) * d)])
+
+        direct, more = torch.stack(over_all(self._parts, sums)).sum(0)
         return more - (2 * first + direct) * direct
 
     def _direct(self, x: Tensor) -> Tensor:
@@ -379,20 +388,11 @@ class Structured:
         Returns:
             The samples.
         """
-        drawn = self._at(self.parameters)
-        if isinstance(drawn, FiniteDistribution):
-            x = drawn.sample((n,), generator)
-        else:
-            # torch's own distributions draw from the global generator.
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-                x = drawn.sample((n,))
+        x = samples_at(self._at(self.parameters), n, generator)
         return x.reshape(n, 1, -1).to(torch.float64)
 
-    def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Yield the states in blocks, with their places."""
-        size = max(1, _BLOCK_ELEMENTS // self._slopes.numbers_per_state)
-        start = 0
-        for x in self.states.split(size):
-            yield slice(start, start + len(x)), x
-            start += len(x)
+    @property
+    def _parts(self) -> list[slice]:
+        """The places of the states that are held at a time."""
+        size, count = max(1, _BLOCK_ELEMENTS // self._slopes.numbers_per_state), len(self.states)
+        return [slice(start, min(start + size, count)) for start in range(0, count, size)]

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gradlab.categorical import configurations_at, one_hot, probabilities
+from gradlab.exact.all_cores import over_all
 from gradlab.loss import evaluate, gradient
 from gradlab.loss.gate import Objective
 
@@ -92,16 +93,24 @@ class Tabulated:
     def values(self) -> Float[Tensor, "S B"]:
         """f at every state of every element."""
         with torch.no_grad():
-            return torch.cat([evaluate(self.f, x).to(torch.float64) for x in self._blocks()])
+            return self._at_all(lambda x: evaluate(self.f, x).to(torch.float64))
 
     @cached_property
     def gradients(self) -> Float[Tensor, "S B N C"]:
         """grad f at every state of every element."""
-        return torch.cat([gradient(self.f, x).to(torch.float64) for x in self._blocks()])
+        return self._at_all(lambda x: gradient(self.f, x).to(torch.float64))
 
-    def _blocks(self) -> Iterator[Float[Tensor, "s B N C"]]:
-        for _, shown in state_classes(self.logits, _BLOCK):
-            yield one_hot(shown, self.logits)
+    def _at_all(self, work: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return work(x) for the x of all states, on all threads that torch may use."""
+        size = max(1, _BLOCK // self.logits.numel())
+        starts = range(0, self.states, size)
+        parts = [slice(start, min(start + size, self.states)) for start in starts]
+        allowed = _allowed(self.logits)
+
+        def found(part: slice) -> Tensor:
+            return work(one_hot(_classes(self.logits, allowed, part)[1], self.logits))
+
+        return torch.cat(over_all(parts, found))
 
 
 def state_classes(
@@ -121,16 +130,21 @@ def state_classes(
         >>> [shown.tolist() for _, shown in state_classes(torch.zeros(1, 2), 2**10)]
         [[[0], [1]]]
     """
-    batch, variables = logits.shape[:-2], torch.arange(logits.shape[-2])
     allowed = _allowed(logits)
+    size, count = max(1, block // logits.numel()), math.prod(map(len, allowed))
+    for start in range(0, count, size):
+        yield _classes(logits, allowed, slice(start, min(start + size, count)))
+
+
+def _classes(logits: Tensor, allowed: list[Tensor], part: slice) -> tuple[Tensor, Tensor]:
+    """Return the classes of the states with these numbers, and those that x is made of."""
+    batch, variables = logits.shape[:-2], logits.shape[-2]
     possible = probabilities(logits.detach().to("cpu", torch.float64)) > 0
     instead = possible.to(torch.uint8).argmax(-1)
-    numbers = torch.arange(math.prod(map(len, allowed)))
-    for part in numbers.split(max(1, block // logits.numel())):
-        classes = configurations_at(part, allowed)
-        each = classes.view(len(part), *[1] * len(batch), -1).expand(-1, *batch, len(variables))
-        met = possible.expand(len(part), *possible.shape).gather(-1, each.unsqueeze(-1)).squeeze(-1)
-        yield each, torch.where(met, each, instead)
+    classes = configurations_at(torch.arange(part.start, part.stop), allowed)
+    each = classes.view(len(classes), *[1] * len(batch), -1).expand(-1, *batch, variables)
+    met = possible.expand(len(classes), *possible.shape).gather(-1, each.unsqueeze(-1)).squeeze(-1)
+    return each, torch.where(met, each, instead)
 
 
 class LookUp(torch.autograd.Function):

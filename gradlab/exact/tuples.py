@@ -14,10 +14,11 @@ from torch import Tensor
 from gradlab.categorical import configurations_at, is_masked, one_hot, probabilities
 from gradlab.estimators import SampledValueEstimator, ValueEstimator
 from gradlab.estimators.values import TabledLoss
+from gradlab.exact.all_cores import over_all
 from gradlab.exact.direct import estimates_at
 from gradlab.exact.tabulated import LookUp
 from gradlab.loss import Loss, Objective, evaluate, gradient, sees_parameters
-from gradlab.reproducible import block_generator
+from gradlab.reproducible import block_generator, single_thread
 
 __all__ = [
     "MAX_TUPLES",
@@ -68,6 +69,7 @@ def tuple_moments(
     return sums.mean, sums.square
 
 
+@single_thread()
 @torch.no_grad()
 def tuple_sums(
     estimator: SampledValueEstimator, f: Loss, logits: Float[Tensor, "N C"]
@@ -104,8 +106,6 @@ def tuple_sums(
             f"are more than the {MAX_TUPLES} that are enumerated; use draws instead"
         )
     count = math.prod(sizes)
-    mean = torch.zeros_like(logits)
-    square, size, plain = logits.new_zeros(len(logits)), 0.0, 0.0
     variables, classes_each = logits.shape
     points = max(m, estimator.calls(classes_each, variables))
     chunk = max(1, min(_CHUNK, _CHUNK_ELEMENTS // (points * logits.numel())))
@@ -116,8 +116,11 @@ def tuple_sums(
         chunk = max(1, chunk // 4)
     elif m > 1 or (points > 1 and not estimator.needs_gradient):
         f = _tabled(f, allowed, logits, estimator.needs_gradient)
-    for start in range(0, count**m, chunk):
-        classes = tuples_at(torch.arange(start, min(start + chunk, count**m)), m, allowed)
+    starts = range(0, count**m, chunk)
+    parts = [slice(start, min(start + chunk, count**m)) for start in starts]
+
+    def sums(part: slice) -> Tensor:
+        classes = tuples_at(torch.arange(part.start, part.stop), m, allowed)
         weight = estimator.tuple_probabilities(logits, classes)
         possible = weight > 0
         weight, classes = weight[possible], classes[:, possible]
@@ -126,13 +129,14 @@ def tuple_sums(
             g = estimates_at(estimator, f, logits, classes)
         else:
             g = estimator.estimate_at(f, logits, classes)[1]
-        mean += torch.einsum("n,nic->ic", weight, g)
         each = g.square().sum(-1)
-        square += weight @ each
         length = each.sum(-1).sqrt()
-        size += float(weight @ length)
-        plain += float(length.sum())
-    return TupleSums(mean, square, size, plain)
+        found = (torch.einsum("n,nic->ic", weight, g), weight @ each, weight @ length, length.sum())
+        return torch.cat([number.flatten() for number in found])
+
+    total = torch.stack(over_all(parts, sums)).cumsum(0)[-1]
+    mean, square, (size, plain) = total.split([logits.numel(), variables, 2])
+    return TupleSums(mean.reshape(logits.shape), square, float(size), float(plain))
 
 
 def tuple_seconds(estimator: SampledValueEstimator, logits: Float[Tensor, "N C"]) -> float:

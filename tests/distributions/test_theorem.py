@@ -310,7 +310,7 @@ def test_moments_in_blocks_are_those_of_one_block(estimator: str, monkeypatch) -
     whole = on(case, 3).moments(gradlab.parse(estimator))
     monkeypatch.setattr("gradlab.exact.structures._BLOCK_ELEMENTS", 60)
     blocks = on(case, 3)
-    sizes = [len(x) for _, x in blocks._blocks()]
+    sizes = [part.stop - part.start for part in blocks._parts]
     assert len(sizes) > 3
     assert sum(sizes) == len(blocks.states)
     found = blocks.moments(gradlab.parse(estimator))

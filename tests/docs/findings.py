@@ -8,11 +8,15 @@ result: `DEFINED` says so, with what it is.
 from collections.abc import Callable
 
 import row_facts as facts
+from benchmarks.pages import SENTENCES
+from benchmarks.results import read
 from sequence_facts import SEQUENCE_FINDINGS
 
 __all__ = ["DEFINED", "FINDINGS", "GALLERY"]
 
 GALLERY, CLI, RIGHT = "docs/gallery.md", "docs/command-line.md", "docs/is-my-gradient-right.md"
+
+SPEED = read()
 
 FINDINGS: list[tuple[str, str, Callable[[], bool]]] = [
     (
@@ -162,6 +166,8 @@ FINDINGS: list[tuple[str, str, Callable[[], bool]]] = [
     ),
     (CLI, "1 without momentum, 3 at 0.5, 19 at 0.9", facts.momentum),
     *SEQUENCE_FINDINGS,
+    # test_benchmark_rows.py compares the numbers with the rows.
+    *((one.page, one.said(SPEED), lambda: True) for one in SENTENCES if one.has_rows(SPEED)),
 ]
 """A page, what it says, and what must hold."""
 

@@ -10,12 +10,15 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab.estimators import ESTIMATORS, ZGR
+from gradlab.distributions import KSubset
+from gradlab.estimators import ESTIMATORS, ZGR, LeaveOneOut
 from gradlab.exact import all_cores
 from gradlab.exact.enumeration import _value_moments, gradient_moments, value_moments
-from gradlab.exact.moments import Enumeration
+from gradlab.exact.moments import EnumeratedBatch, Enumeration
 from gradlab.exact.product_moments import moments_over_states
 from gradlab.exact.routes import second_route
+from gradlab.exact.structures import Structured
+from gradlab.exact.tuples import tuple_sums
 from gradlab.loss import LossError
 from gradlab.loss.gate import checked
 from gradlab.montecarlo import monte_carlo
@@ -185,6 +188,22 @@ def test_a_race_that_no_trial_meets_is_seen_at_the_blocks_that_are_asked_again(s
         assert same(value_moments(late, LOGITS), alone)
 
 
+def test_a_loss_that_fails_in_threads_only_is_swept_alone(small_blocks, unchecked):
+    calls = []
+
+    def fails_elsewhere(x):
+        calls.append(1)
+        if len(calls) > 60 and threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("in a thread")
+        return pure(x)
+
+    with threads(1):
+        alone = value_moments(pure, LOGITS)
+    with threads(2):
+        assert same(value_moments(fails_elsewhere, LOGITS), alone)
+    assert len(calls) > 60 + 144
+
+
 def test_faults_of_f_come_through(small_blocks):
     calls = []
 
@@ -228,6 +247,106 @@ def test_moments_of_estimators_have_the_same_bits(name, small_blocks):
             found.append(Enumeration(pure, LOGITS).moments(ESTIMATORS[name]()))
     assert same(found[0], found[1])
     assert same(found[0], found[2])
+
+
+SCORES = torch.randn(12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+W12 = torch.randn(12, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+
+def of_subset(x):
+    return (x @ W12).tanh().square().sum(-1)
+
+
+@gradlab.with_parameters
+def of_subset_and_scores(x, scores):
+    return of_subset(x) + (x * scores.sigmoid()).sum(-1)
+
+
+class KeepsSubset(nn.Module):
+    """A loss of subsets that keeps its activations."""
+
+    def forward(self, x):
+        self.h = x @ W12
+        others_run()
+        return self.h.tanh().square().sum(-1)
+
+
+def subsets(f, estimator):
+    return Structured(f, SCORES, lambda p: KSubset(p, 5)).moments(estimator)
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Make many parts of few structures, tuples and states of a table."""
+    monkeypatch.setattr("gradlab.exact.structures._BLOCK_ELEMENTS", 2**9)
+    monkeypatch.setattr("gradlab.exact.tuples._CHUNK", 2**6)
+    monkeypatch.setattr("gradlab.exact.tabulated._BLOCK", 2**9)
+
+
+BATCH = torch.stack([LOGITS[:4], LOGITS[3:]])
+OF_PARTS = {
+    "structures": (lambda f: subsets(f, ZGR()), of_subset),
+    "pairs of structures": (lambda f: subsets(f, LeaveOneOut(3)), of_subset),
+    "structures, f of the parameters": (
+        lambda f: subsets(f, LeaveOneOut(3)),
+        of_subset_and_scores,
+    ),
+    "tuples": (lambda f: tuple_sums(LeaveOneOut(2), f, LOGITS[:3]), lambda x: pure_of(x, 3)),
+    "tables": (
+        lambda f: EnumeratedBatch(f, BATCH).moments(ZGR()),
+        lambda x: pure_of(x, 4),
+    ),
+}
+
+
+def pure_of(x, variables):
+    return (x.flatten(-2) @ W[: variables * C]).tanh().square().sum(-1)
+
+
+@pytest.mark.parametrize("of", OF_PARTS)
+@pytest.mark.few(2)
+def test_parts_of_other_states_have_the_same_bits(of, small_parts, unchecked, monkeypatch):
+    sweep, f = OF_PARTS[of]
+    used, in_order = [], all_cores._in_order
+    monkeypatch.setattr(all_cores, "_in_order", lambda *a: used.append(a[-1]) or in_order(*a))
+    with threads(1):
+        alone = sweep(f)
+    assert used == []
+    for count in (2, 4):
+        used.clear()
+        with threads(count):
+            assert same(sweep(f), alone)
+        assert used
+        assert set(used) == {count}
+
+
+def test_structures_of_a_loss_that_races_are_swept_alone(small_parts, unchecked):
+    with threads(1):
+        alone = subsets(of_subset, ZGR())
+    with threads(4):
+        assert same(subsets(KeepsSubset(), ZGR()), alone)
+
+
+def test_a_race_of_structures_is_seen(small_parts, monkeypatch):
+    monkeypatch.setattr(all_cores, "_tried", lambda *_: True)
+    monkeypatch.setattr(all_cores, "_ASKED_AGAIN", 1)
+    on = Structured(KeepsSubset(), SCORES, lambda p: KSubset(p, 5))
+
+    def sums(part):
+        return on.objective(on.states[part])
+
+    with threads(1), pytest.raises(all_cores.RaceError):
+        list(all_cores.shared(on._parts[:-1], sums, threads=4))  # the last one is smaller
+
+
+def test_a_loss_that_returns_a_part_of_x_is_not_overwritten(small_blocks, unchecked):
+    def first(x):
+        return x[..., 0, 1]
+
+    with threads(1):
+        alone = value_moments(first, LOGITS)
+    with threads(4):
+        assert same(value_moments(first, LOGITS), alone)
 
 
 @pytest.mark.parametrize("make", [Keeps, Buffered])

@@ -225,8 +225,8 @@ FORMULAS = {
     ),
     "the last block first": Mutant(
         "exact/all_cores.py",
-        "call, buffer = waiting.popleft()",
-        "call, buffer = waiting.pop()",
+        "future, argument = waiting.popleft()",
+        "future, argument = waiting.pop()",
         "blocks that several threads have swept are out of order",
         _ALL_CORES,
     ),
