@@ -212,7 +212,7 @@ def snr(text, k):
 @pytest.mark.parametrize(
     ("text", "slope"), [("PLAIN", -1.5), ("VIMCO", -0.5), ("OVIS", 0.5), ("LE", 0.5)]
 )
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_signal_to_noise_against_k_has_the_known_slope(text, slope):
     found = math.log2(snr(text, 32) / snr(text, 16))
     assert abs(found - slope) < 0.1

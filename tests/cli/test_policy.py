@@ -158,6 +158,7 @@ def test_your_own_loss_that_is_right(capsys):
         ("squared", "not shown to be the gradient of J: squared on length-skewed"),
     ],
 )
+@pytest.mark.few(1)
 def test_a_fault_gives_status_1(name, said, capsys):
     status, _, err = run(capsys, "verify", "--loss", f"mine.py:{name}")
     assert status == 1
@@ -253,6 +254,7 @@ BOXES = re.findall(r"```sh\ngradlab ([^\n]*)\n```\n\n```text\n(.*?)```\n", PAGE.
 
 
 @pytest.mark.parametrize(("line", "shown"), BOXES, ids=[line for line, _ in BOXES])
+@pytest.mark.few(1)
 def test_the_page_shows_what_the_commands_print(line, shown, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     copied = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)

@@ -99,7 +99,7 @@ A, B = row("A", 0.04, 0.96, cost=4.0), row("B", 0.0, 4.0, cost=4.0)
         ({}, "All this holds for f at these logits; both change in training."),
     ],
 )
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 def test_what_was_asked(given, expected):
     assert expected in words(answer(A, B, **given))
 

@@ -34,6 +34,7 @@ def test_on_subsets_the_own_law_is_sampling_without_replacement(degree: int) -> 
     assert float(((found.mean - other) / found.mean_se).abs().max()) > limit(100)
 
 
+@pytest.mark.thorough  # the picture below reads the targets
 def test_every_row_names_its_target(few: pd.DataFrame) -> None:
     targets = few.groupby("series")["target"].agg(set).to_dict()
     assert targets.pop("I-MLE(lam=0.3)") == {"perturb-and-MAP", "exponential family"}

@@ -123,6 +123,7 @@ def rows() -> pd.DataFrame:
     return time_layers(None, [(2, 3), (2, 5)], batch=4, seconds=0.01)
 
 
+@pytest.mark.thorough  # test_smoke.py runs the command
 def test_there_is_a_row_for_every_estimator(rows):
     expected = [REFERENCE, *(str(cls()) for cls in ESTIMATORS.values()), "GR(tau=1, k=100)"]
     assert list(rows["estimator"]) == 2 * expected
@@ -155,6 +156,7 @@ def test_rows_name_the_machine(rows):
     assert set(rows["threads"]) == {1}
 
 
+@pytest.mark.thorough  # a smaller size is timed above
 def test_memory_is_the_same_every_time(rows):
     again = time_layers(None, [(2, 3), (2, 5)], batch=4, seconds=0.01)
     pd.testing.assert_series_equal(again["peak_bytes"], rows["peak_bytes"])

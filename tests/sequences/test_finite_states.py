@@ -72,6 +72,7 @@ def test_sixty_tokens_have_the_gradient_of_differences():
     assert float(found.norm()) > 1e-3
 
 
+@pytest.mark.thorough  # sixty_tokens_have_the_gradient_of_differences
 def test_sixty_tokens_agree_with_draws():
     policy = NGram(3, 2)
     found, drawn = (

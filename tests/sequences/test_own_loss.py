@@ -41,7 +41,7 @@ MORE = [
 
 
 @pytest.mark.parametrize("text", [*CATALOGUE, *MORE])
-@pytest.mark.few(5)
+@pytest.mark.few(2)
 def test_a_loss_of_the_catalogue_is_recognized(text):
     estimator = parse(text)
     report = examine(loss_of(estimator))
@@ -261,6 +261,7 @@ def test_losses_in_the_words_of_trainers_are_read(loss, options, ratio, aggregat
     assert f"{ratio}, aggregation {aggregation}" in str(match)
 
 
+@pytest.mark.thorough  # the catalogue is read by index above
 def test_groups_by_index_as_arrays_are_read():
     def loss(log_prob, token_level_rewards, response_mask, index):
         scores, by = token_level_rewards.sum(-1), {}

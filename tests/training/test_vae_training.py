@@ -59,6 +59,7 @@ def test_loss_and_divergence_are_the_negative_elbo(vae, images):
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-10)
 
 
+@pytest.mark.thorough  # a_step_has_the_exact_gradient_of_the_encoder_on_average
 def test_negative_elbo_is_unbiased(vae, images):
     log_q, log_joint = enumerated(vae, images)
     expected = (log_q.exp() * (log_q - log_joint)).sum(0)
@@ -279,6 +280,7 @@ def test_command_line_tells_which_run_stopped(tmp_path, capsys, unchecked):
     )
 
 
+@pytest.mark.thorough  # the probe: tests/nn/test_probe.py
 def test_rows_of_a_probe_keep_what_was_measured_beside_the_settings_of_the_run(tmp_path):
     probe = {"estimators": ["ST", "ZGR"], "every": 2, "draws": 128}
     small = {"latent": "2x3", "epochs": 1, "hidden": 8, "bound_samples": 2, "batch": 60}

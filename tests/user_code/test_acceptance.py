@@ -77,6 +77,7 @@ def test_verify_takes_it(name):
     assert f"whether its mean is that of {accepted.CODES[name]}" in _words(verdict.explain())
 
 
+@pytest.mark.thorough  # verify takes it
 @few_first
 @pytest.mark.few(1)
 def test_verify_order_takes_it(name):
@@ -114,7 +115,7 @@ def test_the_probe_takes_it(name):
 
 
 @few_first
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_recommend_takes_it(name):
     ranked = gradlab.recommend(
         LOSS, LOGITS, evaluations=8, estimators=[CODES[name], "ARSM"], draws=256, seed=8
@@ -223,6 +224,7 @@ def without_plan(err: str) -> str:
     return re.sub(r"(?m)^\d+ estimators? .*to measure, .*: about .*\n", "", err)
 
 
+@pytest.mark.thorough  # a_float32_loss_just_works
 @pytest.mark.parametrize("command", ["verify", "compare", "recommend"])
 @pytest.mark.few(1)
 def test_commands_give_float32_code_float32_logits(command, capsys):
@@ -529,6 +531,7 @@ SENTENCES = {
 
 
 @pytest.mark.parametrize("case", SENTENCES)
+@pytest.mark.few(3)
 def test_what_it_is_found_to_be_is_said(case):
     from re import search
 

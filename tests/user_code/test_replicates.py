@@ -514,7 +514,7 @@ GOOD = {
 
 @pytest.mark.parametrize("name", GOOD)
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_good_code_is_not_refused(name):
     code, f, logits = GOOD[name]
     draws_of(code).check_randomness(f, logits)
@@ -656,6 +656,7 @@ def largest_score(code, batch, share):
 SUBTRACTED = [mean_subtracted, mean_subtracted_surrogate, mean_of_batch]
 
 
+@pytest.mark.thorough  # a mean, known by algebra
 @pytest.mark.parametrize("code", SUBTRACTED, ids=lambda code: code.__name__)
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.few(1)
@@ -664,6 +665,7 @@ def test_the_mean_of_four_subtracted_is_three_quarters_of_the_gradient(code):
     assert largest_score(code, 4, 1) > limit(2999)
 
 
+@pytest.mark.thorough  # a_fault_is_named has what is not
 @pytest.mark.parametrize("code", [leave_one_out, leave_one_out_surrogate], ids=lambda c: c.__name__)
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.few(1, "leave_one_out")

@@ -73,7 +73,7 @@ FORMS = [
 
 
 @pytest.mark.parametrize("code", FORMS, ids=lambda code: draws_of(code).name)
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_all_forms_have_one_mean(code):
     options = {"delta": 0.2, "alpha": ALPHA, "method": "monte-carlo"}
     assert verify(code, LOSS, LOGITS, against="GR(tau=0.5, k=inf)", **options).outcome == UNBIASED

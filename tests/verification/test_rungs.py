@@ -31,7 +31,7 @@ QUICK = {
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in MEMBERS]
 )
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_a_code_that_is_wrong_somewhere_is_found(name):
     member = MEMBERS[name]
     near = next(k for k, site in enumerate(SITES) if member.told in told_at(site, member))
@@ -80,6 +80,7 @@ def test_the_right_code_passes_by_default(form):
 
 
 # The other forms draw in the same way; the slow test above tries all of them at all sites.
+@pytest.mark.thorough  # every wrong code below stands beside its right one
 @pytest.mark.parametrize(
     "form",
     [
@@ -140,6 +141,7 @@ def noisy(f, logits, n, generator):
 noisy.order = math.inf
 
 
+@pytest.mark.thorough  # test_verifying.py has the words
 def test_what_is_not_decided_is_said_and_no_failure():
     ladder = verify_order(noisy, sites=SITES[:1], **OPTIONS | {"max_draws": 2**16})
     assert ladder.degree == math.inf
@@ -251,6 +253,7 @@ def test_no_class_is_too_rare_at_a_site(site, seed, two):
     assert (values.abs() >= 1000 - 1e-3).all() == bool(site.large)
 
 
+@pytest.mark.thorough  # code_that_fails_at_a_site_says_where
 def test_rows_say_where():
     rows = verify_order(of_surrogate(never), sites=SITES[2:3], **OPTIONS).rows()
     assert list(rows.iloc[-1][["N", "C", "regime", "dtype"]]) == [3, 5, "moderate", "float32"]

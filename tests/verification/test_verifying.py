@@ -177,6 +177,7 @@ def test_the_gumbel_family_shares_one_mean(code, tau):
     assert verify(code.format(tau=tau), *case(), against=warmer, **options).outcome == BIASED
 
 
+@pytest.mark.thorough  # tests/user_code/test_under_test.py has this form
 def test_code_without_generator_is_judged_as_it_stands():
     state = torch.get_rng_state()
     straight_through = lambda logits: F.gumbel_softmax(logits, tau=0.5, hard=True)  # noqa: E731
@@ -310,6 +311,7 @@ def test_bad_logits_and_losses_are_named():
         verify(lambda logits: 1 / 0, f, logits)
 
 
+@pytest.mark.thorough  # the same seed gives the same verdict
 def test_a_longer_trial_goes_on_with_the_same_draws():
     options = {"method": "monte-carlo", "delta": 0.001}
     long = verify(scaled(0.9), *case(), max_draws=2**19, **options)
