@@ -55,6 +55,7 @@ def test_a_wrong_text_is_refused(text, told, unchecked):
 
 @each
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
+@pytest.mark.few(24)
 def test_what_is_declared_unbiased_is_and_what_is_not_is_not(estimator, k):
     if estimator.refusal(k, 2, 2):
         pytest.skip("not defined for one sample")

@@ -112,6 +112,7 @@ def test_a_near_name_is_suggested(capsys):
 # ---- verify -----------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough  # tests/sequences/test_configurations.py
 def test_published_names(capsys, tmp_path):
     status, out, err = run(capsys, "verify", "RLOO", "GRPO(g=3)", "--out", str(tmp_path))
     assert (status, err) == (0, "")
@@ -141,6 +142,7 @@ def test_a_ratio_is_exact_off_policy(capsys):
     assert "REINFORCE" in err
 
 
+@pytest.mark.thorough  # the page shows one
 @pytest.mark.usefixtures("mine")
 def test_your_own_loss_that_is_right(capsys):
     status, out, err = run(capsys, "verify", "--loss", "mine.py:rloo")

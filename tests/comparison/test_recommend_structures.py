@@ -59,6 +59,7 @@ def test_must_be_unbiased_counts_the_degree_in_x() -> None:
     )
 
 
+@pytest.mark.thorough  # test_from_rows.py has the cost of your own code
 def test_code_of_the_users_is_measured_by_draws_at_its_seen_cost() -> None:
     answer = gradlab.recommend(F, LOGITS, estimators=["ZGR", zgr], draws=4000, **GIVEN)
     rows = answer.rows.set_index("estimator")

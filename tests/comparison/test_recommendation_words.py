@@ -236,6 +236,7 @@ def test_what_is_not_ranked():
 
 
 @pytest.mark.parametrize("columns", [80, 100])
+@pytest.mark.few(1)
 def test_the_text_fits_and_names_stay_apart(columns, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
     names = [f"ReinMax-CV-pub(c=0.5, k={k})" for k in (10, 100, 11)]

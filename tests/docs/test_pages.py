@@ -53,7 +53,7 @@ COMMAND_LINE: Any = typer.main.get_command(app)
     [pytest.param(b, marks=pytest.mark.slow) if str(b) in SLOW else b for b in PYTHON],
     ids=str,
 )
-@pytest.mark.few(8)
+@pytest.mark.few(5)
 def test_python_runs_and_prints_what_is_shown(
     block: Block, capsys: pytest.CaptureFixture[str], unchecked: None
 ) -> None:

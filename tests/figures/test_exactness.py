@@ -85,6 +85,7 @@ def test_the_seed_decides_the_draws(name):
     assert not first[drawn].equals(made(2, **reduced)[drawn])
 
 
+@pytest.mark.thorough  # tests/estimators/test_claims.py has the orders
 @pytest.mark.parametrize("text", quadratics.ESTIMATORS)
 @pytest.mark.few(1)
 def test_of_quadratics_exactly_the_estimators_of_order_two_are_unbiased(rows, text):

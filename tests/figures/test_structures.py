@@ -19,6 +19,7 @@ def few() -> pd.DataFrame:
     return rows(seeds=1, degrees=(1, 3), draws=256, own_draws=256)
 
 
+@pytest.mark.thorough  # tests/distributions/test_peers.py
 @pytest.mark.parametrize("degree", [1, 3])
 def test_on_subsets_the_own_law_is_sampling_without_replacement(degree: int) -> None:
     theta = torch.randn(6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

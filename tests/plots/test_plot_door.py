@@ -189,7 +189,7 @@ def faults(figure: Figure) -> list[str]:
 
 @pytest.mark.parametrize("width", WIDTHS)
 @cases
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 def test_texts_can_be_read_and_nothing_is_cut_off_or_lies_on_something_else(name, width):
     figure = at_width(name, width)
     assert figure.get_figwidth() == WIDTHS[width]

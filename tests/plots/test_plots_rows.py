@@ -196,7 +196,7 @@ DRAWN = [
 
 
 @pytest.mark.parametrize(("name", "taken"), DRAWN)
-@pytest.mark.few(6)
+@pytest.mark.few(4)
 def test_rows_of_a_verb_are_drawn(name, taken):
     rows = taken(rows_of(name))
     before = rows.copy()

@@ -46,6 +46,7 @@ def test_values_and_gradients_agree_with_all_sequences(name, target):
         *("GMPO(g=2)", "MaxRL(g=3)", "ReMax(g=2)", "REINFORCE++(g=2)", "max-second(g=3)"),
     ],
 )
+@pytest.mark.few(10)
 def test_moments_agree_with_all_sequences(name, text):
     estimator = parse(text)
     (every,) = all_moments([estimator], [EnumeratedPolicy(POLICY, SMALL[name])])

@@ -114,6 +114,7 @@ def test_the_probe_takes_it(name):
     assert abs(row["bias2"] - bias2) <= max(limit(GROUPS - 1) * row["bias2_se"], 1e-9)
 
 
+@pytest.mark.thorough  # compare takes it
 @few_first
 @pytest.mark.few(1)
 def test_recommend_takes_it(name):
@@ -503,7 +504,7 @@ def found(case: str) -> gradlab.Verdict:
 
 
 @pytest.mark.parametrize("case", FOUND)
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 def test_what_biased_code_is_found_to_be(case):
     _, nearest, factor = FOUND[case]
     verdict = found(case)
@@ -531,7 +532,7 @@ SENTENCES = {
 
 
 @pytest.mark.parametrize("case", SENTENCES)
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 def test_what_it_is_found_to_be_is_said(case):
     from re import search
 
@@ -543,6 +544,7 @@ def _words(text: str) -> str:
     return " ".join(text.split()).replace("GS- ST", "GS-ST")
 
 
+@pytest.mark.thorough  # a sentence
 def test_a_loss_that_tells_nothing_apart_is_said_to():
     linear = problem("linear", 2, 3, 1), QUADRATIC[1]
     verdict = gradlab.verify(accepted.layer_of_st, *linear)

@@ -616,6 +616,7 @@ def counted(drawn, seconds=0.0):
     return draw, calls, clock
 
 
+@pytest.mark.thorough  # a saving of time
 @pytest.mark.parametrize(
     ("seconds", "most"), [(1e-4, 710), (2e-3, 710), (5e-3, 330), (0.05, 170), (1.0, 170)]
 )

@@ -148,6 +148,7 @@ def top_k(logits: Tensor, generator) -> Tensor:
     return with_gradient(three_of(logits), x, 1.0)
 
 
+@pytest.mark.thorough  # forms_of_code and halves_of_other_weights_are_found
 def test_code_that_is_right_and_its_planted_errors() -> None:
     f, logits = quadratic(), 1.5 * normal(6, seed=3)
     given = {"distribution": three_of, "alpha": 1e-6, "delta": 0.1}
@@ -444,6 +445,7 @@ def test_arguments_of_a_ladder() -> None:
 # ---- words --------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough  # the command prints it in test_smoke.py
 def test_a_ladder_prints_as_a_short_table() -> None:
     told = str(gradlab.verify_order("ZGR", **SUBSET))
     assert told.startswith("ZGR is EXACT TO DEGREE 2 on KSubset(logits: [6], k=3)")

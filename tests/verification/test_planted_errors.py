@@ -124,6 +124,7 @@ def test_what_is_analysed_is_right_where_only_training_is_wrong(name):
     assert error.verdict(error.code, judge="draw").outcome == UNBIASED
 
 
+@pytest.mark.thorough  # the planted code errs by its factor alone
 @pytest.mark.parametrize("name", [name for name, elsewhere in TRAINED.items() if elsewhere])
 @pytest.mark.few(1)
 def test_an_error_of_some_inputs_is_none_elsewhere(name):

@@ -119,6 +119,7 @@ def test_all_trials_share_the_level(name):
     assert sum(drawn) <= OPTIONS["alpha"]
 
 
+@pytest.mark.thorough  # a number of the settings
 def test_the_level_of_one_rung_is_alpha():
     verdict = verify_order(drawing(never), on=FEW[:1], alpha=1e-4).verdicts[0]
     assert verdict.alpha == 1e-4
@@ -182,6 +183,7 @@ def double_only(f, logits, n, generator):
     return drawing(never)(f, logits @ torch.eye(logits.shape[-1]).double(), n, generator)
 
 
+@pytest.mark.thorough  # masked logits may be refused as well
 def test_one_dtype_may_be_refused():
     single = [site for site in SITES if site.dtype == torch.float32]
     ladder = verify_order(double_only, sites=single[:1], **OPTIONS)
@@ -201,6 +203,7 @@ def test_code_that_fails_at_a_site_says_where():
 # ---- where -------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough  # a wrong code is found at such a site below
 def test_sites_are_tried_where_nothing_is_proved():
     assert verify_order("ZGR", sites=SITES, on=FEW).elsewhere == ()
     assert len(verify_order("ARSM", sites=SITES[:1], on=FEW, delta=0.3).elsewhere) == 1

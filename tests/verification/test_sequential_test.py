@@ -72,6 +72,7 @@ def test_equal_draws_of_random_code_are_evidence_against_moderate_draws_only():
     assert math.isfinite(verdict.log_e_value)
 
 
+@pytest.mark.thorough  # tests/user_code/test_under_test.py
 def test_code_that_returns_nothing_is_told_so():
     verdict = verify(gradient_times(0.0, random=True), F, LOGITS, max_draws=2**13)
     assert verdict.outcome == INCONCLUSIVE
