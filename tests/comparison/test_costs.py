@@ -110,7 +110,6 @@ def test_recommend_says_what_it_leaves_to_draws():
     assert set(answer.rows["method"]) == {"monte carlo"}
 
 
-@pytest.mark.thorough  # the test of what it says does so too
 def test_recommend_leaves_a_slow_sweep_to_draws(monkeypatch):
     monkeypatch.setattr("gradlab.comparison.evidence._PATIENCE", 0.0)
     f, logits = problem("quadratic", 2, 3), regime("moderate", 2, 3)

@@ -137,7 +137,6 @@ def test_bad_snapshots(pairs, message):
         recommend(pairs, evaluations=4)
 
 
-@pytest.mark.thorough  # progress_is_the_mean_over_the_steps has fewer moments
 def test_the_steps_that_count(rows):
     answer = recommend_from_rows(rows, evaluations=12, steps=range(10, 21))
     st = answer.table.set_index("series").loc["ST"]

@@ -523,7 +523,7 @@ def test_every_answer_is_explained_in_100_columns(name, evaluations):
     assert answer.best[0] in str(answer)
 
 
-@pytest.mark.thorough  # a corner
+@pytest.mark.thorough  # tests/test_errors.py has logits of one class
 def test_one_class_leaves_nothing_to_choose():
     given = {"evaluations": 3, "draws": 64, "temperatures": FEW}
     answer = recommend(loss_of("linear", 2, 1), torch.zeros(2, 1), **given)

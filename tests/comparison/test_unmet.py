@@ -231,7 +231,7 @@ def test_others_are_ranked(name):
     assert "nan" not in answer.explain()
 
 
-@pytest.mark.thorough  # all of one recipe
+@pytest.mark.thorough  # what_is_not_met_is_not_ranked, of all estimators
 def test_all_estimators_at_one_of_many_states(monkeypatch):
     without_top_up(monkeypatch)
     some = [

@@ -134,7 +134,7 @@ def test_the_curve_of_an_estimator_of_subsets_is_of_its_law(text: str, law: str)
     assert f"3 of 6 elements: `{law}`" in curves.about_problem(estimator)
 
 
-@pytest.mark.thorough  # test_site.py builds no other card
+@pytest.mark.thorough  # the curve of the law of subsets, above
 def test_a_curve_without_temperature_is_against_what_is_averaged() -> None:
     rows = curves.curve_rows(gradlab.ZGR())
     assert rows["averaged"].is_monotonic_increasing

@@ -156,7 +156,6 @@ def test_rows_name_the_machine(rows):
     assert set(rows["threads"]) == {1}
 
 
-@pytest.mark.thorough  # a smaller size is timed above
 def test_memory_is_the_same_every_time(rows):
     again = time_layers(None, [(2, 3), (2, 5)], batch=4, seconds=0.01)
     pd.testing.assert_series_equal(again["peak_bytes"], rows["peak_bytes"])

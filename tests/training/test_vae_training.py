@@ -82,7 +82,7 @@ def test_bound_has_the_enumerated_mean_of_importance_weights(vae, images, sample
     assert scores(ratio.mean(0), expected, error).abs().max() < limit()
 
 
-@pytest.mark.thorough  # tests/bounds has the bound
+@pytest.mark.thorough  # tests/bounds/test_bound_moments.py has the bound
 def test_bound_falls_to_the_exact_log_likelihood(vae, images):
     exact = -enumerated(vae, images)[1].logsumexp(0)
     copies = images.repeat(30, 1)

@@ -225,7 +225,6 @@ def without_plan(err: str) -> str:
     return re.sub(r"(?m)^\d+ estimators? .*to measure, .*: about .*\n", "", err)
 
 
-@pytest.mark.thorough  # a_float32_loss_just_works
 @pytest.mark.parametrize("command", ["verify", "compare", "recommend"])
 @pytest.mark.few(1)
 def test_commands_give_float32_code_float32_logits(command, capsys):
@@ -544,7 +543,7 @@ def _words(text: str) -> str:
     return " ".join(text.split()).replace("GS- ST", "GS-ST")
 
 
-@pytest.mark.thorough  # a sentence
+@pytest.mark.thorough  # test_what_it_is_found_to_be_is_said
 def test_a_loss_that_tells_nothing_apart_is_said_to():
     linear = problem("linear", 2, 3, 1), QUADRATIC[1]
     verdict = gradlab.verify(accepted.layer_of_st, *linear)

@@ -119,7 +119,7 @@ def test_all_trials_share_the_level(name):
     assert sum(drawn) <= OPTIONS["alpha"]
 
 
-@pytest.mark.thorough  # a number of the settings
+@pytest.mark.thorough  # its verdicts are those of test_verifying.py
 def test_the_level_of_one_rung_is_alpha():
     verdict = verify_order(drawing(never), on=FEW[:1], alpha=1e-4).verdicts[0]
     assert verdict.alpha == 1e-4
