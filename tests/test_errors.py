@@ -208,6 +208,7 @@ def test_bad_dim(function, arguments, estimator, dim):
     ids=["shape", "relaxed", "empty", "two", "NaN"],
 )
 @estimators(one_each=True, pathwise=True)
+@pytest.mark.few(40)
 def test_bad_given_samples(claim, x, message):
     with pytest.raises(ValueError, match=message):
         claim.estimator.sample(LOGITS, x=x)
@@ -261,6 +262,7 @@ def test_a_loss_that_cannot_be_called(entry):
 
 @pytest.mark.parametrize(("f", "message"), BAD_LOSSES[:2])
 @estimators(one_each=True)
+@pytest.mark.few(30)
 def test_bad_losses_in_training(claim, f, message):
     with pytest.raises(LossError, match=rf"f must return.*{message}"):
         claim.estimator.surrogate(f, LOGITS.expand(4, 2, 3))
@@ -305,6 +307,7 @@ no_gradient = pytest.mark.parametrize("f", NO_GRADIENT.values(), ids=list(NO_GRA
 
 @no_gradient
 @estimators(one_each=True, needs_gradient=True)
+@pytest.mark.few(24)
 def test_estimators_that_need_a_gradient_refuse_f_without_one(claim, f):
     with pytest.raises(NotDifferentiableError, match=r"f is not differentiable.*such as RF\(m=4\)"):
         claim.estimator.draw(f, LOGITS, 10)
@@ -314,6 +317,7 @@ def test_estimators_that_need_a_gradient_refuse_f_without_one(claim, f):
 
 @no_gradient
 @estimators(one_each=True, needs_gradient=True, exact=True)
+@pytest.mark.few(20)
 def test_exact_moments_refuse_f_without_a_gradient(claim, f):
     with pytest.raises(NotDifferentiableError, match="f is not differentiable"):
         exact_moments(claim.estimator, f, LOGITS)
@@ -321,6 +325,7 @@ def test_exact_moments_refuse_f_without_a_gradient(claim, f):
 
 @pytest.mark.parametrize("f", [TABLE, lambda x: F(x.detach())], ids=["table", "detached"])
 @estimators(one_each=True, needs_gradient=True)
+@pytest.mark.few(16)
 def test_training_refuses_f_without_a_gradient(claim, f):
     logits = LOGITS.clone().requires_grad_()
     with pytest.raises(NotDifferentiableError, match="f is not differentiable"):

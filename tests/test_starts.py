@@ -72,6 +72,7 @@ def test_what_needs_torch_would_be_noticed():
     assert "halted; None in sys.modules" in json.loads(ran.stdout.splitlines()[-1])[line]
 
 
+@pytest.mark.thorough  # test_names_are_judged_without_torch reads imports too
 def test_the_layer_loads_no_tables():
     check = (
         "import sys, gradlab.nn; print([m for m in ('pandas', 'matplotlib') if m in sys.modules])"

@@ -33,6 +33,7 @@ _SAME = 0.01
 _NONE = 1e-12
 
 Places = NDArray[np.signedinteger]
+Columns = dict[str, NDArray[Any]]
 
 
 def best_temperature(
@@ -201,11 +202,9 @@ def ranking(
         if paid:
             draws = np.maximum(budget // costs, 1)
             table = _most(measured, paid, draws, number, progress if known else None)
-            tables.append(
-                _ranked(
-                    table.assign(evaluations=budget, averaged=float(number)), by_error=not known
-                )
-            )
+            table["evaluations"] = np.full(len(paid), budget)
+            table["averaged"] = np.full(len(paid), float(number))
+            tables.append(_ranked(table, by_error=not known))
     if not tables:
         dear = measured.loc[measured["cost"].idxmin()]
         raise ValueError(
@@ -213,7 +212,9 @@ def ranking(
             f"{dear['series']}, costs {dear['cost']:g} evaluations, more than "
             f"{max(budgets, default=0)}; give a larger budget"
         )
-    return _relative(pd.concat(tables, ignore_index=True), truth2 if known else None)
+    columns = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+    found = measured.iloc[columns.pop("place")].reset_index(drop=True).assign(**columns)
+    return _relative(found, truth2 if known else None)
 
 
 def _truth2(rows: pd.DataFrame) -> tuple[float, bool]:
@@ -229,11 +230,12 @@ def _most(
     draws: Array,
     averaged: float,
     progress: ProgressOf | None,
-) -> pd.DataFrame:
-    """Return the best row of each series, for gradients of so many draws.
+) -> Columns:
+    """Return the `place` of the best row of each series, for gradients of so many draws.
 
     By progress, or by the error where there is none. A run has the places of a series in `rows`, by
-    increasing temperature. All rows are computed at once: series are many, and tables are slow.
+    increasing temperature. All rows are computed at once, and rankings are columns until all are
+    there: series and budgets are many, and tables are slow.
     """
     mse, mse_se = averaged_error(rows, draws)
     if progress is not None:
@@ -251,20 +253,17 @@ def _most(
     tau = rows["tau"].to_numpy(float)
     ends = np.array([[run[0], run[-1]] for run in runs])
     several = np.array([len(run) > 1 for run in runs])
-    return (
-        rows.iloc[best]
-        .reset_index(drop=True)
-        .assign(
-            draws_each=draws[best].astype(int),
-            progress=value[best],
-            progress_se=se[best],
-            mse=mse[best],
-            mse_se=mse_se[best],
-            tau_low=tau[low],
-            tau_high=tau[high],
-            at_edge=several & (best[:, None] == ends).any(1) & ~np.isnan(tau[best]),
-        )
-    )
+    return {
+        "place": best,
+        "draws_each": draws[best].astype(int),
+        "progress": value[best],
+        "progress_se": se[best],
+        "mse": mse[best],
+        "mse_se": mse_se[best],
+        "tau_low": tau[low],
+        "tau_high": tau[high],
+        "at_edge": several & (best[:, None] == ends).any(1) & ~np.isnan(tau[best]),
+    }
 
 
 def _best_of(run: Places, gain: Array, noise: Array, *, relative: bool) -> tuple[int, int, int]:
@@ -293,8 +292,13 @@ def is_no_better_than_0(rows: pd.DataFrame) -> "pd.Series[bool]":
         >>> is_no_better_than_0(rows).tolist()
         [False, True, True]
     """
+    return _shows_none(rows["progress"], rows["progress_se"])
+
+
+def _shows_none(progress: Any, se: Any) -> Any:
+    """Return where progress is not shown to be above 0, for columns and arrays."""
     # Squares of lengths that rounding makes of 0 are no progress.
-    return rows["progress"] - 2 * rows["progress_se"] <= _NONE
+    return progress - 2 * se <= _NONE
 
 
 def _around(at: int, alike: "NDArray[np.bool_]") -> tuple[int, int]:
@@ -307,18 +311,19 @@ def _around(at: int, alike: "NDArray[np.bool_]") -> tuple[int, int]:
     return low, high
 
 
-def _ranked(table: pd.DataFrame, *, by_error: bool) -> pd.DataFrame:
-    """Return the table in order, with ranks."""
-    gain = (-table["mse"] if by_error else table["progress"]).to_numpy(float)
-    se = table["mse_se" if by_error else "progress_se"].to_numpy(float)
+def _ranked(table: Columns, *, by_error: bool) -> Columns:
+    """Return the columns in order, with ranks."""
+    gain = -table["mse"] if by_error else table["progress"]
+    se = table["mse_se" if by_error else "progress_se"]
     first = np.nanargmax(gain - 2 * se)
     noise = 2 * np.hypot(se, se[first]) + 1e-9 * abs(gain[first])
     group = np.where(gain[first] - gain <= noise, 1, 2)
     group[first] = 0
-    group[is_no_better_than_0(table)] = 3
+    group[_shows_none(table["progress"], table["progress_se"])] = 3
     order = np.lexsort((-gain, group))
-    place = np.arange(1, len(table) + 1)
-    return table.iloc[order].assign(rank=np.where(group[order] < 2, 1, place))
+    place = np.arange(1, len(order) + 1)
+    ranks = np.where(group[order] < 2, 1, place)
+    return {name: column[order] for name, column in table.items()} | {"rank": ranks}
 
 
 def _relative(table: pd.DataFrame, truth2: float | None) -> pd.DataFrame:

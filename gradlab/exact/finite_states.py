@@ -15,6 +15,7 @@ from torch.distributions import Distribution
 from gradlab.distributions.base import FiniteDistribution
 from gradlab.distributions.gradient import base_of
 from gradlab.exact.enumeration import TooLargeError
+from gradlab.loss.contract import weighted_sum
 from gradlab.samples import configurations_at
 
 __all__ = [
@@ -216,7 +217,7 @@ def check_sums(p: Tensor, parameters: Tensor, log_prob: Callable[[Tensor], Tenso
                 "log_prob is not differentiable in the parameters: does the distribution detach "
                 "them, or not use them?"
             )
-        (mean_score,) = torch.autograd.grad(found, theta, p.to(found.dtype))
+        (mean_score,) = torch.autograd.grad(weighted_sum(found, p.to(found.dtype)), theta)
     if not float(mean_score.abs().max()) < allowed:
         raise ValueError(
             "the probabilities sum to 1 at these parameters only: the mean of the score is "

@@ -22,6 +22,7 @@ from gradlab.distributions.gradient import base_of, mean_of
 from gradlab.distributions.natural import maximized
 from gradlab.estimators.structured import NoisyEstimator
 from gradlab.exact.gradient_rows import gradients
+from gradlab.loss.contract import weighted_sum
 
 __all__ = ["Slopes"]
 
@@ -165,5 +166,6 @@ class Slopes:
                 t.detach().expand(n, *t.shape).clone().requires_grad_() for t in structure.natural
             ]
             x = estimator.sample_structure(structure, natural, generator).reshape(n, 1, -1)
-            found = torch.autograd.grad(x, natural, gradient(x.detach()).to(x.dtype))
+            v = gradient(x.detach()).to(x.dtype)
+            found = torch.autograd.grad(weighted_sum(x, v), natural)
         return torch.cat([part.flatten(1) for part in found], 1) @ self._of_natural

@@ -36,6 +36,7 @@ from gradlab.exact.packed import flattened
 from gradlab.exact.slopes import Slopes
 from gradlab.exact.tuples import NotExactError
 from gradlab.loss import Loss, evaluate, gradient
+from gradlab.loss.contract import weighted_sum
 from gradlab.loss.gate import Objective, checked_at
 from gradlab.loss.second_argument import direct_gradient
 from gradlab.moments import Moments
@@ -191,7 +192,7 @@ class Structured:
         weight = self.p * (self.values - self.value)
         with torch.enable_grad():
             theta = self.parameters.detach().requires_grad_()
-            (found,) = torch.autograd.grad(self._log_prob(theta), theta, weight)
+            (found,) = torch.autograd.grad(weighted_sum(self._log_prob(theta), weight), theta)
         return found
 
     def value_with_graph(self, parameters: Tensor) -> Float[Tensor, ""]:

@@ -14,6 +14,7 @@ from gradlab.loss.contract import (
     NotFiniteError,
     StatefulLossError,
     evaluate,
+    weighted_sum,
 )
 from gradlab.loss.diagnosis import agree
 from gradlab.loss.two_arguments import ParameterLoss
@@ -113,7 +114,7 @@ def direct_gradient(
         return torch.zeros_like(parameters)
     weight = torch.ones_like(values) if weight is None else weight.to(values.dtype)
     found: tuple[Tensor | None, ...] = torch.autograd.grad(
-        values, parameters, weight, keep_graph, allow_unused=True
+        weighted_sum(values, weight), parameters, retain_graph=keep_graph, allow_unused=True
     )
     if (g := found[0]) is None:
         return torch.zeros_like(parameters)

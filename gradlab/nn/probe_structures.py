@@ -29,6 +29,7 @@ from gradlab.exact.finite_states import (
 )
 from gradlab.exact.fitting import samples_of
 from gradlab.loss import Loss, LossShapeError, NotDifferentiableError, ParameterLoss
+from gradlab.loss.contract import weighted_sum
 from gradlab.loss.gate import checked_at
 from gradlab.moments import Groups, Moments, Truth
 from gradlab.nn._relative import relative
@@ -156,7 +157,7 @@ class StructuredLayer:
             log_prob = self.distribution(theta).log_prob(x.to(torch.float64))
             p = log_prob.detach().exp()
             weight = torch.where(p > 0, p * (values - (p * values).sum(0)), 0.0)
-            (found,) = torch.autograd.grad(log_prob, theta, weight)
+            (found,) = torch.autograd.grad(weighted_sum(log_prob, weight), theta)
         return found
 
     def why_not(self, estimator: Estimator) -> str | None:

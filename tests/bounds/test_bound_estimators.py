@@ -55,6 +55,7 @@ def test_a_wrong_text_is_refused(text, told, unchecked):
 
 @each
 @pytest.mark.parametrize("k", [1, 2, 3, 4])
+@pytest.mark.few(24)
 def test_what_is_declared_unbiased_is_and_what_is_not_is_not(estimator, k):
     if estimator.refusal(k, 2, 2):
         pytest.skip("not defined for one sample")
@@ -212,7 +213,7 @@ def snr(text, k):
 @pytest.mark.parametrize(
     ("text", "slope"), [("PLAIN", -1.5), ("VIMCO", -0.5), ("OVIS", 0.5), ("LE", 0.5)]
 )
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_signal_to_noise_against_k_has_the_known_slope(text, slope):
     found = math.log2(snr(text, 32) / snr(text, 16))
     assert abs(found - slope) < 0.1

@@ -86,7 +86,7 @@ def test_many_samples_of_two_states_are_a_binomial_sum(k):
 @cases
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("k", [2, 3])
-@pytest.mark.few(30)
+@pytest.mark.few(16)
 def test_moments_are_those_of_brute_force(case, text, k):
     mean, variance = case.brute().moments(case.estimate(text), k)
     found = bounds.exact_moments(text, case.log_joint, case.logits, k)

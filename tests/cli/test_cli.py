@@ -237,6 +237,7 @@ def test_compare_takes_all_estimators_and_gives_reasons(tmp_path, capsys) -> Non
     assert "f is not differentiable" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.thorough  # tests/plots: what_is_zero_stands_in_a_strip
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -436,6 +437,7 @@ def made(fakes, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.thorough  # test_smoke.py runs the command
 def test_a_figure_is_whole_and_alone(made) -> None:
     assert {path.name for path in made.iterdir()} == {"wave.csv", "wave.png", "wave.pdf"}
     # Every float is read back as it was.
@@ -456,6 +458,7 @@ def test_a_failing_figure_stops_no_other(fakes, made, tmp_path, capfd) -> None:
     assert err.endswith("gradlab: failed: broken\n")
 
 
+@pytest.mark.thorough  # tests/figures/test_redraw.py draws without torch
 def test_redraw_computes_nothing(fakes, made, tmp_path, capfd) -> None:
     shutil.copy(made / "wave.csv", tmp_path)
     # The rows of the slow figure would take a minute.

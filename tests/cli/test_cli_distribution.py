@@ -86,6 +86,7 @@ def test_numbers_are_those_of_python(folder: Path) -> None:
     assert rows["problem"].unique() == ["mine.py:loss of KSubset(logits: [4], k=2)"]
 
 
+@pytest.mark.thorough  # test_smoke.py and test_cli_verify.py have its parts
 def test_verify_prints_the_ladder_and_fails_where_a_claim_fails(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

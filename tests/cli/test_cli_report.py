@@ -72,7 +72,7 @@ def test_bad_usage_is_one_line(words, told, tmp_path, monkeypatch, capsys):
     ],
     ids=lambda words: words[0] if isinstance(words, list) else "",
 )
-@pytest.mark.few(1)
+@pytest.mark.few(1, "compare-")
 def test_commands_write_a_report_into_out(words, lead, tmp_path, capsys):
     assert main([*words, "--out", str(tmp_path), "--report"]) == 0
     assert capsys.readouterr().out.endswith(f"{tmp_path / 'report.html'}\n")

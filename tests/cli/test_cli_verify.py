@@ -138,6 +138,7 @@ def test_right_code_of_ones_own_gives_status_0(name, capsys):
     assert "on quadratic(N=3, C=2, seed=0): UNBIASED" in out
 
 
+@pytest.mark.thorough  # test_verifying.py asks the library
 @pytest.mark.usefixtures("mine")
 def test_a_function_without_claim_is_asked_to_be_unbiased(capsys):
     status, out, err = run(capsys, "--file", "mine.py:straight_through", "--problem", "cubic")

@@ -86,6 +86,7 @@ DEFAULTS = [
 @pytest.mark.parametrize(
     ("name", "parameter", "default"), DEFAULTS, ids=[f"{d[0]} {d[1]}" for d in DEFAULTS]
 )
+@pytest.mark.few(40)
 def test_a_default_is_that_of_the_library(name, parameter, default):
     if parameter in OWN.get(name, {}):
         assert str(default) == str(OWN[name][parameter])
@@ -122,6 +123,7 @@ PARAMETERS = [
 @pytest.mark.parametrize(
     ("name", "parameter", "text"), PARAMETERS, ids=[f"{p[0]} {p[1]}" for p in PARAMETERS]
 )
+@pytest.mark.few(70)
 def test_a_help_text_says_what_the_option_does(name, parameter, text):
     said = text.partition("  [default")[0]
     assert re.match(r"[A-Z]", said), "it begins with its subject"

@@ -112,6 +112,7 @@ def test_a_near_name_is_suggested(capsys):
 # ---- verify -----------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough  # tests/sequences/test_configurations.py
 def test_published_names(capsys, tmp_path):
     status, out, err = run(capsys, "verify", "RLOO", "GRPO(g=3)", "--out", str(tmp_path))
     assert (status, err) == (0, "")
@@ -141,6 +142,7 @@ def test_a_ratio_is_exact_off_policy(capsys):
     assert "REINFORCE" in err
 
 
+@pytest.mark.thorough  # the page shows one
 @pytest.mark.usefixtures("mine")
 def test_your_own_loss_that_is_right(capsys):
     status, out, err = run(capsys, "verify", "--loss", "mine.py:rloo")
@@ -158,6 +160,7 @@ def test_your_own_loss_that_is_right(capsys):
         ("squared", "not shown to be the gradient of J: squared on length-skewed"),
     ],
 )
+@pytest.mark.few(1)
 def test_a_fault_gives_status_1(name, said, capsys):
     status, _, err = run(capsys, "verify", "--loss", f"mine.py:{name}")
     assert status == 1
@@ -253,6 +256,7 @@ BOXES = re.findall(r"```sh\ngradlab ([^\n]*)\n```\n\n```text\n(.*?)```\n", PAGE.
 
 
 @pytest.mark.parametrize(("line", "shown"), BOXES, ids=[line for line, _ in BOXES])
+@pytest.mark.few(1)
 def test_the_page_shows_what_the_commands_print(line, shown, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     copied = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)

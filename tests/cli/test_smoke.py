@@ -802,7 +802,7 @@ BAD = [
 @pytest.mark.parametrize(
     ("command", "option", "value"), [b[1:] for b in BAD], ids=[b[0] for b in BAD]
 )
-@pytest.mark.few(80)
+@pytest.mark.few(30)
 def test_a_wrong_value_is_one_line_that_names_the_option(
     command, option, value, folder, store, capsys
 ):

@@ -60,6 +60,7 @@ def test_a_batch_of_logits_is_not_counted_again():
     assert answer.averaged == pytest.approx(3)
 
 
+@pytest.mark.thorough  # the numbers are those of the tests above
 def test_the_ranking_is_that_of_the_number():
     f, logits = problem("quadratic", 2, 3), regime("moderate", 2, 3)
     given = {"evaluations": 12, "estimators": ["ST", "ZGR", "RF(m=4)"]}

@@ -58,6 +58,7 @@ def test_the_ratio_of_known_times(forward, backward, ratio):
     assert found.se == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.thorough  # only its error: test_the_measured_cost_is_used_and_printed
 @pytest.mark.usefixtures("clock")
 def test_the_standard_error_is_that_of_a_median():
     noise = torch.Generator().manual_seed(0)

@@ -41,6 +41,7 @@ def enumeration(*size: int):
 # ---- before it starts ---------------------------------------------------------------------------
 
 
+@pytest.mark.thorough  # those below measure and say as much
 def test_the_plan_counts_what_is_exact_and_what_is_drawn(capsys):
     f, logits = problem("quadratic", 2, 3), regime("moderate", 2, 3)
     given = {"evaluations": 4, "temperatures": [0.5, 1.0], "draws": 640, "estimators": TEXTS}

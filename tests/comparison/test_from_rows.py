@@ -101,6 +101,7 @@ def test_what_was_drawn_has_the_standard_error_of_the_mean():
     assert 0.55 < float(spread / torch.tensor(said).mean()) < 1.5
 
 
+@pytest.mark.thorough  # drawn snapshots are recommended from below
 def test_snapshots_given_as_pairs_agree_with_the_probe(rows):
     pairs = [(loss(step), logits_at(step)) for step in STEPS]
     texts = [text for text in TEXTS if text != "ARSM"]
@@ -185,6 +186,7 @@ def test_an_estimator_that_lacks_a_step_is_listed_with_the_reason(rows):
     assert table["rank"].isna().sum() == 2
 
 
+@pytest.mark.thorough  # test_unmet.py has the rule
 def test_too_few_draws_are_listed(rows):
     few = rows.copy()
     at = few.estimator == "ARSM"
@@ -209,6 +211,7 @@ def test_only_what_is_unbiased(rows):
     assert set(table.series[table["rank"].notna()]) == {"RF(m=4)", "ARSM"}
 
 
+@pytest.mark.thorough  # test_averaging.py has the number
 def test_momentum_in_place_of_a_number(rows):
     answer = recommend_from_rows(rows, evaluations=12, momentum=0.9)
     assert answer.averaged == pytest.approx(19)
@@ -317,6 +320,7 @@ def test_bad_usage_gets_a_line_and_status_2(arguments, message, capsys):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.thorough  # the rows of a CSV are read by test_smoke.py
 def test_the_curve_of_a_training_beside_its_probe_is_ignored():
     answer = recommend_from_rows(read_rows("figures/vae.csv"), evaluations=12)
     assert answer.run.steps == (0, 30, 60, 90, 120, 150, 180, 210)

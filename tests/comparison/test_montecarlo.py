@@ -126,7 +126,7 @@ def test_the_comparisons_are_counted():
     ],
 )
 @estimators(one_each=True, exact=True)
-@pytest.mark.few(8, "REINFORCE(baseline=0)-moderate and masked")
+@pytest.mark.few(5, "REINFORCE(baseline=0)-moderate and masked")
 def test_draws_agree_with_exact_moments(claim, regimes):
     means, numbers, of_variance = {}, {}, []
     for cell in cells(claim, regimes):

@@ -59,6 +59,7 @@ def test_must_be_unbiased_counts_the_degree_in_x() -> None:
     )
 
 
+@pytest.mark.thorough  # test_from_rows.py has the cost of your own code
 def test_code_of_the_users_is_measured_by_draws_at_its_seen_cost() -> None:
     answer = gradlab.recommend(F, LOGITS, estimators=["ZGR", zgr], draws=4000, **GIVEN)
     rows = answer.rows.set_index("estimator")
@@ -68,12 +69,14 @@ def test_code_of_the_users_is_measured_by_draws_at_its_seen_cost() -> None:
     assert abs(apart) < 6 * rows.loc["zgr", "variance_se"]
 
 
+@pytest.mark.thorough  # tests/user_code/test_replicates.py names the fault
 def test_draws_that_depend_on_each_other_are_a_reason() -> None:
     answer = gradlab.recommend(F, LOGITS, estimators=["ZGR", shared], **GIVEN)
     reason = answer.table.set_index("series").loc["shared", "reason"]
     assert "not independent" in reason or "depend on how many" in reason or "n times" in reason
 
 
+@pytest.mark.thorough  # test_faults_in_verbs.py: states_too_many_are_drawn
 def test_where_the_states_are_too_many_all_is_measured_by_draws() -> None:
     answer = gradlab.recommend(
         RandomFunction("quadratic", torch.Size([40])),
@@ -103,6 +106,7 @@ def test_bad_questions_are_sentences(more: dict, message: str) -> None:
         gradlab.recommend(F, LOGITS, **(GIVEN | more))
 
 
+@pytest.mark.thorough  # test_cost_measured.py measures it
 def test_the_cost_of_a_gradient_is_measured_here_too() -> None:
     answer = gradlab.recommend(
         F,

@@ -99,7 +99,7 @@ A, B = row("A", 0.04, 0.96, cost=4.0), row("B", 0.0, 4.0, cost=4.0)
         ({}, "All this holds for f at these logits; both change in training."),
     ],
 )
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 def test_what_was_asked(given, expected):
     assert expected in words(answer(A, B, **given))
 
@@ -236,6 +236,7 @@ def test_what_is_not_ranked():
 
 
 @pytest.mark.parametrize("columns", [80, 100])
+@pytest.mark.few(1)
 def test_the_text_fits_and_names_stay_apart(columns, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
     names = [f"ReinMax-CV-pub(c=0.5, k={k})" for k in (10, 100, 11)]

@@ -343,6 +343,7 @@ def test_the_best_on_a_quadratic_has_the_most_exact_progress(evaluations, averag
 
 
 # Five rankings each: one beginning and one end of the range in every run.
+@pytest.mark.thorough  # its rankings are those of the tests of tables
 @pytest.mark.parametrize(
     ("evaluations", "averaged"),
     [
@@ -430,6 +431,7 @@ def test_it_must_be_unbiased(name, kept):
     assert "It must be unbiased" in answer.explain()
 
 
+@pytest.mark.thorough  # the command prints it in test_smoke.py
 def test_what_is_too_costly_is_listed_with_its_cost():
     answer = recommend(
         loss_of("cubic", 2, 4),
@@ -521,6 +523,7 @@ def test_every_answer_is_explained_in_100_columns(name, evaluations):
     assert answer.best[0] in str(answer)
 
 
+@pytest.mark.thorough  # tests/test_errors.py has logits of one class
 def test_one_class_leaves_nothing_to_choose():
     given = {"evaluations": 3, "draws": 64, "temperatures": FEW}
     answer = recommend(loss_of("linear", 2, 1), torch.zeros(2, 1), **given)
@@ -643,6 +646,7 @@ class Away:
         return self.factor * LeaveOneOut(4).draw(f, logits, n, generator)
 
 
+@pytest.mark.thorough  # test_recommendation_words.py: what_is_no_better_than_0
 def test_what_points_away_is_below_the_line_and_never_recommended():
     f, logits = loss_of("quadratic"), logits_of("moderate")
     given = {"evaluations": 12, "draws": 640}

@@ -204,7 +204,7 @@ RANKED |= {"constant but one of 1e-9", "the other class of peaked logits"}
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[] if n in RANKED else pytest.mark.slow) for n in SPARSE]
 )
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_what_is_not_met_is_not_ranked(name, monkeypatch):
     without_top_up(monkeypatch)
     f, logits = SPARSE[name]
@@ -231,6 +231,7 @@ def test_others_are_ranked(name):
     assert "nan" not in answer.explain()
 
 
+@pytest.mark.thorough  # what_is_not_met_is_not_ranked, of all estimators
 def test_all_estimators_at_one_of_many_states(monkeypatch):
     without_top_up(monkeypatch)
     some = [
@@ -286,6 +287,7 @@ def test_left_to_draws_a_blind_ranking_says_so():
     assert "all 320 draws are equal" in answer.explain()
 
 
+@pytest.mark.thorough  # the blind ranking is the same path
 def test_left_to_draws_those_that_met_too_little_rank_only_among_themselves():
     def f(x):
         return 1e4 * x[..., :6, 0].prod(-1) + weighted(x)

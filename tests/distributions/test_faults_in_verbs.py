@@ -87,6 +87,7 @@ every_verb = pytest.mark.parametrize("verb", VERBS)
 
 @every_verb
 @pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.few(52)
 def test_a_fault_of_the_distribution_is_a_sentence(verb: str, fault: str) -> None:
     parameters, make, message = FAULTS[fault]
     with pytest.raises(ValueError, match=message) as caught:
@@ -200,6 +201,7 @@ def test_constants_of_float32_may_be_in_a_table_of_float64() -> None:
         Finite(torch.eye(2), (torch.full((2,), 0.5 + 5e-6, dtype=torch.float64)).log())
 
 
+@pytest.mark.thorough  # a size, not a fault
 def test_a_large_graph_with_few_trees_is_enumerated() -> None:
     size = 70
     cycle = [(i, (i + 1) % size) for i in range(size)]
@@ -228,6 +230,7 @@ def test_what_is_not_a_function_of_the_parameters_is_named(case, verb, unchecked
 
 
 @pytest.mark.parametrize("code", ["ZGR", "ST"])
+@pytest.mark.few(1)
 def test_the_ladder_takes_a_tuple_of_parameters(code):
     source = torch.Generator().manual_seed(0)
     both = tuple(torch.randn(s, generator=source, dtype=torch.float64) for s in [(3, 2), (2, 2, 2)])

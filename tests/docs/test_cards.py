@@ -97,7 +97,7 @@ def test_a_planted_error_stands_on_the_card_of_the_right_estimator(planted) -> N
 
 
 @named
-@pytest.mark.few(13)
+@pytest.mark.few(5)
 def test_the_commands_of_a_card_can_be_run_as_they_stand(name: str) -> None:
     from test_gallery import read
 
@@ -121,6 +121,7 @@ def test_the_curve_of_a_card_is_what_compare_measures() -> None:
 
 
 @pytest.mark.parametrize(("text", "law"), [("SIMPLE", "KSubset"), ("TopK", "WithoutReplacement")])
+@pytest.mark.few(1)
 def test_the_curve_of_an_estimator_of_subsets_is_of_its_law(text: str, law: str) -> None:
     estimator = gradlab.parse(text)
     f, logits = gradlab.problems.problem("mlp", 1, 6), gradlab.problems.regime("moderate", 1, 6)
@@ -133,6 +134,7 @@ def test_the_curve_of_an_estimator_of_subsets_is_of_its_law(text: str, law: str)
     assert f"3 of 6 elements: `{law}`" in curves.about_problem(estimator)
 
 
+@pytest.mark.thorough  # the curve of the law of subsets, above
 def test_a_curve_without_temperature_is_against_what_is_averaged() -> None:
     rows = curves.curve_rows(gradlab.ZGR())
     assert rows["averaged"].is_monotonic_increasing

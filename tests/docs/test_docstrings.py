@@ -134,6 +134,7 @@ def short(full: str) -> str:
 
 
 @named
+@pytest.mark.few(120)
 def test_each_argument_of_a_public_name_is_described(full):
     thing = THINGS[full]
     doc = inspect.cleandoc(thing.__doc__ or "")
@@ -144,6 +145,7 @@ def test_each_argument_of_a_public_name_is_described(full):
 
 
 @named
+@pytest.mark.few(120)
 def test_each_public_verb_has_an_example(full):
     thing = THINGS[full]
     if inspect.isfunction(thing) and short(full) not in NO_EXAMPLE:

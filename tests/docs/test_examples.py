@@ -23,7 +23,7 @@ MODULES = sorted(name_of(file) for file in PACKAGE.rglob("*.py") if ">>> " in fi
 
 
 @pytest.mark.parametrize("name", MODULES)
-@pytest.mark.few(30)
+@pytest.mark.few(12)
 def test_examples_of_a_module_run(name: str) -> None:
     failed, tried = doctest.testmod(importlib.import_module(name))
     assert failed == 0

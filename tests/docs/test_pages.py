@@ -53,7 +53,7 @@ COMMAND_LINE: Any = typer.main.get_command(app)
     [pytest.param(b, marks=pytest.mark.slow) if str(b) in SLOW else b for b in PYTHON],
     ids=str,
 )
-@pytest.mark.few(13)
+@pytest.mark.few(5)
 def test_python_runs_and_prints_what_is_shown(
     block: Block, capsys: pytest.CaptureFixture[str], unchecked: None
 ) -> None:
@@ -79,6 +79,7 @@ def test_exceptions_are_blocks_that_exist() -> None:
 
 
 @pytest.mark.parametrize(("page", "command"), [*BOXES, *SAID], ids=lambda part: str(part)[:60])
+@pytest.mark.few(50)
 def test_commands_parse(page: str, command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)  # where examples/small.toml is
     assert status(command[1:]) == 0

@@ -18,6 +18,7 @@ def page():
     return names
 
 
+@pytest.mark.thorough  # 300 steps; the other test has the classes of the page
 def test_the_guide_of_the_page_finds_the_posterior(page):
     from pyro.distributions import Normal
     from pyro.infer import SVI, Trace_ELBO

@@ -43,6 +43,7 @@ def test_git_ignores_the_generated_folders() -> None:
     assert {f"docs/{folder}/" for folder in GENERATED} <= set(ignored)
 
 
+@pytest.mark.thorough  # the test below counts them once
 def test_every_public_name_is_in_the_reference() -> None:
     shown = {public.path for public in public_names()}
     of_package = {f"gradlab.{name}" for name in gradlab.__all__}

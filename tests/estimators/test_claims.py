@@ -67,7 +67,7 @@ def relative_bias(estimator, f, logits) -> float:
 
 @pytest.mark.parametrize("name", LADDER)
 @estimators(exact=True, levels=False)
-@pytest.mark.few(88)
+@pytest.mark.few(60)
 def test_measured_order_is_the_declared_order(claim, name):
     assert claim.estimator.order == claim.order
     bias = relative_bias(claim.estimator, problem(name, 2, 3, 0), regime("moderate", 2, 3, 0))
@@ -94,6 +94,7 @@ def test_order_measured_from_draws_is_the_declared_order(claim, name):
 
 @pytest.mark.parametrize("name", STATISTICAL)
 @estimators(exact=True, order=math.inf, needs_gradient=False)
+@pytest.mark.few(60)
 def test_unbiased_for_any_loss(claim, name):
     assert relative_bias(claim.estimator, loss_of(name), logits_of("moderate")) <= 1e-12
 

@@ -45,6 +45,7 @@ def backward(estimator, f, logits):
 
 @CASES
 @pytest.mark.parametrize("batch", [(), (4,), (3, 2)], ids=["one", "batch", "two axes"])
+@pytest.mark.few(60)
 def test_a_term_of_the_logits_alone_gets_its_gradient_once_in_every_draw(claim, batch):
     if claim.tabled and len(batch) > 1:
         pytest.skip("tables for each row")
@@ -64,6 +65,7 @@ def test_a_term_of_the_logits_alone_gets_its_gradient_once_in_every_draw(claim, 
 
 
 @CASES
+@pytest.mark.few(24)
 def test_a_term_of_both_gets_its_gradient_once_on_average(claim):
     estimator, logits, W = claim.estimator, random(*sizes(claim), seed=4), of_sizes(claim)
     n = 4096
@@ -130,6 +132,7 @@ def test_a_method_called_by_names_is_given_the_bound_loss_too():
     assert gradlab.ZGR().supports(f=f, logits=logits) is None
 
 
+@pytest.mark.thorough  # test_control_variate.py fits
 def test_a_fit_lowers_the_variance_of_the_whole_estimate():
     W, logits = random(2, 3, seed=1), random(2, 3, seed=5)
 

@@ -124,6 +124,7 @@ def test_fit_finds_the_best_rho():
     assert best.tau == 0.5
 
 
+@pytest.mark.thorough  # the golden values of RELAX
 def test_without_network_relax_is_reinforce(fitted):
     found = RELAX().draw(CUBIC, LOGITS, 50, generator())
     assert torch.equal(found, Reinforce().draw(CUBIC, LOGITS, 50, generator()))

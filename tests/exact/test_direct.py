@@ -64,6 +64,7 @@ LOSSES = {
 
 @pytest.mark.parametrize("shape", [(N, C), (3, N, C)], ids=["one", "batch"])
 @pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.few(10)
 def test_two_routes_to_the_gradient_agree(name, shape):
     f, logits = with_parameters(LOSSES[name]), random(*shape, seed=5).requires_grad_()
     g = exact_gradient(f, logits)
@@ -187,7 +188,7 @@ FORCED = [
 
 
 @pytest.mark.parametrize("estimator", FORCED, ids=str)
-@pytest.mark.few(20)
+@pytest.mark.few(10)
 def test_exact_moments_are_those_of_what_trains_at_every_sample(estimator):
     f, logits = LOSSES["router"], random(N, C, seed=10)
     both = lambda x, logits: f(x, logits) + quadratic(x).tanh()  # noqa: E731

@@ -285,6 +285,7 @@ def test_the_standard_error_is_that_of_both(number):
     assert number(moments, truth).se == pytest.approx(math.hypot(of_moments, of_truth), rel=1e-12)
 
 
+@pytest.mark.thorough  # test_moments_progress.py has its like
 def test_bias2_against_a_measured_truth_is_unbiased_and_its_error_honest():
     runs = 300
     found = [m.bias2(t) for m, t in (measured_pair(seed, 20 * BIAS) for seed in range(runs))]

@@ -156,7 +156,7 @@ PROVED = [(name, estimator) for name, (*_, each) in FIXED.items() for estimator 
 
 
 @pytest.mark.parametrize(("name", "estimator"), PROVED, ids=str)
-@pytest.mark.few(33)
+@pytest.mark.few(12)
 def test_a_correct_estimator_is_within_a_bound_that_means_something(name, estimator):
     on = enumerated(name)
     result = exact_bias(estimator, on)

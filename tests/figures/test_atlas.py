@@ -67,7 +67,7 @@ def atlas() -> pd.DataFrame:
 
 @cases
 @scales
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_three_rows_give_the_whole_line_of_the_mean_vectors(case, scale) -> None:
     free, alpha = scale == "scale-free", np.linspace(0, 2, 41)
     nodes = rows(case)[lambda t: t["series"].isin(["ST", "ZGR", "DARN"])]
@@ -153,7 +153,7 @@ def without(table: pd.DataFrame, series: str) -> pd.DataFrame:
     ],
     ids=["no gradient", "no DARN", "no GR", "no mean"],
 )
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_a_share_that_does_not_exist_has_a_reason(table, reason) -> None:
     found = summary(table())
     shares = found[(found["kind"] == "domination") & (found["scale"] == "scale-free")]
@@ -240,6 +240,7 @@ def test_what_is_left_out_is_counted() -> None:
         (lambda: swept()[:0], "rows must not be empty"),
     ],
 )
+@pytest.mark.few(1)
 def test_other_tables_are_refused(table, message) -> None:
     with pytest.raises(ValueError, match=message):
         summary(table())

@@ -140,7 +140,7 @@ def few(monkeypatch, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("name", FIGURES)
-@pytest.mark.few(8)
+@pytest.mark.few(3)
 def test_committed_rows_are_computed_again(few, name: str) -> None:
     arguments, keys, values = CASES[name]
     again = function(name, "rows")(0, **arguments)

@@ -389,6 +389,7 @@ def test_the_figure_reads_rows_from_a_csv(rows):
     assert all(ax.get_xlabel() and ax.get_ylabel() for ax in drawn.axes)
 
 
+@pytest.mark.thorough  # test_committed.py computes rows of figures again
 def test_rows_hold_every_layer_once_with_its_method(rows):
     keys = ["depth", "network", "steps", "layer", "estimator"]
     assert not rows.duplicated(keys).any()

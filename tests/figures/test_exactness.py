@@ -85,8 +85,9 @@ def test_the_seed_decides_the_draws(name):
     assert not first[drawn].equals(made(2, **reduced)[drawn])
 
 
+@pytest.mark.thorough  # tests/estimators/test_claims.py has the orders
 @pytest.mark.parametrize("text", quadratics.ESTIMATORS)
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_of_quadratics_exactly_the_estimators_of_order_two_are_unbiased(rows, text):
     exact = rows("quadratics").query("method == 'exact'")
     exact = exact[exact["estimator"].isin([text, str(parse(text))])]
@@ -187,6 +188,7 @@ def test_many_classes_are_measured_on_fewer_problems():
     assert counts.tolist() == [5, classes.FEW]
 
 
+@pytest.mark.thorough  # a finding of the figure
 @pytest.mark.parametrize("kind", ["cubic", "mlp"])
 def test_the_crossing_is_where_errors_are_equal(rows, kind):
     found = rows("budget")

@@ -46,7 +46,7 @@ def cut(figure: Figure) -> float:
 
 
 @pytest.mark.parametrize(("name", "view"), MADE)
-@pytest.mark.few(3)
+@pytest.mark.few(2)
 def test_nothing_is_cut_and_all_texts_can_be_read(name: str, view: str) -> None:
     draw = views(name)[view] if view else function(name, "plot")
     figure = draw(committed(name))

@@ -72,6 +72,7 @@ def computing(seed: int) -> pd.DataFrame:
     raise AssertionError("this takes an hour")
 
 
+@pytest.mark.thorough  # test_redraw.py draws from committed rows
 @pytest.mark.parametrize("there", [True, False], ids=["rows-in-the-folder", "empty-folder"])
 @pytest.mark.few(1)
 def test_a_long_figure_is_drawn_from_committed_rows(

@@ -19,6 +19,7 @@ def few() -> pd.DataFrame:
     return rows(seeds=1, degrees=(1, 3), draws=256, own_draws=256)
 
 
+@pytest.mark.thorough  # tests/distributions/test_peers.py
 @pytest.mark.parametrize("degree", [1, 3])
 def test_on_subsets_the_own_law_is_sampling_without_replacement(degree: int) -> None:
     theta = torch.randn(6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -34,6 +35,7 @@ def test_on_subsets_the_own_law_is_sampling_without_replacement(degree: int) -> 
     assert float(((found.mean - other) / found.mean_se).abs().max()) > limit(100)
 
 
+@pytest.mark.thorough  # the picture below reads the targets
 def test_every_row_names_its_target(few: pd.DataFrame) -> None:
     targets = few.groupby("series")["target"].agg(set).to_dict()
     assert targets.pop("I-MLE(lam=0.3)") == {"perturb-and-MAP", "exponential family"}

@@ -80,6 +80,7 @@ def test_rows_name_their_problem(figure: ModuleType) -> None:
     assert made(figure)["problem"].notna().all()
 
 
+@pytest.mark.thorough  # test_committed.py computes its rows again
 def test_temperature_has_draws_of_every_estimator_at_every_temperature() -> None:
     rows = made(temperature)
     measured = rows[rows["method"] == "monte carlo"].fillna({"tau": 0.0})

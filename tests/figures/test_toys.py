@@ -151,6 +151,7 @@ def rows():
     return figure.rows(estimators=["ST", "RF", "SAS", "REINFORCE"], toys=toys, steps=20, workers=1)
 
 
+@pytest.mark.thorough  # test_redraw.py draws it
 @pytest.mark.usefixtures("unchecked")
 def test_the_figure_reads_its_rows(rows):
     read = pd.read_csv(io.StringIO(rows.to_csv(index=False)))

@@ -55,6 +55,7 @@ def test_every_estimator_is_measured_or_refused(figure: ModuleType) -> None:
     assert (rows["reason"].notna() == rows["variance"].isna()).all()
 
 
+@pytest.mark.thorough  # test_committed.py computes rows again
 @figures
 @pytest.mark.few(1)
 def test_same_seed_same_rows(figure: ModuleType) -> None:

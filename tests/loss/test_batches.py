@@ -149,6 +149,7 @@ def test_a_batch_is_proved_and_what_trains_with_it(text):
     assert verdict.target.shape == (3, 2, 3)
 
 
+@pytest.mark.thorough  # its cases without a batch: tests/verification
 def test_a_batch_by_draws():
     f, logits = loss()
     assert verify("ARSM", f, logits, alpha=1e-8, delta=0.1).outcome == UNBIASED

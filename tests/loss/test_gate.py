@@ -109,7 +109,7 @@ def pairs():
 
 
 @pytest.mark.parametrize(("row", "entry"), list(pairs()))
-@pytest.mark.few(120)
+@pytest.mark.few(60)
 def test_no_call_returns_a_number_for_a_faulty_loss(row, entry):
     f, logits = row.make(LOGITS)
     if entry is probed and row.error == "HoldsLogitsError" and not logits.requires_grad:

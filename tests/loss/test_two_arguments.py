@@ -111,6 +111,7 @@ def test_a_marked_loss_is_called_with_the_logits(name):
     torch.testing.assert_close(exact_gradient(f, LOGITS), truth(product), rtol=0, atol=1e-14)
 
 
+@pytest.mark.thorough  # loads torch._dynamo
 def test_compiled_losses_may_be_marked():
     compiled = torch.compile(product, backend="eager")
     torch.testing.assert_close(

@@ -58,6 +58,7 @@ def test_exact_rows_are_those_of_exact_moments(text, batch):
     assert row["relative_bias"] ** 2 * row["truth2"] == pytest.approx(row["bias2"], abs=1e-10)
 
 
+@pytest.mark.thorough  # test_montecarlo.py compares the same draws
 @pytest.mark.parametrize("text", ["GR(tau=0.3, k=4)", "RF(m=3)"])
 @pytest.mark.few(1)
 def test_draws_agree_with_enumeration(text, batch, monkeypatch, unchecked):
@@ -227,6 +228,7 @@ def test_masked_classes_are_exact(batch):
     assert probe.rows["bias2"][1] == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.thorough  # test_plots_rows.py draws them
 def test_rows_can_be_drawn(batch):
     probe = GradientProbe(["ST", "ZGR", "GS"], every=1, draws=64)
     probe(0, *batch)

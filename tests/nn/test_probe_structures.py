@@ -38,6 +38,7 @@ def exact(name: str) -> tuple[float, float]:
     return bias2, variance
 
 
+@pytest.mark.thorough  # test_probe.py has rows of several elements
 def test_rows_are_those_of_all_elements_together() -> None:
     probe = gradlab.GradientProbe([*NAMES, sample, "GS"], every=1, draws=4000)
     state = torch.get_rng_state()

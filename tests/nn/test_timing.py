@@ -123,6 +123,7 @@ def rows() -> pd.DataFrame:
     return time_layers(None, [(2, 3), (2, 5)], batch=4, seconds=0.01)
 
 
+@pytest.mark.thorough  # test_smoke.py runs the command
 def test_there_is_a_row_for_every_estimator(rows):
     expected = [REFERENCE, *(str(cls()) for cls in ESTIMATORS.values()), "GR(tau=1, k=100)"]
     assert list(rows["estimator"]) == 2 * expected

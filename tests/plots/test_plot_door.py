@@ -189,7 +189,7 @@ def faults(figure: Figure) -> list[str]:
 
 @pytest.mark.parametrize("width", WIDTHS)
 @cases
-@pytest.mark.few(5)
+@pytest.mark.few(2)
 def test_texts_can_be_read_and_nothing_is_cut_off_or_lies_on_something_else(name, width):
     figure = at_width(name, width)
     assert figure.get_figwidth() == WIDTHS[width]
@@ -222,7 +222,7 @@ def test_faults_are_seen():
 
 
 @each
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_axes_of_the_caller_are_drawn_on(name):
     figure, ax = plt.subplots(figsize=(5, 4), layout="constrained")
     before = ax.xaxis.label.get_size()
@@ -238,6 +238,7 @@ def test_axes_of_the_caller_are_drawn_on(name):
 
 
 @pytest.mark.parametrize("function", [plot.temperature, plot.probe])
+@pytest.mark.few(1)
 def test_several_axes_of_the_caller(function):
     rows = compared() if function is plot.temperature else probed()
     figure = Figure(figsize=(7, 3), layout="constrained")
@@ -249,6 +250,7 @@ def test_several_axes_of_the_caller(function):
         function(rows, ["bias", "sd", "rmse"], ax=axes)
 
 
+@pytest.mark.thorough  # rows_and_settings_are_left_as_they_were
 @each
 @pytest.mark.few(2)
 def test_settings_of_the_caller_are_kept(name):
@@ -274,7 +276,7 @@ def test_settings_of_the_caller_are_kept(name):
 
 
 @each
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_rows_and_settings_are_left_as_they_were_and_a_csv_is_enough(name):
     rows = rows_of(name)
     before, settings = rows.copy(), dict(mpl.rcParams)
@@ -285,6 +287,7 @@ def test_rows_and_settings_are_left_as_they_were_and_a_csv_is_enough(name):
     assert dict(mpl.rcParams) == settings
 
 
+@pytest.mark.thorough  # one setting of the style
 @pytest.mark.parametrize("name", ["verdicts"])
 def test_pdfs_hold_their_fonts(name):
     def pdf(**settings) -> bytes:
@@ -470,7 +473,7 @@ def test_every_estimator_has_a_look_of_its_own():
 
 
 @pytest.mark.parametrize("name", ["temperature", "plane", "budget", "probe", "training"])
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 def test_no_two_estimators_look_alike_in_a_figure(name):
     legend = at_width(name).legends[0]
     handles = {
@@ -491,6 +494,7 @@ def test_a_look_does_not_depend_on_the_figure():
     assert looks(["Mine"]) == looks(["Mine"])
 
 
+@pytest.mark.thorough  # tests/test_layout.py loads plots without torch
 def test_the_door_is_lazy_and_needs_no_torch():
     code = """
 import sys, gradlab

@@ -196,7 +196,7 @@ DRAWN = [
 
 
 @pytest.mark.parametrize(("name", "taken"), DRAWN)
-@pytest.mark.few(11)
+@pytest.mark.few(4)
 def test_rows_of_a_verb_are_drawn(name, taken):
     rows = taken(rows_of(name))
     before = rows.copy()
@@ -208,6 +208,7 @@ def test_rows_of_a_verb_are_drawn(name, taken):
     pd.testing.assert_frame_equal(rows, before)
 
 
+@pytest.mark.thorough  # a label
 def test_logits_are_named_where_they_are_known():
     def title(rows: pd.DataFrame) -> str:
         return comparison.plot(rows).axes[0].get_title(loc="left")
@@ -229,7 +230,7 @@ def test_the_least_favourable_verdict_is_drawn():
 
 @pytest.mark.parametrize("estimators", [["ZGR", "ST"], ["ST"], ["RF", "REINFORCE"], ["ARSM"]])
 @pytest.mark.parametrize("f", ["mlp", "quadratic", "constant"])
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_recommend_without_a_temperature_explains_itself(estimators, f):
     answer = recommended(estimators, f, temperatures=None)
     assert f"Best: {answer.best[0]}" in answer.explain()

@@ -333,6 +333,7 @@ def test_series_keep_their_colour_and_no_two_look_alike():
     assert len({(look["color"], look["marker"]) for look in looks.values()}) == 5
 
 
+@pytest.mark.thorough  # 24 panels of one kind
 @pytest.mark.parametrize("count", [5, MOST_PANELS])
 @pytest.mark.few(1)
 def test_many_panels(count):

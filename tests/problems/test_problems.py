@@ -82,7 +82,7 @@ def gradient(f, x):
 
 
 @pytest.mark.parametrize("text", TEXTS)
-@pytest.mark.few(6)
+@pytest.mark.few(4)
 def test_batch_axes(text):
     f = make(text)
     x = relaxed(f, 2, 3)

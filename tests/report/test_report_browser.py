@@ -305,6 +305,7 @@ def test_it_prints_as_pdf_with_all_rows_and_opens_what_is_closed(started, report
     assert page.find_all("details[open]") == []
 
 
+@pytest.mark.thorough  # pages load with scripts above
 def test_without_scripts_there_are_pictures_and_rows(started, reports):
     off = {"value": True}
     started.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", off)

@@ -46,6 +46,7 @@ CASES = [
 
 @pytest.mark.parametrize("text", CASES)
 @pytest.mark.parametrize("prompts", [False, True])
+@pytest.mark.few(12)
 def test_coefficients_are_products_of_their_factors(text, prompts):
     estimator = parse(text)
     group = random_group(3, 2, prompts=prompts)
@@ -73,6 +74,7 @@ def test_what_does_not_factorize_is_known():
 
 
 @pytest.mark.parametrize("text", CASES)
+@pytest.mark.few(12)
 def test_the_content_of_padding_never_matters(text):
     estimator, group = parse(text), random_group(2)
     wanted = estimator.coefficients(group)
@@ -83,6 +85,7 @@ def test_the_content_of_padding_never_matters(text):
 
 
 @pytest.mark.parametrize("text", CASES)
+@pytest.mark.few(12)
 def test_the_length_of_padding_matters_to_the_constant_alone(text):
     estimator, group = parse(text), random_group()
 
@@ -100,6 +103,7 @@ def test_the_length_of_padding_matters_to_the_constant_alone(text):
 
 
 @pytest.mark.parametrize("text", CASES)
+@pytest.mark.few(12)
 def test_impossible_tokens_give_no_nan_and_weigh_nothing(text):
     group = random_group()
     for name in ("log_prob", "reference_log_prob"):
@@ -118,6 +122,7 @@ UNCENTRED = {"raw", "greedy", "pass@k", "max-likelihood"}
 @pytest.mark.parametrize("text", ADVANTAGES)
 @pytest.mark.parametrize("reward", [0.1, 1.0, 0.0])
 @pytest.mark.parametrize("g", [1, 3])
+@pytest.mark.few(12)
 def test_equal_rewards_give_zero_and_no_nan(text, reward, g):
     group = replace(random_group(g=g), rewards=torch.full((g,), reward, dtype=torch.float64))
     estimator = PolicyGradient(advantage="pass@k(k=1)" if text == "pass@k" else text)
@@ -128,6 +133,7 @@ def test_equal_rewards_give_zero_and_no_nan(text, reward, g):
 
 
 @pytest.mark.parametrize("text", CASES)
+@pytest.mark.few(12)
 def test_the_order_of_samples_does_not_matter(text):
     estimator, group = parse(text), random_group()
     order = torch.tensor([2, 0, 3, 1])

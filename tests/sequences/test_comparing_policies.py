@@ -93,7 +93,7 @@ def test_bad_arguments_are_sentences(given, error, message):
 
 @pytest.mark.parametrize("off_policy", [False, True])
 @pytest.mark.parametrize("name", ESTIMATORS)
-@pytest.mark.few(34)
+@pytest.mark.few(16)
 def test_claims_hold(name, off_policy):
     estimator = ESTIMATORS[name]
     rollout = ROLLOUT if off_policy else None

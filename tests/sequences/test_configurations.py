@@ -77,6 +77,7 @@ def test_a_published_estimator_keeps_its_name(name):
 
 @pytest.mark.parametrize("off_policy", [False, True])
 @pytest.mark.parametrize("name", [*ESTIMATORS, "GRPO(kl=k3)", "PPO(kl=k1, g=2)", "RLOO(kl=k2)"])
+@pytest.mark.few(12)
 def test_the_nearest_unbiased_one_claims_to_be(name, off_policy):
     found = nearest_unbiased(parse(name), off_policy)
     claim = found.claim(horizon=3)

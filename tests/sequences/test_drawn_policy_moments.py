@@ -22,7 +22,7 @@ def apart(found, drawn):
 
 @pytest.mark.parametrize("off_policy", [False, True])
 @pytest.mark.parametrize("text", [*ESTIMATORS, *(f"RLOO(kl={kl})" for kl in KLS)])
-@pytest.mark.few(24)
+@pytest.mark.few(10)
 def test_draws_agree_with_exact_moments(text, off_policy):
     given = {"rollout": ROLLOUT if off_policy else None, "reference": REFERENCE}
     group = max(2, parse(text).advantage.least)

@@ -54,7 +54,7 @@ def at_two(name):
 @pytest.mark.parametrize("off_policy", [False, True])
 @pytest.mark.parametrize("reward", TASKS)
 @pytest.mark.parametrize("text", [*ESTIMATORS, *OTHERS])
-@pytest.mark.few(50)
+@pytest.mark.few(25)
 def test_moments_are_those_of_loops_over_all_groups(text, reward, off_policy):
     estimator = at_two(text) if text in ESTIMATORS else parse(text)
     if estimator.g == 3 and (off_policy or reward != "real"):
@@ -96,6 +96,7 @@ def test_prompts_that_share_statistics_are_summed_together(text):
         assert float(found.variance) == pytest.approx(variance, abs=1e-13)
 
 
+@pytest.mark.thorough  # test_comparing_policies.py compares many together
 def test_estimators_together_are_what_they_are_alone():
     on = EnumeratedPolicy(POLICY, tasks.parity(), ROLLOUT, REFERENCE)
     every = [*ESTIMATORS.values(), *map(parse, OTHERS)]

@@ -46,6 +46,7 @@ def test_values_and_gradients_agree_with_all_sequences(name, target):
         *("GMPO(g=2)", "MaxRL(g=3)", "ReMax(g=2)", "REINFORCE++(g=2)", "max-second(g=3)"),
     ],
 )
+@pytest.mark.few(10)
 def test_moments_agree_with_all_sequences(name, text):
     estimator = parse(text)
     (every,) = all_moments([estimator], [EnumeratedPolicy(POLICY, SMALL[name])])
@@ -72,6 +73,7 @@ def test_sixty_tokens_have_the_gradient_of_differences():
     assert float(found.norm()) > 1e-3
 
 
+@pytest.mark.thorough  # sixty_tokens_have_the_gradient_of_differences
 def test_sixty_tokens_agree_with_draws():
     policy = NGram(3, 2)
     found, drawn = (

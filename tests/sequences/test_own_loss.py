@@ -41,7 +41,7 @@ MORE = [
 
 
 @pytest.mark.parametrize("text", [*CATALOGUE, *MORE])
-@pytest.mark.few(5)
+@pytest.mark.few(2)
 def test_a_loss_of_the_catalogue_is_recognized(text):
     estimator = parse(text)
     report = examine(loss_of(estimator))
@@ -66,7 +66,7 @@ def test_coefficients_are_those_of_the_estimator(text, prompts):
 
 
 @pytest.mark.parametrize("number", range(len(PLANTED_LOSSES)))
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 def test_a_planted_fault_is_named_and_the_right_loss_has_none(number):
     planted = PLANTED_LOSSES[number]
     wrong, right = planted.report(), planted.report(right=True)
@@ -251,7 +251,7 @@ TRAINERS = [
 
 
 @pytest.mark.parametrize(("loss", "options", "ratio", "aggregation", "kl"), TRAINERS)
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 def test_losses_in_the_words_of_trainers_are_read(loss, options, ratio, aggregation, kl):
     match = examine(loss, **options).match
     assert match.exact
@@ -261,6 +261,7 @@ def test_losses_in_the_words_of_trainers_are_read(loss, options, ratio, aggregat
     assert f"{ratio}, aggregation {aggregation}" in str(match)
 
 
+@pytest.mark.thorough  # the catalogue is read by index above
 def test_groups_by_index_as_arrays_are_read():
     def loss(log_prob, token_level_rewards, response_mask, index):
         scores, by = token_level_rewards.sum(-1), {}
@@ -272,6 +273,7 @@ def test_groups_by_index_as_arrays_are_read():
     assert str(examine(loss).match) == "this is centred"
 
 
+@pytest.mark.thorough  # the page of test_policy.py shows it
 def test_the_report_says_what_it_is_and_what_that_means():
     text = str(examine(loss_of(parse("GRPO(kl=k3)"))))
     assert "this is GRPO(kl=k3)" in text

@@ -232,6 +232,7 @@ def test_a_group_of_one_and_a_missing_reference_are_sentences(verb):
         verb(3, Tabular(3, 3), tasks.parity())
 
 
+@pytest.mark.thorough  # one sentence of many
 def test_groups_that_are_never_kept_are_a_sentence():
     always = task_of(lambda t, n: torch.ones(len(t)))
     with pytest.raises(ValueError, match=r"all groups of .* have equal rewards"):

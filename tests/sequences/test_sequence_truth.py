@@ -65,7 +65,7 @@ def test_pass_at_k_is_a_function_of_the_success_probability():
 
 @pytest.mark.parametrize("target", ["J", "J-KL(beta=0.3)", "max@3", "surrogate"])
 @pytest.mark.parametrize("kind", ["tabular", "n-gram", "gru", "transformer"])
-@pytest.mark.few(5)
+@pytest.mark.few(2)
 def test_gradients_are_those_of_differences(kind, target):
     policy = {
         "tabular": lambda: Tabular(3, 3),

@@ -97,6 +97,7 @@ def standardized(group, eps):
 @pytest.mark.parametrize("loss", VERL)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.few(18)
 def test_the_losses_of_verl(loss, mode, seed):
     text = f"GRPO(advantage=group-std(eps=1e-6), aggregation={MODES[mode]}, loss={loss})"
     group, found = ours(text, seed)
@@ -188,6 +189,7 @@ TRL = {
 
 @pytest.mark.parametrize("text", TRL)
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.few(12)
 def test_the_losses_of_trl(text, seed):
     group, found = ours(text, seed)
     a = standardized(group, 1e-4)

@@ -30,7 +30,7 @@ LOSSES = [
 
 
 @pytest.mark.parametrize(("loss", "text", "options"), LOSSES)
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 def test_exact_moments_of_a_loss_are_those_of_its_estimator(loss, text, options):
     own = LossEstimator(OwnLoss(loss, g=2, **options))
     found = own.moments([enumerated_policy(POLICY, TASK)])
@@ -52,6 +52,7 @@ def test_a_right_loss_is_proved_and_a_wrong_one_is_biased():
     assert "this is OPO" in wrong.explain()
 
 
+@pytest.mark.thorough  # test_comparing_policies.py: by enumeration and by draws
 def test_draws_agree_with_the_proof():
     verdict = verify(
         planted.own_sample_in_baseline, POLICY, TASK, method="monte-carlo", max_draws=2**12
@@ -81,6 +82,7 @@ def same_reward(value):
 @pytest.mark.parametrize(
     "estimator", ["RLOO", "PG(advantage=raw, g=1)", planted.others_in_baseline]
 )
+@pytest.mark.few(2)
 def test_a_gradient_of_0_is_not_called_a_bias(estimator, value):
     verdict = verify(estimator, POLICY, same_reward(value), factor=1.0)
     assert verdict.outcome == "UNBIASED"

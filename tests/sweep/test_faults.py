@@ -108,6 +108,7 @@ def assert_same_rows(store, other):
     pd.testing.assert_frame_equal(found, expected, check_exact=True)
 
 
+@pytest.mark.thorough  # test_store.py breaks a store at any byte
 @pytest.mark.parametrize(
     ("kills", "seeds"), [(1, 30), pytest.param(20, 400, marks=pytest.mark.slow)]
 )

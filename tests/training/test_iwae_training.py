@@ -60,7 +60,7 @@ def test_a_step_has_the_exact_gradient_of_the_bound_on_average(estimator):
 
 
 @pytest.mark.parametrize("estimator", bounds.ESTIMATORS)
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 def test_every_estimator_of_bounds_trains(estimator):
     curve = train(training(estimator, epochs=12, latent="4x3", hidden=32))
     # Where the encoder does not learn, test_bound ends at 210 nats, as with PLAIN.
@@ -150,6 +150,7 @@ def test_rows_of_both_objectives_are_told_apart():
 COMMAND = "train vae --epochs 1 --batch 700 --hidden 4 --bound-samples 2 --latent 2x2 --workers 1"
 
 
+@pytest.mark.thorough  # test_smoke.py trains by the command
 def test_the_command_trains_each_estimator_on_the_objectives_that_know_it(tmp_path, capsys):
     out = tmp_path / "runs"
     words = [*COMMAND.split(), "ZGR", "VIMCO", "ST", "--out", str(out)]

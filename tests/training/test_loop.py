@@ -60,7 +60,7 @@ def uninterrupted(estimator):
         *(("GR(k=3)", 4), ("RF(m=2)", 4), ("LEARNED", 4)),
     ],
 )
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 def test_an_interrupted_run_goes_on_exactly(estimator, at, tmp_path, unchecked):
     curve, straight = uninterrupted(estimator)
     with pytest.raises(KeyboardInterrupt):

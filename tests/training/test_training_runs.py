@@ -173,7 +173,7 @@ def replicates(estimator, f, logits: torch.Tensor, n: int) -> torch.Tensor:
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", ["cubic", "mlp"])
 @estimators(tabled=False)
-@pytest.mark.few(34)
+@pytest.mark.few(16)
 def test_backward_of_the_surrogate_follows_the_law_of_draws(claim, name):
     f, logits = loss_of(name), logits_of("masked")
     g = replicates(claim.estimator, f, logits, 8000)
@@ -266,7 +266,7 @@ def test_surrogates_of_a_weighted_sum_are_weighted(claim):
 
 @pytest.mark.parametrize("batch", [(), (0,), (2, 3)], ids=str)
 @estimators(one_each=True)
-@pytest.mark.few(33)
+@pytest.mark.few(16)
 def test_surrogates_take_any_batch(claim, batch):
     logits = logits_of("moderate").expand(*batch, 2, 3).clone().requires_grad_()
     values = claim.estimator.surrogate(loss_of("cubic"), logits, generator())
@@ -278,7 +278,7 @@ def test_surrogates_take_any_batch(claim, batch):
 
 @with_dtypes
 @estimators(one_each=True)
-@pytest.mark.few(33)
+@pytest.mark.few(16)
 def test_surrogates_keep_the_dtype(claim, dtype):
     logits = logits_of("masked", 2, 4).to(dtype).expand(5, 2, 4).clone().requires_grad_()
     values = claim.estimator.surrogate(loss_of("mlp", 2, 4), logits, generator())
@@ -290,7 +290,7 @@ def test_surrogates_keep_the_dtype(claim, dtype):
 
 @pytest.mark.usefixtures("unchecked")
 @estimators(one_each=True, tabled=False, levels=False)
-@pytest.mark.few(8)
+@pytest.mark.few(4)
 def test_descent_finds_the_least_value(claim):
     f = loss_of("linear", 3, 3)
     logits = torch.zeros(32, 3, 3, dtype=torch.float64, requires_grad=True)

@@ -59,6 +59,7 @@ def test_loss_and_divergence_are_the_negative_elbo(vae, images):
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-10)
 
 
+@pytest.mark.thorough  # a_step_has_the_exact_gradient_of_the_encoder_on_average
 def test_negative_elbo_is_unbiased(vae, images):
     log_q, log_joint = enumerated(vae, images)
     expected = (log_q.exp() * (log_q - log_joint)).sum(0)
@@ -81,6 +82,7 @@ def test_bound_has_the_enumerated_mean_of_importance_weights(vae, images, sample
     assert scores(ratio.mean(0), expected, error).abs().max() < limit()
 
 
+@pytest.mark.thorough  # tests/bounds/test_bound_moments.py has the bound
 def test_bound_falls_to_the_exact_log_likelihood(vae, images):
     exact = -enumerated(vae, images)[1].logsumexp(0)
     copies = images.repeat(30, 1)
@@ -279,6 +281,7 @@ def test_command_line_tells_which_run_stopped(tmp_path, capsys, unchecked):
     )
 
 
+@pytest.mark.thorough  # the probe: tests/nn/test_probe.py
 def test_rows_of_a_probe_keep_what_was_measured_beside_the_settings_of_the_run(tmp_path):
     probe = {"estimators": ["ST", "ZGR"], "every": 2, "draws": 128}
     small = {"latent": "2x3", "epochs": 1, "hidden": 8, "bound_samples": 2, "batch": 60}

@@ -77,6 +77,7 @@ def test_verify_takes_it(name):
     assert f"whether its mean is that of {accepted.CODES[name]}" in _words(verdict.explain())
 
 
+@pytest.mark.thorough  # verify takes it
 @few_first
 @pytest.mark.few(1)
 def test_verify_order_takes_it(name):
@@ -113,8 +114,9 @@ def test_the_probe_takes_it(name):
     assert abs(row["bias2"] - bias2) <= max(limit(GROUPS - 1) * row["bias2_se"], 1e-9)
 
 
+@pytest.mark.thorough  # compare takes it
 @few_first
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_recommend_takes_it(name):
     ranked = gradlab.recommend(
         LOSS, LOGITS, evaluations=8, estimators=[CODES[name], "ARSM"], draws=256, seed=8
@@ -501,7 +503,7 @@ def found(case: str) -> gradlab.Verdict:
 
 
 @pytest.mark.parametrize("case", FOUND)
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 def test_what_biased_code_is_found_to_be(case):
     _, nearest, factor = FOUND[case]
     verdict = found(case)
@@ -529,6 +531,7 @@ SENTENCES = {
 
 
 @pytest.mark.parametrize("case", SENTENCES)
+@pytest.mark.few(2)
 def test_what_it_is_found_to_be_is_said(case):
     from re import search
 
@@ -540,6 +543,7 @@ def _words(text: str) -> str:
     return " ".join(text.split()).replace("GS- ST", "GS-ST")
 
 
+@pytest.mark.thorough  # test_what_it_is_found_to_be_is_said
 def test_a_loss_that_tells_nothing_apart_is_said_to():
     linear = problem("linear", 2, 3, 1), QUADRATIC[1]
     verdict = gradlab.verify(accepted.layer_of_st, *linear)

@@ -64,6 +64,7 @@ def test_rate_of_false_alarms_is_below_the_level(test, law):
     assert rejected(test, law, wrong=False) <= most()
 
 
+@pytest.mark.thorough  # the rate of false alarms runs the same tests
 @pytest.mark.parametrize("law", [normal, heavy], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("test", TESTS)
 @pytest.mark.usefixtures("unchecked")

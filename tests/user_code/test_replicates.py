@@ -514,7 +514,7 @@ GOOD = {
 
 @pytest.mark.parametrize("name", GOOD)
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_good_code_is_not_refused(name):
     code, f, logits = GOOD[name]
     draws_of(code).check_randomness(f, logits)
@@ -616,6 +616,7 @@ def counted(drawn, seconds=0.0):
     return draw, calls, clock
 
 
+@pytest.mark.thorough  # test_good_code_is_not_refused
 @pytest.mark.parametrize(
     ("seconds", "most"), [(1e-4, 710), (2e-3, 710), (5e-3, 330), (0.05, 170), (1.0, 170)]
 )
@@ -656,6 +657,7 @@ def largest_score(code, batch, share):
 SUBTRACTED = [mean_subtracted, mean_subtracted_surrogate, mean_of_batch]
 
 
+@pytest.mark.thorough  # test_a_fault_is_named refuses such code
 @pytest.mark.parametrize("code", SUBTRACTED, ids=lambda code: code.__name__)
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.few(1)
@@ -664,6 +666,7 @@ def test_the_mean_of_four_subtracted_is_three_quarters_of_the_gradient(code):
     assert largest_score(code, 4, 1) > limit(2999)
 
 
+@pytest.mark.thorough  # test_good_code_is_not_refused
 @pytest.mark.parametrize("code", [leave_one_out, leave_one_out_surrogate], ids=lambda c: c.__name__)
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.few(1, "leave_one_out")

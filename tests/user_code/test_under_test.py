@@ -73,7 +73,7 @@ FORMS = [
 
 
 @pytest.mark.parametrize("code", FORMS, ids=lambda code: draws_of(code).name)
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_all_forms_have_one_mean(code):
     options = {"delta": 0.2, "alpha": ALPHA, "method": "monte-carlo"}
     assert verify(code, LOSS, LOGITS, against="GR(tau=0.5, k=inf)", **options).outcome == UNBIASED
@@ -81,7 +81,7 @@ def test_all_forms_have_one_mean(code):
 
 
 @pytest.mark.parametrize("code", FORMS, ids=lambda code: draws_of(code).name)
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 def test_draws_follow_their_generator_alone(code):
     before = torch.get_rng_state()
     draws = draws_of(code)
@@ -176,6 +176,7 @@ NOT_RANDOM = {
 
 
 @pytest.mark.parametrize("code", NOT_RANDOM, ids=lambda code: code.__name__)
+@pytest.mark.few(3)
 def test_noise_that_is_not_as_it_should_be_is_named(code):
     with pytest.raises(EstimatorError, match=NOT_RANDOM[code]):
         draws_of(code).check_randomness(LOSS, LOGITS)

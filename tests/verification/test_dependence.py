@@ -84,6 +84,7 @@ def independent(law: str, D: int) -> list[list[Spread]]:
 ONCE = [("normal", 6), ("rare", 1), ("skewed", 40)]
 
 
+@pytest.mark.thorough  # test_sequential_test.py: it_holds, of whole trials
 @pytest.mark.parametrize(
     ("law", "D"),
     [

@@ -127,7 +127,7 @@ CODES = {
 
 
 @pytest.mark.parametrize("code", CODES, ids=lambda code: code.__name__)
-@pytest.mark.few(4, "surrogate", "forgets")
+@pytest.mark.few(2, "surrogate", "forgets")
 def test_code_of_a_users_own_is_judged_on_the_whole_gradient(code):
     mild = with_parameters(
         lambda x, logits: 3 * (x * W * logits.softmax(-1)).sum((-2, -1)).tanh() + kl(logits)

@@ -72,7 +72,7 @@ def test_zgr_is_not_exact_on_cubics(size, logits, seed):
 
 @everywhere
 @pytest.mark.parametrize("estimator", [StraightThrough(), DARN(), STZGR(0.5)], ids=str)
-@pytest.mark.few(24)
+@pytest.mark.few(8)
 def test_st_and_darn_are_exact_on_linear_and_multilinear_only(estimator, size, logits, seed):
     assert found(estimator, "linear", size, logits, seed).is_zero
     assert found(estimator, "multilinear", size, logits, seed).is_zero
@@ -83,6 +83,7 @@ def test_st_and_darn_are_exact_on_linear_and_multilinear_only(estimator, size, l
 
 @everywhere
 @pytest.mark.parametrize("name", ["quadratic", "multiquadratic"])
+@pytest.mark.few(12)
 def test_biases_of_st_and_darn_are_opposite(name, size, logits, seed):
     st, darn = (found(e, name, size, logits, seed) for e in (StraightThrough(), DARN()))
     assert (st.bias + darn.bias).norm() <= st.bound + darn.bound

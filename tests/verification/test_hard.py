@@ -58,7 +58,7 @@ def test_the_catalogue_has_many_of_each_kind():
 
 
 @each
-@pytest.mark.few(50)
+@pytest.mark.few(20)
 def test_right_codes_have_the_mean_that_is_wanted_and_wrong_ones_have_not(hard):
     if hard.right:
         assert hard.bias is None or hard.bias <= hard.rounding
@@ -67,6 +67,7 @@ def test_right_codes_have_the_mean_that_is_wanted_and_wrong_ones_have_not(hard):
 
 
 @pytest.mark.parametrize("hard", ENUMERATED, ids=lambda hard: hard.name)
+@pytest.mark.few(40)
 def test_the_gradient_is_that_of_the_library(hard):
     f, logits = hard.setting.f, hard.setting.logits
     g = exact_gradient(f, logits)
@@ -173,7 +174,7 @@ def score_of(code, setting, groups: int = 1024, size: int = 64) -> float:
 
 
 @pytest.mark.parametrize("code", EASY, ids=called)
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 def test_where_draws_are_easy_their_mean_is_the_one_that_is_computed(code):
     assert score_of(code, MILD) < limit(1000)
 
@@ -192,7 +193,7 @@ def test_where_draws_are_easy_their_mean_is_the_one_that_is_computed(code):
     ],
     ids=called,
 )
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_so_it_is_of_codes_that_need_grad_f(code):
     assert score_of(code, COINS) < limit(1000)
 
@@ -218,7 +219,7 @@ def test_own_baselines_of_two_shrink_the_gradient_by_a_half():
 @pytest.mark.parametrize(
     "hard", [hard for hard in CASES if hard.runs >= 1000], ids=lambda hard: hard.name
 )
-@pytest.mark.few(8)
+@pytest.mark.few(3)
 def test_no_verdict_is_wrong_every_time(hard):
     alpha, seeds = 1e-4, 3
     short = dataclasses.replace(hard, max_draws=min(hard.max_draws, 2**12))
@@ -250,7 +251,7 @@ MORE = {"own GS-ST(.01) times -1": 2**14, "float32, straight-through times .9": 
 
 
 @pytest.mark.parametrize("name", EVIDENT)
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_what_is_plain_to_see_is_still_found(name):
     # A verdict that is always INCONCLUSIVE makes no errors.
     hard = case(name)

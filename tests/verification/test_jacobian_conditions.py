@@ -64,7 +64,7 @@ DEGREES = [
 @pytest.mark.parametrize("logits", REGIMES)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize(("estimator", "degree"), DEGREES, ids=str)
-@pytest.mark.few(24)
+@pytest.mark.few(3)
 @pytest.mark.few(8)
 def test_the_degree_is_found(estimator, degree, size, logits):
     check = static_check(estimator, regime(logits, *size, 1))
@@ -136,7 +136,7 @@ def test_the_worst_variable_counts():
     [StraightThrough(), DARN(), ZGR(), GumbelRao(0.3, None), Planted(error=1e-6)],
     ids=str,
 )
-@pytest.mark.few(15)
+@pytest.mark.few(6)
 def test_agrees_with_the_exact_bias(estimator, name, logits, seed):
     f, logits = problem(name, 2, 3, seed), regime(logits, 2, 3, seed)
     check, bias = static_check(estimator, logits), exact_bias(estimator, f, logits)

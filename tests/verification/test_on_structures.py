@@ -70,7 +70,7 @@ SCORES = ("REINFORCE(baseline=0.7)", "RF(m=2)", "EMA(baseline=0.3, decay=0.9)", 
 
 @every_structure
 @pytest.mark.parametrize("estimator", ORDERS)
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 def test_the_order_of_a_rule_is_proved(name: str, estimator: str) -> None:
     distribution, logits = STRUCTURES[name]
     ladder = gradlab.verify_order(estimator, distribution=distribution, logits=logits)
@@ -90,7 +90,7 @@ def test_the_order_of_a_rule_is_proved(name: str, estimator: str) -> None:
 
 @every_structure
 @pytest.mark.parametrize("estimator", SCORES)
-@pytest.mark.few(4, "RF(m=2)-subset")  # of a chain RF has 6561 pairs of states
+@pytest.mark.few(2, "RF(m=2)-subset")  # of a chain RF has 6561 pairs of states
 def test_score_functions_are_proved_unbiased_at_every_degree(name: str, estimator: str) -> None:
     distribution, logits = STRUCTURES[name]
     ladder = gradlab.verify_order(estimator, distribution=distribution, logits=logits)
@@ -123,7 +123,7 @@ class FourSixths(gradlab.ZGR):
 
 
 @every_structure
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_halves_of_other_weights_are_found(name: str) -> None:
     distribution, logits = STRUCTURES[name]
     ladder = gradlab.verify_order(FourSixths(), distribution=distribution, logits=logits)
@@ -148,6 +148,7 @@ def top_k(logits: Tensor, generator) -> Tensor:
     return with_gradient(three_of(logits), x, 1.0)
 
 
+@pytest.mark.thorough  # forms_of_code and halves_of_other_weights_are_found
 def test_code_that_is_right_and_its_planted_errors() -> None:
     f, logits = quadratic(), 1.5 * normal(6, seed=3)
     given = {"distribution": three_of, "alpha": 1e-6, "delta": 0.1}
@@ -333,6 +334,7 @@ class Layer(torch.nn.Module):
 @pytest.mark.parametrize(
     "code", [score, surrogate, zgr, Layer()], ids=["score", "surrogate", "zgr", "layer"]
 )
+@pytest.mark.few(2)
 def test_forms_of_code(code: object) -> None:
     f, logits = quadratic(), normal(6)
     on = Structured(f, logits, three_of)
@@ -343,6 +345,7 @@ def test_forms_of_code(code: object) -> None:
     drawn.check_randomness(f, logits)
 
 
+@pytest.mark.thorough  # forms_of_code calls code
 def test_code_on_a_distribution_that_takes_no_batch_is_called_for_each_draw() -> None:
     theta = torch.tensor([0.3, -1.0, 0.8], dtype=torch.float64)
     f = RandomFunction("quadratic", torch.Size([2]))
@@ -382,6 +385,7 @@ def test_code_that_asks_for_a_distribution_says_so_without_one() -> None:
         verify(zgr, problem("quadratic", 2, 3), regime("moderate", 2, 3))
 
 
+@pytest.mark.thorough  # forms_of_code trains too
 def test_parameters_of_f_get_their_gradient() -> None:
     def lost(f, logits, distribution, generator):
         return surrogate(lambda x: f(x).detach(), logits, distribution, generator)
@@ -400,6 +404,7 @@ def test_parameters_of_f_get_their_gradient() -> None:
 MANY = (normal(28), lambda p: KSubset(p, 10))
 
 
+@pytest.mark.thorough  # tests/distributions/test_faults_in_verbs.py: states_too_many_are_drawn
 def test_draws_decide_where_the_states_are_too_many() -> None:
     logits, distribution = MANY
     f = quadratic((28,))
@@ -440,6 +445,7 @@ def test_arguments_of_a_ladder() -> None:
 # ---- words --------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough  # the command prints it in test_smoke.py
 def test_a_ladder_prints_as_a_short_table() -> None:
     told = str(gradlab.verify_order("ZGR", **SUBSET))
     assert told.startswith("ZGR is EXACT TO DEGREE 2 on KSubset(logits: [6], k=3)")

@@ -31,7 +31,7 @@ QUICK = {
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in MEMBERS]
 )
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_a_code_that_is_wrong_somewhere_is_found(name):
     member = MEMBERS[name]
     near = next(k for k, site in enumerate(SITES) if member.told in told_at(site, member))
@@ -80,6 +80,7 @@ def test_the_right_code_passes_by_default(form):
 
 
 # The other forms draw in the same way; the slow test above tries all of them at all sites.
+@pytest.mark.thorough  # every wrong code below stands beside its right one
 @pytest.mark.parametrize(
     "form",
     [
@@ -118,6 +119,7 @@ def test_all_trials_share_the_level(name):
     assert sum(drawn) <= OPTIONS["alpha"]
 
 
+@pytest.mark.thorough  # its verdicts are those of test_verifying.py
 def test_the_level_of_one_rung_is_alpha():
     verdict = verify_order(drawing(never), on=FEW[:1], alpha=1e-4).verdicts[0]
     assert verdict.alpha == 1e-4
@@ -140,6 +142,7 @@ def noisy(f, logits, n, generator):
 noisy.order = math.inf
 
 
+@pytest.mark.thorough  # test_verifying.py has the words
 def test_what_is_not_decided_is_said_and_no_failure():
     ladder = verify_order(noisy, sites=SITES[:1], **OPTIONS | {"max_draws": 2**16})
     assert ladder.degree == math.inf
@@ -180,6 +183,7 @@ def double_only(f, logits, n, generator):
     return drawing(never)(f, logits @ torch.eye(logits.shape[-1]).double(), n, generator)
 
 
+@pytest.mark.thorough  # masked logits may be refused as well
 def test_one_dtype_may_be_refused():
     single = [site for site in SITES if site.dtype == torch.float32]
     ladder = verify_order(double_only, sites=single[:1], **OPTIONS)
@@ -199,6 +203,7 @@ def test_code_that_fails_at_a_site_says_where():
 # ---- where -------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough  # a wrong code is found at such a site below
 def test_sites_are_tried_where_nothing_is_proved():
     assert verify_order("ZGR", sites=SITES, on=FEW).elsewhere == ()
     assert len(verify_order("ARSM", sites=SITES[:1], on=FEW, delta=0.3).elsewhere) == 1
@@ -251,6 +256,7 @@ def test_no_class_is_too_rare_at_a_site(site, seed, two):
     assert (values.abs() >= 1000 - 1e-3).all() == bool(site.large)
 
 
+@pytest.mark.thorough  # code_that_fails_at_a_site_says_where
 def test_rows_say_where():
     rows = verify_order(of_surrogate(never), sites=SITES[2:3], **OPTIONS).rows()
     assert list(rows.iloc[-1][["N", "C", "regime", "dtype"]]) == [3, 5, "moderate", "float32"]

@@ -62,6 +62,7 @@ def test_one_draw_decides_where_nothing_is_random(factor, outcome):
     assert verdict.draws == testable_coordinates.FEWEST or outcome == UNBIASED
 
 
+@pytest.mark.thorough  # one_draw_decides_where_nothing_is_random
 def test_equal_draws_of_random_code_are_evidence_against_moderate_draws_only():
     verdict = verify(gradient_times(2.0, random=True), F, LOGITS)
     assert not verdict.constant
@@ -71,6 +72,7 @@ def test_equal_draws_of_random_code_are_evidence_against_moderate_draws_only():
     assert math.isfinite(verdict.log_e_value)
 
 
+@pytest.mark.thorough  # tests/user_code/test_under_test.py
 def test_code_that_returns_nothing_is_told_so():
     verdict = verify(gradient_times(0.0, random=True), F, LOGITS, max_draws=2**13)
     assert verdict.outcome == INCONCLUSIVE

@@ -168,7 +168,7 @@ def test_a_wrong_factor_is_found_by_draws(factor, named):
 
 @pytest.mark.parametrize("tau", [0.1, 1.0])
 @pytest.mark.parametrize("code", ["GS-ST(tau={tau})", "GR(tau={tau}, k=10)"])
-@pytest.mark.few(2, "GS-ST(tau={tau})-1.0")
+@pytest.mark.few(1, "GS-ST(tau={tau})-1.0")
 def test_the_gumbel_family_shares_one_mean(code, tau):
     options = {"alpha": ALPHA, "delta": 0.1, "method": "monte-carlo"}
     against = f"GR(tau={tau}, k=inf)"
@@ -177,6 +177,7 @@ def test_the_gumbel_family_shares_one_mean(code, tau):
     assert verify(code.format(tau=tau), *case(), against=warmer, **options).outcome == BIASED
 
 
+@pytest.mark.thorough  # tests/user_code/test_under_test.py has this form
 def test_code_without_generator_is_judged_as_it_stands():
     state = torch.get_rng_state()
     straight_through = lambda logits: F.gumbel_softmax(logits, tau=0.5, hard=True)  # noqa: E731
@@ -195,6 +196,7 @@ def test_two_sets_of_draws_are_compared_where_f_cannot_be_enumerated():
         verify("RF(m=2)", f, logits, method="exact")
 
 
+@pytest.mark.thorough  # test_sequential_test.py has the rule
 def test_few_draws_do_not_prove_anything():
     verdict = verify("RF(m=2)", *case("mlp"), method="monte-carlo", max_draws=8192, delta=0.01)
     assert verdict.outcome == INCONCLUSIVE
@@ -243,6 +245,7 @@ def test_a_fixed_rule_without_noise_that_is_wrong_is_caught():
     assert "No random number is drawn" in verdict.explain()
 
 
+@pytest.mark.thorough  # test_cli_verify.py: the same rows
 def test_the_same_seed_gives_the_same_verdict():
     options = {"method": "monte-carlo", "seed": 5}
     first, second = (verify("RF(m=2)", *case(), **options).row() for _ in range(2))
@@ -310,6 +313,7 @@ def test_bad_logits_and_losses_are_named():
         verify(lambda logits: 1 / 0, f, logits)
 
 
+@pytest.mark.thorough  # the same seed gives the same verdict
 def test_a_longer_trial_goes_on_with_the_same_draws():
     options = {"method": "monte-carlo", "delta": 0.001}
     long = verify(scaled(0.9), *case(), max_draws=2**19, **options)
