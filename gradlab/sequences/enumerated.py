@@ -171,6 +171,29 @@ class EnumeratedPolicy:
             )
         return torch.where(self.probabilities > 0, found, 0.0)
 
+    @property
+    def divergence(self) -> Float[Tensor, ""]:
+        """KL(pi || ref) of whole sequences."""
+        return self.probabilities @ self.penalties
+
+    def divergence_weights(self) -> list[Float[Tensor, "_ V"]]:
+        """Return what the gradient of the divergence weighs scores with."""
+        # The mean is taken off: the scores sum to 0, and an offset would cost digits.
+        return self.totals(self.probabilities * (self.penalties - self.divergence))
+
+    @cached_property
+    def surrogate(self) -> tuple[Tensor, list[Tensor]]:
+        """The surrogate under the rollout policy, and what its gradient weighs scores with."""
+        earned, reached = self.totals(self.sampled * self.rewards), self.totals(self.sampled)
+        value, weights = torch.zeros((), dtype=torch.float64), []
+        for log_pi, r, n in zip(self.log_pi, earned, reached, strict=True):
+            visits = n.sum(-1, keepdim=True)
+            mean = r.sum(-1, keepdim=True) / visits.clamp_min(1e-300)
+            ratio = torch.where(n > 0, log_pi.exp() / (n / visits), 0.0)
+            value = value + (ratio * (r - mean * n)).sum()
+            weights.append(ratio * r)
+        return value, weights
+
     @cached_property
     def rewards(self) -> Float[Tensor, " S"]:
         """What each sequence earns."""

@@ -22,7 +22,8 @@ from gradlab.sequences.class_sums import (
     is_independent,
 )
 from gradlab.sequences.enumerated import EnumeratedPolicy
-from gradlab.sequences.finite_states import FiniteStates, enumerated_policy, finite_moments
+from gradlab.sequences.finite_moments import finite_moments
+from gradlab.sequences.finite_states import FiniteStates, enumerated_policy
 from gradlab.sequences.known import Known, known_of
 from gradlab.sequences.policy_contract import Policy
 from gradlab.sequences.policy_gradient import PolicyGradient
