@@ -146,7 +146,7 @@ class Chain:
                     if ends:
                         to.select(axis, t).index_add_(axis, level[after[:, v]], one.sum(axis))
                     else:
-                        flat = into.view(*into.shape[:axis], -1, *into.shape[axis + 2 :])
+                        flat = into.view(*into.shape[:axis], len(place), *into.shape[axis + 2 :])
                         flat.index_add_(axis, place, one.flatten(axis, axis + 1))
             carried = tuple(following)
         return [one.flatten(axis, axis + 1) for one, axis in zip(done, axes, strict=True)]

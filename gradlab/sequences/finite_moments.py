@@ -38,8 +38,8 @@ class _Known:
 class _Weights:
     """What the tokens of a sequence are weighed with.
 
-    `kind`: "token" for `of_token` [Z, V], "prefix" or "sequence" for the ratio up to the token or of
-    the sequence; `of_length`: a factor for each length, from length 0.
+    `kind`: "token" for `of_token` [Z, V], "prefix" or "sequence" for the ratio up to the token or
+    of the sequence; `of_length`: a factor for each length, from length 0.
     """
 
     kind: str
@@ -56,8 +56,8 @@ def finite_moments(estimator: PolicyGradient, ons: Sequence[FiniteStates]) -> Mo
     """Return the exact moments of an estimate on long sequences, one group per prompt.
 
     Args:
-        estimator: An estimator that factorizes. The weight of a token must follow from its state, or
-            be the prefix or sequence ratio without bounds.
+        estimator: An estimator that factorizes. The weight of a token must follow from its state,
+            or be the prefix or sequence ratio without bounds.
         ons: The policy on the task of each prompt.
 
     Raises:
@@ -158,7 +158,7 @@ def _distinct(tables: list[Tensor]) -> tuple[list[Tensor], list[int]]:
 
 
 def _weights(estimator: PolicyGradient, on: FiniteStates, kind: int) -> _Weights:
-    """Return what the estimator weighs tokens with, for a positive or negative advantage or none."""
+    """Return what tokens are weighed with, for a positive or negative advantage or for none."""
     horizon = on.task.horizon
     of_length = torch.ones(horizon + 1, dtype=torch.float64)
     if isinstance(estimator.aggregation, SequenceMean):
@@ -190,9 +190,10 @@ def _asked(
     estimator: PolicyGradient, kind: int, *, log_p: Tensor, log_m: Tensor, log_r: Tensor | None
 ) -> Tensor:
     """Return the weights of tokens that are sequences of their own."""
-    given = [None if one is None else one.reshape(-1, 1) for one in (log_p, log_m, log_r)]
     lengths = torch.ones(log_p.numel(), dtype=torch.int64)
-    return _of_kind(estimator, kind, *given, lengths).view_as(log_p)  # type: ignore[arg-type]
+    p, m = log_p.reshape(-1, 1), log_m.reshape(-1, 1)
+    r = None if log_r is None else log_r.reshape(-1, 1)
+    return _of_kind(estimator, kind, p, m, r, lengths).view_as(log_p)
 
 
 def _of_kind(
@@ -221,9 +222,9 @@ def _is_of_token(estimator: PolicyGradient, kind: int) -> bool:
         (log_p + near * torch.randn(shape, generator=source, dtype=torch.float64)).clamp_max(0)
         for _ in range(2)
     )
-    given = [torch.where(inside, one, 0.0) for one in (log_p, log_m, log_r)]
-    whole = _of_kind(estimator, kind, *given, lengths)
-    alone = _asked(estimator, kind, log_p=given[0], log_m=given[1], log_r=given[2])
+    log_p, log_m, log_r = (torch.where(inside, one, 0.0) for one in (log_p, log_m, log_r))
+    whole = _of_kind(estimator, kind, log_p, log_m, log_r, lengths)
+    alone = _asked(estimator, kind, log_p=log_p, log_m=log_m, log_r=log_r)
     return torch.allclose(whole[inside], alone[inside], rtol=1e-10, atol=1e-12)
 
 

@@ -67,7 +67,7 @@ def test_off_policy_values_and_gradients_agree_with_all_sequences(name, target):
     value = float(wanted.value(every))
     assert float(wanted.value(states)) == pytest.approx(value, abs=1e-12)
     assert float((wanted.gradient(states) - wanted.gradient(every)).abs().max()) < 1e-12
-    assert float(wanted.gradient(states).norm()) > 1e-2
+    assert float(wanted.gradient(states).norm()) > 1e-3
 
 
 OFF_POLICY = [
@@ -189,7 +189,7 @@ def test_sixty_tokens_agree_with_draws():
 
 
 def test_what_states_do_not_give_is_refused_with_the_way_out():
-    with pytest.raises(NotExactError, match="the rollout policy has none .*use monte_carlo"):
+    with pytest.raises(NotExactError, match=r"the rollout policy has none .*use monte_carlo"):
         exact_moments("RLOO", NGram(3, 2), LONG, rollout=TinyGRU(3, width=2))
     with pytest.raises(NotExactError, match=r"does not factorize.*use monte_carlo"):
         exact_moments("OTB", NGram(3, 2), LONG)
