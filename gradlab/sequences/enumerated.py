@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.exact.enumeration import TooLargeError
-from gradlab.sequences.faults import SupportError
+from gradlab.sequences.faults import PolicyError, SupportError
 from gradlab.sequences.held import HeldPolicy
 from gradlab.sequences.policy_contract import Policy, name_of_policy
 from gradlab.sequences.task import Task, rewarded
@@ -114,6 +114,15 @@ class EnumeratedPolicy:
             log_p = held.log_probs(self.tree.contexts(self.tree.deepest, start, count))
             for t, part, rows in self.begun(start, count):
                 found[t][part] = log_p[rows, t]
+        for t, table in enumerate(found):
+            wrong = table.isnan().any(-1)
+            if wrong.any():
+                at = int(wrong.nonzero()[0])
+                prefix = self.tree.contexts(t, at, 1)[0, :t].tolist()
+                raise PolicyError(
+                    f"after the prefix {prefix} the {held.what} has no probabilities: its logits "
+                    "contain NaN or +inf, or all are -inf"
+                )
         return found
 
     def call_blocks(self) -> Iterator[tuple[int, int]]:

@@ -120,7 +120,10 @@ class HeldPolicy:
             def call(tokens: Tensor) -> Any:
                 return functional_call(policy, values, (tokens,))
 
-            log_p = logits_of(call, self.task, row).to(torch.float64).log_softmax(-1)
+            logits = logits_of(call, self.task, row)
+            # What stands behind the end has no weight, and may be NaN.
+            logits = torch.where((weight != 0).any(-1, keepdim=True), logits, 0.0)
+            log_p = logits.to(torch.float64).log_softmax(-1)
             # A masked token has no weight, and log pi of -inf.
             return torch.where(weight != 0, log_p * weight, 0.0).sum()
 
