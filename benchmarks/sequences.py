@@ -55,7 +55,7 @@ def _of_transformers() -> list[Ratio]:
             all_moments([parse(name) for name in _TEN], [EnumeratedPolicy(policy, task, rollout)])
 
         def scores(policy=policy, task=task) -> None:  # type: ignore[no-untyped-def]
-            # What any sum over squared estimates needs: the scores of all tokens, none of them kept.
+            # What any sum over squared estimates needs: the scores of all tokens, none kept.
             held, tree = HeldPolicy(policy, task), task.tree
             at = {}
             for start, count in tree.blocks(2**22 // (held.size * tree.vocabulary), even=True):

@@ -221,16 +221,16 @@ def test_a_rollout_policy_without_the_support_of_the_policy_is_named():
 
 @pytest.mark.parametrize("value", [torch.nan, -torch.inf])
 def test_one_prefix_without_probabilities_is_named(value):
-    policy = Tabular(4, 4)
+    policy = Tabular(4, 5)
     with torch.no_grad():
-        policy.table[84] = value  # after tokens 3, 3, 3
-    task = Task(lambda tokens, lengths: tokens[:, 0].double(), 4, 4)
-    with pytest.raises(PolicyError, match=r"after the prefix \[3, 3, 3\] the policy has no p"):
+        policy.table[340] = value  # after tokens 3, 3, 3, 3
+    task = Task(lambda tokens, lengths: tokens[:, 0].double(), 4, 5)
+    with pytest.raises(PolicyError, match=r"after the prefix \[3, 3, 3, 3\] the policy has"):
         exact_value(policy, task)
     with pytest.raises(PolicyError, match="the rollout policy has no probabilities"):
-        exact_moments("RLOO", Tabular(4, 4), task, rollout=policy)
-    with pytest.raises(PolicyError, match=r"after the prefix \[3, 3, 3\] the policy has no p"):
-        monte_carlo("RLOO", policy, task, 640)
+        exact_moments("RLOO", Tabular(4, 5), task, rollout=policy)
+    with pytest.raises(PolicyError, match=r"after the prefix \[3, 3, 3, 3\] the policy has"):
+        monte_carlo("RLOO(g=16)", policy, task, 640)
 
 
 def test_logits_behind_the_end_do_not_matter():
