@@ -297,7 +297,7 @@ class FiniteStates(EnumeratedPolicy):
 
     def divergence_weights(self) -> list[Float[Tensor, "_ V"]]:
         """Return what the gradient of the divergence weighs scores with."""
-        return [torch.zeros_like(self.rewards)[:, None], self._penalty[1]]
+        return [self.totals(torch.zeros_like(self.rewards))[0], self._penalty[1]]
 
     @cached_property
     def surrogate(self) -> tuple[Tensor, list[Tensor]]:
@@ -323,7 +323,7 @@ class FiniteStates(EnumeratedPolicy):
             value, weights = value + gained.sum(), weights + gained
             moved = d[:, None] * (m * going)[..., None]
             d = torch.zeros_like(d).view(-1).index_add_(0, place, moved.flatten()).view_as(d)
-        return value, [torch.zeros_like(self.rewards)[:, None], weights]
+        return value, [self.totals(torch.zeros_like(self.rewards))[0], weights]
 
     def totals(self, weights: Float[Tensor, " S"]) -> list[Float[Tensor, "_ V"]]:
         """Return weights of the scores of each class, then of each token in each state.
@@ -331,7 +331,7 @@ class FiniteStates(EnumeratedPolicy):
         Args:
             weights: Of each class.
         """
-        return [weights[:, None], torch.zeros_like(self.log_p)]
+        return [weights[:, None].expand(-1, self.task.vocabulary), torch.zeros_like(self.log_p)]
 
     def gradient_of(self, weights: list[Float[Tensor, "_ V"]]) -> Float[Tensor, " P"]:
         """Return the sum of weights times the mean scores of classes, and of weighted scores.
