@@ -15,6 +15,7 @@ from gradlab.sequences import (
     tasks,
 )
 from gradlab.sequences.enumerated import EnumeratedPolicy
+from gradlab.sequences.held import HeldPolicy
 from gradlab.sequences.moments import all_moments
 
 __all__ = ["run"]
@@ -54,8 +55,18 @@ def _of_transformers() -> list[Ratio]:
         def moments(policy=policy, task=task, rollout=None) -> None:  # type: ignore[no-untyped-def]
             all_moments([parse(name) for name in _TEN], [EnumeratedPolicy(policy, task, rollout)])
 
+        def scores(policy=policy, task=task) -> None:  # type: ignore[no-untyped-def]
+            # What any sum over squared estimates needs: the scores of all tokens, none kept.
+            held, tree = HeldPolicy(policy, task), task.tree
+            at = {}
+            for start, count in tree.blocks(2**22 // (held.size * tree.vocabulary), even=True):
+                rows = tree.contexts(tree.deepest, start, count)
+                at.setdefault(count, torch.full((count,), tree.deepest))
+                held.scores(rows, at[count])
+
         works = {
             "bare": bare,
+            "scores": scores,
             "gradient": lambda policy=policy, task=task: exact_gradient(policy, task),
             "on": moments,
             "off": lambda moments=moments, rollout=rollout: moments(rollout=rollout),
@@ -64,9 +75,11 @@ def _of_transformers() -> list[Ratio]:
         found = {name: _seconds(work) for name, work in works.items()}
         found["bare"] = (found["bare"] + _seconds(bare)) / 2
         what = f"{vocabulary}^{horizon} sequences, {sum(p.numel() for p in parameters)} parameters"
-        targets = {"gradient": 1.5, "on": 3.0, "off": 3.0}
+        targets: dict[str, float | None]
+        targets = {"gradient": 1.5, "scores": None, "on": 3.0, "off": 3.0}
         named = {
             "gradient": "exact gradient",
+            "scores": "scores alone, no sums of them",
             "on": "moments of ten estimators on policy",
             "off": "and off policy",
         }

@@ -136,6 +136,26 @@ class Classes:
         return Asked(weightings(self.estimator), PAIRS, self.place, len(self.rewards))
 
 
+@dataclass(frozen=True)
+class _TokenWeights:
+    """What a loss and a KL term weigh the tokens of a sequence with; equal ones compare equal.
+
+    `averaged`: whether a mean over the tokens of the sequence is taken; `kind`: PLUS, MINUS or OWN.
+    """
+
+    estimator: PolicyGradient
+    averaged: bool
+    kind: int
+
+    def __call__(self, known: Known) -> Tensor:
+        tokens = (known.log_prob, known.rollout_log_prob, known.lengths, known.reference_log_prob)
+        if self.kind == OWN:
+            found = self.estimator.own_weights(*tokens)
+        else:
+            found = self.estimator.token_weights(*tokens, sign=1 if self.kind == PLUS else -1)
+        return found / known.lengths[:, None] if self.averaged else found
+
+
 def weightings(estimator: PolicyGradient) -> list[Weighting]:
     """Return the weights of tokens for a positive advantage, a negative one, and without one.
 
@@ -145,25 +165,14 @@ def weightings(estimator: PolicyGradient) -> list[Weighting]:
     Returns:
         Three weightings; a mean over the tokens of each sequence is in them.
     """
-
-    def given(known: Known) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        return known.log_prob, known.rollout_log_prob, known.lengths, known.reference_log_prob
-
-    def averaged(known: Known, weights: Tensor) -> Tensor:
-        if isinstance(estimator.aggregation, SequenceMean):
-            return weights / known.lengths[:, None]
-        return weights
-
-    def plus(known: Known) -> Tensor:
-        return averaged(known, estimator.token_weights(*given(known), sign=1))
-
-    def minus(known: Known) -> Tensor:
-        return averaged(known, estimator.token_weights(*given(known), sign=-1))
-
-    def own(known: Known) -> Tensor:
-        return averaged(known, estimator.own_weights(*given(known)))
-
-    return [plus, minus, own]
+    averaged = isinstance(estimator.aggregation, SequenceMean)
+    loss = PolicyGradient(loss=estimator.loss)
+    minus = PLUS if estimator.loss.signless else MINUS
+    return [
+        _TokenWeights(loss, averaged, PLUS),
+        _TokenWeights(loss, averaged, minus),
+        _TokenWeights(loss.with_(kl=estimator.kl), averaged, OWN),
+    ]
 
 
 def group_moments(

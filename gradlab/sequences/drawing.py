@@ -17,6 +17,7 @@ from gradlab.moments import GROUPS, Groups, Moments
 from gradlab.progress import Progress
 from gradlab.reproducible import block_generator, check_seed, single_thread
 from gradlab.sequences.class_sums import couples_prompts
+from gradlab.sequences.faults import PolicyError
 from gradlab.sequences.group import Group
 from gradlab.sequences.held import HeldPolicy
 from gradlab.sequences.moments import estimator_of
@@ -45,6 +46,9 @@ def sample_sequences(
     Returns:
         Tokens [n, T] and lengths [n].
 
+    Raises:
+        PolicyError: If the policy has no probabilities after a sampled prefix.
+
     Example:
         >>> from gradlab.sequences import Tabular, tasks
         >>> held = HeldPolicy(Tabular(3, 3), tasks.parity())
@@ -56,9 +60,17 @@ def sample_sequences(
     tokens = torch.full((n, task.horizon), task.tree.padding)
     lengths = torch.full((n,), task.horizon)
     for t in range(task.horizon):
-        p = policy.log_probs(tokens)[:, t].exp()
-        drawn = torch.multinomial(p, 1, generator=generator).squeeze(1)
         going = lengths > t
+        p = policy.log_probs(tokens)[:, t].exp()
+        if p[going].isnan().any():
+            at = int((p.isnan().any(-1) & going).nonzero()[0])
+            raise PolicyError(
+                f"after the prefix {tokens[at, :t].tolist()} the {policy.what} has no "
+                "probabilities: its logits contain NaN or +inf, or all are -inf"
+            )
+        # What stands behind the end is not drawn, whatever the policy says of it.
+        p = torch.where(going[:, None], p, 1.0)
+        drawn = torch.multinomial(p, 1, generator=generator).squeeze(1)
         tokens[going, t] = drawn[going]
         if task.end is not None:
             lengths[going & (drawn == task.end)] = t + 1

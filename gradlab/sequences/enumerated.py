@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gradlab.exact.enumeration import TooLargeError
-from gradlab.sequences.faults import SupportError
+from gradlab.sequences.faults import PolicyError, SupportError
 from gradlab.sequences.held import HeldPolicy
 from gradlab.sequences.policy_contract import Policy, name_of_policy
 from gradlab.sequences.task import Task, rewarded
@@ -114,6 +114,15 @@ class EnumeratedPolicy:
             log_p = held.log_probs(self.tree.contexts(self.tree.deepest, start, count))
             for t, part, rows in self.begun(start, count):
                 found[t][part] = log_p[rows, t]
+        for t, table in enumerate(found):
+            wrong = table.isnan().any(-1)
+            if wrong.any():
+                at = int(wrong.nonzero()[0])
+                prefix = self.tree.contexts(t, at, 1)[0, :t].tolist()
+                raise PolicyError(
+                    f"after the prefix {prefix} the {held.what} has no probabilities: its logits "
+                    "contain NaN or +inf, or all are -inf"
+                )
         return found
 
     def call_blocks(self) -> Iterator[tuple[int, int]]:
@@ -170,6 +179,29 @@ class EnumeratedPolicy:
                 "divergence is infinite"
             )
         return torch.where(self.probabilities > 0, found, 0.0)
+
+    @property
+    def divergence(self) -> Float[Tensor, ""]:
+        """KL(pi || ref) of whole sequences."""
+        return self.probabilities @ self.penalties
+
+    def divergence_weights(self) -> list[Float[Tensor, "_ V"]]:
+        """Return what the gradient of the divergence weighs scores with."""
+        # The mean is taken off: the scores sum to 0, and an offset would cost digits.
+        return self.totals(self.probabilities * (self.penalties - self.divergence))
+
+    @cached_property
+    def surrogate(self) -> tuple[Tensor, list[Tensor]]:
+        """The surrogate under the rollout policy, and what its gradient weighs scores with."""
+        earned, reached = self.totals(self.sampled * self.rewards), self.totals(self.sampled)
+        value, weights = torch.zeros((), dtype=torch.float64), []
+        for log_pi, r, n in zip(self.log_pi, earned, reached, strict=True):
+            visits = n.sum(-1, keepdim=True)
+            mean = r.sum(-1, keepdim=True) / visits.clamp_min(1e-300)
+            ratio = torch.where(n > 0, log_pi.exp() / (n / visits), 0.0)
+            value = value + (ratio * (r - mean * n)).sum()
+            weights.append(ratio * r)
+        return value, weights
 
     @cached_property
     def rewards(self) -> Float[Tensor, " S"]:

@@ -12,6 +12,7 @@ from torch.func import functional_call, grad, vjp, vmap
 from gradlab.sequences.faults import PolicyError
 from gradlab.sequences.policy_contract import Policy, check_policy, logits_of
 from gradlab.sequences.task import Task
+from gradlab.sequences.token_scores import TokenScores
 
 __all__ = ["HeldPolicy"]
 
@@ -38,7 +39,7 @@ class HeldPolicy:
         >>> from gradlab.sequences import Tabular
         >>> task = Task(lambda tokens, lengths: lengths.double(), 3, 3, end=2)
         >>> held = HeldPolicy(Tabular(3, 3), task)
-        >>> held.size, held.scores(torch.zeros(1, 3).long(), torch.tensor([0]))[0].shape
+        >>> held.size, held.scores(torch.zeros(1, 3).long(), torch.tensor([0])).by_token.shape
         (39, torch.Size([1, 3, 39]))
     """
 
@@ -119,7 +120,10 @@ class HeldPolicy:
             def call(tokens: Tensor) -> Any:
                 return functional_call(policy, values, (tokens,))
 
-            log_p = logits_of(call, self.task, row).to(torch.float64).log_softmax(-1)
+            logits = logits_of(call, self.task, row)
+            # What stands behind the end has no weight, and may be NaN.
+            logits = torch.where((weight != 0).any(-1, keepdim=True), logits, 0.0)
+            log_p = logits.to(torch.float64).log_softmax(-1)
             # A masked token has no weight, and log pi of -inf.
             return torch.where(weight != 0, log_p * weight, 0.0).sum()
 
@@ -131,61 +135,51 @@ class HeldPolicy:
         assert isinstance(policy, nn.Module)
         return policy, {k: v.detach() for k, v in policy.named_parameters() if v.requires_grad}
 
-    def scores(
-        self, tokens: Int[Tensor, "B T"], at: Int[Tensor, " B"]
-    ) -> tuple[Float[Tensor, "B V P"], Int[Tensor, "B V"]]:
-        """Return the score grad log pi(v | prefix) of each token at one place of each sequence.
-
-        The likeliest token comes first: the scores of a prefix sum to 0 with weights pi, so that
-        its score follows from the others.
+    def scores(self, tokens: Int[Tensor, "B T"], at: Int[Tensor, " B"]) -> TokenScores:
+        """Return the scores grad log pi(v | prefix) of all tokens at one place of each sequence.
 
         Args:
             tokens: Sequences [B, T].
             at: The place in each of them.
-
-        Returns:
-            The scores, and the row of each token among those of its prefix.
         """
         with torch.no_grad():
             log_p = self.log_probs(tokens)
         p, order = log_p[torch.arange(len(at)), at].exp().sort(-1, descending=True)
         weights = torch.nn.functional.one_hot(order[:, 1:], p.shape[-1]).to(torch.float64)
-        found = torch.empty(*p.shape, self.size, dtype=torch.float64)
-        self._products(tokens, at, weights, out=found[:, 1:])
-        found[:, :1] = -((p[:, 1:] / p[:, :1])[:, None] @ found[:, 1:])
-        return found, order.argsort(-1)
+        others = self._products(tokens, at, weights)
+        return TokenScores(others, -p[:, 1:] / p[:, :1], order.argsort(-1))
 
-    def _products(self, tokens: Tensor, at: Tensor, weights: Tensor, out: Tensor) -> None:
-        """Write the gradients of K weighted sums of log pi at one place of each row, [B, K, P]."""
+    def _products(self, tokens: Tensor, at: Tensor, weights: Tensor) -> Tensor:
+        """Return the gradients of K weighted sums of log pi at one place of each row, [B, K, P]."""
         if self._vmapped:
             try:
                 parts = self._by_vmap(tokens, at, weights)
             except RuntimeError:  # code that torch.func cannot trace
                 self._vmapped = False
             else:
-                sizes = [part[0, 0].numel() for part in parts]
-                for part, place in zip(parts, out.split(sizes, -1), strict=True):
-                    place.copy_(part.flatten(2))
-                return
-        out.copy_(self._one_by_one(tokens, at, weights))
+                return torch.cat([part.flatten(2) for part in parts], 2).to(torch.float64)
+        return self._one_by_one(tokens, at, weights)
 
     def _by_vmap(self, tokens: Tensor, at: Tensor, weights: Tensor) -> list[Tensor]:
         policy, named = self._traced()
 
-        def products(row: Tensor, place: Tensor, each: Tensor) -> list[Tensor]:
+        def products(row: Tensor, here: Tensor, each: Tensor) -> list[Tensor]:
             def log_p(values: dict[str, Tensor]) -> Tensor:
                 def call(tokens: Tensor) -> Any:
                     return functional_call(policy, values, (tokens,))
 
                 found = logits_of(call, self.task, row[None])[0]
-                return found.index_select(0, place[None])[0].to(torch.float64).log_softmax(-1)
+                # An index of each row would be a loop over the rows in the backward.
+                found = torch.where(here[:, None], found, 0.0).sum(0)
+                return found.to(torch.float64).log_softmax(-1)
 
             back = vjp(log_p, named)[1]
             (found,) = vmap(back)(each)
             return [found[name] for name in named]
 
+        here = torch.arange(self.task.horizon) == at[:, None]
         with torch.no_grad():
-            return vmap(products)(tokens, at, weights)
+            return vmap(products)(tokens, here, weights)
 
     def _one_by_one(self, tokens: Tensor, at: Tensor, weights: Tensor) -> Tensor:
         """Return the products row by row: any code of autograd will do, slowly."""

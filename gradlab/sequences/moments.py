@@ -22,7 +22,8 @@ from gradlab.sequences.class_sums import (
     is_independent,
 )
 from gradlab.sequences.enumerated import EnumeratedPolicy
-from gradlab.sequences.finite_states import FiniteStates, enumerated_policy, finite_moments
+from gradlab.sequences.finite_moments import finite_moments
+from gradlab.sequences.finite_states import FiniteStates, enumerated_policy
 from gradlab.sequences.known import Known, known_of
 from gradlab.sequences.policy_contract import Policy
 from gradlab.sequences.policy_gradient import PolicyGradient
@@ -269,7 +270,11 @@ def _answers(asked: list[Asked], on: EnumeratedPolicy) -> list[Tables | ValueErr
     """Return the sums for each question; equal weights are summed once, weights of 0 never."""
     shared: dict[tuple[int, int], _Shared] = {}
     first: dict[Sums, Weighting] = {}
-    every = [[_sums(weigh, on) for weigh in one.weightings] for one in asked]
+    known: dict[Weighting, Sums] = {}
+    for weigh in (weigh for one in asked for weigh in one.weightings):
+        if weigh not in known:
+            known[weigh] = _sums(weigh, on)
+    every = [[known[weigh] for weigh in one.weightings] for one in asked]
     keys = []
     for one, sums in zip(asked, every, strict=True):
         number = torch.arange(1, len(one.place) + 1)

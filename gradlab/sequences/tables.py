@@ -14,6 +14,7 @@ from torch import Tensor
 from gradlab.exact.enumeration import TooLargeError
 from gradlab.sequences.enumerated import EnumeratedPolicy
 from gradlab.sequences.known import Known
+from gradlab.sequences.token_scores import TokenScores
 from gradlab.sequences.tree import Leaves
 
 __all__ = ["Asked", "Tables", "Weighting", "tables"]
@@ -129,7 +130,8 @@ def tables(on: EnumeratedPolicy, asked: Sequence[Asked]) -> list[Tables]:
         for table, buffer in zip(found, of_nodes, strict=True):
             if not buffer.numel():
                 continue
-            table.means.flatten(0, 1).add_(buffer.view(-1, subtree.nodes) @ subtree.scores)
+            weights = buffer.view(-1, *subtree.scores.rank.shape)
+            table.means.flatten(0, 1).add_(subtree.scores.sums(weights))
     return found
 
 
@@ -171,35 +173,29 @@ def _inside(leaves: Leaves, wide: Leaves) -> bool:
 class _Subtree:
     """The scores of all tokens after the contexts of a subtree and above it.
 
-    `ranges`: (first, how many) contexts per depth; `begun`: those whose sequences belong here;
-    `rows`: the row of each token among those of its context.
+    `ranges`: (first, how many) contexts per depth; `begun`: those whose sequences belong here.
     """
 
     on: EnumeratedPolicy
     ranges: list[tuple[int, int]]
     begun: list[tuple[int, int]]
-    scores: Float[Tensor, "N P"]
-    rows: Int[Tensor, "n V"]
+    scores: TokenScores
 
     @property
     def nodes(self) -> int:
         """Tokens after all contexts."""
-        return len(self.scores)
+        return self.scores.rank.numel()
 
     def leaves(self) -> Iterator[tuple[Leaves, Tensor, Tensor]]:
         """Yield sequences, the inner products of their scores [n, t, t], their tokens' numbers."""
         tree, vocabulary = self.on.tree, self.on.task.vocabulary
-        path = self.scores.new_zeros(1, 0, self.scores.shape[1])
-        gram = self.scores.new_zeros(1, 0, 0)
+        paths: list[Tensor] = []
+        gram = torch.zeros(1, 0, 0, dtype=torch.float64)
         numbers = torch.zeros(1, 0, dtype=torch.int64)
         offset = 0
         for depth, (first, many) in enumerate(self.ranges):
-            size = many * vocabulary
-            here = self.scores[offset : offset + size].unflatten(0, (many, vocabulary))
-            cross = here @ path.mT
-            square = torch.linalg.vecdot(here, here)
-            row = self.rows[offset // vocabulary : offset // vocabulary + many]
-            own = offset + vocabulary * torch.arange(many)[:, None] + row
+            here = self.scores.part(offset, many)
+            cross, square = here.products(paths), here.squares()
 
             start, begun = self.begun[depth]
             ends = tree.tokens_from(depth)
@@ -208,19 +204,19 @@ class _Subtree:
                 context = torch.arange(start - first, start - first + begun)
                 context = context.repeat_interleave(leaves.tokens)
                 token = ends.repeat(begun)
-                at, last = row[context, token], own[context, token].unsqueeze(1)
-                products = _grown(gram[context], cross[context, at], square[context, at])
-                yield leaves, products, torch.cat([numbers[context], last], 1)
+                products = _grown(gram[context], cross[context, token], square[context, token])
+                last = vocabulary * (offset + context) + token
+                yield leaves, products, torch.cat([numbers[context], last[:, None]], 1)
             if depth == tree.deepest:
                 return
             below, children = self.ranges[depth + 1]
             index = torch.arange(below, below + children)
             parent, token = index // tree.branches - first, tree.going[index % tree.branches]
-            at = row[parent, token]
-            gram = _grown(gram[parent], cross[parent, at], square[parent, at])
-            path = torch.cat([path[parent], here[parent, at].unsqueeze(1)], 1)
-            numbers = torch.cat([numbers[parent], own[parent, token].unsqueeze(1)], 1)
-            offset += size
+            gram = _grown(gram[parent], cross[parent, token], square[parent, token])
+            paths.append(here.of(parent, token))
+            last = vocabulary * (offset + parent) + token
+            numbers = torch.cat([numbers[parent], last[:, None]], 1)
+            offset += many
 
 
 def _grown(gram: Tensor, cross: Tensor, square: Tensor) -> Tensor:
@@ -232,10 +228,10 @@ def _grown(gram: Tensor, cross: Tensor, square: Tensor) -> Tensor:
 
 def _subtrees(on: EnumeratedPolicy) -> Iterator[_Subtree]:
     tree = on.tree
-    of_context = on.held.size * (2 * tree.vocabulary + tree.horizon)
-    for start, count in tree.blocks(max(1, _SCORES // of_context)):
+    of_context = on.held.size * tree.vocabulary
+    for start, count in tree.blocks(max(1, _SCORES // of_context), even=True):
         ranges = [tree.ancestors(tree.deepest, start, count, t) for t in range(tree.horizon)]
         rows = [tree.contexts(t, *part) for t, part in enumerate(ranges)]
         at = [torch.full((len(part),), t) for t, part in enumerate(rows)]
-        scores, order = on.held.scores(torch.cat(rows), torch.cat(at))
-        yield _Subtree(on, ranges, tree.begun(start, count), scores.flatten(0, 1), order)
+        scores = on.held.scores(torch.cat(rows), torch.cat(at))
+        yield _Subtree(on, ranges, tree.begun(start, count), scores)

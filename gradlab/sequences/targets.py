@@ -118,7 +118,7 @@ class Return(_OfSequences):
 
 
 @dataclass(frozen=True)
-class Penalized(_OfSequences):
+class Penalized(Target):
     r"""The expected reward minus a penalty for leaving the reference policy.
 
     .. math:: J - \beta KL(\pi \| ref), \quad KL = E_\pi \log \frac{\pi(y)}{ref(y)}
@@ -147,15 +147,16 @@ class Penalized(_OfSequences):
         Args:
             on: The policy on a task.
         """
-        return on.probabilities @ self.worth(on)
+        return Return().value(on) - self.beta * on.divergence
 
-    def worth(self, on: EnumeratedPolicy) -> Float[Tensor, " S"]:
-        """Return the rewards minus the penalties.
+    def weights(self, on: EnumeratedPolicy) -> list[Float[Tensor, "_ V"]]:
+        """Return those of the rewards minus those of the penalties.
 
         Args:
             on: The policy on a task.
         """
-        return on.rewards - self.beta * on.penalties
+        each = zip(Return().weights(on), on.divergence_weights(), strict=True)
+        return [of_reward - self.beta * of_penalty for of_reward, of_penalty in each]
 
     def __str__(self) -> str:
         return f"J-KL(beta={self.beta:g})"
@@ -274,13 +275,7 @@ class Surrogate(Target):
         Args:
             on: The policy on a task.
         """
-        earned, reached = on.totals(on.sampled * on.rewards), on.totals(on.sampled)
-        found = torch.zeros((), dtype=torch.float64)
-        for log_pi, r, n in zip(on.log_pi, earned, reached, strict=True):
-            visits = n.sum(-1, keepdim=True)
-            mean = r.sum(-1, keepdim=True) / visits.clamp_min(1e-300)
-            found = found + (_ratio(log_pi, n) * (r - mean * n)).sum()
-        return found
+        return on.surrogate[0]
 
     def weights(self, on: EnumeratedPolicy) -> list[Float[Tensor, "_ V"]]:
         """Return pi(v | x) mu(x) Q(x, v) of each token v after each context x.
@@ -289,19 +284,10 @@ class Surrogate(Target):
             on: The policy on a task.
         """
         on.check_support()
-        earned, reached = on.totals(on.sampled * on.rewards), on.totals(on.sampled)
-        return [
-            _ratio(log_pi, n) * r for log_pi, r, n in zip(on.log_pi, earned, reached, strict=True)
-        ]
+        return on.surrogate[1]
 
     def __str__(self) -> str:
         return "surrogate"
-
-
-def _ratio(log_pi: Tensor, reached: Tensor) -> Tensor:
-    """Return pi/mu of each token, 0 where it is never sampled; `reached` is mu of prefixes."""
-    mu = reached / reached.sum(-1, keepdim=True)
-    return torch.where(reached > 0, log_pi.exp() / mu, 0.0)
 
 
 def _levels(on: EnumeratedPolicy) -> tuple[Tensor, Tensor, Tensor]:

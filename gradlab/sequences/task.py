@@ -17,6 +17,8 @@ __all__ = ["Reward", "Task", "rewarded", "tasks_of"]
 Reward = Callable[[Int[Tensor, "B T"], Int[Tensor, " B"]], Tensor]
 """From tokens [B, T] and lengths [B] to rewards [B], or to dense rewards [B, T]."""
 
+# The largest size of a reward: moments square it.
+_LARGEST = 1e100
 # Sequences on which a reward is asked whether it reads what it must not.
 _ASKED = 64
 
@@ -164,6 +166,11 @@ def _rewards(task: Task, tokens: Tensor, lengths: Tensor) -> Tensor:
         shown = tokens[at, : int(lengths[at])].tolist()
         what = "NaN" if found[at].isnan().any() else "infinite"
         raise RewardError(f"the reward of the sequence {shown} is {what}; every one must be finite")
+    if len(found) and float(found.abs().max()) > _LARGEST:
+        raise RewardError(
+            f"a reward of {float(found.abs().max()):.3g} has a square that is not finite; rewards "
+            f"may be up to {_LARGEST:g} in size: divide them by a constant"
+        )
     return found
 
 

@@ -137,13 +137,19 @@ class Tree:
         count = max(leaves.contexts, self._power(contexts, self.width(leaves.depth)))
         return self.leaves_of(leaves.depth, leaves.start // count * count, count)
 
-    def blocks(self, most: int) -> Iterator[tuple[int, int]]:
+    def blocks(self, most: int, *, even: bool = False) -> Iterator[tuple[int, int]]:
         """Yield (start, count) of whole subtrees, by their contexts of the deepest level.
 
         Args:
             most: Deepest contexts of a block.
+            even: Whether a block may be several neighbouring subtrees of equal size.
         """
-        count = self._power(most, self.width(self.deepest))
+        width = self.width(self.deepest)
+        count = self._power(most, width)
+        if even:
+            # Of siblings, so that their ancestors are the same.
+            fits = (k for k in range(1, self.branches) if self.branches % k == 0)
+            count *= max((k for k in fits if k * count <= min(most, width)), default=1)
         for start in range(0, self.width(self.deepest), count):
             yield start, count
 

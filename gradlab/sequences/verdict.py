@@ -61,6 +61,12 @@ class PolicyVerdict(Verdict):
     cosine: float = math.nan
     off_policy: bool = False
 
+    @property
+    def unit(self) -> tuple[float, str]:
+        """What biases are relative to: the gradient's length, or the deviation, or the reward."""
+        size, name = super().unit
+        return (size, "units of reward") if name == "one unit of f" else (size, name)
+
     def row(self) -> dict[str, Any]:
         """Return the verdict as one row of a table; biases relative to `unit`."""
         bias, (length, unit) = self.relative_bias, self.unit
@@ -90,6 +96,8 @@ class PolicyVerdict(Verdict):
     def _evidence(self) -> list[str]:
         if self.reason and not self.target.any():
             return []
+        if not self.target.any():
+            return [f"Target: the gradient of {self.objective} is 0.", f"How: {self.how}."]
         factor = "" if self.wanted == 1 else f"{self.wanted:.6g} times "
         where = "off" if self.off_policy else "on"
         lines = [f"Target: {factor}the gradient of {self.objective}, {where} policy."]

@@ -185,6 +185,11 @@ def _exact(moments: Moments, ons: list[EnumeratedPolicy], shared: dict[str, Any]
     size = float(target.norm()) + float(moments.mean.norm()) + math.sqrt(moments.variance.value)
     size += _summed_size(ons)
     rounding = _ULPS * torch.finfo(torch.float64).eps * size
+    deviation = math.sqrt(moments.variance.value)
+    if float(target.norm()) <= rounding:
+        # Nothing but rounding, in whose lengths a bias would be no number to read.
+        shared["target"] = target = torch.zeros_like(target)
+        deviation = deviation if deviation > rounding else 0.0
     bias = moments.mean - target
     unbiased = float(bias.norm()) <= rounding
     how = f"all {sum(on.tree.size for on in ons):,} sequences and all groups of them are summed"
@@ -197,7 +202,7 @@ def _exact(moments: Moments, ons: list[EnumeratedPolicy], shared: dict[str, Any]
         method="exact",
         bias2=Measured(float(bias.square().sum()), 0.0),
         limit=rounding,
-        deviation=math.sqrt(moments.variance.value),
+        deviation=deviation,
         how=how,
     )
 

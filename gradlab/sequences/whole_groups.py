@@ -131,8 +131,7 @@ class _Every:
         }
         rows = [tree.contexts(t, 0, tree.width(t)) for t in range(tree.horizon)]
         at = [torch.full((len(part),), t) for t, part in enumerate(rows)]
-        scores, order = on.held.scores(torch.cat(rows), torch.cat(at))
-        self.scores = scores.gather(1, order[..., None].expand_as(scores)).flatten(0, 1)
+        self.scores = on.held.scores(torch.cat(rows), torch.cat(at)).by_token.flatten(0, 1)
         offsets = torch.tensor([0, *(len(part) for part in rows)]).cumsum(0) * vocabulary
         # Padding has coefficient 0, wherever it points.
         self.nodes = torch.zeros(tree.size, tree.horizon, dtype=torch.int64)

@@ -14,6 +14,7 @@ from gradlab.sequences import (
     exact_value,
     monte_carlo,
     tasks,
+    verify,
 )
 from gradlab.sequences.faults import (
     BatchPolicyError,
@@ -156,6 +157,10 @@ def task_of(reward, **given):
     [
         (lambda t, n: torch.where(n == 2, torch.nan, 1.0), r"of the sequence \[0, 2\] is NaN"),
         (lambda t, n: torch.where(n == 3, torch.inf, 1.0), "is infinite; every one must be finite"),
+        (
+            lambda t, n: 1e200 * t[:, 0].double(),
+            "a reward of 2e.200 has a square that is not finite",
+        ),
         (lambda t, n: torch.zeros(2), r"must return \[\d+\] or, dense, \[\d+, 3\]"),
         (lambda t, n: [0.0] * len(t), "must return a tensor .* not list"),
         (lambda t, n: t[:, 2].double(), "depends on what stands behind its end: mask the tokens"),
@@ -212,6 +217,39 @@ def test_a_rollout_policy_without_the_support_of_the_policy_is_named():
     found = exact_moments("IS", masked(), tasks.parity(), rollout=Tabular(3, 3))
     truth = exact_gradient(masked(), tasks.parity())
     assert float((found.mean - truth).abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
+def test_one_prefix_without_probabilities_is_named(value):
+    policy = Tabular(4, 5)
+    with torch.no_grad():
+        policy.table[340] = value  # after tokens 3, 3, 3, 3
+    task = Task(lambda tokens, lengths: tokens[:, 0].double(), 4, 5)
+    with pytest.raises(PolicyError, match=r"after the prefix \[3, 3, 3, 3\] the policy has"):
+        exact_value(policy, task)
+    with pytest.raises(PolicyError, match="the rollout policy has no probabilities"):
+        exact_moments("RLOO", Tabular(4, 5), task, rollout=policy)
+    with pytest.raises(PolicyError, match=r"after the prefix \[3, 3, 3, 3\] the policy has"):
+        monte_carlo("RLOO(g=16)", policy, task, 640)
+
+
+def test_logits_behind_the_end_do_not_matter():
+    policy, task = Tabular(3, 3), tasks.parity()
+    wanted = monte_carlo("RLOO", policy, task, 64).mean
+    with torch.no_grad():
+        policy.table[-1] = torch.nan  # after tokens 2, 2, of which the first one is the end
+    assert torch.equal(monte_carlo("RLOO", policy, task, 64).mean, wanted)
+    assert float(exact_value(policy, task)) == float(exact_value(Tabular(3, 3), task))
+
+
+@pytest.mark.parametrize("reward", [1.0, -1e6])
+@pytest.mark.parametrize("text", ["RLOO", "GRPO"])
+def test_a_constant_reward_has_a_gradient_of_zero_and_says_so(text, reward):
+    task = task_of(lambda tokens, lengths: torch.full(lengths.shape, reward).double())
+    verdict = verify(text, Tabular(3, 3), task)
+    assert verdict.outcome == "UNBIASED"
+    assert "bias 0.0e+00 units of reward" in str(verdict)
+    assert "the gradient of J is 0" in verdict.explain()
 
 
 def test_an_infinite_divergence_is_named():
