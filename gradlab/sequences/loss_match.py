@@ -25,6 +25,7 @@ from gradlab.sequences.ratios import (
     PolicyLoss,
     Score,
 )
+from gradlab.sequences.selected_losses import OPSM, ClipCov, KLCov
 from gradlab.sequences.sequence_losses import GMPO, GSPO, LUSPO
 
 __all__ = ["Match", "match_of", "named"]
@@ -121,7 +122,7 @@ def match_of(own: OwnLoss, frame: Frame, term: Own, up: Response, down: Response
     groups = [random_batch(tried, 5), random_batch(tried, 6, spread=1.5)]
     measured = torch.stack([tried.coefficients(group) for group in groups])
     best = Match(PolicyGradient(), 1.0, math.inf, not own.takes_rewards)
-    for loss in _losses(up, down, term):
+    for loss in (*_losses(up, down, term), *_selected(own, up, down)):
         aggregations = [frame.aggregation]
         if isinstance(loss, LUSPO):
             aggregations = [SequenceMean()] if isinstance(frame.aggregation, Sum) else []
@@ -173,6 +174,29 @@ def _losses(up: Response, down: Response, term: Own) -> Iterator[PolicyLoss]:
     if level in ("token", "prefix", "sequence", "geometric"):
         yield Score(level)
     yield VESPO()
+
+
+def _selected(own: OwnLoss, up: Response, down: Response) -> Iterator[PolicyLoss]:
+    """Return losses that leave tokens out; their bounds are settings, which no response shows."""
+    high, low = _rounded(up.high), _rounded(down.low)
+    clip = {"low": _rounded(1 - low), "high": _rounded(high - 1)} if math.isfinite(high) else {}
+    given = {name: float(own.settings.get(key, at)) for key, name, at in _BOUNDS}
+    yield KLCov(given["kl_share"], given["coef"])
+    yield KLCov(given["kl_share"], 1.0)
+    yield ClipCov(given["share"], given["least"], given["most"], **clip)
+    for delta in (own.settings.get(key) for key in ("off_policy_mask_threshold", "opsm_delta")):
+        if isinstance(delta, int | float):
+            yield OPSM(float(delta), **clip)
+    yield OPSM(**clip)
+
+
+_BOUNDS = (
+    ("kl_cov_ratio", "kl_share", 2e-4),
+    ("ppo_kl_coef", "coef", 0.1),
+    ("clip_cov_ratio", "share", 2e-4),
+    ("clip_cov_lb", "least", 1.0),
+    ("clip_cov_ub", "most", 5.0),
+)
 
 
 def _rounded(x: float) -> float:

@@ -39,6 +39,7 @@ from gradlab.sequences.own_loss import OwnLoss
 from gradlab.sequences.policy_gradient import PolicyGradient
 from gradlab.sequences.random_batches import random_batch
 from gradlab.sequences.ratios import DRO, Score
+from gradlab.sequences.shrunk_advantages import Shrunk
 from gradlab.sequences.success_advantages import MaximumLikelihood, MaxMinusSecond, PassAtK
 
 __all__ = ["Frame", "Own", "Response", "frame_of", "of_rewards", "own_of", "plain", "response_of"]
@@ -53,6 +54,7 @@ _ADVANTAGES: tuple[Advantage, ...] = (
     *(BatchStd(eps) for eps in (0.0, 1e-4)),
     *(TokenWhitened(c, e) for c in (False, True) for e in (0.0, 1e-8)),
     *(NonzeroScaled(), MaxMinusSecond(), PassAtK(2), MaximumLikelihood()),
+    *(Shrunk(e) for e in (0.0, 1e-6)),
     *(BatchCentred(), *(StdTwice(e) for e in _EPS), *(NormalizedAgain(e) for e in _EPS)),
 )
 

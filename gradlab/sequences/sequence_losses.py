@@ -21,6 +21,7 @@ from gradlab.sequences.ratios import (
     PolicyLoss,
     Score,
 )
+from gradlab.sequences.selected_losses import OPSM, ClipCov, KLCov
 from gradlab.sequences.tokens import Tokens, safe_exp
 
 __all__ = ["GMPO", "GSPO", "LOSSES", "LUSPO"]
@@ -123,6 +124,9 @@ class GMPO(PolicyLoss):
 
 LOSSES: dict[str, type[PolicyLoss]] = {
     cls.name: cls
-    for cls in (Score, PPO, CISPOCap, CISPOBand, SAPO, GSPO, LUSPO, GMPO, VESPO, DPPO, DRO)
+    for cls in (
+        *(Score, PPO, CISPOCap, CISPOBand, SAPO, GSPO, LUSPO, GMPO, VESPO, DPPO, DRO),
+        *(ClipCov, KLCov, OPSM),
+    )
 }
 """The policy losses by their names."""
