@@ -19,6 +19,11 @@ _PLUS_PLUS = "Hu 2025, arXiv 2501.03262"
 _PUBLISHED: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("REINFORCE", {"advantage": "raw", "g": 1}, "Williams 1992"),
     ("RLOO", {"advantage": "loo"}, "Ahmadian et al. 2024, arXiv 2402.14740"),
+    (
+        "RLOO-TRL",
+        {"advantage": "loo", "loss": "PPO-sequence", "aggregation": "SEQ"},
+        "Ahmadian et al. 2024, arXiv 2402.14740",
+    ),
     ("centred", {"advantage": "centred"}, _DR_GRPO),
     ("GRPO", {"advantage": "group-std", "aggregation": "SEQ", "loss": "PPO"}, _DEEPSEEK),
     ("Dr.GRPO", {"advantage": "centred", "aggregation": "CONST", "loss": "PPO"}, _DR_GRPO),

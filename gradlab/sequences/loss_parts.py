@@ -42,10 +42,12 @@ from gradlab.sequences.ratios import DRO, Score
 from gradlab.sequences.shrunk_advantages import Shrunk
 from gradlab.sequences.success_advantages import MaximumLikelihood, MaxMinusSecond, PassAtK
 
-__all__ = ["Frame", "Own", "Response", "frame_of", "of_rewards", "own_of", "plain", "response_of"]
+__all__ = ["Frame", "Own", "Response", "frame_of", "left_out_at", "of_rewards", "own_of", "plain", "response_of"]
 
 # What may be left of a part that is recognized; constants such as 1e-8 differ between trainers.
 FITS = 1e-4
+# The largest constant that a sum over tokens is taken to be divided by.
+_LONGEST = 2**17
 
 
 _EPS = (0.0, 1e-4, 1e-6, 1e-8, 1e-5)
@@ -139,7 +141,7 @@ def frame_of(own: OwnLoss) -> Frame:
     own = plain(own)
     groups = [random_batch(own, seed, on_policy=True) for seed in (1, 2)]
     binary = (groups[1].rewards > 0).double()
-    binary[:, :2] = torch.tensor([1.0, 0.0])  # no group has equal rewards
+    binary[:, :2] = torch.tensor([1.0, 0.0])[: own.g]  # no group has equal rewards
     groups.append(replace(groups[1], rewards=binary))
     measured = torch.stack([of_rewards(own, group) for group in groups])
     best = Frame(Raw(), Sum(), 0, 1.0, math.inf)
@@ -164,13 +166,17 @@ def _with_constant(frame: Frame, horizon: int) -> Frame:
         return frame
     whole = horizon if isinstance(frame.aggregation, Constant) else 1
     length = whole / frame.factor
-    if abs(length - round(length)) > 1e-6 * length or round(length) < 3:
+    if abs(length - round(length)) > 1e-6 * length or not 3 <= round(length) <= _LONGEST:
         return frame
     return replace(frame, aggregation=Constant(round(length)), factor=1.0)
 
 
 def _far(frame: Frame) -> float:
-    return abs(math.log(abs(frame.factor) or 1e-300))
+    """Return how far a factor is from 1; a power of ten is a change of units, and is near."""
+    digits = math.log10(abs(frame.factor) or 1e-300)
+    if abs(digits) > 2 and abs(digits - round(digits)) < 1e-6:
+        return 0.0
+    return abs(digits) * math.log(10)
 
 
 def _frames(own: OwnLoss) -> Iterator[tuple[Advantage, Aggregation, int]]:
@@ -347,6 +353,35 @@ def response_of(own: OwnLoss, sign: int) -> Response:
     scale = power if power else 1.0
     bounds = (0.0 if low == -math.inf else math.exp(scale * low), math.exp(scale * high))
     return Response(own_slope, later, earlier, bounds[0], bounds[1], beyond, below)
+
+
+def left_out_at(own: OwnLoss) -> float:
+    """Return the mean of log mu/pi above which sequences of negative advantage are left out.
+
+    Args:
+        own: The loss.
+
+    Returns:
+        It; inf where all sequences count.
+
+    Example:
+        >>> def loss(log_prob, old_log_prob, advantages):
+        ...     kept = (advantages > 0) | ((old_log_prob - log_prob).mean(-1) < 0.05)
+        ...     return -((advantages * kept)[:, None] * log_prob).sum()
+        >>> round(left_out_at(OwnLoss(loss)), 6)
+        0.05
+    """
+    own = plain(own)
+    group = random_batch(own, 4, on_policy=True, equal=True)
+    base = of_rewards(own, group)
+    at = divmod(int(base[..., 0].argmin()), group.size)
+
+    def counts(x: float) -> bool:
+        rollout = group.log_prob.clone()
+        rollout[at] += x
+        return bool(of_rewards(own, replace(group, rollout_log_prob=rollout))[at].any())
+
+    return _edge(counts, 4.0)
 
 
 def _edge(follows, far: float) -> float:  # type: ignore[no-untyped-def]

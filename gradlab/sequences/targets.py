@@ -319,7 +319,7 @@ def _check_binary(on: EnumeratedPolicy) -> None:
 
 
 TARGETS: tuple[type[Target], ...] = (Return, Penalized, PassAt, MaxAt, Surrogate)
-"""All targets."""
+"""All targets that need no estimator; those of binary rewards are in `success_targets`."""
 
 
 def target_of(text: Target | str) -> Target:
