@@ -68,7 +68,11 @@ class Match:
             shown = ", ".join(parts) + " of the advantages that it is given"
         else:
             shown = str(e)
-        times = "" if abs(self.factor - 1) < max(SAME, 8 * self.rounding) else f" times {self.factor:.6g}"
+        times = (
+            ""
+            if abs(self.factor - 1) < max(SAME, 8 * self.rounding)
+            else f" times {self.factor:.6g}"
+        )
         if self.exact:
             return f"this is {shown}{times}"
         left = "nothing of it" if not math.isfinite(self.residual) else f"{self.residual:.2g} of it"

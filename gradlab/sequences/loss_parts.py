@@ -42,7 +42,17 @@ from gradlab.sequences.ratios import DRO, Score
 from gradlab.sequences.shrunk_advantages import Shrunk
 from gradlab.sequences.success_advantages import MaximumLikelihood, MaxMinusSecond, PassAtK
 
-__all__ = ["Frame", "Own", "Response", "frame_of", "left_out_at", "of_rewards", "own_of", "plain", "response_of"]
+__all__ = [
+    "Frame",
+    "Own",
+    "Response",
+    "frame_of",
+    "left_out_at",
+    "of_rewards",
+    "own_of",
+    "plain",
+    "response_of",
+]
 
 # What may be left of a part that is recognized; constants such as 1e-8 differ between trainers.
 FITS = 1e-4

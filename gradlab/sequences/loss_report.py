@@ -33,7 +33,7 @@ from gradlab.sequences.loss_parts import (
     plain,
     response_of,
 )
-from gradlab.sequences.own_loss import LossFunctionError, OwnLoss
+from gradlab.sequences.own_loss import OwnLoss
 from gradlab.text import filled
 
 __all__ = ["Fault", "LossReport", "examine"]
@@ -116,7 +116,9 @@ class LossReport:
         lines += [filled(f"fault: {fault}") for fault in self.faults]
         lines += ["no planted fault was recognized"] if not self.faults else []
         if self.rounding > 1e-12:
-            said = f"it computes with a precision of {self.rounding:.1g}: smaller effects are not seen"
+            said = (
+                f"it computes with a precision of {self.rounding:.1g}: smaller effects are not seen"
+            )
             lines.append(said)
         lines += [filled(str(found), indent=" " * 7) for found in self.findings]
         return "\n".join(lines)

@@ -300,7 +300,6 @@ class OwnLoss:
         first = faults[0] if "the loss raised" not in str(faults[0]) else faults[len(by_tokens) - 1]
         raise first
 
-
     def _moves(self, group: Group) -> tuple[bool, bool]:
         """Return whether there is a gradient, and whether with rewards 0 and 1 alone."""
         if bool(self.coefficients(group).any()) or not self.takes_rewards:

@@ -178,7 +178,9 @@ def _at(group, i):
     return replace(group, **{name: getattr(group, name)[i] for name in names})
 
 
-ON_POLICY_LOSSES = [loss for loss in LOSSES if loss not in ("GSPO", "GMPO", "LUSPO", "PPO-sequence", "Clip-Cov")]
+ON_POLICY_LOSSES = [
+    loss for loss in LOSSES if loss not in ("GSPO", "GMPO", "LUSPO", "PPO-sequence", "Clip-Cov")
+]
 
 
 @pytest.mark.parametrize("loss", ON_POLICY_LOSSES)
