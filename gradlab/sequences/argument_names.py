@@ -254,6 +254,7 @@ def known_arguments(function: Callable[..., Any], given: Mapping[str, Any]) -> d
 'response_mask': 'mask'}
     """
     found, starred = {}, ""
+    understood = ", ".join(names[0] for names in KNOWN_ARGUMENTS.values())
     for name, parameter in inspect.signature(forward_of(function)).parameters.items():
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             starred = str(parameter)
@@ -267,8 +268,8 @@ def known_arguments(function: Callable[..., Any], given: Mapping[str, Any]) -> d
             raise ValueError(
                 f"the loss has an argument {name!r} that is not understood"
                 f"{did_you_mean(name, _MEANING)}; rename it, or give its value in settings "
-                f"(--set {name}=VALUE). Understood are {', '.join(names[0] for names in KNOWN_ARGUMENTS.values())} "
-                "and the names that trainers have for them"
+                f"(--set {name}=VALUE). Understood are {understood} and the names that trainers "
+                "have for them"
             )
     kinds = set(found.values())
     if not kinds & {"log_prob", "log_ratio", "negative_log_ratio", "everything"}:

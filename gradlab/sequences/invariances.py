@@ -191,7 +191,7 @@ def _micro_batches(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Finding
 
 
 def _loss_of_part(own: OwnLoss, part: Group, whole: dict[str, int], leaf: Tensor) -> Tensor:
-    return own.loss(part, leaf, None, **whole)
+    return own.loss(part, leaf, None, changed=None, **whole)
 
 
 def _duplicated(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Finding]:

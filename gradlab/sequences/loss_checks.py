@@ -1,4 +1,4 @@
-"""Whether a loss can be examined at all: the same twice, finite, moved by rewards; or a sentence."""
+"""Whether a loss can be examined: the same twice, finite, moved by rewards; or a sentence."""
 
 from dataclasses import replace
 
@@ -32,7 +32,6 @@ def check_loss(own: OwnLoss) -> None:
     state = torch.random.get_rng_state()
     first = own.coefficients(group)
     draws = not torch.equal(state, torch.random.get_rng_state())
-    torch.random.set_rng_state(state)
     second = own.coefficients(group)
     torch.random.set_rng_state(state)
     apart = float((first.nan_to_num() - second.nan_to_num()).norm())
@@ -73,13 +72,13 @@ def _check_moved(own: OwnLoss, first: Tensor) -> None:
     kinds = set(own.kinds.values())
     if not kinds & {"advantages", "rewards", "token_rewards", "everything"}:
         raise LossFunctionError(
-            "the loss takes neither advantages nor rewards, so it is no policy gradient: give it an "
-            "argument advantages or rewards"
+            "the loss takes neither advantages nor rewards, so it is no policy gradient: give it "
+            "an argument advantages or rewards"
         )
     what = "rewards" if own.takes_rewards else "advantages"
     raise LossFunctionError(
-        f"the gradient of the loss does not depend on the {what}: it is that of log pi alone, whose "
-        "mean is 0"
+        f"the gradient of the loss does not depend on the {what}: it is that of log pi alone, "
+        "whose mean is 0"
     )
 
 

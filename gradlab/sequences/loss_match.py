@@ -138,7 +138,8 @@ def match_of(own: OwnLoss, frame: Frame, term: Own, up: Response, down: Response
                 frame.advantage, aggregation, loss, term.kl or NoKL(), g=own.g
             )
             wanted = torch.stack([estimator.coefficients(group) for group in groups])
-            factor = frame.factor
+            near = abs(frame.factor - 1) < 8 * (own.rounding or 0.0)
+            factor = 1.0 if near else frame.factor
             residual = float((measured - factor * wanted).norm() / measured.norm())
             found = Match(named(estimator), factor, residual, *end)
             if found.exact and best.exact:  # the same coefficients: the better known name

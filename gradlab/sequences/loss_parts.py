@@ -81,6 +81,7 @@ class Frame:
         power: k, where each sequence also counts n^k times.
         factor: What the estimate is to be divided by.
         residual: The relative difference that is left.
+        rounding: The relative precision that the loss computes in.
 
     Example:
         >>> Frame(Raw(), Sum(), 0, 1.0, 0.0).known
@@ -92,11 +93,12 @@ class Frame:
     power: int
     factor: float
     residual: float
+    rounding: float = 0.0
 
     @property
     def known(self) -> bool:
         """Whether nothing is left."""
-        return self.residual < FITS
+        return self.residual < max(FITS, 8 * self.rounding)
 
 
 def plain(own: OwnLoss) -> OwnLoss:
@@ -154,12 +156,13 @@ def frame_of(own: OwnLoss) -> Frame:
     binary[:, :2] = torch.tensor([1.0, 0.0])[: own.g]  # no group has equal rewards
     groups.append(replace(groups[1], rewards=binary))
     measured = torch.stack([of_rewards(own, group) for group in groups])
-    best = Frame(Raw(), Sum(), 0, 1.0, math.inf)
+    rounding = own.rounding or 0.0
+    best = Frame(Raw(), Sum(), 0, 1.0, math.inf, rounding)
     for advantage, aggregation, power in _frames(own):
         wanted = torch.stack([_weighed(group, advantage, aggregation, power) for group in groups])
         factor = float((measured * wanted).sum() / wanted.square().sum().clamp(min=1e-300))
         residual = float((measured - factor * wanted).norm() / measured.norm().clamp(min=1e-300))
-        found = Frame(advantage, aggregation, power, factor, residual)
+        found = Frame(advantage, aggregation, power, factor, residual, rounding)
         if found.known and best.known:
             # Of forms that differ by a factor alone, that whose factor is nearest to 1.
             nearer = _far(best) - _far(found)
@@ -346,14 +349,18 @@ def response_of(own: OwnLoss, sign: int) -> Response:
         moved = of_rewards(own, replace(group, rollout_log_prob=rollout))
         return moved[at] / base[at]
 
-    step = 1e-5
+    rounding = own.rounding or 0.0
+    step = max(1e-5, rounding ** (1 / 3))
     up, down = weights(step), weights(-step)
     slopes = (up.abs().log() - down.abs().log()) / (2 * step)
+    noise = 8 * rounding / step
+    slopes = torch.where(slopes.abs() < noise, 0.0, slopes) if noise > 1e-6 else slopes
     own_slope, later, earlier = (float(slopes[t]) for t in (2, 4, 0))
     power = float(round(own_slope * group.horizon)) / group.horizon
 
     def follows(x: float) -> bool:
-        return abs(float(weights(x)[2]) - math.exp(power * x)) < 1e-9 * math.exp(power * x)
+        wanted = math.exp(power * x)
+        return abs(float(weights(x)[2]) - wanted) < max(1e-9, 16 * rounding) * wanted
 
     span = 4.0 / max(abs(power), 0.1)
     high, low = _edge(follows, span), _edge(follows, -span)

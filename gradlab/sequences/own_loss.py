@@ -44,8 +44,8 @@ class OwnLoss:
     the loss, or a tuple or dict that begins with it or has it as "loss".
 
     Args:
-        function: The loss, to be minimized; also the class of one, made with `settings`, or a method
-            with `self` that was copied out of a trainer.
+        function: The loss, to be minimized; also the class of one, made with `settings`, or a
+            method with `self` that was copied out of a trainer.
         advantage: What gives the advantages of a function that takes them.
         settings: Values of further arguments, and of the configuration that the function reads.
         aggregation: What reduces a loss that is returned per token; None: the loss is one number.
@@ -270,7 +270,7 @@ class OwnLoss:
         generator = torch.Generator().manual_seed(0)
         b, g, t = (2 if self.knows_groups else 1, 3, 7)
         log_prob = -torch.rand(b, g, t, generator=generator, dtype=torch.float64) - 0.1
-        rewards = torch.randn(b, g, generator=generator, dtype=torch.float64)
+        rewards = torch.tensor([[0.9, -1.3, 0.2], [1.4, -0.4, -0.8]], dtype=torch.float64)[:b]
         lengths = torch.tensor([[7, 4, 5], [6, 7, 3]])[:b]
         group = Group(rewards, lengths, log_prob, reference_log_prob=log_prob, prompts=True)
         kinds = set(self.kinds.values())
@@ -279,7 +279,7 @@ class OwnLoss:
             by_tokens = [self.by_token]
         faults, silent = [], None
         for form, by_token in itertools.product(FORMS, by_tokens):
-            tried = {"by_token": by_token, "form": form, "rounding": math.inf}
+            tried: dict[str, Any] = {"by_token": by_token, "form": form, "rounding": math.inf}
             own = replace(self, **tried)
             try:
                 with torch.enable_grad():

@@ -90,8 +90,9 @@ def transformed(
         ('h(g=8)', 1.0, None)
     """
     if isinstance(estimator, LossEstimator):
-        inner = estimator.estimator and transformed(estimator.estimator, horizon)
-        return inner and (inner[0], inner[1] * estimator.report.match.factor)
+        known = estimator.estimator
+        inner = None if known is None else transformed(known, horizon)
+        return None if inner is None else (inner[0], inner[1] * estimator.report.match.factor)
     advantage = estimator.advantage
     if not isinstance(advantage, GroupStd) or estimator.kl.name != "none" or estimator.g < 2:
         return None
@@ -260,8 +261,8 @@ def _beside(
         return f"Beside it: the mean is the gradient of {other}."
     share = f"{missed / length:.4g} of its length" if length > 0 else f"{missed:.4g}"
     return (
-        f"Beside it: the gradient of {other}, which the KL term is meant for, is missed by {share}. "
-        "It is the gradient of no objective that is known here."
+        f"Beside it: the gradient of {other}, which the KL term is meant for, is missed by "
+        f"{share}. It is the gradient of no objective that is known here."
     )
 
 
