@@ -130,7 +130,7 @@ _PUBLISHED: tuple[tuple[str, dict[str, Any], str], ...] = (
     (
         "OPSM",
         {"advantage": "group-std", "loss": "OPSM", "aggregation": "SEQ"},
-        "DeepSeek-AI 2025, arXiv 2512.02556",
+        "DeepSeek 2025, arXiv 2512.02556",
     ),
     ("DRO", {"loss": "DRO", "aggregation": "TOK"}, "Richemond et al. 2024, arXiv 2405.19107"),
     ("IS", {"loss": "score(ratio=sequence)"}, "Precup et al. 2000"),

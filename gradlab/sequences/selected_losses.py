@@ -62,7 +62,7 @@ class ClipCov(PolicyLoss):
         free = terms >= ratio * advantage
         drawn = tokens.mask & free & (covariance > self.least) & (covariance < self.most)
         over = _batch(covariance)
-        number = _number(self.share, tokens.mask, over)
+        number = _number(self.share, tokens.mask, over).to(terms.dtype)
         chance = (number / drawn.sum(over, keepdim=True).clamp(min=1)).clamp(max=1.0)
         return terms * (1 - chance * drawn).detach()
 
@@ -110,8 +110,8 @@ class KLCov(PolicyLoss):
         cut = ranked.gather(-1, at)
         above, tied = flat > cut, flat == cut
         rest = at + 1 - above.sum(-1, keepdim=True)
-        chosen = above + tied * rest / tied.sum(-1, keepdim=True)
-        chosen = chosen.reshape(covariance.shape).to(covariance.dtype).detach()
+        share = rest.to(covariance.dtype) / tied.sum(-1, keepdim=True)
+        chosen = (above + tied * share).reshape(covariance.shape).detach()
         pull = self.coef * chosen * tokens.log_ratio.abs()
         return safe_exp(tokens.log_ratio) * advantage - pull
 

@@ -141,9 +141,11 @@ class Transformed(OfSuccess):
         g, k = self.g, np.arange(1, self.g)
         share = k / g * (1 - k / g)
         deviation = np.sqrt(share * g / (g - 1)) + self.eps
-        chance = np.array([math.comb(g, int(i)) for i in k], dtype=float)
-        powers = q[:, None] ** (k - 1) * (1 - q[:, None]) ** (g - k - 1)
-        found: np.ndarray = powers @ (chance * share / deviation)
+        ways = np.array([math.log(math.comb(g, int(i))) for i in k])  # no float holds C(2000, 9)
+        right, wrong = (np.log(x.clip(1e-300))[:, None] for x in (q, 1 - q))
+        found: np.ndarray = np.exp(ways + (k - 1) * right + (g - k - 1) * wrong) @ (
+            share / deviation
+        )
         return found
 
     def of_success(self, p: float) -> float:
