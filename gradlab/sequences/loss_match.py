@@ -10,7 +10,8 @@ import torch
 from gradlab.sequences.aggregation import SequenceMean, Sum
 from gradlab.sequences.catalogue import ESTIMATORS
 from gradlab.sequences.kl_terms import NoKL
-from gradlab.sequences.loss_parts import Frame, Own, Response, left_out_at, plain
+from gradlab.sequences.loss_parts import Frame, Own, plain
+from gradlab.sequences.loss_responses import Response, left_out_at
 from gradlab.sequences.own_loss import OwnLoss
 from gradlab.sequences.policy_gradient import PolicyGradient
 from gradlab.sequences.random_batches import random_batch
@@ -113,7 +114,8 @@ def match_of(own: OwnLoss, frame: Frame, term: Own, up: Response, down: Response
         down: The same where A < 0.
 
     Example:
-        >>> from gradlab.sequences.loss_parts import frame_of, own_of, response_of
+        >>> from gradlab.sequences.loss_parts import frame_of, own_of
+        >>> from gradlab.sequences.loss_responses import response_of
         >>> def loss(log_prob, rewards, mask):
         ...     a = (rewards - rewards.mean()).unsqueeze(-1)
         ...     return -(a * log_prob * mask).sum() / mask.sum()

@@ -26,13 +26,12 @@ from gradlab.sequences.loss_match import Match, match_of
 from gradlab.sequences.loss_parts import (
     Frame,
     Own,
-    Response,
     frame_of,
     of_rewards,
     own_of,
     plain,
-    response_of,
 )
+from gradlab.sequences.loss_responses import Response, response_of
 from gradlab.sequences.own_loss import OwnLoss
 from gradlab.text import filled
 
