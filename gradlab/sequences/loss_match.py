@@ -1,5 +1,6 @@
 """Which estimator of the catalogue a loss is: its parts put together, proved on random groups."""
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -7,11 +8,13 @@ from typing import Any
 
 import torch
 
+from gradlab.sequences.advantages import Centred, LeaveOneOut
 from gradlab.sequences.aggregation import SequenceMean, Sum
 from gradlab.sequences.catalogue import ESTIMATORS
 from gradlab.sequences.kl_terms import NoKL
 from gradlab.sequences.loss_parts import Frame, Own, plain
 from gradlab.sequences.loss_responses import Response, left_out_at
+from gradlab.sequences.normalized_advantages import GroupStd
 from gradlab.sequences.own_loss import OwnLoss
 from gradlab.sequences.policy_gradient import PolicyGradient
 from gradlab.sequences.random_batches import random_batch
@@ -32,6 +35,8 @@ from gradlab.sequences.sequence_losses import GMPO, GSPO, LUSPO, SequencePPO
 __all__ = ["Match", "match_of", "named"]
 
 SAME = 1e-6
+# Advantages that are tried where a loss hides its own.
+_USUAL = (GroupStd(), GroupStd(1e-6), LeaveOneOut(), Centred())
 
 
 @dataclass(frozen=True)
@@ -135,13 +140,16 @@ def match_of(own: OwnLoss, frame: Frame, term: Own, up: Response, down: Response
         aggregations = [frame.aggregation]
         if isinstance(loss, LUSPO | SequencePPO):
             aggregations = [SequenceMean()] if isinstance(frame.aggregation, Sum) else []
-        for aggregation in aggregations:
-            estimator = PolicyGradient(
-                frame.advantage, aggregation, loss, term.kl or NoKL(), g=own.g
-            )
+        # What leaves tokens out hides the advantage on policy too.
+        hidden = bool(loss.selects) and own.takes_rewards
+        advantages = [frame.advantage, *(_USUAL if hidden else ())]
+        for aggregation, advantage in itertools.product(aggregations, advantages):
+            estimator = PolicyGradient(advantage, aggregation, loss, term.kl or NoKL(), g=own.g)
             wanted = torch.stack([estimator.coefficients(group) for group in groups])
-            near = abs(frame.factor - 1) < 8 * (own.rounding or 0.0)
-            factor = 1.0 if near else frame.factor
+            factor = frame.factor
+            if loss.selects:
+                factor = float((measured * wanted).sum() / wanted.square().sum())
+            factor = 1.0 if abs(factor - 1) < 8 * (own.rounding or 0.0) else factor
             residual = float((measured - factor * wanted).norm() / measured.norm())
             found = Match(named(estimator), factor, residual, *end)
             if found.exact and best.exact:  # the same coefficients: the better known name
