@@ -31,8 +31,8 @@ class Shrunk(Advantage):
         >>> rewards = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
         >>> Shrunk().of_rewards(rewards, torch.ones(3, 2).long())
         tensor([[ 1.0000, -1.0000],
-                [ 0.4444,  0.4444],
-                [-0.6667, -0.6667]])
+                [ 0.5000,  0.5000],
+                [-0.5000, -0.5000]])
     """
 
     eps: float = 0.0

@@ -125,7 +125,7 @@ class Transformed(OfSuccess):
         >>> str(Transformed(8)), str(Transformed(8, 1e-4))
         ('h(g=8)', 'h(g=8, eps=0.0001)')
         >>> round(Transformed(2).slope(0.3), 6), round(Transformed(512).of_success(1.0), 2)
-        (0.707107, 3.11)
+        (0.707107, 3.01)
     """
 
     g: int
