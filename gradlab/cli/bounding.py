@@ -11,6 +11,7 @@ from gradlab.cli.faults import blaming, make_folder
 from gradlab.cli.html_report import Report, check_report, write_report
 from gradlab.cli.options import (
     Averaged,
+    Draws,
     Folder,
     GradientCost,
     LogitsFile,
@@ -76,9 +77,7 @@ def bounds(
         BoundMethod,
         typer.Option(help="How moments are found; auto takes exact ones where they fit."),
     ] = BoundMethod.auto,
-    draws: Annotated[
-        int, typer.Option(min=32, help="Draws of each estimator whose moments are not exact.")
-    ] = 10_000,
+    draws: Draws = 10_000,
     reference: Annotated[
         str | None,
         typer.Option(

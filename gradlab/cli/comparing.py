@@ -10,6 +10,7 @@ from gradlab.cli.faults import blaming, make_folder
 from gradlab.cli.html_report import Report, check_report, write_report
 from gradlab.cli.options import (
     Averaged,
+    Draws,
     Estimators,
     File,
     Folder,
@@ -60,9 +61,7 @@ def compare(
             help="How moments are found; auto takes exact ones where they are known, else draws."
         ),
     ] = Method.auto,
-    draws: Annotated[
-        int, typer.Option(min=32, help="Draws of each estimator whose moments are not exact.")
-    ] = 10_000,
+    draws: Draws = 10_000,
     averaged: Averaged = 10.0,
     gradient_cost: GradientCost = 3.0,
     seed: Seed = 0,

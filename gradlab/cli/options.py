@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from gradlab.user_code.under_test import Code
 
 __all__ = [
+    "Delta",
     "Device",
+    "Draws",
     "Estimators",
     "FiguresFolder",
     "File",
     "Folder",
     "LogitsFile",
+    "MaxDraws",
     "OwnLoss",
     "ProblemName",
     "Regime",
@@ -41,6 +44,7 @@ __all__ = [
     "read_loss",
     "read_size",
     "read_temperatures",
+    "size_numbers",
 ]
 
 _T = TypeVar("_T")
@@ -151,6 +155,15 @@ Averaged = Annotated[
 GradientCost = Annotated[
     float,
     typer.Option(min=1, help="Cost of one f with its gradient, in evaluations of f."),
+]
+Draws = Annotated[
+    int, typer.Option(min=32, help="Draws of each estimator whose moments are not exact.")
+]
+MaxDraws = Annotated[
+    int, typer.Option(min=256, help="Draws after which a test is given up as INCONCLUSIVE.")
+]
+Delta = Annotated[
+    float, typer.Option(help="Share of |gradient| below which a bias counts as none, by draws.")
 ]
 Seed = Annotated[int, typer.Option(min=0, max=10**9, help="Seed of all random numbers.")]
 Device = Annotated[str, typer.Option(help="Device that computes: cpu or cuda.", metavar="cpu|cuda")]
@@ -268,18 +281,22 @@ def _temperature(text: str) -> float:
 _LARGEST = 4096
 
 
+def size_numbers(text: str, example: str) -> tuple[int | None, int | None]:
+    """Return the two numbers of a size such as 4x3; a ? stands for None."""
+    parts = re.fullmatch(r"(\d{1,6}|\?)x(\d{1,6}|\?)", text)
+    if parts is None:
+        raise ValueError(f"{text!r} is not a size; write {example}")
+    first, second = (None if part == "?" else int(part) for part in parts.groups())
+    return first, second
+
+
 def read_size(text: str | None, default: tuple[int, int]) -> tuple[int, int]:
     """Return the variables and classes that NxC says; a ? stands for the default's number."""
     if text is None:
         return default
-    parts = re.fullmatch(r"(\d+|\?)x(\d+|\?)", text)
-    if parts is None:
-        raise typer.BadParameter(
-            f"{text!r} is not a size; write variables x classes, such as 4x3", param_hint="--size"
-        )
-    N, C = (
-        d if part == "?" else int(part) for part, d in zip(parts.groups(), default, strict=True)
-    )
+    with blaming("--size"):
+        numbers = size_numbers(text, "variables x classes, such as 4x3")
+    N, C = (d if number is None else number for number, d in zip(numbers, default, strict=True))
     if min(N, C) < 1:
         message = f"at least one variable and one class are needed, not {text}"
         raise typer.BadParameter(message, param_hint="--size")

@@ -6,12 +6,16 @@ import typer
 
 from gradlab.cli.faults import blaming, blaming_one, make_folder
 from gradlab.cli.html_report import Report, check_report, write_report
-from gradlab.cli.options import Averaged, Seed
+from gradlab.cli.options import (
+    Averaged,
+    Draws,
+    Folder,
+    Seed,
+)
 from gradlab.cli.policy_options import (
     TASK,
     Gradients,
     Group,
-    OutFolder,
     PolicyName,
     Reference,
     Rollout,
@@ -21,7 +25,6 @@ from gradlab.cli.policy_options import (
     read_setting,
 )
 from gradlab.cli.verifying import VerifyMethod
-from gradlab.files import write_tables
 
 __all__ = ["Averaged", "compare"]
 
@@ -40,7 +43,7 @@ def compare(
         str,
         typer.Option(
             help="Objective whose gradient biases are relative to: J, J-KL(beta=0.1), pass@4, "
-            "max@4 or surrogate.",
+            "max@4, sum-pass@4, h(g=4) or surrogate.",
             metavar="TARGET",
         ),
     ] = "J",
@@ -49,12 +52,10 @@ def compare(
         VerifyMethod,
         typer.Option(help="How moments are found; auto is exact where known, else by draws."),
     ] = VerifyMethod.auto,
-    draws: Annotated[
-        int, typer.Option(min=32, help="Draws of each estimator whose moments are not exact.")
-    ] = 10_000,
+    draws: Draws = 10_000,
     averaged: Averaged = 10.0,
     seed: Seed = 0,
-    out: OutFolder = None,
+    out: Folder = None,
     report: Report = False,
 ) -> None:
     """Measure bias and variance of policy gradients on one task, against the exact gradient.
@@ -106,7 +107,10 @@ def compare(
         )
     print(policies_text(rows))
     if out is not None:
-        files = write_tables({"policy-compare": rows.drop(columns="seconds")}, out)
-        print("", *files, sep="\n")
+        from gradlab.plots.comparison import plane
+        from gradlab.plots.files import save_with_rows
+
+        save_with_rows(rows.drop(columns="seconds"), plane, out, "policy-compare")
+        print(f"\n{out / 'policy-compare.png'}")
         if report:
-            write_report(files, out, averaged=averaged)
+            write_report([out / "policy-compare.csv"], out, averaged=averaged)

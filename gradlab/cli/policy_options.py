@@ -1,6 +1,5 @@
 """Options of `gradlab policy`, and the tasks and policies that their texts name."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import typer
 
 from gradlab.catalogue import check_policy, check_policy_gradient, check_task
 from gradlab.cli.faults import blaming, blaming_one
+from gradlab.cli.options import size_numbers
 
 if TYPE_CHECKING:
     from gradlab.sequences.own_loss import OwnLoss
@@ -81,8 +81,9 @@ Losses = Annotated[
     typer.Option(
         "--loss",
         "--file",
-        help="Your own loss function, as TRL, verl, OpenRLHF or slime have it: its arguments are "
-        "known by their names; may be repeated.",
+        help="Your own loss, as TRL, verl, OpenRLHF or slime have it: a function, a method with "
+        "self such as _compute_loss, or a class; arguments are known by their names; may be "
+        "repeated.",
         metavar="FILE.py:NAME",
     ),
 ]
@@ -164,8 +165,9 @@ Reference = Annotated[
 Target = Annotated[
     str | None,
     typer.Option(
-        help="Objective whose gradient is meant: J, J-KL(beta=0.1), pass@4, max@4 or "
-        "surrogate.  [default: what the estimator claims, else J]",
+        help="Objective whose gradient is meant: J, J-KL(beta=0.1), pass@4, max@4, sum-pass@4 (of "
+        "MaxRL), h(g=4) or h(p) (of GRPO) or surrogate.  [default: what the estimator claims, else "
+        "J]",
         metavar="TARGET",
     ),
 ]
@@ -226,17 +228,8 @@ def _tasks(text: str, size: str | None) -> "list[Task]":
     from gradlab.sequences.shipped import task_named
 
     with blaming("--size" if size is not None else "--task"):
-        return task_named(text, *_size(size))
-
-
-def _size(text: str | None) -> tuple[int | None, int | None]:
-    if text is None:
-        return None, None
-    parts = re.fullmatch(r"(\d{1,6}|\?)x(\d{1,6}|\?)", text)
-    if parts is None:
-        raise ValueError(f"{text!r} is not a size; write horizon x vocabulary, such as 3x4")
-    horizon, vocabulary = (None if part == "?" else int(part) for part in parts.groups())
-    return horizon, vocabulary
+        wanted = "horizon x vocabulary, such as 3x4"
+        return task_named(text, *((None, None) if size is None else size_numbers(size, wanted)))
 
 
 def _policy(text: str, tasks: "list[Task]", size: str | None, seed: int) -> Any:
@@ -352,7 +345,9 @@ def read_losses(
     for text in dict.fromkeys(texts):
         with blaming(f"--loss {text}", (ValueError, TypeError, LossFunctionError)):
             function = load_object(text)
-            if isinstance(function, type) or not callable(function):
-                raise ValueError(f"it must be a function, not {type(function).__name__}")
+            if not callable(function):
+                raise ValueError(
+                    f"it must be a function, a method or a class, not {type(function).__name__}"
+                )
             found[text] = OwnLoss(function, settings=values, **options)
     return found

@@ -7,14 +7,18 @@ import typer
 
 from gradlab.cli.faults import blaming, fail, make_folder
 from gradlab.cli.html_report import Report, check_report, write_report
-from gradlab.cli.options import Seed
+from gradlab.cli.options import (
+    Delta,
+    Folder,
+    MaxDraws,
+    Seed,
+)
 from gradlab.cli.policy_options import (
     TASK,
     Advantage,
     Aggregation,
     Gradients,
     Losses,
-    OutFolder,
     PolicyName,
     Reference,
     Rollout,
@@ -28,7 +32,6 @@ from gradlab.cli.policy_options import (
     read_setting,
 )
 from gradlab.cli.verifying import VerifyMethod
-from gradlab.files import write_tables
 
 if TYPE_CHECKING:
     from gradlab.sequences.loss_report import LossReport
@@ -71,18 +74,13 @@ def verify(
         VerifyMethod,
         typer.Option(help="How it is decided; auto is exact where that is known, else by draws."),
     ] = VerifyMethod.auto,
-    max_draws: Annotated[
-        int, typer.Option(min=256, help="Draws after which a test is given up as INCONCLUSIVE.")
-    ] = 2**17,
-    delta: Annotated[
-        float,
-        typer.Option(help="Share of |gradient| below which a bias counts as none, by draws."),
-    ] = 0.05,
+    max_draws: MaxDraws = 2**17,
+    delta: Delta = 0.05,
     alpha: Annotated[
         float, typer.Option(help="Rate of false alarms by draws of an unbiased estimator.")
     ] = 1e-3,
     seed: Seed = 0,
-    out: OutFolder = None,
+    out: Folder = None,
     report: Report = False,
 ) -> None:
     """Say whose gradient a policy gradient is, on a task where everything is enumerated.
@@ -133,11 +131,14 @@ def verify(
     if out is not None:
         import pandas as pd
 
+        from gradlab.plots.files import save_with_rows
+        from gradlab.plots.verdicts import verdicts as draw
+
         rows = pd.DataFrame([verdict.row() for verdict in verdicts])
-        files = write_tables({"policy-verify": rows}, out)
-        print("", *files, sep="\n")
+        save_with_rows(rows, draw, out, "policy-verify")
+        print(f"\n{out / 'policy-verify.png'}")
         if report:
-            write_report(files, out, ["\n\n".join(told)])
+            write_report([out / "policy-verify.csv"], out, ["\n\n".join(told)])
     if failed:
         raise typer.Exit(fail("; ".join(failed), 1))
 
@@ -153,7 +154,7 @@ def _check_shares(delta: float, alpha: float) -> None:
 def _check_target(target: str | None, factor: float | None) -> None:
     if factor is not None and not 0 < abs(factor) < float("inf"):
         raise typer.BadParameter(f"must be a number, not {factor!r}", param_hint="--factor")
-    if target is not None:
+    if target is not None and target != "h(p)":
         from gradlab.sequences.targets import target_of
 
         with blaming("--target"):

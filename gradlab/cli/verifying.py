@@ -12,9 +12,11 @@ from gradlab.cli.distributions import Distribution, read_distribution, read_stru
 from gradlab.cli.faults import blaming, blaming_one, fail, make_folder
 from gradlab.cli.html_report import Report, check_report, write_report
 from gradlab.cli.options import (
+    Delta,
     Estimators,
     File,
     LogitsFile,
+    MaxDraws,
     OwnLoss,
     ProblemName,
     Regime,
@@ -100,14 +102,8 @@ def verify(
             help="How it is decided; auto is exact where the mean is known, else by draws."
         ),
     ] = VerifyMethod.auto,
-    max_draws: Annotated[
-        int,
-        typer.Option(min=256, help="Draws after which a test is given up as INCONCLUSIVE."),
-    ] = 2**20,
-    delta: Annotated[
-        float,
-        typer.Option(help="Share of |gradient| below which a bias counts as none, by draws."),
-    ] = 0.05,
+    max_draws: MaxDraws = 2**20,
+    delta: Delta = 0.05,
     alpha: Annotated[
         float,
         typer.Option(help="Rate of false alarms by draws; all tests of one estimator share it."),

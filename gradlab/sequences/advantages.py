@@ -37,6 +37,7 @@ class Advantage(Choice, ABC):
             only binary rewards have.
         least: The smallest group for which it means anything.
         per_token: Whether A depends on the token, so that sums over classes of (R, n) do not work.
+        couples: Whether prompts of one training batch share a statistic.
         says: Why the estimate is not a multiple of the gradient of J, where it is not.
 
     Example:
@@ -47,6 +48,7 @@ class Advantage(Choice, ABC):
     target: ClassVar[str] = "J"
     least: ClassVar[int] = 2
     per_token: ClassVar[bool] = False
+    couples: ClassVar[bool] = False
     says: ClassVar[str] = ""
 
     @abstractmethod

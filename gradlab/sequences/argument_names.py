@@ -12,8 +12,16 @@ import torch
 from torch import Tensor
 
 from gradlab.checks import did_you_mean
+from gradlab.sequences.loss_calls import Form, forward_of
 
-__all__ = ["KNOWN_ARGUMENTS", "Batch", "Settings", "bound_arguments", "known_arguments"]
+__all__ = [
+    "KNOWN_ARGUMENTS",
+    "Batch",
+    "Settings",
+    "bound_arguments",
+    "has_meaning",
+    "known_arguments",
+]
 
 KNOWN_ARGUMENTS: dict[str, tuple[str, ...]] = {
     "log_prob": (
@@ -63,6 +71,20 @@ KNOWN_ARGUMENTS: dict[str, tuple[str, ...]] = {
 _MEANING = {name: kind for kind, names in KNOWN_ARGUMENTS.items() for name in names}
 
 
+def has_meaning(name: str, kind: str) -> bool:
+    """Return whether an argument of this name is of a kind.
+
+    Args:
+        name: Of the argument.
+        kind: A key of `KNOWN_ARGUMENTS`.
+
+    Example:
+        >>> has_meaning("cfg", "settings"), has_meaning("cfg", "mask")
+        (True, False)
+    """
+    return _MEANING.get(name) == kind
+
+
 class Settings(Mapping[str, Any]):
     """The configuration that a copied function reads: attributes, items and `get`.
 
@@ -85,8 +107,11 @@ class Settings(Mapping[str, Any]):
         values = self.__dict__.get("_values", {})
         if name in values:
             return values[name]
+        if name in _SECTIONS:
+            return self
         raise AttributeError(
-            f"the loss reads the setting {name!r}{did_you_mean(name, values)}; give it in settings"
+            f"the loss reads the setting {name!r}{did_you_mean(name, values)}; give it in settings "
+            f"(--set {name}=VALUE)"
         )
 
     def __iter__(self):  # type: ignore[no-untyped-def]
@@ -96,12 +121,27 @@ class Settings(Mapping[str, Any]):
         return len(self._values)
 
 
+# The kind of an argument whose value is that of a setting.
+_SETTING = "setting"
+# Parts of a configuration, whose fields are looked up in the whole.
+_SECTIONS = ("policy_loss", "loss", "algo", "actor", "algorithm")
+
 _DEFAULTS: dict[str, Any] = {
     **{"clip_ratio": 0.2, "clip_ratio_low": 0.2, "clip_ratio_high": 0.2, "clip_ratio_c": 3.0},
-    **{"eps_clip": 0.2, "eps_clip_high": 0.2, "eps_clip_c": None, "gamma": 1.0},
+    **{"eps_clip": 0.2, "eps_clip_high": 0.2, "eps_clip_c": None, "gamma": 1.0, "cliprange": 0.2},
     **{"epsilon": 0.2, "epsilon_low": 0.2, "epsilon_high": 0.2, "delta": None, "beta": 0.0},
     **{"tau_pos": 1.0, "tau_neg": 1.05, "global_batch_info": {}, "loss_agg_mode": "token-mean"},
+    **{"clip_cov_ratio": 2e-4, "clip_cov_lb": 1.0, "clip_cov_ub": 5.0},
+    **{"kl_cov_ratio": 2e-4, "ppo_kl_coef": 0.1, "opsm_delta": 1e-4},
+    **{"loss_type": "dapo", "importance_sampling_level": "token", "scale_rewards": "group"},
+    **{"use_bias_correction_kl": False, "off_policy_mask_threshold": None},
+    **{"top_entropy_quantile": 1.0, "gradient_accumulation_steps": 1, "temperature": 1.0},
+    **{"sapo_temperature_pos": 1.0, "sapo_temperature_neg": 1.05},
+    **{"vespo_k_pos": 2.0, "vespo_lambda_pos": 3.0, "vespo_k_neg": 3.0, "vespo_lambda_neg": 2.0},
 }
+
+# Arguments without a value that get these defaults; others change what a loss is.
+_FILLED = set(_DEFAULTS) - {"beta", "delta", "scale_rewards", "loss_type"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +159,7 @@ class Batch:
         tokens: Tokens of the whole training batch, of which this may be a part.
         sequences: Sequences of the whole training batch.
         horizon: T of the training batch.
+        form: How the loss takes masks and indices.
 
     Example:
         >>> x = torch.zeros(2, 3)
@@ -136,6 +177,7 @@ class Batch:
     tokens: int
     sequences: int
     horizon: int
+    form: Form = Form()  # noqa: RUF009 - frozen
 
     @property
     def lengths(self) -> Tensor:
@@ -186,6 +228,10 @@ class Batch:
         value = getattr(self, kind)
         if kind == "advantages" and by_token:
             return value.unsqueeze(-1).expand_as(self.mask) * self.mask
+        if kind == "mask" and self.form.mask == "bool":
+            return value.bool()
+        if kind == "group_index" and self.form.index == "list":
+            return value.tolist()
         return value
 
 
@@ -207,23 +253,31 @@ def known_arguments(function: Callable[..., Any], given: Mapping[str, Any]) -> d
         {'old_log_prob': 'rollout_log_prob', 'log_prob': 'log_prob', 'advantages': 'advantages', \
 'response_mask': 'mask'}
     """
-    called = function.forward if isinstance(function, torch.nn.Module) else function
-    found = {}
-    for name, parameter in inspect.signature(called).parameters.items():
-        if name in given or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+    found, starred = {}, ""
+    understood = ", ".join(names[0] for names in KNOWN_ARGUMENTS.values())
+    for name, parameter in inspect.signature(forward_of(function)).parameters.items():
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            starred = str(parameter)
+        if name in given or starred == str(parameter):
             continue
         if name in _MEANING:
             found[name] = _MEANING[name]
+        elif name in _FILLED and parameter.default in (parameter.empty, None):
+            found[name] = _SETTING
         elif parameter.default is parameter.empty:
             raise ValueError(
                 f"the loss has an argument {name!r} that is not understood"
-                f"{did_you_mean(name, _MEANING)}; rename it, or give its value in settings. "
-                f"Understood are {', '.join(names[0] for names in KNOWN_ARGUMENTS.values())} "
-                "and the names that trainers have for them"
+                f"{did_you_mean(name, _MEANING)}; rename it, or give its value in settings "
+                f"(--set {name}=VALUE). Understood are {understood} and the names that trainers "
+                "have for them"
             )
     kinds = set(found.values())
     if not kinds & {"log_prob", "log_ratio", "negative_log_ratio", "everything"}:
-        raise ValueError("the loss has no argument for the policy's log-probabilities: log_prob")
+        instead = f" in the place of {starred}" if starred else ""
+        raise ValueError(
+            "the loss has no argument for the policy's log-probabilities: name one log_prob"
+            f"{instead}"
+        )
     return found
 
 
@@ -245,4 +299,7 @@ def bound_arguments(
         torch.Size([2, 3])
     """
     config = Settings(**settings)
-    return {name: batch.value(kind, by_token, config) for name, kind in kinds.items()}
+    return {
+        name: config[name] if kind == _SETTING else batch.value(kind, by_token, config)
+        for name, kind in kinds.items()
+    }

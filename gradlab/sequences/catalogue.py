@@ -19,6 +19,11 @@ _PLUS_PLUS = "Hu 2025, arXiv 2501.03262"
 _PUBLISHED: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("REINFORCE", {"advantage": "raw", "g": 1}, "Williams 1992"),
     ("RLOO", {"advantage": "loo"}, "Ahmadian et al. 2024, arXiv 2402.14740"),
+    (
+        "RLOO-TRL",
+        {"advantage": "loo", "loss": "PPO-sequence", "aggregation": "SEQ"},
+        "Ahmadian et al. 2024, arXiv 2402.14740",
+    ),
     ("centred", {"advantage": "centred"}, _DR_GRPO),
     ("GRPO", {"advantage": "group-std", "aggregation": "SEQ", "loss": "PPO"}, _DEEPSEEK),
     ("Dr.GRPO", {"advantage": "centred", "aggregation": "CONST", "loss": "PPO"}, _DR_GRPO),
@@ -51,6 +56,7 @@ _PUBLISHED: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("OPO", {"advantage": "length-weighted"}, "Hao et al. 2025, arXiv 2505.23585"),
     ("GPG", {"advantage": "nonzero-scaled"}, "Chu et al. 2025, arXiv 2504.02546"),
     ("OTB", {"advantage": "optimal-token"}, "Li et al. 2026, arXiv 2602.07078"),
+    ("JSPO", {"advantage": "shrunk"}, "Zeng et al. 2025, arXiv 2511.03710"),
     ("max-second", {"advantage": "max-second"}, "Tang et al. 2025, arXiv 2503.19595"),
     ("PKPO", {"advantage": "pass@k"}, "Walder & Karkhanis 2025, arXiv 2505.15201"),
     ("MaxRL", {"advantage": "max-likelihood"}, "Tajwar et al. 2026, arXiv 2602.02710"),
@@ -111,6 +117,21 @@ _PUBLISHED: tuple[tuple[str, dict[str, Any], str], ...] = (
         {"loss": "DPPO(divergence=kl)", "aggregation": "TOK"},
         "Qi et al. 2026, arXiv 2602.04879",
     ),
+    (
+        "Clip-Cov",
+        {"advantage": "group-std", "loss": "Clip-Cov", "aggregation": "TOK"},
+        "Cui et al. 2025, arXiv 2505.22617",
+    ),
+    (
+        "KL-Cov",
+        {"advantage": "group-std", "loss": "KL-Cov", "aggregation": "TOK"},
+        "Cui et al. 2025, arXiv 2505.22617",
+    ),
+    (
+        "OPSM",
+        {"advantage": "group-std", "loss": "OPSM", "aggregation": "SEQ"},
+        "DeepSeek 2025, arXiv 2512.02556",
+    ),
     ("DRO", {"loss": "DRO", "aggregation": "TOK"}, "Richemond et al. 2024, arXiv 2405.19107"),
     ("IS", {"loss": "score(ratio=sequence)"}, "Precup et al. 2000"),
     ("CTPO", {"loss": "score(ratio=prefix)"}, "Zhang et al. 2026, arXiv 2605.07331"),
@@ -134,6 +155,7 @@ ALIASES: dict[str, str] = {
     **{"RF++-baseline": "REINFORCE++-baseline", "vanilla": "PPO", "pass@k": "PKPO"},
     **{"max minus second": "max-second", "passk": "PKPO", "CISPO": "CISPO-verl"},
     **{"geo-mean": "GMPO", "DPPO": "DPPO-TV", "sequence-ratio": "IS", "prefix-ratio": "CTPO"},
+    **{"shrinkage": "JSPO", "shrunk": "JSPO", "James-Stein": "JSPO"},
 }
 """Other names that `parse` reads."""
 

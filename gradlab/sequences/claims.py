@@ -116,6 +116,8 @@ def _scale(
     aggregation: Aggregation, loss: PolicyLoss, horizon: int | None, reasons: list[str]
 ) -> float | None:
     """Return the factor of aggregation and loss on policy, None where lengths spoil it."""
+    if loss.selects:
+        reasons.append(loss.selects)
     if loss.length_power:
         if isinstance(aggregation, SequenceMean):
             return 1.0
@@ -127,7 +129,7 @@ def _scale(
     scale = aggregation.factor(horizon)
     if scale is None:
         reasons.append(f"the factor of {aggregation} is one over the horizon: give the horizon")
-    return scale
+    return None if loss.selects else scale
 
 
 def _with_kl(

@@ -24,7 +24,7 @@ from gradlab.sequences.aggregation import Constant, LocalTokenMean, SequenceMean
 from gradlab.sequences.enumerated import EnumeratedPolicy
 from gradlab.sequences.known import Known
 from gradlab.sequences.multisets import groups_of
-from gradlab.sequences.normalized_advantages import BatchStd, NonzeroScaled, TokenWhitened
+from gradlab.sequences.normalized_advantages import TokenWhitened
 from gradlab.sequences.policy_gradient import PolicyGradient
 from gradlab.sequences.tables import Asked, Tables, Weighting
 
@@ -51,12 +51,13 @@ def is_independent(estimator: PolicyGradient) -> bool:
     """Return whether the estimate is a mean over its sequences, none of which knows the others."""
     kinds = (Sum, Constant, SequenceMean)
     known = isinstance(estimator.advantage, Raw | Greedy)
-    return known and isinstance(estimator.aggregation, kinds) and not estimator.resample
+    alone = isinstance(estimator.aggregation, kinds) and not estimator.loss.couples
+    return known and alone and not estimator.resample
 
 
 def couples_prompts(estimator: PolicyGradient) -> bool:
     """Return whether prompts of one training batch share a statistic."""
-    shared = isinstance(estimator.advantage, BatchStd | NonzeroScaled | TokenWhitened)
+    shared = estimator.advantage.couples or estimator.loss.couples
     return shared or isinstance(estimator.aggregation, TokenMean | LocalTokenMean)
 
 

@@ -28,8 +28,22 @@ from gradlab.sequences.random_batches import (
 __all__ = ["Finding", "findings"]
 
 _GIVEN = "the advantages are given"
-# Changes below are rounding.
-SAME = 1e-9
+_BINARY = "the loss sees rewards 0 and 1 alone"
+# Changes below are rounding: at least, and in units of the precision of the loss.
+SAME, _UNITS = 1e-9, 64.0
+
+
+def same(own: OwnLoss) -> float:
+    """Return the relative change below which nothing has changed, for the precision of a loss.
+
+    Args:
+        own: The loss.
+
+    Example:
+        >>> same(OwnLoss(lambda log_prob, advantages: -(advantages[:, None] * log_prob).sum()))
+        1e-09
+    """
+    return max(SAME, _UNITS * (own.rounding or 0.0))
 
 
 @dataclass(frozen=True)
@@ -81,17 +95,19 @@ def findings(own: OwnLoss) -> list[Finding]:
     return found
 
 
-def _finding(name: str, effect: float, good: str, bad: str) -> Finding:
-    holds = effect < SAME
+def _finding(own: OwnLoss, name: str, effect: float, good: str, bad: str) -> Finding:
+    holds = effect < same(own)
     return Finding(name, holds, effect, good if holds else bad)
 
 
 def _padding_content(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Finding]:
     other = with_tables(group, lambda x: torch.where(group.mask, x, 0.7 * x.flip(1) - 1.0))
     whole = own.gradient(lambda leaf: own.loss(group, leaf), group.log_prob)
-    outside = float(whole[~group.mask].norm() / base.norm())
-    effect = max(relative_change(own.coefficients(other), base), outside)
+    outside = relative_change(whole, torch.where(group.mask, whole, 0.0))
+    inside = relative_change(own.coefficients(other), base)
+    effect = inside + outside  # NaN where one of them is
     yield _finding(
+        own,
         "padding content",
         effect,
         "what stands in padded positions does not matter",
@@ -103,13 +119,13 @@ def _padding_length(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Findin
     found = padded_longer(own, group)
     effect = relative_change(found, base)
     factor = float((found * base).sum() / base.square().sum())
-    constant = relative_change(found, factor * base) < SAME
+    constant = relative_change(found, factor * base) < same(own)
     why = (
         f"the estimate is divided by the padded length (factor {factor:.4g}): give a constant one"
         if constant
         else "statistics or means run over padding: the estimate changes with the longest sequence"
     )
-    yield _finding("padding length", effect, "longer padding changes nothing", why)
+    yield _finding(own, "padding length", effect, "longer padding changes nothing", why)
 
 
 def _order_of_samples(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Finding]:
@@ -117,6 +133,7 @@ def _order_of_samples(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Find
     order[:2] = order[:2].flip(0)
     found = own.coefficients(with_rows(group, lambda x: x[:, order]))
     yield _finding(
+        own,
         "order of samples",
         relative_change(found, base[:, order]),
         "any order of the samples of a group gives the same",
@@ -131,6 +148,7 @@ def _order_of_groups(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Findi
     order = torch.tensor([2, 0, 1])
     found = own.coefficients(with_rows(group, lambda x: x[order]))
     yield _finding(
+        own,
         "order of groups",
         relative_change(found, base[order]),
         "any order of the prompts gives the same",
@@ -160,9 +178,10 @@ def _micro_batches(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Finding
     found = torch.where(group.mask, torch.cat(parts), 0.0)
     uses = set(own.kinds.values()) & {"tokens", "sequences", "everything"}
     effect = relative_change(found if uses else found / len(base), base)
-    if uses and not effect < SAME:  # the sum, or the mean, may be what the trainer takes
+    if uses and not effect < same(own):  # the sum, or the mean, may be what the trainer takes
         effect = min(effect, relative_change(found / len(base), base))
     yield _finding(
+        own,
         "micro-batches",
         effect,
         "accumulating micro-batches gives the whole batch",
@@ -172,7 +191,7 @@ def _micro_batches(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Finding
 
 
 def _loss_of_part(own: OwnLoss, part: Group, whole: dict[str, int], leaf: Tensor) -> Tensor:
-    return own.loss(part, leaf, None, **whole)
+    return own.loss(part, leaf, None, changed=None, **whole)
 
 
 def _duplicated(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Finding]:
@@ -181,8 +200,9 @@ def _duplicated(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Finding]:
         return
     found = own.coefficients(with_rows(group, lambda x: torch.cat([x, x])))
     effect = relative_change(found[:3] + found[3:], base)
-    twice = relative_change(found[:3] + found[3:], 2 * base) < SAME
+    twice = relative_change(found[:3] + found[3:], 2 * base) < same(own)
     yield _finding(
+        own,
         "duplicated batch",
         effect,
         "the same batch twice gives the same estimate",
@@ -196,11 +216,15 @@ def _constant(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Finding]:
     if not own.takes_rewards:
         yield Finding("constant added to rewards", None, 0.0, _GIVEN)
         return
+    if own.binary:
+        yield Finding("constant added to rewards", None, 0.0, _BINARY)
+        return
     found = own.coefficients(replace(group, rewards=group.rewards + 10.0))
     effect = relative_change(found, base)
     yield _finding(
+        own,
         "constant added to rewards",
-        effect if effect > 1e-7 else 0.0,
+        effect if effect > max(1e-7, same(own)) else 0.0,
         "the same constant in all rewards changes nothing",
         "no baseline takes a constant out of the rewards: the variance grows with it",
     )
@@ -208,6 +232,9 @@ def _constant(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Finding]:
 
 def _scale(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Finding]:
     what = "rewards" if own.takes_rewards else "advantages"
+    if own.binary:
+        yield Finding(f"scale of {what}", None, 0.0, _BINARY)
+        return
     power = scale_power(own if own.takes_rewards else replace(own, advantage=Raw()), group)
     near = round(power) if math.isfinite(power) else None
     if near == 1:
@@ -236,8 +263,8 @@ def _equal_rewards(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Finding
         said = "all-equal rewards give NaN: 0/0 in the scale"
     else:
         said = "all-equal rewards still move the policy"
-    effect = 0.0 if worst < 1e-6 else worst
-    yield _finding("all-equal rewards", effect, "all-equal rewards give no update", said)
+    effect = 0.0 if worst < max(1e-6, same(own)) else worst
+    yield _finding(own, "all-equal rewards", effect, "all-equal rewards give no update", said)
 
 
 def _group_of_one(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Finding]:
@@ -287,6 +314,7 @@ def _masked_tokens(own: OwnLoss, group: Group, base: Tensor) -> Iterator[Finding
     two = at(moved)
     effect = max(float(one[0, 0, 2:4].abs().max()), relative_change(two, one))
     yield _finding(
+        own,
         "masked tokens",
         effect,
         "tokens that are masked in the middle neither move nor matter",

@@ -1,5 +1,6 @@
 """Which estimator of the catalogue a loss is: its parts put together, proved on random groups."""
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -7,10 +8,13 @@ from typing import Any
 
 import torch
 
+from gradlab.sequences.advantages import Centred, LeaveOneOut
 from gradlab.sequences.aggregation import SequenceMean, Sum
 from gradlab.sequences.catalogue import ESTIMATORS
 from gradlab.sequences.kl_terms import NoKL
-from gradlab.sequences.loss_parts import Frame, Own, Response, plain
+from gradlab.sequences.loss_parts import Frame, Own, plain
+from gradlab.sequences.loss_responses import Response, left_out_at
+from gradlab.sequences.normalized_advantages import GroupStd
 from gradlab.sequences.own_loss import OwnLoss
 from gradlab.sequences.policy_gradient import PolicyGradient
 from gradlab.sequences.random_batches import random_batch
@@ -25,11 +29,14 @@ from gradlab.sequences.ratios import (
     PolicyLoss,
     Score,
 )
-from gradlab.sequences.sequence_losses import GMPO, GSPO, LUSPO
+from gradlab.sequences.selected_losses import OPSM, ClipCov, KLCov
+from gradlab.sequences.sequence_losses import GMPO, GSPO, LUSPO, SequencePPO
 
 __all__ = ["Match", "match_of", "named"]
 
 SAME = 1e-6
+# Advantages that are tried where a loss hides its own.
+_USUAL = (GroupStd(), GroupStd(1e-6), LeaveOneOut(), Centred())
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class Match:
         factor: The coefficients are this times those of the estimator.
         residual: The relative difference that is left, on random groups off policy.
         given: Whether the advantages are given to the loss.
+        rounding: The relative precision that the loss computes in.
 
     Example:
         >>> print(Match(ESTIMATORS["RLOO"], 1.0, 0.0, False))
@@ -51,11 +59,12 @@ class Match:
     factor: float
     residual: float
     given: bool
+    rounding: float = 0.0
 
     @property
     def exact(self) -> bool:
         """Whether nothing is left."""
-        return self.residual < SAME
+        return self.residual < max(SAME, 8 * self.rounding)
 
     def __str__(self) -> str:
         e = self.estimator
@@ -65,7 +74,11 @@ class Match:
             shown = ", ".join(parts) + " of the advantages that it is given"
         else:
             shown = str(e)
-        times = "" if abs(self.factor - 1) < SAME else f" times {self.factor:.6g}"
+        times = (
+            ""
+            if abs(self.factor - 1) < max(SAME, 8 * self.rounding)
+            else f" times {self.factor:.6g}"
+        )
         if self.exact:
             return f"this is {shown}{times}"
         left = "nothing of it" if not math.isfinite(self.residual) else f"{self.residual:.2g} of it"
@@ -106,7 +119,8 @@ def match_of(own: OwnLoss, frame: Frame, term: Own, up: Response, down: Response
         down: The same where A < 0.
 
     Example:
-        >>> from gradlab.sequences.loss_parts import frame_of, own_of, response_of
+        >>> from gradlab.sequences.loss_parts import frame_of, own_of
+        >>> from gradlab.sequences.loss_responses import response_of
         >>> def loss(log_prob, rewards, mask):
         ...     a = (rewards - rewards.mean()).unsqueeze(-1)
         ...     return -(a * log_prob * mask).sum() / mask.sum()
@@ -120,19 +134,24 @@ def match_of(own: OwnLoss, frame: Frame, term: Own, up: Response, down: Response
     # The second one lies far off policy, so that every bound is passed.
     groups = [random_batch(tried, 5), random_batch(tried, 6, spread=1.5)]
     measured = torch.stack([tried.coefficients(group) for group in groups])
-    best = Match(PolicyGradient(), 1.0, math.inf, not own.takes_rewards)
-    for loss in _losses(up, down, term):
+    end: Any = (not own.takes_rewards, own.rounding or 0.0)
+    best = Match(PolicyGradient(), 1.0, math.inf, *end)
+    for loss in (*_losses(up, down, term), *_selected(own, up, down)):
         aggregations = [frame.aggregation]
-        if isinstance(loss, LUSPO):
+        if isinstance(loss, LUSPO | SequencePPO):
             aggregations = [SequenceMean()] if isinstance(frame.aggregation, Sum) else []
-        for aggregation in aggregations:
-            estimator = PolicyGradient(
-                frame.advantage, aggregation, loss, term.kl or NoKL(), g=own.g
-            )
+        # What leaves tokens out hides the advantage on policy too.
+        hidden = bool(loss.selects) and own.takes_rewards
+        advantages = [frame.advantage, *(_USUAL if hidden else ())]
+        for aggregation, advantage in itertools.product(aggregations, advantages):
+            estimator = PolicyGradient(advantage, aggregation, loss, term.kl or NoKL(), g=own.g)
             wanted = torch.stack([estimator.coefficients(group) for group in groups])
             factor = frame.factor
+            if loss.selects:
+                factor = float((measured * wanted).sum() / wanted.square().sum())
+            factor = 1.0 if abs(factor - 1) < 8 * (own.rounding or 0.0) else factor
             residual = float((measured - factor * wanted).norm() / measured.norm())
-            found = Match(named(estimator), factor, residual, not own.takes_rewards)
+            found = Match(named(estimator), factor, residual, *end)
             if found.exact and best.exact:  # the same coefficients: the better known name
                 shorter = len(str(found.estimator)) < len(str(best.estimator))
                 best = found if shorter and own.takes_rewards else best
@@ -153,7 +172,7 @@ def _losses(up: Response, down: Response, term: Own) -> Iterator[PolicyLoss]:
     if level == "token":
         if finite:
             yield PPO(_rounded(1 - low), _rounded(high - 1))
-            if math.isfinite(down.high):
+            if 1 < _rounded(down.high) < math.inf:
                 for name in ("dual", "cap"):  # their gradients are the same
                     given = {name: _rounded(down.high)}
                     yield PPO(_rounded(1 - low), _rounded(high - 1), **given)
@@ -165,6 +184,8 @@ def _losses(up: Response, down: Response, term: Own) -> Iterator[PolicyLoss]:
             for beyond in ("truncate", "mask"):
                 yield Score(level, high=_rounded(bound), beyond=beyond)
                 yield Score(level, _rounded(up.low), _rounded(bound), beyond)
+    if level == "sequence" and finite:
+        yield SequencePPO(_rounded(1 - low), _rounded(high - 1))
     if level == "geometric" and finite:
         bounds = (_rounded(1 - low), _rounded(high - 1))
         yield from (LUSPO(*bounds), GSPO(*bounds))
@@ -173,6 +194,31 @@ def _losses(up: Response, down: Response, term: Own) -> Iterator[PolicyLoss]:
     if level in ("token", "prefix", "sequence", "geometric"):
         yield Score(level)
     yield VESPO()
+
+
+def _selected(own: OwnLoss, up: Response, down: Response) -> Iterator[PolicyLoss]:
+    """Return losses that leave tokens out; their bounds are settings, which responses hide."""
+    given = {name: float(own.settings.get(key, at)) for key, name, at in _BOUNDS}
+    for coef in (given["coef"], 1.0):
+        yield KLCov(given["share"], coef)
+    delta = _rounded(left_out_at(own))
+    clips = [{"low": 0.2, "high": 0.2}]
+    if math.isfinite(up.high):
+        high = _rounded(up.high - 1)
+        clips += [{"low": high, "high": high}, {"low": _rounded(1 - down.low), "high": high}]
+    for clip in clips:
+        yield ClipCov(given["cut"], given["least"], given["most"], **clip)
+        if math.isfinite(delta):
+            yield OPSM(delta, **clip)
+
+
+_BOUNDS = (
+    ("kl_cov_ratio", "share", 2e-4),
+    ("ppo_kl_coef", "coef", 0.1),
+    ("clip_cov_ratio", "cut", 2e-4),
+    ("clip_cov_lb", "least", 1.0),
+    ("clip_cov_ub", "most", 5.0),
+)
 
 
 def _rounded(x: float) -> float:

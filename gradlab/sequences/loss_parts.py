@@ -1,4 +1,4 @@
-"""The parts of an unknown loss: its advantage, its aggregation, its ratio with a clip, its KL term.
+"""The parts of an unknown loss: its advantage, its aggregation, its KL term.
 
 Each part is measured where the others are silent, and compared with those of the catalogue.
 """
@@ -39,12 +39,15 @@ from gradlab.sequences.own_loss import OwnLoss
 from gradlab.sequences.policy_gradient import PolicyGradient
 from gradlab.sequences.random_batches import random_batch
 from gradlab.sequences.ratios import DRO, Score
+from gradlab.sequences.shrunk_advantages import Shrunk
 from gradlab.sequences.success_advantages import MaximumLikelihood, MaxMinusSecond, PassAtK
 
-__all__ = ["Frame", "Own", "Response", "frame_of", "of_rewards", "own_of", "plain", "response_of"]
+__all__ = ["Frame", "Own", "frame_of", "of_rewards", "own_of", "plain"]
 
 # What may be left of a part that is recognized; constants such as 1e-8 differ between trainers.
 FITS = 1e-4
+# The largest constant that a sum over tokens is taken to be divided by.
+_LONGEST = 2**17
 
 
 _EPS = (0.0, 1e-4, 1e-6, 1e-8, 1e-5)
@@ -53,6 +56,7 @@ _ADVANTAGES: tuple[Advantage, ...] = (
     *(BatchStd(eps) for eps in (0.0, 1e-4)),
     *(TokenWhitened(c, e) for c in (False, True) for e in (0.0, 1e-8)),
     *(NonzeroScaled(), MaxMinusSecond(), PassAtK(2), MaximumLikelihood()),
+    *(Shrunk(e) for e in (0.0, 1e-6)),
     *(BatchCentred(), *(StdTwice(e) for e in _EPS), *(NormalizedAgain(e) for e in _EPS)),
 )
 
@@ -67,6 +71,7 @@ class Frame:
         power: k, where each sequence also counts n^k times.
         factor: What the estimate is to be divided by.
         residual: The relative difference that is left.
+        rounding: The relative precision that the loss computes in.
 
     Example:
         >>> Frame(Raw(), Sum(), 0, 1.0, 0.0).known
@@ -78,11 +83,12 @@ class Frame:
     power: int
     factor: float
     residual: float
+    rounding: float = 0.0
 
     @property
     def known(self) -> bool:
         """Whether nothing is left."""
-        return self.residual < FITS
+        return self.residual < max(FITS, 8 * self.rounding)
 
 
 def plain(own: OwnLoss) -> OwnLoss:
@@ -137,15 +143,16 @@ def frame_of(own: OwnLoss) -> Frame:
     own = plain(own)
     groups = [random_batch(own, seed, on_policy=True) for seed in (1, 2)]
     binary = (groups[1].rewards > 0).double()
-    binary[:, :2] = torch.tensor([1.0, 0.0])  # no group has equal rewards
+    binary[:, :2] = torch.tensor([1.0, 0.0])[: own.g]  # no group has equal rewards
     groups.append(replace(groups[1], rewards=binary))
     measured = torch.stack([of_rewards(own, group) for group in groups])
-    best = Frame(Raw(), Sum(), 0, 1.0, math.inf)
+    rounding = own.rounding or 0.0
+    best = Frame(Raw(), Sum(), 0, 1.0, math.inf, rounding)
     for advantage, aggregation, power in _frames(own):
         wanted = torch.stack([_weighed(group, advantage, aggregation, power) for group in groups])
         factor = float((measured * wanted).sum() / wanted.square().sum().clamp(min=1e-300))
         residual = float((measured - factor * wanted).norm() / measured.norm().clamp(min=1e-300))
-        found = Frame(advantage, aggregation, power, factor, residual)
+        found = Frame(advantage, aggregation, power, factor, residual, rounding)
         if found.known and best.known:
             # Of forms that differ by a factor alone, that whose factor is nearest to 1.
             nearer = _far(best) - _far(found)
@@ -162,13 +169,17 @@ def _with_constant(frame: Frame, horizon: int) -> Frame:
         return frame
     whole = horizon if isinstance(frame.aggregation, Constant) else 1
     length = whole / frame.factor
-    if abs(length - round(length)) > 1e-6 * length or round(length) < 3:
+    if abs(length - round(length)) > 1e-6 * length or not 3 <= round(length) <= _LONGEST:
         return frame
     return replace(frame, aggregation=Constant(round(length)), factor=1.0)
 
 
 def _far(frame: Frame) -> float:
-    return abs(math.log(abs(frame.factor) or 1e-300))
+    """Return how far a factor is from 1; a power of ten is a change of units, and is near."""
+    digits = math.log10(abs(frame.factor) or 1e-300)
+    if abs(digits) > 2 and abs(digits - round(digits)) < 1e-6:
+        return 0.0
+    return abs(digits) * math.log(10)
 
 
 def _frames(own: OwnLoss) -> Iterator[tuple[Advantage, Aggregation, int]]:
@@ -259,100 +270,3 @@ def own_of(own: OwnLoss, frame: Frame) -> Own:
             else:
                 best = Own(replace(term, beta=short), 0.0, size, residual)  # type: ignore[type-var]
     return best
-
-
-@dataclass(frozen=True)
-class Response:
-    """How the weight of a token answers to the log-ratio of a token, for one sign of A.
-
-    Args:
-        own: d log|c_t| / d log r_t on policy.
-        later: The same for c of a later token.
-        earlier: The same for c of an earlier token.
-        low: The smallest ratio down to which c follows that power; 0 where there is none.
-        high: The largest one, or inf.
-        beyond: |c| above `high`, over c on policy: 0 where it is cut off.
-        below: The same below `low`.
-
-    Example:
-        >>> Response(1.0, 0.0, 0.0, 0.0, 1.2, 0.0, 0.0).level
-        'token'
-    """
-
-    own: float
-    later: float
-    earlier: float
-    low: float
-    high: float
-    beyond: float
-    below: float
-
-    @property
-    def level(self) -> str:
-        """none, token, prefix, sequence or geometric; "inverse" where c falls as r grows."""
-        if abs(self.own) < 1e-4:
-            return "none"
-        if self.own < 0:
-            return "inverse"
-        if abs(self.later) < 1e-4:
-            return "token"
-        if abs(self.earlier) < 1e-4:
-            return "prefix"
-        return "sequence" if self.own > 0.7 else "geometric"
-
-
-def response_of(own: OwnLoss, sign: int) -> Response:
-    """Return how weights answer to ratios, for an advantage of this sign.
-
-    Args:
-        own: The loss.
-        sign: 1 or -1.
-
-    Example:
-        >>> def loss(log_prob, old_log_prob, advantages, mask):
-        ...     r, a = (log_prob - old_log_prob).exp(), advantages.unsqueeze(-1)
-        ...     return -(torch.min(r * a, r.clamp(0.8, 1.3) * a) * mask).sum() / mask.sum()
-        >>> found = response_of(OwnLoss(loss), 1)
-        >>> found.level, round(found.high, 6), found.beyond
-        ('token', 1.3, 0.0)
-    """
-    own = plain(own)
-    group = random_batch(own, 4, on_policy=True, equal=True)
-    base = of_rewards(own, group)
-    sizes = torch.where(base[..., 2].sign() == sign, base[..., 2].abs(), -1.0)
-    at = (int(sizes.argmax()) // group.size, int(sizes.argmax()) % group.size)
-
-    def weights(x: float) -> Tensor:
-        rollout = group.log_prob.clone()
-        rollout[at][2] -= x
-        moved = of_rewards(own, replace(group, rollout_log_prob=rollout))
-        return moved[at] / base[at]
-
-    step = 1e-5
-    up, down = weights(step), weights(-step)
-    slopes = (up.abs().log() - down.abs().log()) / (2 * step)
-    own_slope, later, earlier = (float(slopes[t]) for t in (2, 4, 0))
-    power = float(round(own_slope * group.horizon)) / group.horizon
-
-    def follows(x: float) -> bool:
-        return abs(float(weights(x)[2]) - math.exp(power * x)) < 1e-9 * math.exp(power * x)
-
-    span = 4.0 / max(abs(power), 0.1)
-    high, low = _edge(follows, span), _edge(follows, -span)
-    beyond, below = (
-        float(weights(x * 1.2)[2]) if math.isfinite(x) else math.nan for x in (high, low)
-    )
-    scale = power if power else 1.0
-    bounds = (0.0 if low == -math.inf else math.exp(scale * low), math.exp(scale * high))
-    return Response(own_slope, later, earlier, bounds[0], bounds[1], beyond, below)
-
-
-def _edge(follows, far: float) -> float:  # type: ignore[no-untyped-def]
-    """Return where a weight stops to follow its power, on the way to `far`; inf if nowhere."""
-    if follows(far):
-        return math.copysign(math.inf, far)
-    inside, outside = 0.0, far
-    for _ in range(40):
-        middle = (inside + outside) / 2
-        inside, outside = (middle, outside) if follows(middle) else (inside, middle)
-    return inside

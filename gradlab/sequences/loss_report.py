@@ -16,18 +16,23 @@ from gradlab.sequences.invariances import (
     scale_power,
 )
 from gradlab.sequences.kl_terms import K1
+from gradlab.sequences.loss_checks import (
+    changed_arguments,
+    check_loss,
+    infinite_padding,
+    steps_in_rewards,
+)
 from gradlab.sequences.loss_match import Match, match_of
 from gradlab.sequences.loss_parts import (
     Frame,
     Own,
-    Response,
     frame_of,
     of_rewards,
     own_of,
     plain,
-    response_of,
 )
-from gradlab.sequences.own_loss import LossFunctionError, OwnLoss
+from gradlab.sequences.loss_responses import Response, response_of
+from gradlab.sequences.own_loss import OwnLoss
 from gradlab.text import filled
 
 __all__ = ["Fault", "LossReport", "examine"]
@@ -67,6 +72,7 @@ class LossReport:
         frame: Its advantage and aggregation.
         responses: How weights answer to ratios, for A > 0 and A < 0.
         g: Sequences per group of the loss.
+        rounding: The relative precision that it computes in.
 
     Example:
         >>> def loss(log_prob, advantages, mask):
@@ -85,6 +91,7 @@ class LossReport:
     frame: Frame
     responses: tuple[Response, Response] | None
     g: int = 4
+    rounding: float = 0.0
 
     @property
     def holding(self) -> tuple[str, ...]:
@@ -107,6 +114,11 @@ class LossReport:
             lines += [filled(line) for line in claim] if not self.match.given else []
         lines += [filled(f"fault: {fault}") for fault in self.faults]
         lines += ["no planted fault was recognized"] if not self.faults else []
+        if self.rounding > 1e-12:
+            said = (
+                f"it computes with a precision of {self.rounding:.1g}: smaller effects are not seen"
+            )
+            lines.append(said)
         lines += [filled(str(found), indent=" " * 7) for found in self.findings]
         return "\n".join(lines)
 
@@ -138,26 +150,40 @@ def examine(function: "OwnLoss | Callable[..., Any]", **options: Any) -> LossRep
         this is GRPO
     """
     own = function if isinstance(function, OwnLoss) else OwnLoss(function, **options)
-    _check_same_again(own)
+    check_loss(own)
     frame = frame_of(own)
     term = own_of(own, frame)
     up, down = (response_of(own, sign) for sign in (1, -1))
     match = match_of(own, frame, term, up, down)
     found = tuple(findings(own))
-    faults = tuple(_faults(own, frame, term, up, down, found))
-    return LossReport(own.name, match, found, faults, frame, (up, down), own.g)
+    faults = (*_of_contract(own, match), *_faults(own, frame, term, up, down, found))
+    return LossReport(own.name, match, found, faults, frame, (up, down), own.g, own.rounding or 0.0)
 
 
-def _check_same_again(own: OwnLoss) -> None:
-    """Raise LossFunctionError if a second call gives another gradient: no sum has its mean."""
-    group = random_batch(own)
-    first, second = (own.coefficients(group).nan_to_num() for _ in range(2))
-    apart = float((first - second).norm())
-    if apart > 1e-6 * float(first.norm()):
-        raise LossFunctionError(
-            f"the loss has another gradient at a second call with the same arguments, {apart:.2g} "
-            "away: it draws random numbers or keeps a state between calls. Turn dropout off, and "
-            "give what it keeps in settings"
+def _of_contract(own: OwnLoss, match: Match) -> Iterator[Fault]:
+    """Yield the faults of what a loss does with its arguments."""
+    changed = changed_arguments(own)
+    if changed:
+        yield Fault(
+            "arguments changed in place",
+            ", ".join(changed),
+            "whoever uses them after this call is given other values, such as the next epoch: "
+            "write x = x - m in place of x -= m",
+        )
+    what = infinite_padding(own)
+    if what:
+        yield Fault(
+            "NaN from padding",
+            f"the {what} is NaN or inf",
+            "0 times NaN is NaN, also behind a mask: take torch.where(mask > 0, x, 0) before what "
+            "is not finite",
+        )
+    if not match.exact and steps_in_rewards(own):
+        yield Fault(
+            "rewards rounded",
+            "changes of 1e-4 change nothing",
+            "rewards are cut to whole numbers or compared with a bound: their other digits are "
+            "lost",
         )
 
 

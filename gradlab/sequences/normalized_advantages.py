@@ -71,6 +71,7 @@ class BatchStd(Advantage):
 
     name: ClassVar[str] = "batch-std"
     aliases: ClassVar[tuple[str, ...]] = ("batch", "batch-normalized")
+    couples: ClassVar[bool] = True
     says: ClassVar[str] = "the standard deviation of the batch contains the own reward"
 
     def of_rewards(
@@ -107,6 +108,7 @@ class TokenWhitened(Advantage):
 
     name: ClassVar[str] = "whitened"
     aliases: ClassVar[tuple[str, ...]] = ("token-whitened",)
+    couples: ClassVar[bool] = True
     says: ClassVar[str] = (
         "the baseline is a mean over tokens, in which the own sequence counts by its length"
     )
@@ -155,6 +157,7 @@ class NonzeroScaled(Advantage):
 
     name: ClassVar[str] = "nonzero-scaled"
     aliases: ClassVar[tuple[str, ...]] = ("gpg",)
+    couples: ClassVar[bool] = True
     says: ClassVar[str] = "the scale counts the rewards of the batch that are not 0, also the own"
 
     def of_rewards(

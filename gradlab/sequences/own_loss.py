@@ -5,6 +5,7 @@ The probe is exact to first order, with clips and whatever else the function doe
 
 import inspect
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,15 +19,20 @@ from gradlab.sequences.aggregation import AGGREGATIONS, Aggregation
 from gradlab.sequences.argument_names import Batch, bound_arguments, known_arguments
 from gradlab.sequences.choices import read_choice
 from gradlab.sequences.group import Group
+from gradlab.sequences.loss_calls import (
+    FORMS,
+    Form,
+    LossFunctionError,
+    called,
+    forward_of,
+    no_gradient,
+    number_of,
+)
 from gradlab.sequences.normalized_advantages import GroupStd
 from gradlab.sequences.success_advantages import ADVANTAGES
-from gradlab.user_code.objects import line_of
+from gradlab.sequences.trainer_method import TrainerMethod, made_of_class, reads_self
 
 __all__ = ["LossFunctionError", "OwnLoss"]
-
-
-class LossFunctionError(ValueError):
-    """A loss function that cannot be examined; the message says why."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,7 +44,8 @@ class OwnLoss:
     the loss, or a tuple or dict that begins with it or has it as "loss".
 
     Args:
-        function: The loss, to be minimized.
+        function: The loss, to be minimized; also the class of one, made with `settings`, or a
+            method with `self` that was copied out of a trainer.
         advantage: What gives the advantages of a function that takes them.
         settings: Values of further arguments, and of the configuration that the function reads.
         aggregation: What reduces a loss that is returned per token; None: the loss is one number.
@@ -46,6 +53,9 @@ class OwnLoss:
         g: Sequences per group.
         name: How it is called.
         by_token: Whether advantages are [N, T]; None: it is tried.
+        form: How it takes its tensors; None: it is tried.
+        rounding: The relative precision that it computes in; None: that of what it returns.
+        binary: Whether it sees rewards 0 and 1 alone; None: it is tried.
 
     Raises:
         LossFunctionError: An argument is not understood, the call fails, or the loss does not
@@ -70,6 +80,9 @@ class OwnLoss:
     g: int = 4
     name: str = ""
     by_token: bool | None = None
+    form: Form | None = None
+    rounding: float | None = None
+    binary: bool | None = None
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
@@ -77,14 +90,19 @@ class OwnLoss:
         if self.aggregation is not None:
             given = read_choice("aggregation", self.aggregation, AGGREGATIONS)
             set_(self, "aggregation", given)
+        try:
+            if isinstance(self.function, type):
+                set_(self, "function", made_of_class(self.function, self.settings))
+            elif reads_self(self.function):
+                set_(self, "function", TrainerMethod(self.function))  # type: ignore[arg-type]
+            set_(self, "kinds", known_arguments(self.function, self._extra()))
+        except (TypeError, ValueError) as error:
+            raise LossFunctionError(str(error)) from None
         if not self.name:
             set_(self, "name", getattr(self.function, "__name__", type(self.function).__name__))
-        try:
-            set_(self, "kinds", known_arguments(self.function, self._extra()))
-        except ValueError as error:
-            raise LossFunctionError(str(error)) from None
-        if self.by_token is None:
-            set_(self, "by_token", self._tried())
+        if self.form is None:
+            for name, value in self._tried().items():
+                set_(self, name, value)
 
     kinds: Mapping[str, str] = field(init=False)
     factorizes = False
@@ -112,10 +130,7 @@ class OwnLoss:
     @property
     def switches(self) -> tuple[str, ...]:
         """The arguments that are to turn a division by the standard deviation on and off."""
-        called = self.function
-        if isinstance(called, torch.nn.Module):
-            called = called.forward
-        named = inspect.signature(called).parameters.items()
+        named = inspect.signature(forward_of(self.function)).parameters.items()
         return tuple(
             name
             for name, parameter in named
@@ -161,7 +176,13 @@ class OwnLoss:
         """
 
     def loss(
-        self, group: Group, log_prob: Tensor, mask: Tensor | None = None, **whole: int
+        self,
+        group: Group,
+        log_prob: Tensor,
+        mask: Tensor | None = None,
+        *,
+        changed: set[str] | None = None,
+        **whole: int,
     ) -> Tensor:
         """Return the loss of one training batch [B, G], with the graph to log_prob.
 
@@ -169,6 +190,7 @@ class OwnLoss:
             group: The sequences, [B, G].
             log_prob: [B, G, T].
             mask: Which tokens count, by default all that are not padding.
+            changed: Is given the names of the arguments that the function changes in place.
             **whole: tokens, sequences and horizon, where the batch is a part of a larger one.
         """
         if not self.knows_groups and len(group.rewards) > 1:
@@ -177,55 +199,40 @@ class OwnLoss:
                 "give it an argument group_size or index"
             )
         counted = group.mask if mask is None else mask
-        flat = counted.flatten(0, 1).to(log_prob.dtype)
+        form = self.form or Form()
         reference = group.log_prob if group.reference_log_prob is None else group.reference_log_prob
         greedy = group.greedy_rewards
         advantages = self.advantage.of_rewards(group.rewards, group.lengths, greedy)
+
+        def given(values: Tensor) -> Tensor:  # a copy, which the function may change in place
+            return values.flatten(0, 1).to(form.dtype, copy=True)
+
         batch = Batch(
-            log_prob.flatten(0, 1),
-            group.rollout_log_prob.flatten(0, 1),
-            reference.flatten(0, 1),
-            flat,
-            group.rewards.flatten(),
-            advantages.flatten(),
+            given(log_prob),
+            given(group.rollout_log_prob),
+            given(reference),
+            given(counted),
+            given(group.rewards),
+            given(advantages),
             group.size,
-            whole.get("tokens", int(flat.sum())),
-            whole.get("sequences", len(flat)),
+            whole.get("tokens", int(counted.sum())),
+            whole.get("sequences", group.rewards.numel()),
             whole.get("horizon", group.horizon),
+            form,
         )
-        return self._called(batch)
-
-    def _called(self, batch: Batch) -> Tensor:
         arguments = bound_arguments(self.kinds, batch, bool(self.by_token), self.settings)
-        try:
-            result = self.function(**arguments, **self._extra())
-        except Exception as error:
-            said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise LossFunctionError(f"the loss raised {said}{line_of(error)}") from error
-        return self._number(result, batch)
-
-    def _number(self, result: Any, batch: Batch) -> Tensor:
-        if isinstance(result, Mapping):
-            result = result.get("loss")
-        elif isinstance(result, tuple | list) and result:
-            result = result[0]
-        if not isinstance(result, Tensor):
+        result = called(self.function, {**arguments, **self._extra()}, changed)
+        number = number_of(result, counted.flatten(0, 1).shape)
+        if number.ndim == 0:
+            return number
+        if self.aggregation is None:
             raise LossFunctionError(
-                f"the loss must return a tensor, a tuple that begins with it or a dict with "
-                f"'loss', not {type(result).__name__}"
-            )
-        if not result.requires_grad:
-            raise LossFunctionError("the loss has no gradient for the policy's log-probabilities")
-        if result.numel() == 1:
-            return result.squeeze()
-        if self.aggregation is None or result.shape != batch.mask.shape:
-            raise LossFunctionError(
-                f"the loss must be one number, not {list(result.shape)}; where it is one number "
+                f"the loss must be one number, not {list(number.shape)}; where it is one number "
                 "per token, say how they are reduced: aggregation='TOK', for instance"
             )
-        lengths = batch.mask.sum(-1).long().view(-1, batch.group_size)
-        weights = self.aggregation.weights(lengths, batch.horizon).flatten().to(result.dtype)
-        return (weights * (result * batch.mask).sum(-1)).sum()
+        lengths = counted.sum(-1).long().view(-1, batch.group_size)
+        weights = self.aggregation.weights(lengths, batch.horizon).flatten().to(number.dtype)
+        return (weights * (number * counted.flatten(0, 1)).sum(-1)).sum()
 
     def _one(self, group: Group) -> Tensor:
         """Return the coefficients of one training batch [B, G]."""
@@ -240,38 +247,66 @@ class OwnLoss:
         """
         with torch.enable_grad():
             leaf = at.detach().clone().requires_grad_()
-            (found,) = torch.autograd.grad(value(leaf), leaf, allow_unused=True)
+            number = value(leaf)
+            try:
+                (found,) = torch.autograd.grad(number, leaf, allow_unused=True)
+            except RuntimeError as error:
+                raise LossFunctionError(
+                    "the loss cannot be differentiated: "
+                    f"{' '.join(str(error).split()).partition('. ')[0]}; return the loss itself, "
+                    "without calling backward in it"
+                ) from error
         if found is None:
-            raise LossFunctionError("the loss has no gradient for the policy's log-probabilities")
+            raise no_gradient()
         return found if self.maximize else -found
 
     def _extra(self) -> dict[str, Any]:
         """Return the settings that are arguments of the function."""
-        called = self.function
-        if isinstance(called, torch.nn.Module):
-            called = called.forward
-        names = inspect.signature(called).parameters
+        names = inspect.signature(forward_of(self.function)).parameters
         return {name: value for name, value in self.settings.items() if name in names}
 
-    def _tried(self) -> bool:
-        """Return whether the function takes advantages [N, T]: it fails on [N]."""
-        if not set(self.kinds.values()) & {"advantages", "everything"}:
-            return False
+    def _tried(self) -> dict[str, Any]:
+        """Return the fields that say how the function takes its tensors: what it works with."""
         generator = torch.Generator().manual_seed(0)
-        b, g, t = (2, 3, 7)
+        b, g, t = (2 if self.knows_groups else 1, 3, 7)
         log_prob = -torch.rand(b, g, t, generator=generator, dtype=torch.float64) - 0.1
-        rewards = torch.randn(b, g, generator=generator, dtype=torch.float64)
-        lengths = torch.tensor([[7, 4, 5], [6, 7, 3]])
+        rewards = torch.tensor([[0.9, -1.3, 0.2], [1.4, -0.4, -0.8]], dtype=torch.float64)[:b]
+        lengths = torch.tensor([[7, 4, 5], [6, 7, 3]])[:b]
         group = Group(rewards, lengths, log_prob, reference_log_prob=log_prob, prompts=True)
-        faults = []
-        for by_token in (False, True):
+        kinds = set(self.kinds.values())
+        by_tokens = [False, True] if kinds & {"advantages", "everything"} else [False]
+        if self.by_token is not None:
+            by_tokens = [self.by_token]
+        faults, silent = [], None
+        for form, by_token in itertools.product(FORMS, by_tokens):
+            tried: dict[str, Any] = {"by_token": by_token, "form": form, "rounding": math.inf}
+            own = replace(self, **tried)
             try:
-                replace(self, by_token=by_token).coefficients(group)
-                return by_token
+                with torch.enable_grad():
+                    leaf = log_prob.clone().requires_grad_()
+                    number = own.loss(group, leaf)
+                moves, tried["binary"] = own._moves(group)
             except LossFunctionError as fault:
                 faults.append(fault)
+                continue
+            tried["rounding"] = torch.finfo(number.dtype).eps
+            # A tensor of prompts is no key of a dict: nothing is in one group, and nothing moves.
+            if moves or "group_index" not in kinds:
+                return tried
+            silent = silent or tried
+        if silent is not None:
+            return silent
         # A failed call may be the wrong shape; another fault is a fault.
-        raise faults[0] if "the loss raised" not in str(faults[0]) else faults[-1]
+        first = faults[0] if "the loss raised" not in str(faults[0]) else faults[len(by_tokens) - 1]
+        raise first
+
+    def _moves(self, group: Group) -> tuple[bool, bool]:
+        """Return whether there is a gradient, and whether with rewards 0 and 1 alone."""
+        if bool(self.coefficients(group).any()) or not self.takes_rewards:
+            return True, False
+        rewards = (torch.arange(group.size) % 2).to(group.rewards.dtype).expand_as(group.rewards)
+        found = bool(self.coefficients(replace(group, rewards=rewards)).any())
+        return found, found
 
 
 def _picked(joint: Group, at: tuple[int, ...]) -> Group:

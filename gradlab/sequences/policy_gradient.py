@@ -161,7 +161,7 @@ class PolicyGradient:
         """
         to_go = self.kl.place == "reward" and self.kl.per == "token"
         separate = self.aggregation.symmetric and (not to_go or self.loss.signless)
-        return separate and not self.advantage.per_token
+        return separate and not self.advantage.per_token and not self.loss.couples
 
     def coefficients(self, group: Group) -> Float[Tensor, "*batch G T"]:
         """Return c_it, 0 where padded.

@@ -55,9 +55,13 @@ def random_batch(
     log_prob = -0.2 - 2 * torch.rand(*shape, t, generator=generator, dtype=torch.float64)
     apart = 0.0 if on_policy else 1.0
     lengths = torch.randint(2, t + 1, shape, generator=generator)
-    lengths[0, 0], lengths[0, 1] = t, 2
+    lengths[0, 0], lengths[0, -1] = t, 2
+    rewards = draw(scale=1.0)
+    if own.binary:
+        rewards = (rewards > 0).to(rewards.dtype)
+        rewards[:, :2] = torch.tensor([1.0, 0.0])[: own.g]  # no group has equal rewards
     return Group(
-        draw(scale=1.0),
+        rewards,
         torch.full(shape, t) if equal else lengths,
         log_prob,
         log_prob + apart * draw(t, scale=spread),

@@ -26,6 +26,8 @@ class PolicyLoss(Choice, ABC):
         signless: Whether the weight does not depend on the sign of A.
         by_sequence: Whether it is one term per sequence, the same at all tokens.
         length_power: k, where on policy sum_t grad L_t = A n^k s.
+        couples: Whether a term depends on the other sequences of the training batch.
+        selects: Why the mean changes on policy too, where terms are left out by what they say.
         says: Why it is not exact off policy.
 
     Example:
@@ -36,6 +38,8 @@ class PolicyLoss(Choice, ABC):
     signless: ClassVar[bool] = False
     by_sequence: ClassVar[bool] = False
     length_power: ClassVar[int] = 0
+    couples: ClassVar[bool] = False
+    selects: ClassVar[str] = ""
     says: ClassVar[str] = ""
 
     @abstractmethod

@@ -51,6 +51,8 @@ def replacements(estimator: PolicyGradient, off_policy: bool) -> list[dict[str, 
         found.append({"aggregation": "SUM"})
     if off_policy and not e.loss.exact_off_policy:
         found.append({"loss": "score(ratio=sequence)"})
+    elif e.loss.selects:
+        found.append({"loss": "score"})
     elif e.loss.length_power and not _is_sequence_mean(e):
         found.append({"aggregation": "SEQ"})
     if not isinstance(e.kl, NoKL) and not e.kl.exact(not off_policy):

@@ -21,9 +21,10 @@ from gradlab.sequences.ratios import (
     PolicyLoss,
     Score,
 )
+from gradlab.sequences.selected_losses import OPSM, ClipCov, KLCov
 from gradlab.sequences.tokens import Tokens, safe_exp
 
-__all__ = ["GMPO", "GSPO", "LOSSES", "LUSPO"]
+__all__ = ["GMPO", "GSPO", "LOSSES", "LUSPO", "SequencePPO"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,6 +86,36 @@ class LUSPO(PolicyLoss):
 
 
 @dataclass(frozen=True, repr=False)
+class SequencePPO(PolicyLoss):
+    r"""PPO-sequence, min(w A, clip(w, 1 - low, 1 + high) A), w the ratio of the whole sequence.
+
+    TRL's RLOO trainer has it. Counted once per sequence its gradient on policy is A s.
+
+    Args:
+        low: Clip range below 1.
+        high: Clip range above 1.
+
+    Example:
+        >>> SequencePPO(high=0.28)
+        PPO-sequence(high=0.28)
+    """
+
+    low: float = 0.2
+    high: float = 0.2
+
+    name: ClassVar[str] = "PPO-sequence"
+    by_sequence: ClassVar[bool] = True
+    length_power: ClassVar[int] = 1
+    says: ClassVar[str] = "the sequence ratio has no gradient where it is clipped"
+
+    def terms(
+        self, tokens: Tokens, advantage: Float[Tensor, "*#batch #T"]
+    ) -> Float[Tensor, "*batch T"]:
+        """Return the sequence's term at each token."""
+        return PPO(self.low, self.high).clipped(tokens.importance("sequence"), advantage)
+
+
+@dataclass(frozen=True, repr=False)
 class GMPO(PolicyLoss):
     r"""GMPO, the geometric mean of ratios that are clipped by the sign of A.
 
@@ -123,6 +154,9 @@ class GMPO(PolicyLoss):
 
 LOSSES: dict[str, type[PolicyLoss]] = {
     cls.name: cls
-    for cls in (Score, PPO, CISPOCap, CISPOBand, SAPO, GSPO, LUSPO, GMPO, VESPO, DPPO, DRO)
+    for cls in (
+        *(Score, PPO, CISPOCap, CISPOBand, SAPO, GSPO, LUSPO, GMPO, VESPO, DPPO, DRO),
+        *(SequencePPO, ClipCov, KLCov, OPSM),
+    )
 }
 """The policy losses by their names."""

@@ -20,43 +20,115 @@ __all__ = ["SPELLINGS", "configured", "nearest_name", "read_advantage", "spelled
 
 SPELLINGS: dict[str, dict[str, str]] = {
     "advantage": {
-        "scale_rewards=group": "group-std",  # TRL
+        # huggingface/trl, trl/trainer/grpo_config.py
+        "scale_rewards=group": "group-std",
         "scale_rewards=true": "group-std",
         "scale_rewards=batch": "batch-std",
         "scale_rewards=none": "centred",
         "scale_rewards=false": "centred",
-        "group_norm": "group-std",  # OpenRLHF
+        # OpenRLHF/OpenRLHF, openrlhf/cli/train_ppo_ray.py (--algo.advantage.estimator) and
+        # openrlhf/trainer/ppo_utils/experience_maker.py, which whitens over tokens
+        "group_norm": "group-std",
         "dr_grpo": "centred",
         "reinforce_baseline": "whitened(centred=true)",
+        "algo.advantage.estimator=reinforce": "whitened",
         "advantage_estimator=reinforce": "whitened",
-        "reinforce_plus_plus": "whitened",  # verl, slime
+        # volcengine/verl, verl/trainer/ppo/core_algos.py and verl/trainer/config/algorithm.py; its
+        # grpo_passk is max-second with norm_adv_by_std_in_grpo=false only
+        "reinforce_plus_plus": "whitened",
         "reinforce_plus_plus_baseline": "whitened(centred=true)",
         "grpo_vectorized": "group-std",
         "rloo_vectorized": "loo",
         "optimal_token_baseline": "optimal-token",
+        "norm_adv_by_std_in_grpo=true": "group-std",
+        "norm_adv_by_std_in_grpo=false": "centred",
+        # THUDM/slime, slime/utils/arguments.py
+        "disable_grpo_std_normalization": "centred",
+        # NVIDIA-NeMo/RL, nemo_rl/algorithms/advantage_estimator.py: minus_baseline is on; GRPO
+        # without normalize_rewards has the mean of the others as its baseline
+        "adv_estimator.name=reinforce_plus_plus": "whitened(centred=true)",
+        "adv_estimator.name=raw_reward": "raw",
+        "normalize_rewards=false": "loo",
     },
     "aggregation": {
-        "loss_type=grpo": "SEQ",  # TRL
+        # huggingface/trl, trl/trainer/grpo_trainer.py
+        "loss_type=grpo": "SEQ",
+        "loss_type=sapo": "SEQ",
+        "loss_type=luspo": "SEQ",
         "loss_type=dapo": "TOK",
+        "loss_type=cispo": "TOK",
+        "loss_type=vespo": "TOK",
         "loss_type=bnpo": "TOK-local",
         "loss_type=dr_grpo": "CONST",
-        "loss_type=luspo": "SEQ",
+        # volcengine/verl, verl/trainer/ppo/core_algos.py
+        "loss_agg_mode=token-mean": "TOK",
+        "loss_agg_mode=seq-mean-token-sum": "SUM",
+        "loss_agg_mode=seq-mean-token-mean": "SEQ",
+        "loss_agg_mode=seq-mean-token-sum-norm": "CONST",
+        # OpenRLHF/OpenRLHF, openrlhf/models/loss.py; NVIDIA-NeMo/RL,
+        # nemo_rl/algorithms/loss/loss_functions.py
+        "token_level_loss=true": "TOK",
+        "token_level_loss=false": "SEQ",
+        # THUDM/slime, slime/utils/arguments.py
+        "calculate_per_token_loss": "TOK",
+        "calculate_per_token_loss=false": "SEQ",
     },
     "ratio": {
-        "importance_sampling_level=token": "token",  # TRL
+        # huggingface/trl, trl/trainer/grpo_config.py
+        "importance_sampling_level=token": "token",
         "importance_sampling_level=sequence": "GSPO",
         "loss_type=cispo": "CISPO-TRL",
         "loss_type=sapo": "SAPO",
         "loss_type=vespo": "VESPO",
         "loss_type=luspo": "LUSPO",
+        "off_policy_mask_threshold": "OPSM",
+        # volcengine/verl, verl/trainer/ppo/core_algos.py (policy_loss.loss_mode)
+        "loss_mode=vanilla": "PPO(dual=3)",
+        "loss_mode=gspo": "GSPO",
+        "loss_mode=sapo": "SAPO",
+        "loss_mode=gpg": "score",
+        "loss_mode=clip_cov": "Clip-Cov",
+        "loss_mode=kl_cov": "KL-Cov",
+        "loss_mode=geo_mean": "GMPO",
+        "loss_mode=cispo": "CISPO-verl",
+        # OpenRLHF/OpenRLHF, openrlhf/cli/train_ppo_ray.py
+        "policy_loss_type=ppo": "PPO",
+        "policy_loss_type=gspo": "GSPO",
+        # THUDM/slime, slime/utils/arguments.py
+        "use_opsm": "OPSM",
+        # NVIDIA-NeMo/RL, nemo_rl/algorithms/loss/loss_functions.py
+        "sequence_level_importance_ratios=true": "GSPO",
+        "use_cispo=true": "CISPO-verl",
+        "disable_ppo_ratio=true": "score",
+        "force_on_policy_ratio=true": "score",
     },
     "kl": {
-        "kl_in_reward": "k1(place=reward)",  # verl
+        # volcengine/verl, verl/trainer/config/algorithm.py and verl/workers/config/actor.py, where
+        # kl_loss_type is low_var_kl; NVIDIA-NeMo/RL has use_kl_in_reward too
         "use_kl_in_reward": "k1(place=reward)",
-        "use_bias_correction_kl": "k3-ratio",  # TRL
+        "use_kl_in_reward=true": "k1(place=reward)",
+        "use_kl_loss": "k3",
+        "use_kl_loss=true": "k3",
+        "kl_loss_type=low_var_kl": "k3",
+        # huggingface/trl, trl/trainer/grpo_config.py
+        "use_bias_correction_kl": "k3-ratio",
+        "use_bias_correction_kl=true": "k3-ratio",
+        # THUDM/slime, slime/utils/arguments.py, with kl_loss_type=low_var_kl
+        "use_unbiased_kl": "k3-ratio",
+        # OpenRLHF/OpenRLHF, openrlhf/cli/train_ppo_ray.py, without --algo.kl.use_loss
+        "algo.kl.estimator=k1": "k1(place=reward)",
+        "algo.kl.estimator=k2": "k2(place=reward)",
+        "algo.kl.estimator=k3": "k3(place=reward)",
+        # NVIDIA-NeMo/RL, nemo_rl/algorithms/loss/loss_functions.py: the term is weighted by
+        # exp(x - sg(x)), which on policy is the ratio
+        "reference_policy_kl_type=k1": "k1-ratio",
+        "reference_policy_kl_type=k3": "k3-ratio",
     },
 }
-"""Further spellings of the four choices, beside the names of the catalogue and their aliases."""
+"""Further spellings of the four choices, beside the names of the catalogue and their aliases.
+
+A comment says in which repository and file each was read.
+"""
 
 _HOUSEHOLD = ("REINFORCE", "RLOO", "centred", "GRPO", "Dr.GRPO", "DAPO", "PPO", "GSPO")
 _RATIOS = ("none", "token", "prefix", "sequence", "geometric")

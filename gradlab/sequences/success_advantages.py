@@ -27,6 +27,7 @@ from gradlab.sequences.normalized_advantages import (
     NonzeroScaled,
     TokenWhitened,
 )
+from gradlab.sequences.shrunk_advantages import Shrunk
 
 __all__ = ["ADVANTAGES", "MaxMinusSecond", "MaximumLikelihood", "PassAtK"]
 
@@ -147,7 +148,7 @@ ADVANTAGES: dict[str, type[Advantage]] = {
     cls.name: cls
     for cls in (
         *(Raw, LeaveOneOut, Centred, GroupStd, BatchStd, TokenWhitened, Greedy, LengthWeighted),
-        *(NonzeroScaled, OptimalToken, MaxMinusSecond, PassAtK, MaximumLikelihood),
+        *(NonzeroScaled, OptimalToken, MaxMinusSecond, PassAtK, MaximumLikelihood, Shrunk),
     )
 }
 """The advantages by their names."""

@@ -5,7 +5,6 @@ A bias is relative to a target. Most quarrels about policy gradients are between
 
 import math
 import re
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,77 +14,25 @@ from torch import Tensor
 
 from gradlab.checks import check_int
 from gradlab.sequences.enumerated import EnumeratedPolicy
-from gradlab.sequences.faults import RewardError
+from gradlab.sequences.success_targets import PassSum, Transformed
+from gradlab.sequences.target_base import OfSequences, Target, check_binary
 
 __all__ = [
     "TARGETS",
     "MaxAt",
     "PassAt",
+    "PassSum",
     "Penalized",
     "Return",
     "Surrogate",
     "Target",
+    "Transformed",
     "target_of",
 ]
 
 
-class Target(ABC):
-    """An objective of a policy: its value and its gradient, over all sequences.
-
-    Subclasses are frozen dataclasses; their text form is read back by `target_of`.
-    """
-
-    form: ClassVar[str]
-
-    @abstractmethod
-    def value(self, on: EnumeratedPolicy) -> Float[Tensor, ""]:
-        """Return the value of the objective.
-
-        Args:
-            on: The policy on a task.
-        """
-
-    @abstractmethod
-    def weights(self, on: EnumeratedPolicy) -> list[Float[Tensor, "_ V"]]:
-        """Return what the gradient weighs the score of each token of each context with.
-
-        Args:
-            on: The policy on a task.
-        """
-
-    def gradient(self, on: EnumeratedPolicy) -> Float[Tensor, " P"]:
-        """Return the gradient of the objective, an ascent direction.
-
-        Args:
-            on: The policy on a task.
-        """
-        return on.gradient_of(self.weights(on))
-
-
-class _OfSequences(Target):
-    """An objective whose gradient is a sum over sequences of probability, worth and score."""
-
-    @abstractmethod
-    def worth(self, on: EnumeratedPolicy) -> Float[Tensor, " S"]:
-        """Return what the gradient weighs the score of each sequence with.
-
-        Args:
-            on: The policy on a task.
-        """
-
-    def weights(self, on: EnumeratedPolicy) -> list[Float[Tensor, "_ V"]]:
-        """Return what the gradient weighs the score of each token of each context with.
-
-        Args:
-            on: The policy on a task.
-        """
-        worth = self.worth(on)
-        # The mean is taken off: the scores sum to 0, and an offset would cost digits.
-        return on.totals(on.probabilities * (worth - on.probabilities @ worth))
-
-
 @dataclass(frozen=True)
-class Return(_OfSequences):
+class Return(OfSequences):
     r"""The expected reward.
 
     .. math:: J = E_\pi R(y)
@@ -163,7 +110,7 @@ class Penalized(Target):
 
 
 @dataclass(frozen=True)
-class MaxAt(_OfSequences):
+class MaxAt(OfSequences):
     r"""The expected best reward of k independent sequences.
 
     .. math:: E \max(R(y_1), ..., R(y_k))
@@ -238,7 +185,7 @@ class PassAt(MaxAt):
         Args:
             on: The policy on a task.
         """
-        _check_binary(on)
+        check_binary(on)
         return super().value(on)
 
     def worth(self, on: EnumeratedPolicy) -> Float[Tensor, " S"]:
@@ -247,7 +194,7 @@ class PassAt(MaxAt):
         Args:
             on: The policy on a task.
         """
-        _check_binary(on)
+        check_binary(on)
         return super().worth(on)
 
     def __str__(self) -> str:
@@ -297,22 +244,20 @@ def _levels(on: EnumeratedPolicy) -> tuple[Tensor, Tensor, Tensor]:
     return levels, mass, place
 
 
-def _check_binary(on: EnumeratedPolicy) -> None:
-    if not ((on.rewards == 0) | (on.rewards == 1)).all():
-        raise RewardError(
-            f"pass@k needs rewards 0 and 1; those of {on.task.name} are others: use max@k"
-        )
-
-
-TARGETS: tuple[type[Target], ...] = (Return, Penalized, PassAt, MaxAt, Surrogate)
+TARGETS: tuple[type[Target], ...] = (
+    *(Return, Penalized, PassAt, MaxAt, PassSum, Transformed, Surrogate),
+)
 """All targets."""
+
+_FORMS = "J, J-KL(beta=0.1), pass@4, max@4, sum-pass@4, h(g=4) or surrogate"
 
 
 def target_of(text: Target | str) -> Target:
     """Return the target of a text form.
 
     Args:
-        text: "J", "J-KL(beta=0.1)", "pass@4", "max@4" or "surrogate"; a Target stays as it is.
+        text: "J", "J-KL(beta=0.1)", "pass@4", "max@4", "sum-pass@4" (of MaxRL), "h(g=4)" (of GRPO)
+            or "surrogate"; a Target stays as it is.
 
     Returns:
         The target.
@@ -321,22 +266,22 @@ def target_of(text: Target | str) -> Target:
         ValueError: If it is none of these.
 
     Example:
-        >>> target_of("pass@4")
-        PassAt(k=4)
+        >>> target_of("pass@4"), target_of("h(g=8)")
+        (PassAt(k=4), Transformed(g=8, eps=0.0))
     """
     if isinstance(text, Target):
         return text
+    words = str(text).strip()
+    if words == "h(p)":
+        raise ValueError("h(p) is that of an estimator: write its group size, such as h(g=4)")
     for cls in TARGETS:
-        found = re.fullmatch(cls.form, str(text).strip())
+        found = re.fullmatch(cls.form, words)
         if found is None:
             continue
-        if cls is Penalized:
-            try:
-                return Penalized(float(found[1]))
-            except ValueError:
-                break
-        return cls(*map(int, found.groups()))
-    raise ValueError(
-        "target must be J, J-KL(beta=0.1), pass@4, max@4 or surrogate (with your numbers), not "
-        f"{text!r}"
-    )
+        given = [part for part in found.groups() if part is not None]
+        try:
+            numbers = [int(part) if part.isdigit() else float(part) for part in given]
+        except ValueError:
+            break
+        return cls(*map(float, numbers)) if cls is Penalized else cls(*numbers)
+    raise ValueError(f"target must be {_FORMS} (with your numbers), not {text!r}")

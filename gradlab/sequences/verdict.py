@@ -87,6 +87,7 @@ class PolicyVerdict(Verdict):
             "slope": self.slope.value * self.wanted,
             "cosine": self.cosine,
             "deviation": self.deviation / length,
+            "delta": self.delta,
             "draws": self.draws,
             "needed": self.needed,
             "seed": self.seed,

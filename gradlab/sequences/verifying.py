@@ -17,12 +17,15 @@ from gradlab.sequences.catalogue import parse
 from gradlab.sequences.claims import Claim
 from gradlab.sequences.drawing import Drawn
 from gradlab.sequences.enumerated import EnumeratedPolicy
+from gradlab.sequences.faults import RewardError
 from gradlab.sequences.finite_states import FiniteStates, enumerated_policy
 from gradlab.sequences.moments import all_moments, estimator_of
+from gradlab.sequences.normalized_advantages import GroupStd
 from gradlab.sequences.own_loss import OwnLoss
 from gradlab.sequences.own_moments import LossEstimator, own_estimator
 from gradlab.sequences.policy_contract import Policy, name_of_policy
 from gradlab.sequences.policy_gradient import PolicyGradient
+from gradlab.sequences.success_targets import OfSuccess, PassSum, Transformed
 from gradlab.sequences.targets import MaxAt, PassAt, Penalized, Return, Target, target_of
 from gradlab.sequences.task import Task, tasks_of
 from gradlab.sequences.truth import exact_gradient
@@ -31,10 +34,12 @@ from gradlab.verification.deviation_sums import DeviationSums
 from gradlab.verification.mean_test import MeanTest
 from gradlab.verification.verdict import BIASED, INCONCLUSIVE, NOT_APPLICABLE, UNBIASED
 
-__all__ = ["claimed_target", "verify"]
+__all__ = ["claimed_target", "transformed", "verify"]
 
 # Units in the last place of what is summed that rounding may add up to.
 _ULPS = 2**12
+# The same for a loss in float32 or less, whose rounding dominates.
+_FEW = 4
 # Draws before the first look, and by how much looks grow.
 _FIRST, _MORE = 256, 1.5
 
@@ -46,12 +51,13 @@ def claimed_target(estimator: PolicyGradient | LossEstimator) -> Target | None:
         estimator: The estimator.
 
     Returns:
-        The target; "h(p)" and "sum of pass@k / k" have none.
+        The target. GRPO's "h(p)" has none: it is a gradient for binary rewards alone, see
+        `transformed`.
 
     Example:
         >>> from gradlab.sequences import parse
-        >>> str(claimed_target(parse("PKPO(k=3)"))), claimed_target(parse("GRPO"))
-        ('pass@3', None)
+        >>> [str(claimed_target(parse(text))) for text in ("PKPO(k=3)", "MaxRL(g=8)", "GRPO")]
+        ['pass@3', 'sum-pass@8', 'None']
     """
     if isinstance(estimator, LossEstimator):
         return None if estimator.estimator is None else claimed_target(estimator.estimator)
@@ -63,7 +69,35 @@ def claimed_target(estimator: PolicyGradient | LossEstimator) -> Target | None:
         return Return()
     if name == "pass@k":
         return PassAt(int(getattr(estimator.advantage, "k", 1)))
+    if name == "sum of pass@k / k":
+        return PassSum(estimator.g)
     return MaxAt(estimator.g) if name == "max@G" else None
+
+
+def transformed(
+    estimator: PolicyGradient | LossEstimator, horizon: int | None = None
+) -> tuple[Transformed, float] | None:
+    """Return GRPO's objective on binary rewards and the factor of its gradient, None without one.
+
+    Args:
+        estimator: The estimator.
+        horizon: T, which gives the factor of CONST.
+
+    Example:
+        >>> from gradlab.sequences import parse
+        >>> found = transformed(parse("GRPO(aggregation=SUM, g=8)"))
+        >>> str(found[0]), found[1], transformed(parse("GRPO"))
+        ('h(g=8)', 1.0, None)
+    """
+    if isinstance(estimator, LossEstimator):
+        known = estimator.estimator
+        inner = None if known is None else transformed(known, horizon)
+        return None if inner is None else (inner[0], inner[1] * estimator.report.match.factor)
+    advantage = estimator.advantage
+    if not isinstance(advantage, GroupStd) or estimator.kl.name != "none" or estimator.g < 2:
+        return None
+    factor = estimator.with_(advantage="loo").claim(horizon).on_policy
+    return None if factor is None else (Transformed(estimator.g, advantage.eps), factor)
 
 
 @single_thread()
@@ -90,8 +124,9 @@ def verify(
             as trainers have it, or an `OwnLoss`. Its coefficients are d loss / d log_prob.
         policy: From tokens [B, T] to logits [B, T, V]; logits[:, t] depend on tokens[:, :t] alone.
         task: The task, or the tasks of several prompts.
-        target: The objective: "J", "J-KL(beta=0.1)", "pass@4", "max@4" or "surrogate"; by default
-            what the estimator claims, and J where that has no exact form.
+        target: The objective: "J", "J-KL(beta=0.1)", "pass@4", "max@4", "sum-pass@4" (of MaxRL),
+            "h(p)" or "h(g=8)" (of GRPO on rewards 0 and 1), or "surrogate"; by default what the
+            estimator claims, and J where that has no exact form or needs other rewards.
         factor: What the mean is times the gradient; by default what the estimator claims, and 1
             where it claims no factor.
         rollout: The policy that samples; by default the policy itself.
@@ -135,7 +170,22 @@ def verify(
     claim = found.claim(horizon=tasks[0].horizon)
     claimed_factor = claim.on_policy if rollout is None else claim.off_policy
     of_claim = claimed_target(found)
+    binary = None if rollout is not None else transformed(found, tasks[0].horizon)
+    policies: dict[str, Any] = {"rollout": rollout, "reference": reference}
+    if target == "h(p)":
+        target = Transformed(found.g, getattr(_advantage(found), "eps", 0.0))
     objective = target_of(target) if target is not None else of_claim or Return()
+    notes: list[str] = []
+    try:
+        gradient = exact_gradient(policy, tasks, objective, **policies)
+    except RewardError as error:
+        if target is not None or not isinstance(objective, OfSuccess):
+            raise
+        notes.append(f"Its own target has no meaning here: {error}.")
+        objective = Return()
+        gradient = exact_gradient(policy, tasks, objective, **policies)
+    if binary is not None and objective == binary[0]:
+        of_claim, claimed_factor = binary
     is_claimed = claimed_factor is not None and objective == of_claim and factor is None
     wanted = factor if factor is not None else (claimed_factor if is_claimed else 1.0)
     assert wanted is not None
@@ -149,11 +199,15 @@ def verify(
         "objective": str(objective),
         "wanted": float(wanted),
         "off_policy": rollout is not None,
-        "notes": () if is_claimed else _reasons(claim, off_policy=rollout is not None),
     }
-    policies: dict[str, Any] = {"rollout": rollout, "reference": reference}
-    gradient = exact_gradient(policy, tasks, objective, **policies)
+    if not is_claimed:
+        notes += _reasons(claim, objective, off_policy=rollout is not None)
+    if binary is not None and isinstance(objective, Return):
+        notes.append(
+            f"With rewards 0 and 1 it is the gradient of {binary[0]}: that is a target too."
+        )
     shared["target"] = wanted * gradient
+    shared["notes"] = tuple(notes)
     try:
         ons = [enumerated_policy(policy, one, **policies) for one in tasks]
         if isinstance(found, LossEstimator):
@@ -163,7 +217,9 @@ def verify(
     except (NotExactError, TooLargeError) as error:
         moments = error
     if isinstance(moments, Moments) and method != "monte-carlo":
-        return _exact(moments, ons, shared)
+        beside = _beside(found, moments, policy, tasks, objective, policies)
+        shared["notes"] += () if beside is None else (beside,)
+        return _exact(moments, ons, shared, _precision(found))
     if isinstance(moments, ValueError):
         if not isinstance(moments, NotExactError | TooLargeError):
             return _not_applicable(str(moments), shared)
@@ -173,18 +229,59 @@ def verify(
     return _by_draws(found, drawn, max_draws, shared)
 
 
-def _reasons(claim: Claim, *, off_policy: bool) -> tuple[str, ...]:
+def _advantage(estimator: PolicyGradient | LossEstimator) -> Any:
+    own = isinstance(estimator, LossEstimator)
+    return (estimator.estimator or estimator.own).advantage if own else estimator.advantage  # type: ignore[union-attr]
+
+
+def _precision(estimator: PolicyGradient | LossEstimator) -> float:
+    """Return the relative error that sums may have, which is larger where a loss is in float32."""
+    double = torch.finfo(torch.float64).eps
+    own = estimator.own.rounding or double if isinstance(estimator, LossEstimator) else double
+    return _ULPS * double if own <= double else _FEW * own
+
+
+def _beside(
+    estimator: PolicyGradient | LossEstimator,
+    moments: Moments,
+    policy: Policy,
+    tasks: list[Task],
+    objective: Target,
+    policies: dict[str, Any],
+) -> str | None:
+    """Return what the mean is to the gradient of J - beta KL, where a KL term is judged for J."""
+    found = estimator.estimator if isinstance(estimator, LossEstimator) else estimator
+    if found is None or found.kl.name == "none" or isinstance(objective, Penalized):
+        return None
+    other = Penalized(getattr(found.kl, "beta", 0.0))
+    gradient = exact_gradient(policy, tasks, other, **policies)
+    length = float(gradient.norm())
+    missed = float((moments.mean - gradient).norm())
+    if missed <= _precision(estimator) * (length + math.sqrt(moments.variance.value)):
+        return f"Beside it: the mean is the gradient of {other}."
+    share = f"{missed / length:.4g} of its length" if length > 0 else f"{missed:.4g}"
+    return (
+        f"Beside it: the gradient of {other}, which the KL term is meant for, is missed by "
+        f"{share}. It is the gradient of no objective that is known here."
+    )
+
+
+def _reasons(claim: Claim, objective: Target, *, off_policy: bool) -> tuple[str, ...]:
     """Return why the claim names no factor, as sentences."""
+    known = GroupStd.says if isinstance(objective, Transformed) else ""  # h(p) has it in it
     kept = [one for one in claim.reasons if off_policy or not one.startswith("off policy")]
+    kept = [one for one in kept if one != known]
     return tuple(f"Why: {one}." for one in kept)
 
 
-def _exact(moments: Moments, ons: list[EnumeratedPolicy], shared: dict[str, Any]) -> PolicyVerdict:
+def _exact(
+    moments: Moments, ons: list[EnumeratedPolicy], shared: dict[str, Any], precision: float
+) -> PolicyVerdict:
     """Return the verdict by enumeration: no bias beyond rounding, or a bias."""
     target = shared["target"]
     size = float(target.norm()) + float(moments.mean.norm()) + math.sqrt(moments.variance.value)
     size += _summed_size(ons)
-    rounding = _ULPS * torch.finfo(torch.float64).eps * size
+    rounding = precision * size
     deviation = math.sqrt(moments.variance.value)
     if float(target.norm()) <= rounding:
         # Nothing but rounding, in whose lengths a bias would be no number to read.
