@@ -11,10 +11,8 @@ alpha = 0, 1, 2 are ST, ZGR and DARN.
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
-
 from gradlab.categorical import check_tau, row_dot, softmax_vjp, tempered
 from gradlab.estimators.pathwise import Rows, SampleOnlyEstimator
 
@@ -96,7 +94,8 @@ class ZGR(SampleOnlyEstimator):
     def pullback(self, p: Rows, x: Rows, v: Rows) -> Float[Tensor, "*batch C"]:
         """Return the displayed product."""
         at_x = row_dot(x, v)
-        return torch.addcmul(x * (0.5 * (at_x - row_dot(p, v))), p, v - at_x, value=0.5)
+        of_x = x * (0.5 * (at_x - row_dot(p, v)))
+        return of_x.addcmul_(p, v - at_x, value=0.5)
 
 
 @dataclass(frozen=True, repr=False)
