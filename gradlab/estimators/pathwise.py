@@ -119,9 +119,14 @@ class SampleOnlyEstimator(PathwiseEstimator):
         x: Float[Tensor, "*batch C"] | None = None,
     ) -> Float[Tensor, "*batch C"]:
         """Return a one-hot x whose backward is `pullback`; see `draw`, `PathwiseEstimator`."""
-        p = probabilities(self.accepted(check_logits(logits)))
+        p = probabilities(self.accepted(check_logits(logits)).detach())
         x = draw_one_hot(p, generator) if x is None else check_one_hot(x, logits).to(p.dtype)
-        return with_product(x, logits, lambda v, p, x: self.pullback(p, x, v), p, x)
+
+        def product(v: Tensor, p: Tensor, x: Tensor, logits: Tensor) -> Tensor:
+            # A backward that is itself differentiated wants p as a function of the logits.
+            return self.pullback(probabilities(logits) if torch.is_grad_enabled() else p, x, v)
+
+        return with_product(x, logits, product, p, x, logits)
 
     def conditional_jacobians(
         self, p: Float[Tensor, "N C"]
@@ -158,10 +163,30 @@ def with_product(
 
     The product works in the dtype of `saved`, which may be finer than that of the logits.
     """
-    return _WithProduct.apply(out.to(logits.dtype), logits, product, *saved)
+    inside = torch._C._are_functorch_transforms_active()  # type: ignore[attr-defined]
+    function = _MappedWithProduct if inside else _WithProduct
+    return function.apply(out.to(logits.dtype), logits, product, *saved)
 
 
 class _WithProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, out: Tensor, logits: Tensor, product: Callable[..., Tensor], *saved: Tensor
+    ) -> Tensor:
+        ctx.product = product
+        ctx.save_for_backward(*saved)
+        return out.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        to_logits = ctx.product(grad.to(saved[0].dtype), *saved).to(grad.dtype)
+        return None, to_logits, None, *(None for _ in saved)
+
+
+class _MappedWithProduct(_WithProduct):
+    """The same in the form that torch.func asks for, whose calls read a signature each time."""
+
     generate_vmap_rule = True
 
     @staticmethod
@@ -172,9 +197,3 @@ class _WithProduct(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         ctx.product = inputs[2]
         ctx.save_for_backward(*inputs[3:])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
-        to_logits = ctx.product(grad.to(saved[0].dtype), *saved).to(grad.dtype)
-        return None, to_logits, None, *(None for _ in saved)
