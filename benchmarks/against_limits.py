@@ -42,7 +42,7 @@ def run() -> list[Ratio]:
                 measure(
                     f"{estimator} on {case} against its limit",
                     lambda: estimator.draw(f, logits, n),
-                    lambda: (_noise(logits, n, inner), _sweep(f, x)),
+                    lambda: (noise(logits, n, inner), sweep(f, x)),
                     target,
                 )
             )
@@ -57,7 +57,7 @@ def _leave_one_out(f: Loss, logits: Tensor, case: str, target: float) -> list[Ra
 
     def limit() -> object:
         with torch.no_grad():
-            return _noise(logits, 4 * n, 0), f(x)
+            return noise(logits, 4 * n, 0), f(x)
 
     work = lambda: estimator.draw(f, logits, n)
     return [measure(f"{estimator} on {case} against its limit", work, limit, target)]
@@ -78,12 +78,12 @@ def _streaming() -> Ratio:
     )
 
 
-def _noise(logits: Tensor, n: int, inner: int) -> None:
+def noise(logits: Tensor, n: int, inner: int) -> None:
     torch.rand(n, logits.shape[0], dtype=torch.float64)
     for _ in range(inner):
         torch.rand(n, *logits.shape).neg_().log1p_().neg_()
 
 
-def _sweep(f: Loss, x: Tensor) -> Tensor:
+def sweep(f: Loss, x: Tensor) -> Tensor:
     x = x.detach().requires_grad_()
     return torch.autograd.grad(f(x).sum(), x)[0]

@@ -4,16 +4,22 @@ They compare and copy numbers and compute nothing. Tensors that numpy cannot see
 GPU, of torch.func or of torch.compile, go through torch.
 """
 
+from functools import cache
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["count_reached", "seen_by_numpy", "unit_rows"]
+__all__ = ["count_reached", "keep_memory", "seen_by_numpy", "unit_rows"]
 
 # Where copying unit rows beats scattering ones.
 _TABLE_CLASSES = 64
+
+# Less than the 32 MB above which the GNU allocator no longer learns; several blocks of draws.
+_KEPT = 24 * 2**20
 
 
 def seen_by_numpy(*tensors: Tensor) -> bool:
@@ -87,13 +93,32 @@ def unit_rows(classes: Int[Tensor, "*shape"], like: Float[Tensor, "*batch C"]) -
     if size > _TABLE_CLASSES or not (seen or classes.ndim == like.ndim):
         zeros = like.new_zeros(*classes.shape, size)
         return zeros.scatter(-1, classes.unsqueeze(-1), 1.0)
-    rows = torch.eye(size, dtype=like.dtype, device=like.device)
     if not seen:
-        return F.embedding(classes, rows)
+        return F.embedding(classes, torch.eye(size, dtype=like.dtype, device=like.device))
     of = classes.numpy()
     if of.size and not (0 <= of.min() and of.max() < size):
         raise IndexError(f"classes must lie in [0, {size - 1}], not in [{of.min()}, {of.max()}]")
     # Memory of torch, whose alignment the matrix products of f see.
     out = like.new_empty(*classes.shape, size)
-    np.take(rows.numpy(), of, axis=0, out=out.numpy(), mode="clip")
+    into = out.numpy()
+    np.take(_identity(size, into.dtype), of, axis=0, out=into, mode="clip")
     return out
+
+
+@cache
+def _identity(size: int, dtype: np.dtype[np.floating]) -> NDArray[np.floating]:
+    return np.eye(size, dtype=dtype)
+
+
+@cache
+def keep_memory() -> None:
+    """Let the GNU allocator keep what one block of draws has freed, for the next block.
+
+    It learns from the largest piece that is freed how much to keep. Else it returns a block's
+    memory to the system each time, and every page of it costs a fault again: up to a third of the
+    time of a draw. Other allocators keep memory, or not, as before.
+
+    Example:
+        >>> keep_memory()
+    """
+    np.empty(_KEPT, np.uint8)  # no page of it is touched

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from gradlab.passes import count_reached, unit_rows
+from gradlab.passes import count_reached, keep_memory, unit_rows
 
 __all__ = [
     "class_first",
@@ -56,10 +56,11 @@ def draw_classes(
     if p.shape[-1] > _FEW_CLASSES:
         if n is None:
             return (cumulated <= u).sum(-1)
-        return torch.searchsorted(cumulated, u, right=True).movedim(-1, 0)
+        return torch.searchsorted(cumulated, u, right=True).movedim(-1, 0).contiguous()
     bounds = cumulated[..., :-1].movedim(-1, 0)
     if n is None:
         return count_reached(u.squeeze(-1), bounds).long()
+    keep_memory()
     return count_reached(u, bounds.unsqueeze(-1)).movedim(-1, 0).contiguous().long()
 
 

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from gradlab.nn.device import machine_name
+from gradlab.passes import keep_memory
 from gradlab.progress import Progress, say
 from gradlab.training.base import Training
 from gradlab.training.checkpoint import (
@@ -83,6 +84,7 @@ def train(
         1      2     8       ZGR
     """
     run = _Run(training, folder)
+    keep_memory()
     total = training.settings.epochs * training.steps_per_epoch
     with run.only_here(), _interrupts() as asked:
         run.resume()
