@@ -1,9 +1,9 @@
 """What draws cost where nothing is checked and only the arithmetic is left.
 
 A loop draws the classes, makes x, sweeps f and takes the product, in the fewest passes of torch and
-numpy that were found, for one estimator at one size; its draws have the bits of gradlab's. Its ratio
-to the limit is what an estimator can reach for any f, and gradlab is held to 1.3 times the loop: the
-checks of f and of the arguments take a tenth of a millisecond of each block.
+numpy that were found, for one estimator at one size. Its draws have the bits of those of gradlab.
+Its ratio to the limit is what an estimator can reach for any f. gradlab is held to 1.3 times the
+loop: the checks of f and of the arguments take a tenth of a millisecond of each block.
 """
 
 from collections.abc import Callable, Iterator

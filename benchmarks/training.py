@@ -1,8 +1,8 @@
 """One optimizer step against a loop written by hand in plain torch, with equal losses.
 
 A probe that enumerates is held to a fifth of the time of the training, as it sweeps the states of
-ten images one after the other. One that draws has no target: its reference decodes 40 images in each
-of up to 8,192 draws, as many as thousands of steps, and fewer would measure no bias.
+ten images one after the other. One that draws has no target: its reference decodes 40 images in
+each of up to 8,192 draws, as many as thousands of steps, and fewer would measure no bias.
 """
 
 import copy

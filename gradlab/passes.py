@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -67,8 +67,7 @@ def count_reached(
     if seen_by_numpy(u, bounds):
         reached = np.greater_equal(u.numpy(), bounds.numpy())
         return torch.from_numpy(np.asarray(reached.view(np.uint8).sum(0, dtype=np.uint8)))
-    found: Bool[Tensor, "K *batch"] = u >= bounds
-    return found.to(torch.uint8).sum(0, dtype=torch.uint8)
+    return (u >= bounds).to(torch.uint8).sum(0, dtype=torch.uint8)
 
 
 def unit_rows(classes: Int[Tensor, "*shape"], like: Float[Tensor, "*batch C"]) -> Tensor:
@@ -96,7 +95,7 @@ def unit_rows(classes: Int[Tensor, "*shape"], like: Float[Tensor, "*batch C"]) -
     if not seen:
         return F.embedding(classes, torch.eye(size, dtype=like.dtype, device=like.device))
     of = classes.numpy()
-    if of.size and not (0 <= of.min() and of.max() < size):
+    if of.size and (of.min() < 0 or of.max() >= size):
         raise IndexError(f"classes must lie in [0, {size - 1}], not in [{of.min()}, {of.max()}]")
     # Memory of torch, whose alignment the matrix products of f see.
     out = like.new_empty(*classes.shape, size)

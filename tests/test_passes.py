@@ -48,10 +48,13 @@ def test_draws_are_those_of_torch(by_torch, dtype, size, n):
     p = p.expand(5, *p.shape) if n is None else p
     found = draw_classes(p, source(), n)
     assert torch.equal(found, by_torch(lambda: draw_classes(p, source(), n)))
-    assert found.dtype == torch.int64 and found.is_contiguous()
+    assert found.dtype == torch.int64
+    assert found.is_contiguous()
     rows = one_hot(found, p)
     assert torch.equal(rows, by_torch(lambda: one_hot(found, p)))
-    assert torch.equal(rows.argmax(-1), found) and rows.dtype == dtype and rows.is_contiguous()
+    assert torch.equal(rows.argmax(-1), found)
+    assert rows.dtype == dtype
+    assert rows.is_contiguous()
 
 
 @with_dtypes
@@ -84,7 +87,8 @@ def test_a_class_that_does_not_exist_is_refused(number):
     ids=["records a gradient", "half precision", "not on the CPU", "a subclass"],
 )
 def test_what_numpy_cannot_see_goes_through_torch(tensor):
-    assert seen_by_numpy(torch.zeros(2)) and not seen_by_numpy(torch.zeros(2), tensor)
+    assert seen_by_numpy(torch.zeros(2))
+    assert not seen_by_numpy(torch.zeros(2), tensor)
 
 
 def test_tensors_of_torch_func_go_through_torch():

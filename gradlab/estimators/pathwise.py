@@ -5,8 +5,7 @@ product needs more than x.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -20,6 +19,7 @@ from gradlab.categorical import (
     is_readable,
     probabilities,
 )
+from gradlab.estimators._with_product import with_product
 from gradlab.estimators.base import Estimator
 from gradlab.loss import (
     Loss,
@@ -151,49 +151,3 @@ def _depends(values: Tensor, x: Tensor) -> bool:
             seen.add(node)
             nodes += [following for following, _ in node.next_functions]
     return False
-
-
-def with_product(
-    out: Float[Tensor, "*batch C"],
-    logits: Float[Tensor, "*batch C"],
-    product: Callable[..., Tensor],
-    *saved: Tensor,
-) -> Float[Tensor, "*batch C"]:
-    """Return `out` with the backward logits.grad += product(grad, *saved), under torch.func too.
-
-    The product works in the dtype of `saved`, which may be finer than that of the logits.
-    """
-    inside = torch._C._are_functorch_transforms_active()  # type: ignore[attr-defined]
-    function = _MappedWithProduct if inside else _WithProduct
-    return function.apply(out.to(logits.dtype), logits, product, *saved)
-
-
-class _WithProduct(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, out: Tensor, logits: Tensor, product: Callable[..., Tensor], *saved: Tensor
-    ) -> Tensor:
-        ctx.product = product
-        ctx.save_for_backward(*saved)
-        return out.clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
-        to_logits = ctx.product(grad.to(saved[0].dtype), *saved).to(grad.dtype)
-        return None, to_logits, None, *(None for _ in saved)
-
-
-class _MappedWithProduct(_WithProduct):
-    """The same in the form that torch.func asks for, whose calls read a signature each time."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(out: Tensor, logits: Tensor, product: Callable[..., Tensor], *saved: Tensor) -> Any:
-        return out.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.product = inputs[2]
-        ctx.save_for_backward(*inputs[3:])

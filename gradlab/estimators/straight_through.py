@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
+
 from gradlab.categorical import check_tau, row_dot, softmax_vjp, tempered
 from gradlab.estimators.pathwise import Rows, SampleOnlyEstimator
 
