@@ -11,6 +11,7 @@ alpha = 0, 1, 2 are ST, ZGR and DARN.
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -96,7 +97,7 @@ class ZGR(SampleOnlyEstimator):
         """Return the displayed product."""
         at_x = row_dot(x, v)
         of_x = x * (0.5 * (at_x - row_dot(p, v)))
-        return of_x.addcmul_(p, v - at_x, value=0.5)
+        return torch.addcmul(of_x, p, v - at_x, value=0.5)
 
 
 @dataclass(frozen=True, repr=False)
