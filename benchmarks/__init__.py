@@ -4,7 +4,9 @@ __all__ = ["PARTS"]
 
 PARTS = (
     "against_limits",
+    "bare_loops",
     "layers",
+    "training",
     "enumeration",
     "structures",
     "sequences",

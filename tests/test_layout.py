@@ -24,7 +24,8 @@ FAMILIES = [
 # A room may import from earlier lines, and from itself; rooms of one line do not know each other.
 ORDER = [
     {"version"},
-    {"text", "text_forms", "checks", "files", "samples", "_moved"},
+    {"text", "text_forms", "checks", "files", "passes", "_moved"},
+    {"samples"},
     {"categorical", "draw_sums", "parallel", "progress", "reproducible"},
     {"loss", "data"},
     {"problems", "estimators"},

@@ -94,7 +94,9 @@ class Images:
         Raises:
             ValueError: If the batch does not hold grey values in [0, 1].
         """
-        if not batch.is_floating_point() or not ((batch >= 0) & (batch <= 1)).all():
+        # NaN is neither: aminmax returns it.
+        low, high = torch.stack(torch.aminmax(batch)).tolist() if batch.numel() else (0, 1)
+        if not (batch.is_floating_point() and low >= 0 and high <= 1):
             raise ValueError("batch must hold grey values in [0, 1]; as_floats(split) gives them")
         return batch if self.binary else torch.bernoulli(batch, generator=generator)
 

@@ -77,7 +77,8 @@ class GumbelEstimator(PathwiseEstimator):
         self, p: Tensor, x: Tensor, k: int, generator: Generator | None
     ) -> Iterator[Tensor]:
         """Yield k samples of y given x, in chunks [size, *x.shape] that fit the cache."""
-        p, x = class_first(p.expand_as(x)), class_first(x)
+        # Turned before it is repeated, p is copied row by row.
+        p, x = class_first(class_first(p).expand_as(x)), class_first(x)
         chunk = max(1, min(k, _CHUNK // max(1, x.numel())))
         for start in range(0, k, chunk):
             several = x.expand(min(chunk, k - start), *x.shape)
@@ -86,13 +87,13 @@ class GumbelEstimator(PathwiseEstimator):
     def product(self, v: Tensor, chunks: Iterable[Tensor]) -> Tensor:
         """Return the mean of J_tau(y) v over all y of all chunks [size, *v.shape]."""
         v = class_first(v)
-        total, count = torch.zeros_like(v), 0
+        total, count = v.new_zeros(()), 0
         for y in chunks:
             centred = v - (y * v).sum(-1, keepdim=True)
             one = len(y) == 1  # by far the most frequent case, and worth a pass less
             total = torch.addcmul(total, y[0], centred[0]) if one else total + (y * centred).sum(0)
             count += len(y)
-        return (total / (count * self.tau)).contiguous()
+        return total.div_(count * self.tau).contiguous()
 
     def attach(self, out: Tensor, logits: Tensor, chunks: Iterable[Tensor]) -> Tensor:
         """Return `out` with the product by all y of the chunks as its backward."""

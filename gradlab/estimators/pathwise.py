@@ -5,8 +5,7 @@ product needs more than x.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -20,6 +19,7 @@ from gradlab.categorical import (
     is_readable,
     probabilities,
 )
+from gradlab.estimators._with_product import with_product
 from gradlab.estimators.base import Estimator
 from gradlab.loss import (
     Loss,
@@ -119,9 +119,14 @@ class SampleOnlyEstimator(PathwiseEstimator):
         x: Float[Tensor, "*batch C"] | None = None,
     ) -> Float[Tensor, "*batch C"]:
         """Return a one-hot x whose backward is `pullback`; see `draw`, `PathwiseEstimator`."""
-        p = probabilities(self.accepted(check_logits(logits)))
+        p = probabilities(self.accepted(check_logits(logits)).detach())
         x = draw_one_hot(p, generator) if x is None else check_one_hot(x, logits).to(p.dtype)
-        return with_product(x, logits, lambda v, p, x: self.pullback(p, x, v), p, x)
+
+        def product(v: Tensor, p: Tensor, x: Tensor, logits: Tensor) -> Tensor:
+            # A backward that is itself differentiated wants p as a function of the logits.
+            return self.pullback(probabilities(logits) if torch.is_grad_enabled() else p, x, v)
+
+        return with_product(x, logits, product, p, x, logits)
 
     def conditional_jacobians(
         self, p: Float[Tensor, "N C"]
@@ -146,35 +151,3 @@ def _depends(values: Tensor, x: Tensor) -> bool:
             seen.add(node)
             nodes += [following for following, _ in node.next_functions]
     return False
-
-
-def with_product(
-    out: Float[Tensor, "*batch C"],
-    logits: Float[Tensor, "*batch C"],
-    product: Callable[..., Tensor],
-    *saved: Tensor,
-) -> Float[Tensor, "*batch C"]:
-    """Return `out` with the backward logits.grad += product(grad, *saved), under torch.func too.
-
-    The product works in the dtype of `saved`, which may be finer than that of the logits.
-    """
-    return _WithProduct.apply(out.to(logits.dtype), logits, product, *saved)
-
-
-class _WithProduct(torch.autograd.Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(out: Tensor, logits: Tensor, product: Callable[..., Tensor], *saved: Tensor) -> Any:
-        return out.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.product = inputs[2]
-        ctx.save_for_backward(*inputs[3:])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
-        to_logits = ctx.product(grad.to(saved[0].dtype), *saved).to(grad.dtype)
-        return None, to_logits, None, *(None for _ in saved)

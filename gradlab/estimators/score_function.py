@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gradlab.categorical import check_finite, one_hot, probabilities
+from gradlab.categorical import check_finite, is_readable, one_hot, probabilities
 from gradlab.estimators._affine import AffineEstimator
 from gradlab.estimators.values import Batch, Estimates, SampledValueEstimator, Tuples
 from gradlab.loss import Loss, evaluate
@@ -116,8 +116,9 @@ class LeaveOneOut(SampledValueEstimator):
         # Adding weights at the drawn classes is the sum of weight * x without forming it.
         at = classes.movedim(0, -1)
         weight = weight.movedim(0, -1).unsqueeze(-2).expand(at.shape)
-        estimate = p.new_zeros(classes.shape[1], *p.shape).scatter_add(-1, at, weight)
-        return value.mean(0), estimate.to(logits.dtype)
+        zeros = p.new_zeros(classes.shape[1], *p.shape)
+        add = zeros.scatter_add_ if is_readable(weight) else zeros.scatter_add
+        return value.mean(0), add(-1, at, weight).to(logits.dtype)
 
     def variance_given_moments(
         self,

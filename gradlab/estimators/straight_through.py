@@ -96,7 +96,8 @@ class ZGR(SampleOnlyEstimator):
     def pullback(self, p: Rows, x: Rows, v: Rows) -> Float[Tensor, "*batch C"]:
         """Return the displayed product."""
         at_x = row_dot(x, v)
-        return torch.addcmul(x * (0.5 * (at_x - row_dot(p, v))), p, v - at_x, value=0.5)
+        of_x = x * (0.5 * (at_x - row_dot(p, v)))
+        return torch.addcmul(of_x, p, v - at_x, value=0.5)
 
 
 @dataclass(frozen=True, repr=False)

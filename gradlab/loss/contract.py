@@ -4,6 +4,7 @@ What every caller of a user's f needs: its values and its gradient in x, with th
 """
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -138,7 +139,7 @@ def evaluate(f: Loss, x: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch"]
             f"{list(x.shape)}, not {list(values.shape)}; reduce over the last two axes only, "
             "not over the batch, or let gradlab.as_loss(f) do it"
         )
-    if is_readable(values) and not torch.isfinite(values.detach().sum()):
+    if is_readable(values) and not math.isfinite(values.detach().sum().item()):
         _refuse_not_finite("f(x)", values.detach(), x)
     return values
 
@@ -196,7 +197,7 @@ def value_and_gradient(
             (v,) = torch.autograd.grad(total, x, retain_graph=keep_graph, allow_unused=True)
     if v is None:
         raise NotDifferentiableError
-    if not torch.isfinite(v.sum()):
+    if not math.isfinite(v.sum().item()):
         _refuse_not_finite("grad f(x)", v.sum((-2, -1)), x.detach())
     return values, v
 

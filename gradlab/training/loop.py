@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from gradlab.nn.device import machine_name
+from gradlab.passes import keep_memory
 from gradlab.progress import Progress, say
 from gradlab.training.base import Training
 from gradlab.training.checkpoint import (
@@ -83,6 +84,7 @@ def train(
         1      2     8       ZGR
     """
     run = _Run(training, folder)
+    keep_memory()
     total = training.settings.epochs * training.steps_per_epoch
     with run.only_here(), _interrupts() as asked:
         run.resume()
@@ -221,12 +223,11 @@ class _Run:
         try:
             loss = training.loss(self.step)
             loss.backward()
-            # Clipped at infinity: only the norm is wanted, from all gradients at once.
-            norm = nn.utils.clip_grad_norm_(training.model.parameters(), math.inf)
+            norm = _gradient_norm(training.model)
             value = loss.item()
         except ValueError as fault:  # of the loss, or NaN among the logits
             raise self._stopped(str(fault)) from fault
-        for what, number in (("loss", value), ("gradient norm", norm.item())):
+        for what, number in (("loss", value), ("gradient norm", norm)):
             if not math.isfinite(number):
                 raise self._stopped(f"the {what} is {number}")
         training.optimizer.step()
@@ -264,6 +265,13 @@ class _Run:
         return rows.assign(
             kind=self.training.kind, **settings, version=", ".join(self.versions), machine=machine
         )
+
+
+def _gradient_norm(model: nn.Module) -> float:
+    """Return the length of the gradient of all parameters, NaN or infinite if a part is."""
+    parts = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+    # A product with itself reads a vector once, at the speed of memory.
+    return math.sqrt(torch.stack([torch.dot(part, part) for part in parts]).sum().item())
 
 
 def _continued(versions: list[str], path: Path) -> list[str]:
