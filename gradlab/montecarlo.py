@@ -16,9 +16,11 @@ from torch import Generator, Tensor
 
 from gradlab.checks import check_int
 from gradlab.estimators import Estimator
+from gradlab.exact.for_draws import tabled
 from gradlab.exact.interruption import bears_interruption, is_own
 from gradlab.exact.mechanism import is_shipped
 from gradlab.exact.sampled_structures import structured_or_sampled
+from gradlab.exact.state_table import StateTable
 from gradlab.exact.structures import DistributionOf, Structured
 from gradlab.exact.truth import NEEDS_DISTRIBUTION
 from gradlab.loss import Loss
@@ -70,7 +72,12 @@ def monte_carlo(
 ) -> Moments:
     """Return the moments of an estimator from independent draws, with standard errors.
 
-    f sees x in the dtype of the logits. All sums are float64. Memory does not grow with `draws`.
+    f sees x in the dtype of the logits. Where its states are not more than the evaluations that the
+    draws ask for, it is evaluated once at each of them, and the draws read its values and gradients
+    from a table: they differ from those of other calls at most by the rounding of f in a batch of
+    another size. At relaxed x, as of GS, and by your own code, f is called at each draw.
+
+    All sums are float64. Memory does not grow with `draws`.
     For a batch of logits [B, N, C], f maps x [..., B, N, C] to values [..., B]. The draws are then
     of the gradient that trains: one estimate for each element.
 
@@ -110,7 +117,7 @@ def monte_carlo(
         True
     """
     estimator = estimator_of(estimator)
-    structured = None
+    structured, table = None, None
     if distribution is not None or isinstance(f, Structured):
         structured = structured_or_sampled(f, logits, distribution)[0]
     if structured is not None:
@@ -118,7 +125,8 @@ def monte_carlo(
     elif isinstance(logits, tuple):
         raise TypeError(NEEDS_DISTRIBUTION)
     else:
-        f = checked(f, logits)
+        table = f if isinstance(f, StateTable) else None
+        f = checked(f if table is None else table.f, logits)
     for name, value, least in (
         ("draws", draws, 2 * GROUPS),
         ("workers", workers, 1),
@@ -130,6 +138,10 @@ def monte_carlo(
     row = f"{row}|{estimator}"
     if workers > 1 and not _bears_threads(estimator, f, at, draw, size):
         workers = 1
+    if structured is None and is_shipped(estimator):
+        # From here on, f is evaluated at each of its states at most once.
+        evaluations = draws * estimator.calls(at.shape[-1], at.shape[-2])
+        f = tabled(f, at, evaluations) if table is None else table
     return _summed(f, at, draw, size, draws, seed, row, workers, chunk, progress)
 
 
@@ -165,7 +177,7 @@ def drawn_moments(
 
 
 def _summed(
-    f: Objective,
+    f: Objective | StateTable,
     at: Tensor,
     draw: "Draw",
     size: int,
@@ -215,7 +227,7 @@ def _bears_threads(estimator: Estimator, f: Objective, at: Tensor, draw: "Draw",
         return bears_interruption(lambda: some(0), lambda: some(1), lambda: some(2, size))
 
 
-Draw = Callable[[Objective, Tensor, int, Generator], Tensor]
+Draw = Callable[[Objective | StateTable, Tensor, int, Generator], Tensor]
 
 
 def _drawing(
@@ -229,7 +241,7 @@ def _drawing(
         if not on.is_shipped:
             on.check_randomness(structured.f, at, seed)
 
-        def draw(_: Objective, at: Tensor, n: int, generator: Generator) -> Tensor:
+        def draw(_: Objective | StateTable, at: Tensor, n: int, generator: Generator) -> Tensor:
             return on(structured.f, at, n, generator)
 
         return at, draw, block_size(estimator, 1, numbers)

@@ -20,6 +20,7 @@ from gradlab.comparison.of_structures import reference_on, structured_rows
 from gradlab.comparison.rows import AVERAGED, COMPARED, METHODS, as_table
 from gradlab.comparison.unmet import Rare, rare_draws, rare_states
 from gradlab.estimators import Estimator
+from gradlab.exact.for_draws import for_draws
 from gradlab.exact.moments import Enumerated, Enumeration, enumerated
 from gradlab.exact.sampled_structures import structured_or_sampled
 from gradlab.exact.structures import DistributionOf, Structured
@@ -149,7 +150,8 @@ def compare(
         known = vars(exact).setdefault("_measured_truths", {})
         key = str(reference), reference_draws, seed, apart
         if key not in known:
-            given = exact.objective, logits, reference_draws, seed
+            spent = reference_draws * reference.calls(logits.shape[-1], logits.shape[-2])
+            given = for_draws(exact, spent), logits, reference_draws, seed
             known[key] = monte_carlo(
                 reference, *given, row=apart, workers=workers, progress=progress
             )

@@ -15,6 +15,7 @@ from gradlab.comparison.rows import AVERAGED
 from gradlab.comparison.unmet import Rare, seen, widened
 from gradlab.estimators import Estimator, QuadratureError
 from gradlab.exact.enumeration import TooLargeError
+from gradlab.exact.for_draws import for_draws
 from gradlab.exact.moments import EnumeratedBatch, Enumeration, NotExactError
 from gradlab.loss import Loss
 from gradlab.moments import Measured, Moments, Truth
@@ -75,7 +76,8 @@ def measured_rows(
     given: dict[str, Any] = {"row": row, "workers": workers, "progress": progress}
     given |= {"truth": truth, "averaged": averaged}
     missed = None if rare is None else rare()
-    found = _timed(monte_carlo, estimator, f, logits, draws, seed, **given, rare=missed)
+    table = for_draws(exact, draws * estimator.calls(logits.shape[-1], logits.shape[-2]))
+    found = _timed(monte_carlo, estimator, table, logits, draws, seed, **given, rare=missed)
     if found.get("note") is not None:
         notes.append(found["note"])
     found["note"] = "; ".join(notes) or None

@@ -6,7 +6,7 @@ samples to it.
 """
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
@@ -21,11 +21,10 @@ from gradlab.categorical import (
     probabilities_of,
 )
 from gradlab.estimators.base import Estimator
-from gradlab.loss import Loss, evaluate
+from gradlab.loss import Loss, TabledLoss, evaluate
 
 __all__ = [
     "SampledValueEstimator",
-    "TabledLoss",
     "ValueEstimator",
     "joint_probabilities",
     "values_of",
@@ -135,18 +134,6 @@ class SampledValueEstimator(ValueEstimator):
     def estimate(self, f: Loss, logits: Batch, n: int, generator: Generator | None) -> Estimates:
         """Return `estimate_at` n fresh tuples of samples of x."""
         return self.estimate_at(f, logits, self.draw_tuples(logits.detach(), n, generator))
-
-
-class TabledLoss(ABC):
-    """A loss whose values at all configurations are known, so that no one-hot x need be made."""
-
-    @abstractmethod
-    def __call__(self, x: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch"]:
-        """Return f(x)."""
-
-    @abstractmethod
-    def at(self, classes: Int[Tensor, "*batch N"]) -> Float[Tensor, "*batch"]:
-        """Return f at the configurations of these classes."""
 
 
 def values_of(

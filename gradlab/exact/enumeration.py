@@ -47,6 +47,8 @@ MAX_CONFIGURATIONS = 2**24
 # Elements of the buffer [block, N, C], and of the gradient's second moments [N, C, C, C].
 _BUFFER_ELEMENTS = 2**23
 _MOMENT_ELEMENTS = 2**25
+# Elements of gradients at all states that are kept.
+_KEPT_ELEMENTS = 2**22
 _BLOCK = 4096
 # Blocks whose progress is worth a look at the clock.
 _LONG = 16
@@ -93,11 +95,13 @@ class GradientMoments:
         p: Probabilities [N, C].
         mean: E[a_i | x_i = k], indexed [i, k, ...], 0 where masked.
         covariance: Cov[a_i | x_i = k], indexed [i, k, ...], 0 where masked.
+        table: grad f at every state, in the order of `Space`, or None where it would be large.
     """
 
     p: Float[Tensor, "N C"]
     mean: Float[Tensor, "N C C"]
     covariance: Float[Tensor, "N C C C"]
+    table: Float[Tensor, "S N C"] | None = None
 
 
 @single_thread()
@@ -238,12 +242,20 @@ def _gradient_moments(f: Objective, logits: Float[Tensor, "N C"], threads: int) 
     low_mean = [mean.new_zeros(len(space.allowed[i]), 1, classes) for i in low]
     low_square = [mean.new_zeros(len(space.allowed[i]), classes, classes) for i in low]
 
-    def centred(block: Tensor) -> Tensor:
-        return gradient(f, block).to(torch.float64) - offset
+    count = space.prefix_count * len(space.block)
+    table = None
+    if count * logits.numel() <= _KEPT_ELEMENTS:
+        table = torch.empty(count, variables, classes, dtype=torch.float64)
 
-    for prefix_p, prefix, slopes in swept(space, f, centred, threads):
+    def slopes(block: Tensor) -> Tensor:
+        return gradient(f, block).to(torch.float64)
+
+    sweep = swept(space, f, slopes, threads)
+    for index, (prefix_p, prefix, found) in enumerate(sweep):
+        if table is not None:
+            table[index * len(found) : (index + 1) * len(found)] = found
         # q q^T sums to the weighted second moment.
-        q = slopes.mul_(root[:, None, None])
+        q = (found - offset).mul_(root[:, None, None])
         for i, k in enumerate(prefix):
             mean[i, k].add_(root @ q[:, i], alpha=prefix_p)
             square[i, k].addmm_(q[:, i].T, q[:, i], alpha=prefix_p)
@@ -258,7 +270,8 @@ def _gradient_moments(f: Objective, logits: Float[Tensor, "N C"], threads: int) 
     given = torch.where(p > 0, mean / p, 0.0)
     covariance = torch.where(p[..., None] > 0, square / p[..., None], 0.0)
     covariance = covariance - given[..., :, None] * given[..., None, :]
-    return GradientMoments(space.p, given + torch.where(p > 0, offset[:, None], 0.0), covariance)
+    mean = given + torch.where(p > 0, offset[:, None], 0.0)
+    return GradientMoments(space.p, mean, covariance, table)
 
 
 def check_tables(logits: Float[Tensor, "N C"]) -> None:

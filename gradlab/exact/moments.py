@@ -292,8 +292,12 @@ class EnumeratedBatch:
     @cached_property
     def elements(self) -> list[Enumeration]:
         """An enumeration of each element, on one table of f."""
-        table = Tabulated(self.objective, self.logits)
-        return [Enumeration(table.element(b), row) for b, row in enumerate(self.logits)]
+        return [Enumeration(self.tabulated.element(b), row) for b, row in enumerate(self.logits)]
+
+    @cached_property
+    def tabulated(self) -> Tabulated:
+        """The table of f that all elements are read from."""
+        return Tabulated(self.objective, self.logits)
 
     @cached_property
     def gradient(self) -> Float[Tensor, "B N C"]:

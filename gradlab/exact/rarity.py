@@ -15,10 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gradlab.exact.all_cores import on_all_cores, swept
 from gradlab.exact.enumeration import Space
 from gradlab.exact.moments import Enumerated, EnumeratedBatch, Enumeration
-from gradlab.loss import evaluate
 from gradlab.reproducible import single_thread
 
 __all__ = ["Rarity", "rarity"]
@@ -83,7 +81,7 @@ class Rarity:
 
 
 def rarity(on: Enumerated) -> Rarity:
-    """Return how rare the states are that carry the gradient, by one sweep of f.
+    """Return how rare the states are that carry the gradient, from its values.
 
     Memory is constant, and the answer is kept with the enumeration. Values of f that differ from
     E f by rounding alone count as E f.
@@ -127,17 +125,12 @@ def _rarity(on: Enumerated) -> Rarity:
 @torch.no_grad()
 def _add(on: Enumeration, sums: torch.Tensor) -> None:
     """Add p, p t and p t^2 of all states with t > 0 to the bins of t."""
-    sums.copy_(on_all_cores(lambda threads: _added(on, sums.clone(), threads)))
-
-
-def _added(on: Enumeration, sums: torch.Tensor, threads: int) -> torch.Tensor:
     f, mean = on.objective, on.values.mean
     space = Space(on.logits)
     # |x - p|^2 is a sum over the variables.
     distance = 1 - 2 * space.p + space.p.square().sum(-1, keepdim=True)
     low = (space.block[:, space.split :] * distance[space.split :]).sum((-2, -1))
-    for prefix_p, prefix, values in swept(space, f, lambda x: evaluate(f, x), threads):
-        value = values.to(torch.float64)
+    for value, (prefix_p, prefix) in zip(on.values.table, space.prefixes(), strict=True):
         deviation = (value - mean).abs()
         rounding = _ULPS * f.eps * (value.abs() + mean.abs())
         high = sum(float(distance[i, c]) for i, c in enumerate(prefix))
@@ -148,4 +141,3 @@ def _added(on: Enumeration, sums: torch.Tensor, threads: int) -> torch.Tensor:
         for k in range(3):
             sums[k].index_add_(0, bins, p)
             p = p * t
-    return sums

@@ -5,8 +5,7 @@ Every element is then a problem of its own on the same states, read from the tab
 
 import math
 from collections.abc import Callable, Iterator
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
 
 import torch
 from jaxtyping import Float, Int
@@ -14,10 +13,11 @@ from torch import Tensor
 
 from gradlab.categorical import configurations_at, one_hot, probabilities
 from gradlab.exact.all_cores import over_all
+from gradlab.exact.state_table import StateTable, places
 from gradlab.loss import evaluate, gradient
 from gradlab.loss.gate import Objective
 
-__all__ = ["LookUp", "Tabulated", "count_states", "state_classes"]
+__all__ = ["Tabulated", "allowed_classes", "batch_blocks", "count_states", "state_classes"]
 
 # Numbers of x that f is shown at once, and that a table may hold.
 _BLOCK = 2**20
@@ -33,11 +33,22 @@ def count_states(logits: Float[Tensor, "*batch N C"]) -> int:
     Returns:
         The number of configurations, a Python int that may be huge.
     """
-    return math.prod(len(allowed) for allowed in _allowed(logits))
+    return math.prod(len(allowed) for allowed in allowed_classes(logits))
 
 
-def _allowed(logits: Tensor) -> list[Tensor]:
-    """Return the classes of each variable that are possible in some element of the batch."""
+def allowed_classes(logits: Float[Tensor, "*batch N C"]) -> list[Tensor]:
+    """Return the classes of each variable that are possible in some element of the batch.
+
+    Args:
+        logits: The parameters [N, C] or [B, N, C].
+
+    Returns:
+        For each of the N variables its classes, int64.
+
+    Example:
+        >>> [a.tolist() for a in allowed_classes(torch.tensor([[0.0, -torch.inf], [0.0, 1.0]]))]
+        [[0], [0, 1]]
+    """
     p = probabilities(logits.detach().to("cpu", torch.float64)).reshape(-1, *logits.shape[-2:])
     return [(row > 0).nonzero()[:, 0] for row in p.amax(0)]
 
@@ -57,37 +68,32 @@ class Tabulated:
     def __init__(self, f: Objective, logits: Float[Tensor, "B N C"]) -> None:
         self.f = f
         self.logits = logits.detach().to("cpu", torch.float64)
-        classes = _allowed(logits)
-        sizes = [len(allowed) for allowed in classes]
-        self.states = math.prod(sizes)
-        # What a class of each variable counts in the number of a state.
-        self._place = torch.zeros(logits.shape[1:], dtype=torch.float64)
-        if self.states * len(self.logits) > _TABLE:
-            return  # no table is made, and the places may be too large for a float
-        for i, (row, allowed) in enumerate(zip(self._place, classes, strict=True)):
-            row[allowed] = math.prod(sizes[i + 1 :]) * torch.arange(
-                len(allowed), dtype=torch.float64
-            )
+        allowed = allowed_classes(logits)
+        self.states = math.prod(map(len, allowed))
+        self.table: StateTable | None = None
+        if self.states * len(logits) > _TABLE:
+            return  # no table is made, and the places may be too large for an int
+        self.table = StateTable(
+            f,
+            places(allowed, logits.shape[-1]),
+            partial(batch_blocks, self.logits),
+            batch=len(logits),
+            with_gradients=self.states * logits.numel() <= _TABLE,
+            made=(lambda: self.values.flatten(0, 1), lambda: self.gradients.flatten(0, 1)),
+        )
 
     def element(self, b: int) -> Objective:
         """Return f of element b alone: x [..., N, C] -> [...]."""
         alone = self.f.element(b)
-        if self.states * len(self.logits) > _TABLE:
+        if self.table is None:
             return alone
-        with_slopes = self.states * self.logits.numel() <= _TABLE
-
-        def f(x: Tensor) -> Tensor:
-            if (x.requires_grad and not with_slopes) or not bool(((x == 0) | (x == 1)).all()):
-                return alone(x)
-            state = (x.detach() * self._place).sum((-2, -1)).long()
-            return LookUp.apply(x, state, self.values[:, b], lambda s: self.gradients[s, b])
 
         def both(x: Tensor, parameters: Tensor) -> Tensor:
             return alone.at(parameters)(x)
 
-        given = torch.float64, torch.device("cpu"), None, self.f.eps
         second = None if alone.second is None else both
-        return Objective(f, *given, caller=self.f.dtype, second=second)
+        given = torch.float64, torch.device("cpu"), None, self.f.eps
+        return Objective(self.table.element(b, alone), *given, caller=self.f.dtype, second=second)
 
     @cached_property
     def values(self) -> Float[Tensor, "S B"]:
@@ -105,12 +111,29 @@ class Tabulated:
         size = max(1, _BLOCK // self.logits.numel())
         starts = range(0, self.states, size)
         parts = [slice(start, min(start + size, self.states)) for start in starts]
-        allowed = _allowed(self.logits)
+        allowed = allowed_classes(self.logits)
 
         def found(part: slice) -> Tensor:
             return work(one_hot(_classes(self.logits, allowed, part)[1], self.logits))
 
         return torch.cat(over_all(parts, found))
+
+
+def batch_blocks(logits: Float[Tensor, "B N C"]) -> Iterator[Float[Tensor, "s B N C"]]:
+    """Yield x at all states, for all elements of a batch together, in blocks.
+
+    Args:
+        logits: The parameters [B, N, C], float64.
+
+    Yields:
+        One-hot x; what is masked in an element is replaced there, see `state_classes`.
+
+    Example:
+        >>> [x.shape for x in batch_blocks(torch.zeros(2, 1, 3).double())]
+        [torch.Size([3, 2, 1, 3])]
+    """
+    for _, shown in state_classes(logits, _BLOCK):
+        yield one_hot(shown, logits)
 
 
 def state_classes(
@@ -130,7 +153,7 @@ def state_classes(
         >>> [shown.tolist() for _, shown in state_classes(torch.zeros(1, 2), 2**10)]
         [[[0], [1]]]
     """
-    allowed = _allowed(logits)
+    allowed = allowed_classes(logits)
     size, count = max(1, block // logits.numel()), math.prod(map(len, allowed))
     for start in range(0, count, size):
         yield _classes(logits, allowed, slice(start, min(start + size, count)))
@@ -145,22 +168,3 @@ def _classes(logits: Tensor, allowed: list[Tensor], part: slice) -> tuple[Tensor
     each = classes.view(len(classes), *[1] * len(batch), -1).expand(-1, *batch, variables)
     met = possible.expand(len(classes), *possible.shape).gather(-1, each.unsqueeze(-1)).squeeze(-1)
     return each, torch.where(met, each, instead)
-
-
-class LookUp(torch.autograd.Function):
-    """Tabulated values at one-hot x, by the number of its state, with tabulated gradients."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, state: Tensor, values: Tensor, slopes: Callable[[Tensor], Tensor]
-    ) -> Tensor:
-        """Return the values at these states."""
-        ctx.save_for_backward(state)
-        ctx.slopes = slopes
-        return values[state]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients at the states, weighted."""
-        (state,) = ctx.saved_tensors
-        return grad[..., None, None] * ctx.slopes(state), None, None, None

@@ -4,7 +4,7 @@ r"""Exact moments of a function of m samples of x: its estimate at each m-tuple 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,11 +13,10 @@ from torch import Tensor
 
 from gradlab.categorical import configurations_at, is_masked, one_hot, probabilities
 from gradlab.estimators import SampledValueEstimator, ValueEstimator
-from gradlab.estimators.values import TabledLoss
 from gradlab.exact.all_cores import over_all
 from gradlab.exact.direct import estimates_at
-from gradlab.exact.tabulated import LookUp
-from gradlab.loss import Loss, Objective, evaluate, gradient, sees_parameters
+from gradlab.exact.state_table import StateTable, places
+from gradlab.loss import Loss, Objective, sees_parameters
 from gradlab.reproducible import block_generator, single_thread
 
 __all__ = [
@@ -204,45 +203,13 @@ def tuples_at(
     return classes.unflatten(-1, (m, len(allowed))).movedim(1, 0).contiguous()
 
 
-def _tabled(f: Loss, allowed: list[Tensor], logits: Tensor, with_gradient: bool) -> "_Table":
+def _tabled(f: Loss, allowed: list[Tensor], logits: Tensor, with_gradient: bool) -> StateTable:
     """Return f as a table of its values (and gradients) at all configurations."""
-    place = torch.zeros_like(logits)
-    count = 1
-    for i, a in enumerate(allowed):
-        place[i, a] = count * torch.arange(len(a), dtype=place.dtype)
-        count *= len(a)
-    chunk = max(1, _CHUNK_ELEMENTS // logits.numel())
-    values, slopes = [], []
-    for part in torch.arange(count).split(chunk):
-        x = one_hot(tuples_at(part, 1, allowed)[0], logits)
-        values.append(evaluate(f, x).detach())
-        if with_gradient:
-            slopes.append(gradient(f, x))
-    return _Table(f, place, torch.cat(values), torch.cat(slopes) if with_gradient else None)
+    count = math.prod(map(len, allowed))
 
+    def blocks() -> Iterator[Tensor]:
+        for part in torch.arange(count).split(max(1, _CHUNK_ELEMENTS // logits.numel())):
+            yield one_hot(tuples_at(part, 1, allowed)[0], logits)
 
-@dataclass(frozen=True)
-class _Table(TabledLoss):
-    """f with its values at all configurations, and its slopes; elsewhere, as at relaxed x, f.
-
-    A configuration is found at the sum of `place` [N, C] over its classes.
-    """
-
-    f: Loss
-    place: Tensor
-    values: Tensor
-    slopes: Tensor | None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        known = self.slopes is not None or not x.requires_grad
-        if not known or x.dtype != self.place.dtype or not bool(((x == 0) | (x == 1)).all()):
-            return self.f(x)
-        index = (x.detach() * self.place).sum((-2, -1)).long()
-        return LookUp.apply(x, index, self.values, self._slopes_at)
-
-    def _slopes_at(self, index: Tensor) -> Tensor:
-        assert self.slopes is not None
-        return self.slopes[index]
-
-    def at(self, classes: Tensor) -> Tensor:
-        return self.values[self.place[torch.arange(len(self.place)), classes].sum(-1).long()]
+    place = places(allowed, logits.shape[-1], first_fastest=True)
+    return StateTable(f, place, blocks, with_gradients=with_gradient)

@@ -23,6 +23,7 @@ from gradlab.loss.contract import (
 )
 from gradlab.loss.gate import checked
 from gradlab.loss.objective import Objective, bound, name_of, sees_parameters
+from gradlab.loss.tabled import TabledLoss
 from gradlab.loss.two_arguments import BoundLoss, ParameterLoss, with_parameters
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "RandomLossError",
     "SecondArgumentError",
     "StatefulLossError",
+    "TabledLoss",
     "as_loss",
     "bound",
     "checked",

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from gradlab.categorical import is_readable
+from gradlab.loss.tabled import TabledLoss
 
 __all__ = [
     "BatchDependentError",
@@ -163,7 +164,8 @@ def gradient(f: Loss, x: Float[Tensor, "*batch N C"]) -> Float[Tensor, "*batch N
         tensor([[2., 0.],
                 [2., 0.]])
     """
-    return value_and_gradient(f, x, keep_graph=False)[1]
+    known = f.gradient_at(x) if isinstance(f, TabledLoss) else None
+    return value_and_gradient(f, x, keep_graph=False)[1] if known is None else known
 
 
 def value_and_gradient(
