@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["count_reached", "keep_memory", "seen_by_numpy", "unit_rows"]
+__all__ = ["count_reached", "keep_memory", "one_hot", "seen_by_numpy"]
 
 # Where copying unit rows beats scattering ones.
 _TABLE_CLASSES = 64
@@ -70,8 +70,8 @@ def count_reached(
     return (u >= bounds).to(torch.uint8).sum(0, dtype=torch.uint8)
 
 
-def unit_rows(classes: Int[Tensor, "*shape"], like: Float[Tensor, "*batch C"]) -> Tensor:
-    """Return the one-hot form of class indices; see `gradlab.samples.one_hot`.
+def one_hot(classes: Int[Tensor, "*shape"], like: Float[Tensor, "*batch C"]) -> Tensor:
+    """Return the one-hot form of class indices.
 
     Args:
         classes: Class indices [...], int64.
@@ -84,7 +84,7 @@ def unit_rows(classes: Int[Tensor, "*shape"], like: Float[Tensor, "*batch C"]) -
         IndexError: If a class is not one of C.
 
     Example:
-        >>> unit_rows(torch.tensor([1]), torch.zeros(1, 3))
+        >>> one_hot(torch.tensor([1]), torch.zeros(1, 3))
         tensor([[0., 1., 0.]])
     """
     size = like.shape[-1]

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from gradlab.passes import count_reached, keep_memory, unit_rows
+from gradlab.passes import count_reached, keep_memory, one_hot
 
 __all__ = [
     "class_first",
@@ -84,23 +84,6 @@ def draw_one_hot(
                 [0., 1., 0.]])
     """
     return one_hot(draw_classes(p, generator, n), p)
-
-
-def one_hot(classes: Int[Tensor, "*shape"], like: Float[Tensor, "*batch C"]) -> Tensor:
-    """Return the one-hot form of class indices.
-
-    Args:
-        classes: Class indices [...], int64.
-        like: A tensor [..., C], whose dtype and number of classes the result has.
-
-    Returns:
-        One-hot rows [..., C].
-
-    Example:
-        >>> one_hot(torch.tensor([1]), torch.zeros(1, 3))
-        tensor([[0., 1., 0.]])
-    """
-    return unit_rows(classes, like)
 
 
 # Where comparing with each class beats bisection.

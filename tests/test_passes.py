@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gradlab import passes, samples
-from gradlab.passes import count_reached, seen_by_numpy, unit_rows
+from gradlab.passes import count_reached, seen_by_numpy
 from gradlab.samples import draw_classes, noise_ratio, one_hot
 
 SIZES = [(1, 1), (2, 2), (8, 4), (3, 10), (2, 32), (2, 33), (2, 100)]
@@ -73,7 +73,7 @@ def test_a_bound_that_is_met_is_reached(by_torch, dtype):
 @pytest.mark.parametrize("number", [-1, 3])
 def test_a_class_that_does_not_exist_is_refused(number):
     with pytest.raises(IndexError, match=r"classes must lie in \[0, 2\], not in"):
-        unit_rows(torch.tensor([[0, number]]), torch.zeros(2, 3))
+        one_hot(torch.tensor([[0, number]]), torch.zeros(2, 3))
 
 
 @pytest.mark.parametrize(
