@@ -25,6 +25,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
+import jaxtyping
 import torch
 from torch import Tensor
 from torch.jit import ScriptModule
@@ -40,8 +41,12 @@ _MOST = 200
 # Seconds after which a call that waits, for a lock that the stopped one holds, is given up.
 _PATIENCE = 2.0
 _WRITES = {"STORE_ATTR", "STORE_SUBSCR", "STORE_GLOBAL", "STORE_DEREF", "DELETE_ATTR"}
-# The code of torch, of gradlab and of Python is not stopped: several threads may call it.
-_SAFE = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), "<frozen")
+# The code of torch, gradlab, Python and of checks of types is not stopped: several threads may call
+# it. What it calls is.
+_SAFE = (
+    *(str(Path(inspect.getfile(module)).parent) for module in (torch, jaxtyping)),
+    *(str(Path(__file__).parents[1]), "<frozen", "<@beartype"),
+)
 # Bytecodes, built-in functions and code of torch that assign what outlives the call.
 _ASSIGNS = {"STORE_ATTR", "DELETE_ATTR", "STORE_GLOBAL", "DELETE_GLOBAL"}
 _ENTRIES, _CELLS = {"STORE_SUBSCR", "DELETE_SUBSCR"}, {"STORE_DEREF", "DELETE_DEREF"}

@@ -270,10 +270,6 @@ def counted() -> Callable[..., Tensor]:
     return change
 
 
-def where_recorded(p, x, v):
-    return 1.5 * v if p.requires_grad else v
-
-
 def where_wide(p, x, v):
     return 1.5 * v if p.shape[-1] > 3 else v
 
@@ -464,7 +460,6 @@ FAULTY = [
         BOTH,
         dtype=F32,
     ),
-    Fault("recorded", zgr(where_recorded), TRAINING),
     Fault("recorded estimate", estimate(sized(lambda logits, c: logits.requires_grad)), TRAINING),
     Fault("batch of estimates", estimate(sized(lambda logits, c: logits.ndim > 2)), TRAINING),
     Fault("C > 3", zgr(where_wide), BOTH, C=4),

@@ -39,7 +39,7 @@ CORRECT_BY_NAME = {correct.name: correct for correct in CORRECT}
 QUICK = {
     *("draw times .9", "surrogate times .5", "tables times .9", "patched and wrapped"),
     *("clips v", "counts its calls", "other tuples", "half of the value", "in float32"),
-    *("recorded", "C > 3", "rare class", "shifted"),
+    *("recorded estimate", "C > 3", "rare class", "shifted"),
 }
 
 

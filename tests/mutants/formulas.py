@@ -168,7 +168,7 @@ FORMULAS = {
     ),
     "no second look at f": Mutant(
         "exact/enumeration.py",
-        "    _check_steady(objective, evaluate(objective, space.block[:_FEW]), raw)\n",
+        "    _check_steady(objective, evaluate(objective, last), raw)\n",
         "",
         "an f that changes during the sweep is not refused",
         (*_ENUMERATION, "tests/loss/test_batches.py", "tests/loss/test_contract.py"),

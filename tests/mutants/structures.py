@@ -104,8 +104,8 @@ STRUCTURES = {
     ),
     "every block is the first": Mutant(
         "exact/structures.py",
-        "start += len(x)",
-        "start += 0",
+        "slice(start, min(start + size, count)) for",
+        "slice(0, min(size, count)) for",
         "states of later blocks get the probabilities of the first",
         _THEOREM,
     ),
