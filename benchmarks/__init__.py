@@ -6,6 +6,7 @@ PARTS = (
     "against_limits",
     "bare_loops",
     "layers",
+    "states",
     "training",
     "enumeration",
     "structures",
