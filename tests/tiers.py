@@ -3,6 +3,8 @@
     @pytest.mark.few(6)            # six cases of the table
     @pytest.mark.few(6, "ZGR")     # the case "ZGR", and five others
 
+A table without the mark has eight cases, except those of estimators, which are claims one by one.
+
 The other cases are marked thorough. `make test-thorough` runs them, and so does .ci/run.
 """
 
@@ -15,19 +17,23 @@ import pytest
 __all__ = ["spare"]
 
 _LEFT_OUT = ("slow", "thorough", "full_data")
+_MOST = 8
+# Rooms whose tables run whole where they do not say how much of them runs.
+_WHOLE = ("tests/estimators/", "tests/mutants/")
 
 
 def spare(items: Iterable[pytest.Item]) -> None:
-    """Mark the cases thorough that a table with the mark `few` leaves out."""
+    """Mark the cases thorough that a table leaves out."""
     tables: dict[str, list[pytest.Function]] = defaultdict(list)
     for item in items:
         if not isinstance(item, pytest.Function) or any(map(item.get_closest_marker, _LEFT_OUT)):
             continue
-        if hasattr(item, "callspec") and item.get_closest_marker("few"):
+        told = item.get_closest_marker("few") or not item.nodeid.startswith(_WHOLE)
+        if hasattr(item, "callspec") and told:
             tables[item.nodeid.partition("[")[0]].append(item)
     for table in tables.values():
         mark = table[0].get_closest_marker("few")
-        number, *named = mark.args
+        number, *named = (_MOST,) if mark is None else mark.args
         kept = few(table, number, named)
         for item in table:
             if item not in kept:

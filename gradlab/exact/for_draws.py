@@ -16,8 +16,8 @@ from gradlab.loss.gate import Objective
 
 __all__ = ["for_draws", "tabled"]
 
-# Numbers that a table of draws may hold.
-_DRAWN = 2**24
+# Numbers that a table of draws may hold: reading a larger one costs more than a cheap f.
+_DRAWN = 2**20
 _KEPT = "_for_draws"
 
 

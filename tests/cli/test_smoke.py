@@ -534,6 +534,7 @@ def check_file(file: Path) -> None:
         assert file.read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.few(12)
 @pytest.mark.parametrize("usage", list(cases()))
 def test_a_command_ends_well(usage, folder, store, capsys):
     shutil.copy(store, folder / "sweep.db")

@@ -196,7 +196,6 @@ def test_two_sets_of_draws_are_compared_where_f_cannot_be_enumerated():
         verify("RF(m=2)", f, logits, method="exact")
 
 
-@pytest.mark.thorough  # test_sequential_test.py has the rule
 def test_few_draws_do_not_prove_anything():
     verdict = verify("RF(m=2)", *case("mlp"), method="monte-carlo", max_draws=8192, delta=0.01)
     assert verdict.outcome == INCONCLUSIVE
