@@ -23,6 +23,9 @@ __all__ = ["GROUPS", "Groups", "Measured", "Moments", "Truth", "check_averaged"]
 # Student's t with GROUPS - 1 degrees of freedom, so that 2 errors are a 95 % interval.
 _STUDENT = 1.065724772779888
 
+# Of the standard deviation of a draw, what may be left of a mean that is 0.
+_ROUNDING = 1e-14
+
 
 class Measured(float):
     """A number that carries its standard error `se`; otherwise a float like any other.
@@ -159,7 +162,7 @@ class Moments:
         )
 
     def cosine(self, truth: "Truth") -> Measured:
-        r"""Cosine of the angle between the mean and the truth; NaN where either is 0.
+        r"""Cosine of the angle between the mean and the truth; NaN where either is 0 or rounding.
 
         .. math:: \hat c = \frac{\hat m \cdot g}{|g| \sqrt{|\hat m|^2 - v / n}},
 
@@ -178,7 +181,7 @@ class Moments:
         Returns:
             The cosine with its standard error.
         """
-        return self._ratio(truth, lambda m, t: m._inner(t) / _root(m._length2() * _length2_of(t)))
+        return self._ratio(truth, lambda m, t: m._inner(t) / _root(m._met() * _length2_of(t)))
 
     def progress(self, truth: "Truth", averaged: float = 1) -> Measured:
         r"""Progress of a step along the mean of `averaged` draws, relative to the true gradient's.
@@ -283,6 +286,11 @@ class Moments:
     def _length2(self) -> float:
         """Return |E g|^2, the unbiased estimate."""
         return float(self.mean.square().sum()) - float(self.variance_per_variable.sum()) / self.n
+
+    def _met(self) -> float:
+        """Return |E g|^2, 0 where nothing but the rounding of an exact sum is left of it."""
+        length2, variance = self._length2(), float(self.variance_per_variable.sum())
+        return 0.0 if self.groups is None and length2 <= _ROUNDING**2 * variance else length2
 
     def _inner(self, truth: "Truth") -> float:
         mean = truth.mean if isinstance(truth, Moments) else truth

@@ -318,3 +318,10 @@ def test_a_truth_lost_in_noise_has_no_direction():
     assert math.isnan(moments.cosine(lost).value)
     assert math.isnan(moments.scale_free_bias2(lost).value)
     assert math.isnan(moments.scale_free_variance(lost).value)
+
+
+def test_the_direction_of_rounding_is_not_a_number():
+    truth, variance = torch.tensor([[3.0, -4.0]], dtype=torch.float64), torch.tensor([2.0])
+    assert math.isnan(Moments(-1e-17 * truth, variance).cosine(truth))
+    assert Moments(-1e-10 * truth, variance).cosine(truth) == pytest.approx(-1)
+    assert Moments(-1e-17 * truth, torch.zeros(1)).cosine(truth) == pytest.approx(-1)
