@@ -250,7 +250,7 @@ def has_own_rsample(on: Structured) -> bool:
         on: The loss, the parameters and the distribution.
 
     Returns:
-        Whether what trains is other code than `gradlab.distributions.base.with_gradient`.
+        Whether what trains is other code than that of `gradlab.distributions`.
     """
     drawn = on.distribution(on.parameters)
     shipped = FiniteDistribution.rsample
