@@ -199,7 +199,7 @@ DEFINED: dict[str, dict[str, str]] = {
     "docs/sequence-findings.md": {"a bias of 10 % is a tenth": _READ},
     "docs/start.md": {
         "You need Python 3.11 (from 3.11.5) or newer": _VERSION,
-        "All tests run on Python 3.11. On 3.12 and 3.13 all pins": _VERSION,
+        "All tests run on Python 3.11. On 3.12 and 3.13 the pins": _VERSION,
     },
 }
 """Numbers of a page that are no results, in their words, and what they are."""
