@@ -32,7 +32,7 @@ included; `run` is full or quick."""
 
 
 def read(file: Path = RESULTS) -> pd.DataFrame:
-    """Return the rows of a file, none where there is no file; empty cells are empty strings."""
+    """Return the rows of a file, or no rows where it does not exist. Empty cells become ""."""
     if not file.exists():
         return pd.DataFrame(columns=list(COLUMNS))
     return pd.read_csv(file, keep_default_na=False, dtype=str)

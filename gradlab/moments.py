@@ -181,7 +181,9 @@ class Moments:
         Returns:
             The cosine with its standard error.
         """
-        return self._ratio(truth, lambda m, t: m._inner(t) / _root(m._met() * _length2_of(t)))
+        return self._ratio(
+            truth, lambda m, t: m._inner(t) / _root(m._length2_beyond_rounding() * _length2_of(t))
+        )
 
     def progress(self, truth: "Truth", averaged: float = 1) -> Measured:
         r"""Progress of a step along the mean of `averaged` draws, relative to the true gradient's.
@@ -287,7 +289,7 @@ class Moments:
         """Return |E g|^2, the unbiased estimate."""
         return float(self.mean.square().sum()) - float(self.variance_per_variable.sum()) / self.n
 
-    def _met(self) -> float:
+    def _length2_beyond_rounding(self) -> float:
         """Return |E g|^2, 0 where nothing but the rounding of an exact sum is left of it."""
         length2, variance = self._length2(), float(self.variance_per_variable.sum())
         return 0.0 if self.groups is None and length2 <= _ROUNDING**2 * variance else length2
